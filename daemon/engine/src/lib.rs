@@ -1,0 +1,26 @@
+//! NetworkPolicy as pure functions.
+//!
+//! ```text
+//!  file text ─▶ manifest ─▶ objects ─┐
+//!                  │                 ├─▶ world ─▶ compile ─▶ tables ─▶ plan (ordered steps)
+//!            diagnostics   endpoints ┘     │         │
+//!                                          ▼         ▼
+//!                                       evaluate   names (what a number in a report stands for)
+//! ```
+//!
+//! No clock, no file, no kernel, no thread: every function here takes plain values
+//! and returns plain values. The daemon, `netpol --manifests` and the tests call
+//! the same ones, so what is explained is what is enforced.
+#![forbid(unsafe_code)]
+
+pub mod compile;
+pub mod diagnostic;
+pub mod evaluate;
+pub mod labels;
+pub mod manifest;
+pub mod matrix;
+pub mod model;
+pub mod plan;
+pub mod policy;
+pub mod tables;
+pub mod world;

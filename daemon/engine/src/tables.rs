@@ -1,0 +1,67 @@
+//! The kernel's tables as ordered maps: what the compiler makes, the plan compares,
+//! the model datapath looks up, and the daemon reads back from pinned maps.
+//!
+//! This is one generation as a whole; lanes are the business of [`crate::plan`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netpol_abi::tables::{PortRange, VerdictKey};
+
+/// All tables that policy decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// [`netpol_abi::tables::control_flags`].
+    pub flags: u32,
+    /// By slot.
+    pub endpoints: BTreeMap<u32, EndpointEntry>,
+    /// By ifindex.
+    pub interfaces: BTreeMap<u32, InterfaceEntry>,
+    /// Exact addresses.
+    pub addresses: BTreeMap<IpAddr, AddressEntry>,
+    /// `ipBlock` prefixes and their `except`s: class of the strangers inside.
+    pub prefixes: BTreeMap<IpNet, u64>,
+    /// Verdicts of (subject, class). Content-addressed: a key's value never changes.
+    pub verdicts: BTreeMap<VerdictKey, VerdictEntry>,
+}
+
+/// One slot of `ENDPOINTS`, one lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointEntry {
+    /// The endpoint's number.
+    pub id: u32,
+    /// Subject for ingress.
+    pub ingress: u64,
+    /// Subject for egress.
+    pub egress: u64,
+    /// See [`netpol_abi::tables::EndpointLane::revision`]. The compiler leaves it 0; the plan sets it.
+    pub revision: u32,
+}
+
+/// One interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceEntry {
+    /// Slot of its endpoint.
+    pub endpoint: u32,
+    /// MAC address of the container's end.
+    pub mac: [u8; 6],
+}
+
+/// One exact address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressEntry {
+    /// Peer class.
+    pub class: u64,
+    /// Number of the owning endpoint; 0: none of this host's.
+    pub owner: u32,
+}
+
+/// A verdict, its ranges in one list (how they are spread over blocks is the writer's business).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerdictEntry {
+    /// Rule that allows what no range decides; 0: denied.
+    pub other: u32,
+    /// Disjoint, sorted by (protocol, first).
+    pub ranges: Vec<PortRange>,
+}

@@ -1,0 +1,115 @@
+//! The state of the world: everything that decides a verdict, as one plain value.
+//!
+//! Owned by the daemon's one loop (or made from a directory by `netpol
+//! --manifests`); compiled and evaluated, never mutated by those.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::labels::Labels;
+use crate::policy::{ObjectName, Policy, Protocol};
+
+/// Everything that decides a verdict.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// Labels of namespaces. One that is not listed exists with just
+    /// `kubernetes.io/metadata.name`; a listed one has it too, added by [`World::namespace_labels`].
+    pub namespaces: BTreeMap<String, Labels>,
+    /// Endpoints and external Pods, by name.
+    pub pods: BTreeMap<ObjectName, Pod>,
+    /// The policies in force.
+    pub policies: BTreeMap<ObjectName, Policy>,
+    /// The host's own addresses.
+    pub host: BTreeSet<IpAddr>,
+    /// What the configuration says about the host.
+    pub settings: Settings,
+}
+
+/// `[host]` of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The host to its own containers is always allowed.
+    pub host_ingress: bool,
+    /// A container to its own host is always allowed.
+    pub host_egress: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            host_ingress: true,
+            host_egress: true,
+        }
+    }
+}
+
+/// An endpoint, or a Pod elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its named ports.
+    pub ports: Vec<NamedPort>,
+    /// Its addresses, link-local ones included where they are known. An address stands in
+    /// one Pod only: whoever fills the world settles conflicts.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Whether it is enforced here, and as what.
+    pub place: Place,
+}
+
+/// Where a Pod is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// A container on this host (offline: any ordinary Pod): policies that select it are enforced.
+    #[default]
+    Local,
+    /// Local, and with a number in the kernel's tables.
+    Attached(Attached),
+    /// `netpold.io/external`: a peer that has labels and is never enforced.
+    External,
+    /// On the host's network: its traffic is the host's.
+    HostNetwork,
+}
+
+/// How the kernel knows an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// Its slot in `ENDPOINTS`.
+    pub slot: u32,
+    /// Its number, 1 ..= 0xff_ffff.
+    pub id: u32,
+    /// The host's ends of its veths: ifindex and the container end's MAC.
+    pub interfaces: BTreeMap<u32, [u8; 6]>,
+}
+
+/// A named port of a Pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamedPort {
+    /// `spec.containers[].ports[].name`.
+    pub name: String,
+    /// `containerPort`.
+    pub port: u16,
+    /// `protocol`, TCP where left out.
+    pub protocol: Protocol,
+}
+
+/// The label that every namespace has, with its name as the value.
+pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
+
+impl Pod {
+    /// Do policies that select it hold here?
+    #[must_use]
+    pub fn is_enforced(&self) -> bool {
+        matches!(self.place, Place::Local | Place::Attached(_))
+    }
+}
+
+impl World {
+    /// The labels of a namespace, whether it has a manifest or not.
+    #[must_use]
+    pub fn namespace_labels(&self, namespace: &str) -> Labels {
+        let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
+        labels.insert(METADATA_NAME.to_owned(), namespace.to_owned());
+        labels
+    }
+}

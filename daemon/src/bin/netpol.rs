@@ -1,0 +1,2 @@
+//! Placeholder until the modules land.
+fn main() {}

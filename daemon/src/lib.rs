@@ -1,0 +1,13 @@
+//! The daemon as a library.
+//!
+//! ```text
+//!  store (files) ──┐
+//!  runtime ────────┼──▶ reconcile ──▶ engine ──▶ datapath ──▶ kernel
+//!  links (netlink)─┘        │                       │
+//!                          api ◀─── flows ◀─────────┘
+//! ```
+//!
+//! `store`, `runtime`, `links`, `datapath` and `api` never import one another; only
+//! `reconcile` and the binaries join them.
+
+pub mod datapath;

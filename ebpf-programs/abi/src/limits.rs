@@ -1,0 +1,52 @@
+//! Sizes of the kernel tables and other bounds, each with its why.
+//!
+//! The daemon may create a map smaller or larger than its default here (it says
+//! so in `netpol status`); the numbers with "fixed" are part of the layout.
+
+/// Version of every layout in this crate. A pinned map of another version is
+/// not adopted but replaced: bump it with any change of a key, a value or a
+/// meaning.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Endpoints on one host; slots of the `ENDPOINTS` array. 1,000 is the aim, four
+/// times that is the limit: 128 B each.
+pub const ENDPOINTS: u32 = 4096;
+
+/// Direct slots of `INTERFACES`, indexed by `ifindex % INTERFACE_SLOTS`; fixed, a
+/// power of two. An interface whose slot is taken is found in a hash instead.
+pub const INTERFACE_SLOTS: u32 = 16384;
+/// Entries of that hash.
+pub const INTERFACE_OVERFLOW: u32 = 4096;
+
+/// Exact addresses (endpoints, external Pods, the host) per family.
+pub const ADDRESSES: u32 = 131_072;
+/// `ipBlock` prefixes with their `except`s per family.
+pub const PREFIXES: u32 = 131_072;
+/// Pairs of subject and peer class for which some rule holds.
+pub const VERDICTS: u32 = 1_048_576;
+/// Spilled blocks of port ranges.
+pub const PORT_BLOCKS: u32 = 131_072;
+/// Tracked connections, IPv4.
+pub const FLOWS4: u32 = 262_144;
+/// Tracked connections, IPv6.
+pub const FLOWS6: u32 = 131_072;
+/// Datagrams whose fragments are under way, per family (LRU).
+pub const FRAGMENTS: u32 = 4096;
+/// Bytes of the event ring; a power of two and a multiple of the page size.
+pub const EVENT_RING_BYTES: u32 = 512 * 1024;
+
+/// Port ranges held inside a verdict entry; fixed. Four covers what people write
+/// (53 UDP and TCP, 80 and 443) with one look-up.
+pub const INLINE_RANGES: usize = 4;
+/// Port ranges in one spilled block; fixed.
+pub const BLOCK_RANGES: usize = 20;
+/// Spilled blocks that one verdict may chain; fixed, as the verifier must see an
+/// end: 4 + 64 × 20 = 1,284 disjoint ranges for one pair of subject and class.
+pub const MAX_BLOCKS: usize = 64;
+
+/// IPv6 extension headers walked before the packet counts as unparseable; fixed.
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+
+/// Reports per endpoint and tick (see [`crate::connection::TICK_SHIFT`]): first
+/// packets of connections, and drops, each. What is over is counted, not queued.
+pub const EVENTS_PER_TICK: u32 = 256;

@@ -1,0 +1,396 @@
+//! Layout of the kernel tables: keys and values, and the look-ups over them.
+//!
+//! # Generations
+//!
+//! What policy says is kept twice, in two *lanes*, chosen by the lowest bit of
+//! [`Control::generation`]. An update writes the lane that nobody reads, adds
+//! the verdicts it needs, and then bumps the generation with one write of
+//! [`Control`]: from then on every packet, of every endpoint, is judged wholly by
+//! the new state. Before it, wholly by the old. There is no packet in between.
+//!
+//! # Numbers
+//!
+//! Subjects and classes are 64-bit hashes of what they stand for, so a verdict
+//! entry never changes its meaning and a number is never given to something else.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::limits::{BLOCK_RANGES, INLINE_RANGES};
+
+/// The subject of an endpoint that no policy selects for a direction.
+pub const SUBJECT_NOT_ISOLATED: u64 = 0;
+/// The class of an address that this lane does not list (a stranger: the prefixes decide).
+pub const CLASS_UNLISTED: u64 = 0;
+/// The class of strangers that no `ipBlock` covers; also the second key of the
+/// entry that holds the rules for *any* peer.
+pub const CLASS_ANY: u64 = 1;
+/// The class of the host's own addresses while `[host]` lets them through in
+/// both directions or either (see [`control_flags`]).
+pub const CLASS_HOST: u64 = 2;
+/// The first number that a hash may have; smaller ones are reserved.
+pub const FIRST_HASHED: u64 = 16;
+
+/// Bits of [`Control::flags`].
+pub mod control_flags {
+    /// Nothing is dropped; would-be drops are reported as audited.
+    pub const AUDIT: u32 = 1 << 0;
+    /// The host may always open connections to its containers.
+    pub const HOST_INGRESS: u32 = 1 << 1;
+    /// A container may always open connections to its host.
+    pub const HOST_EGRESS: u32 = 1 << 2;
+    /// Connections keep the verdict that they were opened with.
+    pub const KEEP_ESTABLISHED: u32 = 1 << 3;
+    /// Unidentified interfaces pass traffic.
+    pub const UNIDENTIFIED_PASS: u32 = 1 << 4;
+}
+
+/// The one element of `CONTROL`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Control {
+    /// Counts policy changes; its lowest bit is the lane that is read.
+    pub generation: u64,
+    /// [`control_flags`], per lane.
+    pub flags: [u32; 2],
+    /// Connections that one endpoint may hold, both families together.
+    pub flow_share: u32,
+    /// [`crate::limits::LAYOUT_VERSION`] of whoever wrote this.
+    pub layout: u32,
+}
+
+impl Control {
+    /// The lane that packets are judged by.
+    #[must_use]
+    pub const fn lane(&self) -> usize {
+        (self.generation & 1) as usize
+    }
+}
+
+/// Element of `INTERFACES` (at `ifindex % INTERFACE_SLOTS`) and value of
+/// `INTERFACE_OVERFLOW` (at `ifindex`). An interface without one is on hold.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Interface {
+    /// Which interface this is; 0: the slot is free.
+    pub ifindex: u32,
+    /// Slot in `ENDPOINTS`.
+    pub endpoint: u32,
+    /// MAC address of the container's end.
+    pub mac: [u8; 6],
+    /// Reserved, zero.
+    pub reserved: u16,
+}
+
+/// One lane of an endpoint.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct EndpointLane {
+    /// Subject for ingress, or [`SUBJECT_NOT_ISOLATED`].
+    pub ingress: u64,
+    /// Subject for egress, or [`SUBJECT_NOT_ISOLATED`].
+    pub egress: u64,
+    /// Changes whenever a connection of this endpoint may have to be judged anew.
+    pub revision: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
+}
+
+/// Element of `ENDPOINTS`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Endpoint {
+    /// The endpoint's number, 1 ..= 0xff_ffff, unique over the host's uptime; 0: the slot is free.
+    pub id: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
+    /// What policy says, per lane.
+    pub lanes: [EndpointLane; 2],
+}
+
+/// Value of `ADDRESSES4` (key: 4 octets) and `ADDRESSES6` (key: 16 octets), both in network order.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Address {
+    /// Peer class per lane, or [`CLASS_UNLISTED`].
+    pub class: [u64; 2],
+    /// Number of the endpoint that owns the address, per lane; 0: not one of this host's.
+    pub owner: [u32; 2],
+}
+
+/// Value of `PREFIXES4` and `PREFIXES6` (LPM tries): peer class per lane.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Prefix {
+    /// Peer class per lane, never [`CLASS_UNLISTED`].
+    pub class: [u64; 2],
+}
+
+/// Key of `VERDICTS`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct VerdictKey {
+    /// Subject of the endpoint in the direction at hand.
+    pub subject: u64,
+    /// Class of the peer, or [`CLASS_ANY`] for the rules that hold for every peer.
+    pub class: u64,
+}
+
+/// A range of destination ports of one protocol and the rule that decides it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, inclusive.
+    pub last: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Nonzero: the rule denies.
+    pub deny: u8,
+    /// Reserved, zero.
+    pub reserved: u16,
+    /// Number of the deciding rule, for the report.
+    pub rule: u32,
+}
+
+/// Value of `VERDICTS`. For the first of its ranges that holds protocol and port,
+/// that range decides; else `other` does. A class's entry already includes the
+/// rules of [`CLASS_ANY`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Verdict {
+    /// Rule that allows every protocol and port not decided by a range; 0: none, denied.
+    pub other: u32,
+    /// Used elements of `ranges`.
+    pub len: u16,
+    /// Blocks chained from `spill`.
+    pub blocks: u16,
+    /// First spilled block in `PORT_BLOCKS`; 0: none.
+    pub spill: u64,
+    /// The ranges, disjoint, sorted by (protocol, first).
+    pub ranges: [PortRange; INLINE_RANGES],
+}
+
+/// Value of `PORT_BLOCKS` (key: u64): further ranges of a verdict.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PortBlock {
+    /// The next block; 0: this is the last.
+    pub next: u64,
+    /// Used elements of `ranges`.
+    pub len: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
+    /// As in [`Verdict::ranges`], going on.
+    pub ranges: [PortRange; BLOCK_RANGES],
+}
+
+/// Key of `FLOWS4`: a connection as its endpoint sees it, one key for both directions.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowKey4 {
+    /// `endpoint id << 8 | protocol`.
+    pub owner: u32,
+    /// The endpoint's address, in network order.
+    pub local: [u8; 4],
+    /// The peer's address, in network order.
+    pub remote: [u8; 4],
+    /// The endpoint's port (ICMP echo: the identifier).
+    pub local_port: u16,
+    /// The peer's port (ICMP echo: 8 when the endpoint asked, 0 when the peer did).
+    pub remote_port: u16,
+}
+
+/// Key of `FLOWS6`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowKey6 {
+    /// `endpoint id << 8 | protocol`.
+    pub owner: u32,
+    /// As in [`FlowKey4`].
+    pub local: [u8; 16],
+    /// As in [`FlowKey4`].
+    pub remote: [u8; 16],
+    /// As in [`FlowKey4`].
+    pub local_port: u16,
+    /// As in [`FlowKey4`].
+    pub remote_port: u16,
+}
+
+/// Value of `FLOWS4` and `FLOWS6`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Flow {
+    /// The endpoint's revision that allowed it.
+    pub revision: u32,
+    /// Tick of the last packet ([`crate::connection::TICK_SHIFT`]).
+    pub seen: u32,
+    /// The rule that allowed it; 0: not isolated, or no rule was needed.
+    pub rule: u32,
+    /// [`crate::connection::State`] as a number.
+    pub state: u8,
+    /// [`flow_flags`].
+    pub flags: u8,
+    /// Reserved, zero.
+    pub reserved: u16,
+}
+
+/// Bits of [`Flow::flags`].
+pub mod flow_flags {
+    /// The endpoint opened the connection (judged by its egress); else the peer did.
+    pub const OPENED_BY_ENDPOINT: u8 = 1 << 0;
+    /// Audit mode let it through; it is judged and reported again.
+    pub const AUDITED: u8 = 1 << 1;
+}
+
+/// Key of `FRAGMENTS` (LRU): a datagram of which fragments are under way. IPv4
+/// addresses stand in the first four octets.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// `endpoint id << 8 | protocol`.
+    pub owner: u32,
+    /// Identification of the datagram.
+    pub id: u32,
+    /// Source address.
+    pub source: [u8; 16],
+    /// Destination address.
+    pub destination: [u8; 16],
+    /// 4 or 6.
+    pub version: u8,
+    /// [`crate::packet::Direction`] as a number.
+    pub direction: u8,
+    /// Reserved, zero.
+    pub reserved: u16,
+}
+
+/// Value of `FRAGMENTS`: the first fragment was allowed.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Fragment {
+    /// Tick at which the first fragment passed.
+    pub seen: u32,
+    /// The endpoint's revision at that time.
+    pub revision: u32,
+}
+
+/// Element of `USAGE`, by endpoint slot: what the endpoint has used of its budgets. Written
+/// by the programs alone, without locks: a race costs a report, never a verdict.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Usage {
+    /// Tick that the counts below are for.
+    pub tick: u32,
+    /// Reports of drops in this tick.
+    pub drops: u32,
+    /// Reports of new connections in this tick.
+    pub opens: u32,
+    /// Reports that were over the budget, or did not fit the ring, ever.
+    pub suppressed: u32,
+    /// Connections that the programs entered, ever (wrapping).
+    pub flows_entered: u32,
+    /// Connections that the programs removed, ever (wrapping).
+    pub flows_removed: u32,
+    /// Reserved, zero.
+    pub reserved: [u32; 2],
+}
+
+/// Element of `COLLECTED`, by endpoint slot, written by the daemon alone: connections that it
+/// removed because they timed out, ever (wrapping). What an endpoint holds is
+/// `flows_entered - flows_removed - collected`.
+pub type Collected = u32;
+
+/// Element of the per-CPU `COUNTERS`, at `reason * 2 + direction`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, link-layer header included.
+    pub bytes: u64,
+}
+
+/// Elements of `COUNTERS`.
+pub const COUNTERS: u32 = 512;

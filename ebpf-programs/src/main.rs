@@ -1,0 +1,22 @@
+//! The two TC programs on the host's end of a container's veth.
+//!
+//! ```text
+//!  container ──▶ veth ──▶ [TC ingress hook] netpold_egress   ──▶ bridge, host
+//!  container ◀── veth ◀── [TC egress hook]  netpold_ingress  ◀── bridge, host
+//! ```
+//!
+//! The names are the endpoint's own view, as in the API. What is allowed returns
+//! `TC_ACT_UNSPEC`, so that other programs on the interface still have their say.
+#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(target_arch = "bpf", no_main)]
+#![cfg_attr(target_arch = "bpf", allow(unsafe_code, missing_docs))]
+
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod programs;
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("this program runs in the kernel; daemon/build.rs builds it");
+}
