@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The labels of a Pod or a Namespace.
 pub type Labels = BTreeMap<String, String>;
 
 /// One condition of a selector.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Requirement {
     /// The label key it looks at.
     pub key: String,
@@ -20,7 +22,7 @@ pub struct Requirement {
 }
 
 /// What a requirement asks of the key's value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Operator {
     /// The key is there and its value is one of these (`matchLabels` is this with one value).
     In(BTreeSet<String>),
@@ -34,7 +36,7 @@ pub enum Operator {
 
 /// A label selector in canonical form: sorted, without repeats, so that two
 /// selectors that say the same in another order are equal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Selector {
     requirements: BTreeSet<Requirement>,
 }

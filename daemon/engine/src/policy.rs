@@ -8,7 +8,7 @@
 use std::fmt;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::labels::Selector;
 
@@ -45,8 +45,38 @@ impl Serialize for ObjectName {
     }
 }
 
+/// From `namespace/name`: both parts there, no further slash.
+impl std::str::FromStr for ObjectName {
+    type Err = NotAnObjectName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((namespace, name))
+                if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+            {
+                Ok(Self::new(namespace, name))
+            }
+            _ => Err(NotAnObjectName),
+        }
+    }
+}
+
+/// As `namespace/name`.
+impl<'de> Deserialize<'de> for ObjectName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// The text is not `namespace/name`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not of the form `namespace/name`")]
+pub struct NotAnObjectName;
+
 /// The endpoint's own view, as in the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Towards the endpoint.
@@ -56,7 +86,7 @@ pub enum Direction {
 }
 
 /// When a policy is asked, relative to others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Tier {
     /// Before NetworkPolicy.
     Admin,
@@ -67,7 +97,7 @@ pub enum Tier {
 }
 
 /// What a rule does with what it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// It may pass.
     Allow,
@@ -79,7 +109,7 @@ pub enum Action {
 
 /// One policy. A direction that is `None` is not named by `policyTypes`: the policy
 /// says nothing about it. `Some` of no rules isolates and allows nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Policy {
     /// Its name; the namespace bounds `subject` too.
     pub name: ObjectName,
@@ -105,7 +135,7 @@ impl Policy {
 }
 
 /// One rule: a peer AND a port must match.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// What it does.
     pub action: Action,
@@ -116,7 +146,7 @@ pub struct Rule {
 }
 
 /// One entry of `from` or `to`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Peer {
     /// Pods by label.
     Pods(PodPeer),
@@ -125,7 +155,7 @@ pub enum Peer {
 }
 
 /// Pods selected by their own labels AND their namespace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodPeer {
     /// Where they are.
     pub namespaces: Namespaces,
@@ -134,7 +164,7 @@ pub struct PodPeer {
 }
 
 /// The namespaces of a [`PodPeer`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Namespaces {
     /// `namespaceSelector` absent: the policy's own, by name.
     Own(String),
@@ -143,7 +173,7 @@ pub enum Namespaces {
 }
 
 /// `ipBlock`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct IpBlock {
     /// The block, host bits cleared.
     pub cidr: IpNet,
@@ -152,7 +182,7 @@ pub struct IpBlock {
 }
 
 /// A transport protocol that rules can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[repr(u8)]
 pub enum Protocol {
@@ -203,7 +233,7 @@ impl std::str::FromStr for Protocol {
 }
 
 /// One entry of `ports`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Port {
     /// The protocol, TCP where left out.
     pub protocol: Protocol,
@@ -212,7 +242,7 @@ pub struct Port {
 }
 
 /// The ports of a [`Port`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Ports {
     /// `port` absent: all of the protocol.
     All,

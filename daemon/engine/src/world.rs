@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::labels::Labels;
 use crate::policy::{ObjectName, Policy, Protocol};
 
 /// Everything that decides a verdict.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct World {
     /// Labels of namespaces. One that is not listed exists with just
     /// `kubernetes.io/metadata.name`; a listed one has it too, added by [`World::namespace_labels`].
@@ -26,7 +28,7 @@ pub struct World {
 }
 
 /// `[host]` of the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The host to its own containers is always allowed.
     pub host_ingress: bool,
@@ -44,7 +46,7 @@ impl Default for Settings {
 }
 
 /// An endpoint, or a Pod elsewhere.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its labels.
     pub labels: Labels,
@@ -58,7 +60,7 @@ pub struct Pod {
 }
 
 /// Where a Pod is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// A container on this host (offline: any ordinary Pod): policies that select it are enforced.
     #[default]
@@ -72,7 +74,7 @@ pub enum Place {
 }
 
 /// How the kernel knows an endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     /// Its slot in `ENDPOINTS`.
     pub slot: u32,
@@ -83,7 +85,7 @@ pub struct Attached {
 }
 
 /// A named port of a Pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NamedPort {
     /// `spec.containers[].ports[].name`.
     pub name: String,
@@ -111,5 +113,74 @@ impl World {
         let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
         labels.insert(METADATA_NAME.to_owned(), namespace.to_owned());
         labels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::labels::{Requirement, Selector};
+    use crate::policy::{IpBlock, Namespaces, Peer, PodPeer, Port, Ports, Rule, Tier};
+
+    #[test]
+    fn a_world_survives_its_json_form() {
+        let name = ObjectName::new("web", "frontend");
+        let pod = Pod {
+            addresses: ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()].into(),
+            place: Place::Attached(Attached {
+                slot: 1,
+                id: 7,
+                interfaces: [(12, [2, 0, 0, 0, 0, 1])].into(),
+            }),
+            ..Pod::default()
+        };
+        let policy = Policy {
+            name: name.clone(),
+            tier: Tier::NetworkPolicy,
+            subject: Selector::new([Requirement::equals("app", "a")]),
+            ingress: Some(Vec::new()),
+            egress: Some(vec![Rule {
+                action: crate::policy::Action::Allow,
+                peers: vec![
+                    Peer::Pods(PodPeer {
+                        namespaces: Namespaces::Matching(Selector::everything()),
+                        pods: Selector::everything(),
+                    }),
+                    Peer::Block(IpBlock {
+                        cidr: "10.0.0.0/8".parse().unwrap(),
+                        except: vec!["10.1.0.0/16".parse().unwrap()],
+                    }),
+                ],
+                ports: vec![Port {
+                    protocol: Protocol::Sctp,
+                    ports: Ports::Range(1, 9),
+                }],
+            }]),
+        };
+        let world = World {
+            namespaces: [("web".to_owned(), Labels::new())].into(),
+            pods: [(name.clone(), pod)].into(),
+            policies: [(name, policy)].into(),
+            host: ["192.0.2.1".parse().unwrap()].into(),
+            settings: Settings {
+                host_ingress: false,
+                host_egress: true,
+            },
+        };
+        let text = serde_json::to_string(&world).unwrap();
+        assert_eq!(serde_json::from_str::<World>(&text).unwrap(), world);
+    }
+
+    #[test]
+    fn an_object_name_needs_both_parts() {
+        for text in ["", "a", "/a", "a/", "a/b/c"] {
+            assert!(text.parse::<ObjectName>().is_err(), "{text}");
+        }
+        assert_eq!(
+            "a/b".parse::<ObjectName>().unwrap(),
+            ObjectName::new("a", "b")
+        );
     }
 }
