@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::labels::Selector;
 
 /// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
     /// `metadata.namespace`, `default` where left out.
     pub namespace: String,
