@@ -1,1 +1,261 @@
-//! .
+//! The kernel's maps as ordered maps, both lanes: what the daemon knows to be installed,
+//! and what a plan is tried on before and beside the kernel.
+//!
+//! [`Lanes::judge`] is the verdict on the level of numbers (endpoint, direction, peer
+//! address, protocol, port), in the kernel's order of look-ups; the packet's part of it
+//! (parsing, connections, spoofing) lives in `netpol_abi`. Ports and numbers are host order.
+//! Nothing here knows what a policy is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netpol_abi::Reason;
+use netpol_abi::tables::{
+    Address, CLASS_ANY, CLASS_UNLISTED, Control, Endpoint, Interface, OWNER_HOST, PortBlock,
+    Prefix, SUBJECT_NOT_ISOLATED, Verdict, VerdictKey, control_flags,
+};
+
+use crate::plan::Step;
+use crate::plan::spread::gather;
+use crate::policy::Direction;
+use crate::tables::{AddressEntry, EndpointEntry, InterfaceEntry, Tables, VerdictEntry};
+
+#[cfg(test)]
+mod tests;
+
+/// The maps that policy decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lanes {
+    /// `CONTROL`; share and layout are the daemon's and stay 0 here.
+    pub control: Control,
+    /// `INTERFACES` and `INTERFACE_OVERFLOW`, by ifindex.
+    pub interfaces: BTreeMap<u32, Interface>,
+    /// `ENDPOINTS`, the slots that are not free.
+    pub endpoints: BTreeMap<u32, Endpoint>,
+    /// `ADDRESSES4` and `ADDRESSES6`.
+    pub addresses: BTreeMap<IpAddr, Address>,
+    /// `PREFIXES4` and `PREFIXES6`.
+    pub prefixes: BTreeMap<IpNet, Prefix>,
+    /// `VERDICTS`.
+    pub verdicts: BTreeMap<VerdictKey, Verdict>,
+    /// `PORT_BLOCKS`.
+    pub port_blocks: BTreeMap<u64, PortBlock>,
+}
+
+/// What the tables say about a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// Why; [`Reason::allows`] tells whether it may pass.
+    pub reason: Reason,
+    /// The subject that was asked; 0: none.
+    pub subject: u64,
+    /// The rule that decided, by its number in the subject; 0: none.
+    pub rule: u32,
+}
+
+impl Lanes {
+    /// Does one step, as the kernel would.
+    pub fn apply(&mut self, step: &Step) {
+        match step {
+            Step::PutPortBlock { key, value } => {
+                self.port_blocks.insert(*key, **value);
+            }
+            Step::PutVerdict { key, value } => {
+                self.verdicts.insert(*key, *value);
+            }
+            Step::PutEndpoint { slot, value } if value.id == 0 => {
+                self.endpoints.remove(slot);
+            }
+            Step::PutEndpoint { slot, value } => {
+                self.endpoints.insert(*slot, *value);
+            }
+            Step::PutAddress { address, value } => {
+                self.addresses.insert(*address, *value);
+            }
+            Step::PutPrefix { net, value } => {
+                self.prefixes.insert(*net, *value);
+            }
+            Step::PutInterface { ifindex, value } => {
+                self.interfaces.insert(*ifindex, *value);
+            }
+            Step::PutFlags { flags } => self.control.flags = *flags,
+            Step::Flip { generation, flags } => {
+                self.control.generation = *generation;
+                self.control.flags = *flags;
+            }
+            Step::Fence => {}
+            Step::DeleteInterface { ifindex } => {
+                self.interfaces.remove(ifindex);
+            }
+            Step::DeleteVerdict { key } => {
+                self.verdicts.remove(key);
+            }
+            Step::DeletePortBlock { key } => {
+                self.port_blocks.remove(key);
+            }
+            Step::DeleteAddress { address } => {
+                self.addresses.remove(address);
+            }
+            Step::DeletePrefix { net } => {
+                self.prefixes.remove(net);
+            }
+        }
+    }
+
+    /// What is in force: the lane that packets are judged by. Verdicts with a broken chain are
+    /// left out (a plan puts them again), as are prefixes that say what their parent says.
+    #[must_use]
+    pub fn read_back(&self) -> Tables {
+        let lane = self.control.lane();
+        let endpoints: BTreeMap<u32, EndpointEntry> = self
+            .endpoints
+            .iter()
+            .filter(|(_, endpoint)| endpoint.lanes[lane].revision != 0)
+            .map(|(slot, endpoint)| {
+                let said = endpoint.lanes[lane];
+                let entry = EndpointEntry {
+                    id: endpoint.id,
+                    ingress: said.ingress,
+                    egress: said.egress,
+                    revision: said.revision,
+                };
+                (*slot, entry)
+            })
+            .collect();
+        let redundant: BTreeSet<IpNet> = self.redundant_prefixes(lane).collect();
+        Tables {
+            flags: self.control.flags[lane],
+            interfaces: self
+                .interfaces
+                .iter()
+                .map(|(ifindex, interface)| {
+                    let entry = InterfaceEntry {
+                        endpoint: interface.endpoint,
+                        mac: interface.mac,
+                    };
+                    (*ifindex, entry)
+                })
+                .collect(),
+            endpoints,
+            addresses: self
+                .addresses
+                .iter()
+                .filter(|(_, value)| value.class[lane] != CLASS_UNLISTED)
+                .map(|(address, value)| {
+                    let entry = AddressEntry {
+                        class: value.class[lane],
+                        owner: value.owner[lane],
+                    };
+                    (*address, entry)
+                })
+                .collect(),
+            prefixes: self
+                .prefixes
+                .iter()
+                .filter(|(net, _)| !redundant.contains(net))
+                .map(|(net, prefix)| (*net, prefix.class[lane]))
+                .collect(),
+            verdicts: self
+                .verdicts
+                .keys()
+                .filter_map(|key| Some((*key, self.entry(*key)?)))
+                .collect(),
+        }
+    }
+
+    /// Prefixes that say in this lane what the next shorter one says, or, without one,
+    /// what a miss says.
+    pub(crate) fn redundant_prefixes(&self, lane: usize) -> impl Iterator<Item = IpNet> {
+        let mut above: Vec<(IpNet, u64)> = Vec::new();
+        self.prefixes.iter().filter_map(move |(net, prefix)| {
+            while above.last().is_some_and(|(outer, _)| !outer.contains(net)) {
+                above.pop();
+            }
+            let parent = above.last().map_or(CLASS_ANY, |(_, class)| *class);
+            above.push((*net, prefix.class[lane]));
+            (prefix.class[lane] == parent).then_some(*net)
+        })
+    }
+
+    /// The verdict of a pair of subject and class, if there is one and its chain is whole.
+    #[must_use]
+    pub fn entry(&self, key: VerdictKey) -> Option<VerdictEntry> {
+        gather(self.verdicts.get(&key)?, |key| self.port_blocks.get(&key))
+    }
+
+    /// Class and owner of an address in the lane that is read.
+    #[must_use]
+    pub fn peer(&self, address: IpAddr) -> AddressEntry {
+        let lane = self.control.lane();
+        if let Some(found) = self.addresses.get(&address)
+            && found.class[lane] != CLASS_UNLISTED
+        {
+            return AddressEntry {
+                class: found.class[lane],
+                owner: found.owner[lane],
+            };
+        }
+        let class = self
+            .prefixes
+            .iter()
+            .filter(|(net, _)| net.contains(&address))
+            .max_by_key(|(net, _)| net.prefix_len())
+            .map_or(CLASS_ANY, |(_, prefix)| prefix.class[lane]);
+        AddressEntry { class, owner: 0 }
+    }
+
+    /// May this endpoint (by its number) open a connection to the peer (egress), or the peer to
+    /// it (ingress)? `port` is the destination's; protocols without ports have 0. `None`:
+    /// there is no such endpoint.
+    #[must_use]
+    pub fn judge(
+        &self,
+        endpoint: u32,
+        direction: Direction,
+        peer: IpAddr,
+        protocol: u8,
+        port: u16,
+    ) -> Option<Ruling> {
+        let lane = self.control.lane();
+        let found = self.endpoints.values().find(|found| found.id == endpoint)?;
+        let peer = self.peer(peer);
+        let (subject, host) = match direction {
+            Direction::Ingress => (found.lanes[lane].ingress, control_flags::HOST_INGRESS),
+            Direction::Egress => (found.lanes[lane].egress, control_flags::HOST_EGRESS),
+        };
+        let ruling = |reason, subject, rule| {
+            Some(Ruling {
+                reason,
+                subject,
+                rule,
+            })
+        };
+        if peer.owner == endpoint {
+            return ruling(Reason::Itself, 0, 0);
+        }
+        if subject == SUBJECT_NOT_ISOLATED {
+            return ruling(Reason::NotIsolated, 0, 0);
+        }
+        if peer.owner == OWNER_HOST && self.control.flags[lane] & host != 0 {
+            return ruling(Reason::Host, subject, 0);
+        }
+        let entry = [peer.class, CLASS_ANY]
+            .into_iter()
+            .find_map(|class| self.entry(VerdictKey { subject, class }))
+            .unwrap_or_default();
+        let (rule, denies) = entry
+            .ranges
+            .iter()
+            .find(|range| range.protocol == protocol && (range.first..=range.last).contains(&port))
+            .map_or((entry.other, entry.other == 0), |range| {
+                (range.rule, range.deny != 0)
+            });
+        let reason = if denies {
+            Reason::PolicyDenied
+        } else {
+            Reason::RuleAllowed
+        };
+        ruling(reason, subject, rule)
+    }
+}

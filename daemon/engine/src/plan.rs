@@ -1,1 +1,6 @@
 //! .
+
+pub mod spread;
+mod step;
+
+pub use step::Step;

@@ -53,7 +53,7 @@ pub struct InterfaceEntry {
 pub struct AddressEntry {
     /// Peer class.
     pub class: u64,
-    /// Number of the owning endpoint; 0: none of this host's.
+    /// Number of the owning endpoint, or [`netpol_abi::tables::OWNER_HOST`]; 0: neither.
     pub owner: u32,
 }
 

@@ -24,11 +24,16 @@ pub const CLASS_UNLISTED: u64 = 0;
 /// The class of strangers that no `ipBlock` covers; also the second key of the
 /// entry that holds the rules for *any* peer.
 pub const CLASS_ANY: u64 = 1;
-/// The class of the host's own addresses while `[host]` lets them through in
-/// both directions or either (see [`control_flags`]).
-pub const CLASS_HOST: u64 = 2;
 /// The first number that a hash may have; smaller ones are reserved.
 pub const FIRST_HASHED: u64 = 16;
+
+/// The [`Address::owner`] of the host's own addresses. Where the flag of the direction at
+/// hand is set ([`control_flags`]) they always pass; else their class decides, like anybody's.
+pub const OWNER_HOST: u32 = u32::MAX;
+
+/// The rule number of what passes because no policy that isolates has a say in it (a
+/// subject of higher tiers alone). NetworkPolicy by itself never makes it.
+pub const RULE_DEFAULT: u32 = u32::MAX;
 
 /// Bits of [`Control::flags`].
 pub mod control_flags {
@@ -95,7 +100,8 @@ pub struct EndpointLane {
     pub ingress: u64,
     /// Subject for egress, or [`SUBJECT_NOT_ISOLATED`].
     pub egress: u64,
-    /// Changes whenever a connection of this endpoint may have to be judged anew.
+    /// Changes whenever a connection of this endpoint may have to be judged anew. 0: the
+    /// endpoint is not in this lane (and no interface leads to it while the lane is read).
     pub revision: u32,
     /// Reserved, zero.
     pub reserved: u32,
@@ -123,7 +129,7 @@ pub struct Endpoint {
 pub struct Address {
     /// Peer class per lane, or [`CLASS_UNLISTED`].
     pub class: [u64; 2],
-    /// Number of the endpoint that owns the address, per lane; 0: not one of this host's.
+    /// Number of the endpoint that owns the address, or [`OWNER_HOST`], per lane; 0: neither.
     pub owner: [u32; 2],
 }
 
@@ -190,6 +196,7 @@ pub struct PortRange {
 #[repr(C)]
 pub struct Verdict {
     /// Rule that allows every protocol and port not decided by a range; 0: none, denied.
+    /// May be [`RULE_DEFAULT`].
     pub other: u32,
     /// Used elements of `ranges`.
     pub len: u16,

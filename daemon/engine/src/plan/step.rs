@@ -1,0 +1,96 @@
+//! One step of a plan: one write to one kernel map, or a wait. Values are the maps' own,
+//! both lanes in each, so the interpreter decides nothing. Made by [`crate::plan`] alone.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netpol_abi::tables::{Address, Endpoint, Interface, PortBlock, Prefix, Verdict, VerdictKey};
+
+/// One step. A `Put` overwrites; a `Delete` of what is not there is no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `PORT_BLOCKS`.
+    PutPortBlock {
+        /// Content-addressed.
+        key: u64,
+        /// Its ranges.
+        value: Box<PortBlock>,
+    },
+    /// `VERDICTS`; the blocks that it chains are there already.
+    PutVerdict {
+        /// Content-addressed.
+        key: VerdictKey,
+        /// What it says.
+        value: Verdict,
+    },
+    /// `ENDPOINTS`. All zero: the slot is free.
+    PutEndpoint {
+        /// Which slot.
+        slot: u32,
+        /// Both lanes.
+        value: Endpoint,
+    },
+    /// `ADDRESSES4` or `ADDRESSES6`.
+    PutAddress {
+        /// The key.
+        address: IpAddr,
+        /// Both lanes.
+        value: Address,
+    },
+    /// `PREFIXES4` or `PREFIXES6`.
+    PutPrefix {
+        /// The key, host bits cleared.
+        net: IpNet,
+        /// Both lanes.
+        value: Prefix,
+    },
+    /// `INTERFACES` or `INTERFACE_OVERFLOW`: the interface is judged from now on.
+    PutInterface {
+        /// Which interface.
+        ifindex: u32,
+        /// What is behind it.
+        value: Interface,
+    },
+    /// `CONTROL`, these fields; the others are the daemon's own and keep their values.
+    /// The generation is the one in force: only the flags of the idle lane change.
+    PutFlags {
+        /// Per lane.
+        flags: [u32; 2],
+    },
+    /// `CONTROL`, these fields: from now on every packet is judged by the other lane. The flags
+    /// are there already, so that the generation is the only word that changes.
+    Flip {
+        /// The new generation.
+        generation: u64,
+        /// Per lane, as they are.
+        flags: [u32; 2],
+    },
+    /// Waits until no packet is under way that read the maps before this step (an RCU
+    /// grace period).
+    Fence,
+    /// The interface is on hold from now on.
+    DeleteInterface {
+        /// Which interface.
+        ifindex: u32,
+    },
+    /// No lane refers to it any more.
+    DeleteVerdict {
+        /// The key.
+        key: VerdictKey,
+    },
+    /// No verdict chains it any more.
+    DeletePortBlock {
+        /// The key.
+        key: u64,
+    },
+    /// Both lanes say [`netpol_abi::tables::CLASS_UNLISTED`], or nobody reads the lane that does not.
+    DeleteAddress {
+        /// The key.
+        address: IpAddr,
+    },
+    /// The lane that is read says the same as the next shorter prefix.
+    DeletePrefix {
+        /// The key.
+        net: IpNet,
+    },
+}
