@@ -10,4 +10,7 @@
 //! `store`, `runtime`, `links`, `datapath` and `api` never import one another; only
 //! `reconcile` and the binaries join them.
 
+pub mod api;
 pub mod datapath;
+pub mod flows;
+pub mod printable;

@@ -1,0 +1,268 @@
+//! The client's side of the socket, for `netpol` and the tests.
+//!
+//! One connection a request: the socket is local, and a request every now and
+//! then is not worth a pool.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::wire::{Failure, Listing, Status, Waited};
+use crate::flows::filter::Filter;
+use crate::flows::flow::Line;
+
+/// Where the daemon listens unless the configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/netpold/netpold.sock";
+
+/// Bytes of one answer that the client is ready to hold.
+const ANSWER_LIMIT: usize = 1 << 30;
+/// Bytes of one line of a stream.
+const LINE_LIMIT: usize = 1 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody there.
+    #[error(
+        "no netpold answers on `{path}`: {source}\n\
+         help: `systemctl status netpold` says whether it runs; `--socket` or NETPOLD_SOCKET names another socket"
+    )]
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody there, but not for us.
+    #[error(
+        "no right to use `{path}`\nhelp: run this as root, or as a member of the socket's group"
+    )]
+    NoRight {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The connection broke.
+    #[error("the connection to netpold on `{path}` broke: {source}")]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What broke.
+        source: hyper::Error,
+    },
+    /// netpold refused.
+    #[error("netpold: {0}")]
+    Refused(String),
+    /// Not what we know.
+    #[error("netpold on `{path}` answers what this netpol does not understand: {what}")]
+    NotUnderstood {
+        /// The socket.
+        path: PathBuf,
+        /// What it was.
+        what: String,
+    },
+}
+
+/// A daemon to ask.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The daemon that listens there.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// `/v1/status`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// `/v1/world`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn world(&self) -> Result<Listing, ClientError> {
+        self.get("/v1/world").await
+    }
+
+    /// `/v1/wait`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn wait(&self, timeout: Duration) -> Result<Waited, ClientError> {
+        self.get(&format!("/v1/wait?timeout_ms={}", timeout.as_millis()))
+            .await
+    }
+
+    /// `/v1/observe`: the last so many flows, and, where `follow` is set, those to come.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn observe(
+        &self,
+        filter: &Filter,
+        last: usize,
+        follow: bool,
+    ) -> Result<Lines, ClientError> {
+        let mut path = format!("/v1/observe?last={last}&follow={follow}");
+        for verdict in &filter.verdicts {
+            path.push_str("&verdict=");
+            path.push_str(verdict.name());
+        }
+        for (key, ends) in [("from", &filter.from), ("to", &filter.to)] {
+            for end in ends {
+                path.push_str(&format!("&{key}={}", escaped(&end.to_string())));
+            }
+        }
+        let response = self.request(&path).await?;
+        Ok(Lines {
+            socket: self.socket.clone(),
+            body: response.into_body(),
+            buffer: Vec::new(),
+        })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.request(path).await?;
+        let body = http_body_util::Limited::new(response.into_body(), ANSWER_LIMIT);
+        let bytes = body
+            .collect()
+            .await
+            .map_err(|error| self.not_understood(&error))?
+            .to_bytes();
+        serde_json::from_slice(&bytes).map_err(|error| self.not_understood(&error))
+    }
+
+    async fn request(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|source| match source.kind() {
+                    io::ErrorKind::PermissionDenied => ClientError::NoRight {
+                        path: self.socket.clone(),
+                    },
+                    _ => ClientError::NoDaemon {
+                        path: self.socket.clone(),
+                        source,
+                    },
+                })?;
+        let broken = |source| ClientError::Broken {
+            path: self.socket.clone(),
+            source,
+        };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
+        // Ends with the connection; what breaks shows at the response.
+        tokio::spawn(connection);
+        let request = Request::get(path)
+            .header(hyper::header::HOST, "netpold")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| self.not_understood(&error))?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = http_body_util::Limited::new(response.into_body(), LINE_LIMIT);
+        let bytes = body
+            .collect()
+            .await
+            .map_err(|error| self.not_understood(&error))?
+            .to_bytes();
+        Err(match serde_json::from_slice::<Failure>(&bytes) {
+            Ok(failure) => ClientError::Refused(failure.error),
+            Err(_) => self.not_understood(&status),
+        })
+    }
+
+    fn not_understood(&self, what: &dyn std::fmt::Display) -> ClientError {
+        ClientError::NotUnderstood {
+            path: self.socket.clone(),
+            what: what.to_string(),
+        }
+    }
+}
+
+/// A stream of flows.
+#[derive(Debug)]
+pub struct Lines {
+    socket: PathBuf,
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    /// The next one; `None` at the end.
+    ///
+    /// # Errors
+    /// When the connection breaks, or a line is not what we know.
+    pub async fn next(&mut self) -> Result<Option<Line>, ClientError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|octet| *octet == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return serde_json::from_slice(&line)
+                    .map(Some)
+                    .map_err(|error| self.not_understood(&error));
+            }
+            if self.buffer.len() > LINE_LIMIT {
+                return Err(self.not_understood(&"a line without an end"));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(source)) => {
+                    return Err(ClientError::Broken {
+                        path: self.socket.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
+    fn not_understood(&self, what: &dyn std::fmt::Display) -> ClientError {
+        ClientError::NotUnderstood {
+            path: self.socket.clone(),
+            what: what.to_string(),
+        }
+    }
+}
+
+/// A value for a query string (RFC 3986, section 2.3: unreserved characters stay).
+fn escaped(value: &str) -> String {
+    value
+        .bytes()
+        .map(|octet| match octet {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(octet).to_string()
+            }
+            _ => format!("%{octet:02X}"),
+        })
+        .collect()
+}

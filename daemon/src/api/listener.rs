@@ -1,0 +1,130 @@
+//! The socket itself: where it stands, who may use it, and what happens to one
+//! that an earlier daemon left behind.
+//!
+//! The directory is 0755 and the socket 0660: root and the socket's group. The
+//! socket gets its rights before it gets its name, so there is no moment in which
+//! anybody could connect.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use tokio::net::{UnixListener, UnixStream};
+
+/// Why the socket can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody answers on it.
+    #[error("another netpold answers on `{0}`\nhelp: give this one its own `[api] socket`")]
+    Taken(PathBuf),
+    /// Something else has its name.
+    #[error("`{0}` exists and is not a socket\nhelp: remove it, or set another `[api] socket`")]
+    NotASocket(PathBuf),
+    /// The system said no.
+    #[error("can't listen on `{path}`: {source}")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A listening socket that takes its name away again when it is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    /// The path that clients use.
+    pub path: PathBuf,
+    pub(super) listener: Option<UnixListener>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure; the next start replaces it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Listens on `path`, replacing a socket on which nobody answers.
+///
+/// # Errors
+/// When somebody else has the path, or the system refuses.
+pub async fn bind(path: &Path) -> Result<Socket, ListenError> {
+    let failed = |source| ListenError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .map_err(failed)?;
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ListenError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => match UnixStream::connect(path).await {
+            Ok(_) => return Err(ListenError::Taken(path.to_owned())),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused | ErrorKind::NotFound
+                ) => {}
+            // A full backlog too: somebody is there.
+            Err(error) => return Err(failed(error)),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let unnamed = directory.join(format!(".netpold-{}.sock", std::process::id()));
+    match fs::remove_file(&unnamed) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&unnamed).map_err(failed)?;
+    let named = fs::set_permissions(&unnamed, fs::Permissions::from_mode(0o660))
+        .and_then(|()| fs::rename(&unnamed, path));
+    if let Err(error) = named {
+        let _ = fs::remove_file(&unnamed);
+        return Err(failed(error));
+    }
+    Ok(Socket {
+        path: path.to_owned(),
+        listener: Some(listener),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/netpold.sock");
+        let first = bind(&path).await.unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        assert!(matches!(bind(&path).await, Err(ListenError::Taken(_))));
+        // As a daemon that was killed leaves it: the name without a listener.
+        drop(std::os::unix::net::UnixListener::bind(directory.path().join("dead")).unwrap());
+        drop(first);
+        fs::rename(directory.path().join("dead"), &path).unwrap();
+        let second = bind(&path).await.unwrap();
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_in_its_place_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("netpold.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(bind(&path).await, Err(ListenError::NotASocket(_))));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+}

@@ -1,0 +1,42 @@
+//! What the reconcile loop hands to the API: whole snapshots, swapped, and a way
+//! to ask it for a full sync.
+//!
+//! The API never holds the world itself and never blocks the loop.
+
+use std::sync::Arc;
+
+use netpol_engine::world::World;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::wire::{Origins, Status, Synced};
+use crate::flows::Recorder;
+
+/// One state of the world and what is to be said about it.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// What is in force.
+    pub world: Arc<World>,
+    /// Where its objects come from, and since when they are known.
+    pub origins: Origins,
+    /// What `netpol status` shows.
+    pub status: Status,
+}
+
+/// What the server works with; made by the daemon's `main`.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The latest snapshot.
+    pub published: watch::Receiver<Arc<Published>>,
+    /// The flows.
+    pub flows: Arc<Recorder>,
+    /// To the reconcile loop.
+    pub sync: mpsc::Sender<SyncRequest>,
+}
+
+/// Please read all that is on disk and in the runtimes now, bring it in force, and
+/// answer then. Dropping `reply` says that it could not be done.
+#[derive(Debug)]
+pub struct SyncRequest {
+    /// Where the answer goes. The one who asked may be gone by then.
+    pub reply: oneshot::Sender<Synced>,
+}

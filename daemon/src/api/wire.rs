@@ -1,0 +1,305 @@
+//! The JSON of the socket: what `curl` shows and the client reads.
+//!
+//! Fields are only ever added. A reader ignores those that it doesn't know, and
+//! takes the default for those that an older daemon doesn't send.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use netpol_engine::diagnostic::Diagnostic;
+use netpol_engine::labels::Labels;
+use netpol_engine::policy::ObjectName;
+use netpol_engine::world::World;
+use serde::{Deserialize, Serialize};
+
+/// `/v1/world`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Listing {
+    /// Everything that decides a verdict.
+    pub world: World,
+    /// Where its objects come from.
+    #[serde(default)]
+    pub origins: Origins,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origins {
+    /// Of policies.
+    pub policies: BTreeMap<ObjectName, Origin>,
+    /// Of endpoints and external Pods.
+    pub pods: BTreeMap<ObjectName, Origin>,
+    /// Of namespaces that have a manifest, or that a container is in.
+    pub namespaces: BTreeMap<String, Origin>,
+}
+
+/// Where one object comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// Its manifest; `None`: a runtime reports it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// When it was accepted, or first seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<jiff::Timestamp>,
+    /// Labels of a policy, which decide nothing; those of Pods and Namespaces are in the world.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Labels,
+}
+
+/// `/v1/status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// What is enforced.
+    pub endpoints: Vec<EndpointStatus>,
+    /// The policies in force.
+    pub policies: Vec<PolicyStatus>,
+    /// Files that are not in force as they stand.
+    pub rejected: Vec<Rejected>,
+    /// Containers that no policy can reach.
+    pub unprotected: Vec<Unprotected>,
+    /// Interfaces whose container is not known yet.
+    pub unidentified: Vec<Unidentified>,
+    /// Addresses that more than one endpoint claims.
+    pub conflicts: Vec<Conflict>,
+    /// The container runtimes.
+    pub runtimes: Vec<RuntimeStatus>,
+    /// How full the kernel's tables are.
+    pub tables: Vec<TableStatus>,
+    /// How it is enforced.
+    pub datapath: DatapathStatus,
+    /// Everything else that somebody should know.
+    pub warnings: Vec<String>,
+}
+
+impl Status {
+    /// Is there something that makes `netpol status` answer 'no'?
+    #[must_use]
+    pub fn falls_short(&self) -> bool {
+        !self.rejected.is_empty() || !self.unprotected.is_empty()
+    }
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointStatus {
+    /// Its name.
+    pub name: String,
+    /// Its Namespace.
+    pub namespace: String,
+    /// Its number.
+    pub id: u32,
+    /// Its slot.
+    pub slot: u32,
+    /// Its network namespace (`/run/netns/…`, `/proc/PID/ns/net`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
+    /// The host's ends of its veths.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The directions in which some policy selects it.
+    pub isolated: Isolated,
+    /// The policies that select it.
+    pub policies: Vec<ObjectName>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InterfaceStatus {
+    /// Its name on the host.
+    pub name: String,
+    /// Its number.
+    pub ifindex: u32,
+    /// Both programs are in place.
+    pub attached: bool,
+}
+
+/// Which directions are isolated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Isolated {
+    /// Towards it.
+    pub ingress: bool,
+    /// From it.
+    pub egress: bool,
+}
+
+/// One policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Its name.
+    pub name: ObjectName,
+    /// The manifest it is in.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// How many endpoints it selects.
+    #[serde(default)]
+    pub selects: usize,
+}
+
+/// One file that is not in force as it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rejected {
+    /// Which.
+    pub file: PathBuf,
+    /// An older version of it is in force.
+    pub previous_in_force: bool,
+    /// What is wrong with it.
+    pub diagnostics: Vec<Problem>,
+}
+
+/// A diagnostic, as `netpol check -o json` gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// The file.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: usize,
+    /// Its column, from 1.
+    pub column: usize,
+    /// `error` or `warning`.
+    pub severity: String,
+    /// A stable code.
+    pub rule: String,
+    /// Kind of the object.
+    pub kind: Option<String>,
+    /// Namespace of the object.
+    pub namespace: Option<String>,
+    /// Name of the object.
+    pub name: Option<String>,
+    /// Path of the field.
+    pub field: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+}
+
+impl From<&Diagnostic> for Problem {
+    fn from(diagnostic: &Diagnostic) -> Self {
+        Self {
+            file: diagnostic.path.clone(),
+            line: diagnostic.line,
+            column: diagnostic.column,
+            severity: diagnostic.severity.to_string(),
+            rule: diagnostic.rule.to_owned(),
+            kind: diagnostic.kind.clone(),
+            namespace: diagnostic.namespace.clone(),
+            name: diagnostic.name.clone(),
+            field: diagnostic.field.clone(),
+            message: diagnostic.message.clone(),
+            help: diagnostic.help.clone(),
+        }
+    }
+}
+
+/// A container that can't be protected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unprotected {
+    /// Its name.
+    pub container: String,
+    /// Why not.
+    pub reason: String,
+}
+
+/// An interface that nobody has claimed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unidentified {
+    /// Its name on the host.
+    pub interface: String,
+    /// Its number.
+    pub ifindex: u32,
+    /// What is known about it.
+    pub reason: String,
+}
+
+/// An address that two endpoints claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// Which.
+    pub address: IpAddr,
+    /// Who has it.
+    pub holder: ObjectName,
+    /// Who can't use it.
+    pub other: ObjectName,
+}
+
+/// One runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RuntimeStatus {
+    /// `docker`, `containerd`.
+    pub name: String,
+    /// Does it answer?
+    pub connected: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One table of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableStatus {
+    /// Its name.
+    pub name: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries that fit.
+    pub limit: u64,
+}
+
+/// How it is enforced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DatapathStatus {
+    /// `tcx` or `clsact`.
+    pub attach: String,
+    /// Counts the changes of policy.
+    pub generation: u64,
+    /// `enforce` or `audit`.
+    pub mode: String,
+}
+
+/// The reconcile loop's answer to a sync request: all that was there is in force,
+/// but for what is rejected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Synced {
+    /// The generation that is in force.
+    pub generation: u64,
+    /// Files that are not in force as they stand.
+    pub rejected: Vec<Rejected>,
+    /// What kept the rest from coming in force (tables full, no right); empty: nothing.
+    pub failures: Vec<String>,
+}
+
+/// `/v1/wait`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome", content = "synced")]
+pub enum Waited {
+    /// Done; see what was rejected.
+    Synced(Synced),
+    /// Not within the time that was given.
+    TimedOut,
+}
+
+/// The body of every answer that is not 200.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What is wrong.
+    pub error: String,
+}
