@@ -1,59 +1,26 @@
-//! .
+//! The verdict straight from the rules, without tables: for `netpol verdict`, `matrix` and
+//! `explain`, and the compiler's counterpart in the property tests.
+//!
+//! Two Pods are asked about the addresses of the first family that both have, IPv4
+//! before IPv6: labels mean the same for each, an ipBlock need not. What is on the host's
+//! network is the host, and no policy of ours holds for the host's own side, for an
+//! external Pod or for a stranger: such a side allows.
+//! Ports are host order. Called by the command line, the API and the tests.
 
-use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
+mod judge;
+mod party;
+
+#[cfg(test)]
+mod tests;
 
 use netpol_abi::Reason;
 use serde::{Serialize, Serializer};
 
-use crate::policy::ObjectName;
-
-/// One end of a connection, as people write it: `namespace/name`, or `ip:ADDRESS`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Party {
-    /// A Pod by name.
-    Pod(ObjectName),
-    /// An address; where a Pod or the host has it, it is that Pod or the host.
-    Address(IpAddr),
-}
-
-/// The text names neither a Pod nor an address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PartyError {
-    /// Neither form.
-    #[error("`{0}` is neither `namespace/name` nor `ip:ADDRESS`")]
-    Form(String),
-    /// `ip:` and then no address.
-    #[error("`{0}` is no IPv4 or IPv6 address")]
-    Address(String),
-}
-
-impl FromStr for Party {
-    type Err = PartyError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(address) = text.strip_prefix("ip:") {
-            return address
-                .parse()
-                .map(Self::Address)
-                .map_err(|_| PartyError::Address(address.to_owned()));
-        }
-        text.parse()
-            .map(Self::Pod)
-            .map_err(|_| PartyError::Form(text.to_owned()))
-    }
-}
-
-/// As it is parsed.
-impl fmt::Display for Party {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pod(name) => name.fmt(f),
-            Self::Address(address) => write!(f, "ip:{address}"),
-        }
-    }
-}
+pub(crate) use self::judge::{Question, selecting};
+pub(crate) use self::party::{End, addresses};
+pub use self::party::{EvaluateError, Party, PartyError};
+use crate::policy::{Direction, ObjectName, Policy, Protocol};
+use crate::world::{Settings, World};
 
 /// May the connection be opened? Both ends' policies have to allow it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,7 +43,7 @@ pub struct Side {
     /// Why.
     #[serde(serialize_with = "label")]
     pub reason: Reason,
-    /// Allowed by rules: each of them that does. Denied: the policies that isolate, without rule.
+    /// The rules that allow it; where denied, the policies that isolate (a rule only if it denies).
     pub by: Vec<By>,
     /// The policies that isolate this end, whether they allow it or not.
     pub isolated_by: Vec<ObjectName>,
@@ -93,6 +60,138 @@ pub struct By {
     /// Index of the peer in the rule's list; none where the rule is for any peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<usize>,
+}
+
+/// May `from` open a connection to `port` of `to`?
+///
+/// # Errors
+/// A Pod is not known.
+pub fn evaluate(
+    world: &World,
+    from: &Party,
+    to: &Party,
+    protocol: Protocol,
+    port: u16,
+) -> Result<Verdict, EvaluateError> {
+    let (from, to) = (End::of(world, from)?, End::of(world, to)?);
+    let egress = Policed::of(world, from, Direction::Egress);
+    let ingress = Policed::of(world, to, Direction::Ingress);
+    let connection = Connection {
+        settings: world.settings,
+        from: &egress,
+        to: &ingress,
+        protocol,
+        port,
+    };
+    let (egress, ingress) = (
+        connection.side(Direction::Egress),
+        connection.side(Direction::Ingress),
+    );
+    Ok(Verdict {
+        allowed: egress.allowed && ingress.allowed,
+        egress,
+        ingress,
+    })
+}
+
+/// An end with the policies that select it in one direction.
+pub(crate) struct Policed<'w> {
+    pub end: End<'w>,
+    pub policies: Vec<&'w Policy>,
+}
+
+impl<'w> Policed<'w> {
+    pub(crate) fn of(world: &'w World, end: End<'w>, direction: Direction) -> Self {
+        let policies = selecting(world, &end, direction);
+        Self { end, policies }
+    }
+}
+
+/// A connection between two ends.
+pub(crate) struct Connection<'a> {
+    pub settings: Settings,
+    pub from: &'a Policed<'a>,
+    pub to: &'a Policed<'a>,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
+impl<'a> Connection<'a> {
+    /// Do both sides allow it?
+    pub(crate) fn is_allowed(&self) -> bool {
+        [Direction::Egress, Direction::Ingress]
+            .into_iter()
+            .all(|direction| self.ask(direction).reason.allows())
+    }
+
+    fn policies(&self, direction: Direction) -> &'a [&'a Policy] {
+        match direction {
+            Direction::Egress => &self.from.policies,
+            Direction::Ingress => &self.to.policies,
+        }
+    }
+
+    fn ask(&self, direction: Direction) -> judge::Answer<'a> {
+        let (from, to) = addresses(&self.from.end, &self.to.end);
+        let (peer, peer_address, host) = match direction {
+            Direction::Egress => (&self.to.end, to, self.settings.host_egress),
+            Direction::Ingress => (&self.from.end, from, self.settings.host_ingress),
+        };
+        let policies = self.policies(direction);
+        let without_rule = |reason| judge::Answer {
+            reason,
+            by: Vec::new(),
+        };
+        if self.from.end.is(&self.to.end) {
+            return without_rule(Reason::Itself);
+        }
+        if !policies.is_empty() && peer.host && host {
+            return without_rule(Reason::Host);
+        }
+        let ports = self.to.end.pod.map_or(&[][..], |(_, pod)| &pod.ports);
+        Question {
+            direction,
+            peer,
+            peer_address,
+            ports,
+            protocol: self.protocol,
+            port: self.port,
+        }
+        .ask(policies)
+    }
+
+    fn side(&self, direction: Direction) -> Side {
+        let answer = self.ask(direction);
+        let isolated_by: Vec<ObjectName> = self
+            .policies(direction)
+            .iter()
+            .map(|policy| policy.name.clone())
+            .collect();
+        let allowed = answer.reason.allows();
+        let mut by: Vec<By> = answer
+            .by
+            .into_iter()
+            .map(|(policy, rule, peer)| By {
+                policy: policy.name.clone(),
+                rule: Some(rule),
+                peer,
+            })
+            .collect();
+        if !allowed && by.is_empty() {
+            by.extend(isolated_by.iter().map(|policy| By {
+                policy: policy.clone(),
+                rule: None,
+                peer: None,
+            }));
+        }
+        Side {
+            allowed,
+            isolated: !isolated_by.is_empty(),
+            reason: answer.reason,
+            by,
+            isolated_by,
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

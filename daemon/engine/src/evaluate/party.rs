@@ -1,0 +1,219 @@
+//! The ends of a connection: how people name them, and what the world knows of them.
+//!
+//! An address that the host has is the host; else one that a Pod has is that Pod; else it
+//! is a stranger. A Pod on the host's network is the host: nobody can tell its packets apart.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::labels::Labels;
+use crate::policy::ObjectName;
+use crate::world::{Place, Pod, World};
+
+/// One end of a connection, as people write it: `namespace/name`, or `ip:ADDRESS`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Party {
+    /// A Pod by name.
+    Pod(ObjectName),
+    /// An address; where a Pod or the host has it, it is that Pod or the host.
+    Address(IpAddr),
+}
+
+/// The text names neither a Pod nor an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PartyError {
+    /// Neither form.
+    #[error("`{0}` is neither `namespace/name` nor `ip:ADDRESS`")]
+    Form(String),
+    /// `ip:` and then no address.
+    #[error("`{0}` is no IPv4 or IPv6 address")]
+    Address(String),
+}
+
+impl FromStr for Party {
+    type Err = PartyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(address) = text.strip_prefix("ip:") {
+            // On the wire an IPv4-mapped address is the IPv4 one.
+            return address
+                .parse::<IpAddr>()
+                .map(|address| Self::Address(address.to_canonical()))
+                .map_err(|_| PartyError::Address(address.to_owned()));
+        }
+        text.parse()
+            .map(Self::Pod)
+            .map_err(|_| PartyError::Form(text.to_owned()))
+    }
+}
+
+/// As it is parsed.
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(name) => name.fmt(f),
+            Self::Address(address) => write!(f, "ip:{address}"),
+        }
+    }
+}
+
+/// The question can't be answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluateError {
+    /// Nobody has this name.
+    #[error("no Pod is named `{name}`{}", .nearest.as_ref().map(|near| format!("\n  did you mean `{near}`?")).unwrap_or_default())]
+    UnknownPod {
+        /// As it was asked for.
+        name: ObjectName,
+        /// What was perhaps meant.
+        nearest: Option<ObjectName>,
+    },
+}
+
+/// An end as policy sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct End<'a> {
+    /// The Pod, unless it is the host's.
+    pub pod: Option<(&'a ObjectName, &'a Pod)>,
+    /// Labels of the Pod's namespace.
+    pub namespace_labels: Labels,
+    /// The host itself.
+    pub host: bool,
+    /// What this end can be reached at: the addresses of the host, of the Pod, or the one asked for.
+    addresses: Vec<IpAddr>,
+}
+
+impl<'a> End<'a> {
+    /// What the world knows of this party.
+    pub(crate) fn of(world: &'a World, party: &Party) -> Result<Self, EvaluateError> {
+        match party {
+            Party::Pod(name) => world
+                .pods
+                .get_key_value(name)
+                .map(|(name, pod)| Self::of_pod(world, name, pod))
+                .ok_or_else(|| EvaluateError::UnknownPod {
+                    name: name.clone(),
+                    nearest: nearest(world, name),
+                }),
+            Party::Address(address) => {
+                let has = |pod: &Pod| pod.addresses.contains(address);
+                let on_host = |pod: &Pod| pod.place == Place::HostNetwork && has(pod);
+                let mut end = if world.host.contains(address) || world.pods.values().any(on_host) {
+                    Self::host()
+                } else {
+                    match world.pods.iter().find(|(_, pod)| has(pod)) {
+                        Some((name, pod)) => Self::of_pod(world, name, pod),
+                        None => Self::stranger(),
+                    }
+                };
+                end.addresses = vec![*address];
+                Ok(end)
+            }
+        }
+    }
+
+    /// A Pod of this world.
+    pub(crate) fn of_pod(world: &'a World, name: &'a ObjectName, pod: &'a Pod) -> Self {
+        // Link-local addresses last: nobody dials them across namespaces.
+        let mut addresses: Vec<IpAddr> = pod.addresses.iter().copied().collect();
+        addresses.sort_by_key(|address| match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        });
+        if pod.place == Place::HostNetwork {
+            addresses.extend(&world.host);
+            return Self {
+                addresses,
+                ..Self::host()
+            };
+        }
+        Self {
+            pod: Some((name, pod)),
+            namespace_labels: world.namespace_labels(&name.namespace),
+            host: false,
+            addresses,
+        }
+    }
+
+    fn host() -> Self {
+        Self {
+            host: true,
+            ..Self::stranger()
+        }
+    }
+
+    fn stranger() -> Self {
+        Self {
+            pod: None,
+            namespace_labels: Labels::new(),
+            host: false,
+            addresses: Vec::new(),
+        }
+    }
+
+    /// Are they one and the same endpoint (or both the host)?
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self.pod, other.pod) {
+            (Some((one, _)), Some((two, _))) => one == two,
+            (None, None) => self.host && other.host,
+            _ => false,
+        }
+    }
+}
+
+/// The addresses between which two ends speak: the first of each in a family that both
+/// have, IPv4 before IPv6. Without such a family each end's own first one: there will be no
+/// connection, but labels and blocks still have an answer.
+pub(crate) fn addresses(from: &End, to: &End) -> (Option<IpAddr>, Option<IpAddr>) {
+    let first = |end: &End, v4: bool| {
+        let mut all = end.addresses.iter().copied();
+        all.find(|address| address.is_ipv4() == v4)
+    };
+    for v4 in [true, false] {
+        if let (Some(from), Some(to)) = (first(from, v4), first(to, v4)) {
+            return (Some(from), Some(to));
+        }
+    }
+    let own = |end: &End| first(end, true).or_else(|| first(end, false));
+    (own(from), own(to))
+}
+
+/// The Pod whose name is closest to this one: the same name in another namespace, else few
+/// letters apart.
+fn nearest(world: &World, name: &ObjectName) -> Option<ObjectName> {
+    let text = name.to_string();
+    world
+        .pods
+        .keys()
+        .map(|known| {
+            let letters = distance(&text, &known.to_string());
+            (
+                if known.name == name.name {
+                    letters.min(1)
+                } else {
+                    letters
+                },
+                known,
+            )
+        })
+        .filter(|(letters, known)| *letters <= 1 + known.name.chars().count() / 4)
+        .min()
+        .map(|(_, known)| known.clone())
+}
+
+/// Letters to insert, remove or replace to get from one text to the other (Levenshtein).
+fn distance(one: &str, two: &str) -> usize {
+    let two: Vec<char> = two.chars().collect();
+    let mut row: Vec<usize> = (0..=two.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, b) in two.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[two.len()]
+}
