@@ -11,6 +11,8 @@
 //! `reconcile` and the binaries join them.
 
 pub mod api;
+pub mod config;
 pub mod datapath;
 pub mod flows;
 pub mod printable;
+pub mod syntax;

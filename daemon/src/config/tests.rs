@@ -1,0 +1,261 @@
+//! What a file means, and what is said of one that is wrong.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn problems(text: &str) -> Vec<Problem> {
+    match parse(Path::new("/c.toml"), text.as_bytes()) {
+        Err(ConfigError::Invalid { problems, .. }) => problems,
+        other => panic!("{text:?} gives {other:?}"),
+    }
+}
+
+fn good(text: &str) -> Config {
+    parse(Path::new("/c.toml"), text.as_bytes()).unwrap()
+}
+
+#[test]
+fn an_empty_file_is_all_defaults() {
+    for text in ["", "\n# nothing\n", "[docker]\n", "\u{feff}"] {
+        assert_eq!(good(text), Config::default(), "{text:?}");
+    }
+}
+
+#[test]
+fn the_shipped_file_shows_every_key_with_its_default() {
+    let shipped = include_str!("../../../config/netpold.toml");
+    assert_eq!(good(shipped), Config::default());
+    let shown: String = shipped
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => rest,
+            _ => line,
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert_eq!(good(&shown), Config::default());
+    // As many as there are.
+    let keys = shown
+        .lines()
+        .filter(|line| line.contains(" = ") && !line.starts_with('#'));
+    assert_eq!(keys.count(), 19);
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = good(
+        r#"
+[manifests]
+directory = "/m//"
+[docker]
+enabled = false
+socket = "/d.sock"
+[containerd]
+enabled = true
+socket = "/c.sock"
+namespaces = ["a", "b"]
+[labels]
+rename = { "x y" = "netpold.io/x" }
+[namespaces]
+from = []
+default = "lab"
+[enforcement]
+mode = "audit"
+unidentified = "allow"
+established = "keep"
+[host]
+ingress = "policy"
+egress = "policy"
+[dns]
+kube-dns = false
+[datapath]
+pin-directory = "/sys/fs/bpf/x"
+[state]
+directory = "/s"
+[api]
+socket = "/a.sock"
+[metrics]
+listen = "[::1]:9469"
+"#,
+    );
+    let expected = Config {
+        manifests: Manifests {
+            directory: "/m".into(),
+        },
+        docker: Docker {
+            enabled: Enabled::No,
+            socket: "/d.sock".into(),
+        },
+        containerd: Containerd {
+            enabled: Enabled::Yes,
+            socket: "/c.sock".into(),
+            namespaces: vec!["a".into(), "b".into()],
+        },
+        labels: LabelSettings {
+            rename: BTreeMap::from([("x y".into(), "netpold.io/x".into())]),
+        },
+        namespaces: Namespaces {
+            from: vec![],
+            default: "lab".into(),
+        },
+        enforcement: Enforcement {
+            mode: Mode::Audit,
+            unidentified: Unidentified::Allow,
+            established: Established::Keep,
+        },
+        host: Host {
+            ingress: HostTraffic::Policy,
+            egress: HostTraffic::Policy,
+        },
+        dns: Dns { kube_dns: false },
+        datapath: Datapath {
+            pin_directory: "/sys/fs/bpf/x".into(),
+        },
+        state: State {
+            directory: "/s".into(),
+        },
+        api: Api {
+            socket: "/a.sock".into(),
+        },
+        metrics: Metrics {
+            listen: Some("[::1]:9469".parse().unwrap()),
+        },
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_place_and_the_nearest() {
+    let rows = [
+        (
+            "[docker]\nsoket = \"/x\"",
+            "2:1: `docker.soket`: unknown key\n  help: did you mean `socket`?",
+        ),
+        (
+            "[dns]\n  kube_dns = true",
+            "2:3: `dns.kube_dns`: unknown key\n  help: did you mean `kube-dns`?",
+        ),
+        (
+            "[dokcer]",
+            "1:2: `dokcer`: unknown section\n  help: did you mean `docker`?",
+        ),
+        (
+            "mode = \"audit\"",
+            "1:1: `mode`: unknown section\n  help: `mode` belongs to `[enforcement]`",
+        ),
+        (
+            "[host]\nsocket = 1",
+            "2:1: `host.socket`: unknown key\n  help: `socket` belongs to `[docker]` or `[containerd]` or `[api]`",
+        ),
+        (
+            "[host]\nzzz = 1",
+            "2:1: `host.zzz`: unknown key\n  help: `[host]` has `ingress`, `egress`",
+        ),
+    ];
+    for (text, expected) in rows {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{text:?}");
+        assert_eq!(found[0].to_string(), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn a_value_that_cannot_be_is_named_with_what_would_be_right() {
+    let rows = [
+        (
+            "[docker]\nenabled = \"yes\"",
+            "docker.enabled",
+            "\"auto\", true or false",
+        ),
+        (
+            "[docker]\nsocket = \"run/x\"",
+            "docker.socket",
+            "absolute path",
+        ),
+        (
+            "[docker]\nsocket = \"unix:///run/x\"",
+            "docker.socket",
+            "\"/run/x\"",
+        ),
+        (
+            "[state]\ndirectory = \"/a/../b\"",
+            "state.directory",
+            "absolute path",
+        ),
+        ("[state]\ndirectory = 7", "state.directory", "absolute path"),
+        (
+            "[enforcement]\nmode = \"Audit\"",
+            "enforcement.mode",
+            "\"enforce\" or \"audit\"",
+        ),
+        (
+            "[host]\negress = true",
+            "host.egress",
+            "\"allow\" or \"policy\"",
+        ),
+        (
+            "[metrics]\nlisten = \":9469\"",
+            "metrics.listen",
+            "127.0.0.1:9469",
+        ),
+        (
+            "[namespaces]\nfrom = \"x\"",
+            "namespaces.from",
+            "list of strings",
+        ),
+        ("[namespaces]\nfrom = [1]", "namespaces.from", "a string"),
+        (
+            "[namespaces]\ndefault = \"My_NS\"",
+            "namespaces.default",
+            "lower-case",
+        ),
+        (
+            "[labels]\nrename = { a = \"b c\" }",
+            "labels.rename.a",
+            "Pod label",
+        ),
+        (
+            "[dns]\nkube-dns = \"true\"",
+            "dns.kube-dns",
+            "without quotes",
+        ),
+    ];
+    for (text, key, right) in rows {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{text:?}");
+        assert_eq!((found[0].line, found[0].key.as_str()), (2, key), "{text:?}");
+        assert!(found[0].help.contains(right), "{text:?}: {}", found[0].help);
+    }
+    let long = format!("[api]\nsocket = \"/{}\"", "x".repeat(107));
+    assert_eq!(problems(&long)[0].message, "too long for a Unix socket");
+    assert_eq!(problems("docker = 1")[0].message, "1 is not a section");
+}
+
+#[test]
+fn all_problems_come_in_the_order_of_the_file() {
+    let found = problems("[host]\ningress = 1\n[dns]\nx = 1\n[api]\nsocket = \"\"\n");
+    let lines: Vec<usize> = found.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [2, 4, 6]);
+}
+
+#[test]
+fn what_is_not_toml_is_said_with_its_place() {
+    let found = problems("[docker]\nsocket = \n");
+    assert_eq!((found[0].line, found[0].key.as_str()), (2, ""));
+    assert_eq!(problems("[a]\nx = 1\nx = 2\n")[0].line, 3);
+    let error = parse(Path::new("/c.toml"), b"# \xff").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/c.toml:1:3: not UTF-8\n  help: TOML files are UTF-8 text"
+    );
+}
+
+#[test]
+fn only_the_default_file_may_be_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("none.toml");
+    let error = load(Some(&missing)).unwrap_err();
+    assert!(error.to_string().contains("none.toml"), "{error}");
+    std::fs::write(&missing, "[dns]\nkube-dns = false\n").unwrap();
+    assert!(!load(Some(&missing)).unwrap().dns.kube_dns);
+}
