@@ -1,4 +1,37 @@
-//! The kernel's side: programs, maps, links, pins.
+//! The kernel's side: programs, maps, links, and where they are pinned.
+//!
+//! ```text
+//!                 ┌─ tables       steps of a plan ─▶ maps; read back after a restart
+//!  Kernel::open ──┼─ attachments  programs ─▶ interfaces (blocks 8-16 ms each: own thread)
+//!   (lock, pins,  ├─ events       ring buffer ─▶ reports
+//!    load)        ├─ flows        sweeps what timed out
+//!                 └─ counters     per-CPU sums
+//! ```
+//!
+//! The parts are independent (each has its own descriptors), so that the reconcile
+//! loop can give each its own thread or task. Nothing here is undone on drop: what
+//! is pinned goes on enforcing when the daemon is gone. Only [`uninstall()`] takes it off.
+//!
+//! This module never reads policy or runtimes, and never imports `links`, `store`,
+//! `runtime` or `api`.
+
+pub mod attach;
+pub mod counters;
+pub mod events;
+pub mod fence;
+pub mod flows;
+pub mod kernel;
+pub mod maps;
+pub mod pins;
+pub mod requirements;
+pub mod tables;
+pub mod uninstall;
+pub mod wire;
+
+pub use attach::{AttachError, Attached, Attachments, Hook, Mechanism};
+pub use kernel::{Kernel, OpenError, Options, Origin, Sizes};
+pub use tables::KernelTables;
+pub use uninstall::{Removed, uninstall};
 
 /// The eBPF programs, as the build script made them.
 pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netpol"));

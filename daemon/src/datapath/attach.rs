@@ -1,0 +1,496 @@
+//! The two programs on the two hooks of each interface.
+//!
+//! TCX links (Linux 6.6) are pinned, and replaced by updating the link: no packet
+//! passes between the old program and the new one. Below 6.6 a clsact filter with a
+//! fixed priority and handle does the same (`tc filter replace` swaps under RCU), and
+//! an empty directory marks that it is ours.
+//!
+//! Attaching waits for RCU (8-16 ms a hook); call it off the event loop, the isolated
+//! first. Replacing takes microseconds. Nothing is detached on drop. Interfaces are those of
+//! the calling thread's network namespace.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem;
+use std::path::Path;
+use std::sync::Arc;
+
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::{Ebpf, pin::PinError};
+use nix::errno::Errno;
+use nix::net::if_::{if_indextoname, if_nametoindex};
+use thiserror::Error;
+
+use super::pins::{self, Layout, Lock, PinsError};
+
+/// Before everybody else's filters.
+const PRIORITY: u16 = 1;
+/// `np`: no other tool's automatic numbering gets there.
+const HANDLE: TcHandle = TcHandle::new(0, 0x6e70);
+
+/// A hook, in the endpoint's view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Towards the container: TC's egress hook of the host's end.
+    Ingress,
+    /// From the container: TC's ingress hook of the host's end.
+    Egress,
+}
+
+impl Hook {
+    /// Both, the container's own packets first: it is held before it can speak.
+    pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
+
+    /// As it stands in pin names and messages.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    /// As a direction in the programs' records and counters.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Ingress => 0,
+            Self::Egress => 1,
+        }
+    }
+
+    /// The program for this hook.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => "netpold_ingress",
+            Self::Egress => "netpold_egress",
+        }
+    }
+
+    pub(super) const fn tc(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Egress,
+            Self::Egress => TcAttachType::Ingress,
+        }
+    }
+}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Links (6.6 and later).
+    Tcx,
+    /// Filters of the clsact qdisc.
+    Clsact,
+}
+
+/// Why a program is not on a hook.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The loaded object lacks the program: a broken build.
+    #[error("the program `{0}` is missing")]
+    NoProgram(&'static str),
+    /// The kernel refused.
+    #[error("interface {ifindex}, {}: {source}", hook.label())]
+    Attach {
+        /// The interface.
+        ifindex: u32,
+        /// The hook.
+        hook: Hook,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+    /// The link could not be pinned, and was taken back.
+    #[error("interface {ifindex}, {}: the link could not be pinned: {source}", hook.label())]
+    Pin {
+        /// The interface.
+        ifindex: u32,
+        /// The hook.
+        hook: Hook,
+        /// What the kernel said.
+        source: PinError,
+    },
+    /// Another interface took the name meanwhile; try again.
+    #[error("interface {0} was renamed while it was being attached to")]
+    Renamed(u32),
+    /// The pin directory.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+}
+
+/// What [`Attachments::attach`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Both hooks have this daemon's programs.
+    Yes,
+    /// The interface vanished meanwhile; nothing is left of it.
+    Gone,
+}
+
+/// What [`Attachments::adopt`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Hooks whose program was replaced by this daemon's.
+    pub swapped: Vec<(u32, Hook)>,
+    /// Pins of interfaces that are no more, removed.
+    pub stale: Vec<(u32, Hook)>,
+}
+
+/// Which hooks of an interface really have this daemon's programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Towards the container.
+    pub ingress: bool,
+    /// From the container.
+    pub egress: bool,
+}
+
+impl Hooks {
+    /// Is the interface enforced in both directions?
+    #[must_use]
+    pub const fn complete(self) -> bool {
+        self.ingress && self.egress
+    }
+
+    fn set(&mut self, hook: Hook, value: bool) {
+        match hook {
+            Hook::Ingress => self.ingress = value,
+            Hook::Egress => self.egress = value,
+        }
+    }
+}
+
+/// The programs of this daemon, and where they are attached.
+pub struct Attachments {
+    programs: Ebpf,
+    layout: Layout,
+    mechanism: Mechanism,
+    _lock: Arc<Lock>,
+}
+
+impl Attachments {
+    /// Takes loaded programs.
+    pub(super) fn new(
+        programs: Ebpf,
+        layout: Layout,
+        mechanism: Mechanism,
+        lock: Arc<Lock>,
+    ) -> Self {
+        Self {
+            programs,
+            layout,
+            mechanism,
+            _lock: lock,
+        }
+    }
+
+    /// How programs are attached on this kernel.
+    #[must_use]
+    pub const fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// Puts both programs on an interface, or replaces what is there by them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses one: the other may be on. An interface that vanishes
+    /// meanwhile is no error.
+    pub fn attach(&mut self, ifindex: u32) -> Result<Attached, AttachError> {
+        let Some(name) = interface_name(ifindex) else {
+            self.forget(ifindex)?;
+            return Ok(Attached::Gone);
+        };
+        for hook in Hook::BOTH {
+            let done = match self.mechanism {
+                Mechanism::Tcx => self.attach_tcx(ifindex, &name, hook),
+                Mechanism::Clsact => self.attach_clsact(ifindex, &name, hook),
+            };
+            if let Err(error) = done {
+                if interface_name(ifindex).is_none() {
+                    self.forget(ifindex)?;
+                    return Ok(Attached::Gone);
+                }
+                return Err(error);
+            }
+        }
+        Ok(Attached::Yes)
+    }
+
+    /// Takes both programs off an interface that is no longer ours, or is no more.
+    ///
+    /// # Errors
+    /// What the kernel or the file system says.
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), AttachError> {
+        for hook in Hook::BOTH {
+            pins::remove(&self.layout.link(ifindex, hook))?;
+            let mark = self.layout.mark(ifindex, hook);
+            if mark.exists() {
+                remove_filter(ifindex, hook)?;
+                pins::remove(&mark)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts this daemon's programs where an earlier daemon's are, and drops the pins of
+    /// interfaces that are no more. To be called once the tables are filled: from then
+    /// on it is this daemon's programs and maps that decide.
+    ///
+    /// # Errors
+    /// The first interface whose program could not be replaced; the others were tried. What
+    /// was on that one is still on.
+    pub fn adopt(&mut self) -> Result<Adopted, AttachError> {
+        let mut adopted = Adopted::default();
+        let mut first_error = None;
+        for (ifindex, hook) in Layout::hooks(&self.layout.links())? {
+            match self.update_link(ifindex, hook) {
+                Ok(true) => adopted.swapped.push((ifindex, hook)),
+                Ok(false) => {
+                    pins::remove(&self.layout.link(ifindex, hook))?;
+                    adopted.stale.push((ifindex, hook));
+                }
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        for (ifindex, hook) in Layout::hooks(&self.layout.marks())? {
+            let Some(name) = interface_name(ifindex) else {
+                pins::remove(&self.layout.mark(ifindex, hook))?;
+                adopted.stale.push((ifindex, hook));
+                continue;
+            };
+            match self.attach_clsact(ifindex, &name, hook) {
+                Ok(()) => adopted.swapped.push((ifindex, hook)),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map_or(Ok(adopted), Err)
+    }
+
+    /// Asks the kernel which interfaces have this daemon's programs now. With clsact the
+    /// only way to ask is to attach, so a filter that somebody removed is back afterwards.
+    ///
+    /// # Errors
+    /// What the file system says about the pins.
+    pub fn attached(&mut self) -> Result<BTreeMap<u32, Hooks>, AttachError> {
+        let mut found = BTreeMap::<u32, Hooks>::new();
+        for (ifindex, hook) in Layout::hooks(&self.layout.links())? {
+            let on = interface_name(ifindex).is_some_and(|name| self.runs(&name, hook));
+            found.entry(ifindex).or_default().set(hook, on);
+        }
+        for (ifindex, hook) in Layout::hooks(&self.layout.marks())? {
+            let on = interface_name(ifindex)
+                .is_some_and(|name| self.attach_clsact(ifindex, &name, hook).is_ok());
+            found.entry(ifindex).or_default().set(hook, on);
+        }
+        Ok(found)
+    }
+
+    fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
+        self.programs
+            .program_mut(hook.program())
+            .and_then(|program| program.try_into().ok())
+            .ok_or(AttachError::NoProgram(hook.program()))
+    }
+
+    /// Does the TCX hook of this interface run this daemon's program?
+    fn runs(&mut self, name: &str, hook: Hook) -> bool {
+        let Ok(program) = self.program(hook) else {
+            return false;
+        };
+        let Ok(own) = program.info().map(|info| info.id()) else {
+            return false;
+        };
+        SchedClassifier::query_tcx(name, hook.tc())
+            .is_ok_and(|(_, programs)| programs.iter().any(|program| program.id() == own))
+    }
+
+    fn attach_tcx(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<(), AttachError> {
+        // A link that was updated but does not run here is for another interface (this index
+        // was reused), or was detached by force: it is replaced.
+        if self.update_link(ifindex, hook)? && self.runs(name, hook) {
+            return Ok(());
+        }
+        let path = self.layout.link(ifindex, hook);
+        pins::remove(&path)?;
+        let refused = |source| refused(ifindex, hook, source);
+        let program = self.program(hook)?;
+        let id = program
+            .attach_with_options(
+                name,
+                hook.tc(),
+                TcAttachOptions::TcxOrder(LinkOrder::first()),
+            )
+            .map_err(refused)?;
+        let link = program.take_link(id).map_err(refused)?;
+        // The name was looked up once more inside: had it become another interface's, the
+        // link would be on that one. Dropping an unpinned link detaches it.
+        if if_nametoindex(name).ok() != Some(ifindex) {
+            return Err(AttachError::Renamed(ifindex));
+        }
+        let link = FdLink::try_from(link).map_err(|error| refused(link_error(error)))?;
+        link.pin(&path).map_err(|source| AttachError::Pin {
+            ifindex,
+            hook,
+            source,
+        })?;
+        Ok(())
+    }
+
+    /// Swaps the program of a pinned link; `false` where there is no link, or its
+    /// interface is no more.
+    fn update_link(&mut self, ifindex: u32, hook: Hook) -> Result<bool, AttachError> {
+        let path = self.layout.link(ifindex, hook);
+        let Some(link) = open_link(&path).map_err(|source| refused(ifindex, hook, source))? else {
+            return Ok(false);
+        };
+        let program = self.program(hook)?;
+        let id = match program.attach_to_link(link) {
+            Ok(id) => id,
+            // ENOLINK: the interface went and took the attachment with it (tcx_link_update).
+            Err(error) if kernel_error(&error) == Some(Errno::ENOLINK) => return Ok(false),
+            Err(source) => return Err(refused(ifindex, hook, source)),
+        };
+        // Only closes our descriptor: the pin keeps the link.
+        drop(
+            program
+                .take_link(id)
+                .map_err(|source| refused(ifindex, hook, source))?,
+        );
+        Ok(true)
+    }
+
+    fn attach_clsact(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<(), AttachError> {
+        let refused = |source| refused(ifindex, hook, source);
+        match qdisc_add_clsact(name) {
+            Ok(()) => {}
+            Err(error) if tc_errno(&error) == Some(Errno::EEXIST) => {}
+            Err(error) => return Err(refused(error.into())),
+        }
+        // The mark comes first: a crash in between leaves a mark without a filter,
+        // which is harmless, and not a filter that nobody would remove.
+        pins::make_directory(&self.layout.mark(ifindex, hook))?;
+        let program = self.program(hook)?;
+        let created = program.attach_with_options(
+            name,
+            hook.tc(),
+            TcAttachOptions::Netlink(NlOptions {
+                priority: PRIORITY,
+                handle: HANDLE,
+                classid: None,
+            }),
+        );
+        let id = match created {
+            Ok(id) => id,
+            Err(error) if kernel_error(&error) == Some(Errno::EEXIST) => {
+                let there = filter(name, hook).map_err(|error| refused(error.into()))?;
+                program.attach_to_link(there).map_err(refused)?
+            }
+            Err(error) => return Err(refused(error)),
+        };
+        // A filter's link removes the filter when it is dropped, and enforcement must
+        // outlive this process: it is forgotten on purpose (it holds no descriptor).
+        mem::forget(program.take_link(id).map_err(refused)?);
+        if if_nametoindex(name).ok() != Some(ifindex) {
+            return Err(AttachError::Renamed(ifindex));
+        }
+        Ok(())
+    }
+
+    /// Removes what is pinned for an interface that is no more.
+    fn forget(&self, ifindex: u32) -> Result<(), AttachError> {
+        for hook in Hook::BOTH {
+            pins::remove(&self.layout.link(ifindex, hook))?;
+            pins::remove(&self.layout.mark(ifindex, hook))?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of an interface in this thread's network namespace.
+pub(super) fn interface_name(ifindex: u32) -> Option<String> {
+    let name = if_indextoname(ifindex).ok()?.into_string().ok()?;
+    // nix 0.31 takes the null pointer of a failure for success, and gives an empty name.
+    (!name.is_empty()).then_some(name)
+}
+
+/// Removes a clsact filter of ours; `false` where there is none (any more).
+pub(super) fn remove_filter(ifindex: u32, hook: Hook) -> Result<bool, AttachError> {
+    use aya::programs::links::Link as _;
+    let Some(name) = interface_name(ifindex) else {
+        return Ok(false);
+    };
+    let Ok(link) = filter(&name, hook) else {
+        return Ok(false);
+    };
+    match link.detach() {
+        Ok(()) => Ok(true),
+        Err(error)
+            if matches!(
+                kernel_error(&error),
+                Some(Errno::ENOENT | Errno::ENODEV | Errno::EINVAL)
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(source) => Err(refused(ifindex, hook, source)),
+    }
+}
+
+fn filter(name: &str, hook: Hook) -> Result<SchedClassifierLink, io::Error> {
+    SchedClassifierLink::attached(name, hook.tc(), PRIORITY, HANDLE, None)
+}
+
+fn open_link(path: &Path) -> Result<Option<SchedClassifierLink>, ProgramError> {
+    let pinned = match PinnedLink::from_pin(path) {
+        Ok(pinned) => pinned,
+        Err(LinkError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(link_error(error)),
+    };
+    SchedClassifierLink::try_from(FdLink::from(pinned))
+        .map(Some)
+        .map_err(link_error)
+}
+
+fn refused(ifindex: u32, hook: Hook, source: ProgramError) -> AttachError {
+    AttachError::Attach {
+        ifindex,
+        hook,
+        source: Box::new(source),
+    }
+}
+
+fn link_error(error: LinkError) -> ProgramError {
+    match error {
+        LinkError::SyscallError(call) => ProgramError::SyscallError(call),
+        LinkError::InvalidLink | LinkError::UnknownLinkType(_) => {
+            ProgramError::UnexpectedProgramType
+        }
+    }
+}
+
+fn tc_errno(error: &TcError) -> Option<Errno> {
+    match error {
+        TcError::NetlinkError(error) => error.raw_os_error(),
+        TcError::IoError(error) => error.raw_os_error(),
+        _ => None,
+    }
+    .map(Errno::from_raw)
+}
+
+/// What the kernel said, where it was the kernel.
+fn kernel_error(error: &ProgramError) -> Option<Errno> {
+    match error {
+        ProgramError::SyscallError(call) => call.io_error.raw_os_error().map(Errno::from_raw),
+        ProgramError::TcError(error) => tc_errno(error),
+        ProgramError::NetlinkError(error) => error.raw_os_error().map(Errno::from_raw),
+        ProgramError::IOError(error) => error.raw_os_error().map(Errno::from_raw),
+        _ => None,
+    }
+}

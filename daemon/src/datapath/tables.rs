@@ -1,0 +1,572 @@
+//! The interpreter of plans: one map write a step, nothing decided here.
+//!
+//! [`KernelTables`] is the only writer of what policy decides, so it mirrors what it wrote as
+//! [`Lanes`]: a plan is made against the mirror, an undone step is taken from it, and
+//! the fill of the tables is its size. After a restart the mirror is read back from the pinned maps.
+//!
+//! Calls block: a [`Step::Fence`] takes 5 to 30 ms. Use a thread of its own.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, MapData, MapError};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netpol_abi::limits::INTERFACE_SLOTS;
+use netpol_abi::tables::{
+    Address, Control, Endpoint, Interface, PortBlock, Prefix, Verdict, VerdictKey,
+};
+use netpol_engine::model::Lanes;
+use netpol_engine::plan::Step;
+use nix::errno::Errno;
+use thiserror::Error;
+
+use super::fence::{self, FenceError};
+use super::maps::{self, Hash, MapsError, Opener, Trie};
+use super::pins::Lock;
+use super::wire::Wire;
+
+/// Why one step could not be done.
+#[derive(Debug, Error)]
+pub enum StepError {
+    /// The table has no room.
+    #[error("the table `{map}` is full: it holds {limit} entries")]
+    TableFull {
+        /// Which one.
+        map: &'static str,
+        /// Its size.
+        limit: u32,
+    },
+    /// The kernel has no memory for an entry.
+    #[error("the kernel has no memory for another entry of the table `{map}`")]
+    NoMemory {
+        /// Which one.
+        map: &'static str,
+    },
+    /// The slot does not exist.
+    #[error("the table `{map}` has no slot {slot}")]
+    NoSlot {
+        /// Which one.
+        map: &'static str,
+        /// The slot asked for.
+        slot: u32,
+    },
+    /// The kernel refused.
+    #[error("writing the table `{map}` failed: {source}")]
+    Write {
+        /// Which one.
+        map: &'static str,
+        /// What it said.
+        source: MapError,
+    },
+    /// The wait for running programs.
+    #[error(transparent)]
+    Fence(#[from] FenceError),
+}
+
+/// A plan that was not carried out to its end.
+#[derive(Debug, Error)]
+#[error("{cause}")]
+pub struct ApplyError {
+    /// Did the plan's flip take place? If so the new state is in force, and only the
+    /// removal of what is no longer used was cut short: a later plan repeats it. If not,
+    /// what was in force before still is.
+    pub flipped: bool,
+    /// Before the flip every step is undone. `false`: not all could be; nothing that is
+    /// read is affected, and [`KernelTables::resync`] tells what is there.
+    pub clean: bool,
+    /// What went wrong.
+    #[source]
+    pub cause: StepError,
+}
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// The map's name.
+    pub table: &'static str,
+    /// Entries now.
+    pub entries: u32,
+    /// Entries that it can hold.
+    pub limit: u32,
+}
+
+/// The maps that policy decides.
+pub struct KernelTables {
+    control: Array<MapData, Wire<Control>>,
+    interfaces: Array<MapData, Wire<Interface>>,
+    interface_overflow: Hash<u32, Interface>,
+    endpoints: Array<MapData, Wire<Endpoint>>,
+    addresses4: Hash<[u8; 4], Address>,
+    addresses6: Hash<[u8; 16], Address>,
+    prefixes4: Trie<[u8; 4], Prefix>,
+    prefixes6: Trie<[u8; 16], Prefix>,
+    verdicts: Hash<VerdictKey, Verdict>,
+    port_blocks: Hash<u64, PortBlock>,
+    rooms: Rooms,
+    /// The fields of `CONTROL` that no plan writes.
+    own: Control,
+    installed: Lanes,
+    _lock: Arc<Lock>,
+}
+
+/// How many entries each table can hold.
+#[derive(Clone, Copy, Debug)]
+struct Rooms {
+    interface_overflow: u32,
+    endpoints: u32,
+    addresses4: u32,
+    addresses6: u32,
+    prefixes4: u32,
+    prefixes6: u32,
+    verdicts: u32,
+    port_blocks: u32,
+}
+
+impl KernelTables {
+    /// Opens pinned maps and reads them back.
+    pub(super) fn open(
+        opener: &Opener<'_>,
+        flow_share: u32,
+        lock: Arc<Lock>,
+    ) -> Result<Self, MapsError> {
+        let mut tables = Self {
+            control: opener.control()?,
+            interfaces: opener.array("INTERFACES")?,
+            interface_overflow: opener.hash("INTERFACE_OVERFLOW")?,
+            endpoints: opener.array("ENDPOINTS")?,
+            addresses4: opener.hash("ADDRESSES4")?,
+            addresses6: opener.hash("ADDRESSES6")?,
+            prefixes4: opener.trie("PREFIXES4")?,
+            prefixes6: opener.trie("PREFIXES6")?,
+            verdicts: opener.hash("VERDICTS")?,
+            port_blocks: opener.hash("PORT_BLOCKS")?,
+            rooms: Rooms {
+                interface_overflow: opener.room("INTERFACE_OVERFLOW")?,
+                endpoints: opener.room("ENDPOINTS")?,
+                addresses4: opener.room("ADDRESSES4")?,
+                addresses6: opener.room("ADDRESSES6")?,
+                prefixes4: opener.room("PREFIXES4")?,
+                prefixes6: opener.room("PREFIXES6")?,
+                verdicts: opener.room("VERDICTS")?,
+                port_blocks: opener.room("PORT_BLOCKS")?,
+            },
+            own: Control::default(),
+            installed: Lanes::default(),
+            _lock: lock,
+        };
+        tables.resync()?;
+        if tables.own.flow_share != flow_share {
+            tables.own.flow_share = flow_share;
+            let control = tables.installed.control;
+            tables
+                .write_control(control.generation, control.flags)
+                .map_err(|source| access("CONTROL", source))?;
+        }
+        Ok(tables)
+    }
+
+    /// What is in the maps, both lanes: what a plan starts from.
+    #[must_use]
+    pub const fn installed(&self) -> &Lanes {
+        &self.installed
+    }
+
+    /// Carries out a plan's steps in their order.
+    ///
+    /// # Errors
+    /// The first step that failed. Before a flip, everything is undone.
+    pub fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
+        let mut flipped = false;
+        let mut undo = Vec::new();
+        for step in steps {
+            if !flipped {
+                undo.extend(self.inverse(step));
+            }
+            if let Err(cause) = self.execute(step) {
+                let clean = flipped || self.undo(undo);
+                return Err(ApplyError {
+                    flipped,
+                    clean,
+                    cause,
+                });
+            }
+            self.installed.apply(step);
+            flipped |= matches!(step, Step::Flip { .. });
+        }
+        Ok(())
+    }
+
+    /// Reads the maps again, where an undo failed or at the start.
+    ///
+    /// # Errors
+    /// A map that can't be read.
+    pub fn resync(&mut self) -> Result<(), MapsError> {
+        let control = self
+            .control
+            .get(&0, 0)
+            .map_err(|source| access("CONTROL", source))?
+            .0;
+        self.own = Control {
+            generation: 0,
+            flags: [0, 0],
+            ..control
+        };
+        self.installed = Lanes {
+            control: Control {
+                generation: control.generation,
+                flags: control.flags,
+                ..Control::default()
+            },
+            ..Lanes::default()
+        };
+        self.read_interfaces()
+            .map_err(|source| access("INTERFACES", source))?;
+        for (slot, endpoint) in (0..).zip(self.endpoints.iter()) {
+            let endpoint = endpoint.map_err(|source| access("ENDPOINTS", source))?.0;
+            if endpoint.id != 0 {
+                self.installed.endpoints.insert(slot, endpoint);
+            }
+        }
+        self.read_addresses()
+            .map_err(|source| access("ADDRESSES", source))?;
+        self.read_prefixes()
+            .map_err(|source| access("PREFIXES", source))?;
+        for entry in self.verdicts.iter() {
+            let (key, value) = entry.map_err(|source| access("VERDICTS", source))?;
+            self.installed.verdicts.insert(key.0, value.0);
+        }
+        for entry in self.port_blocks.iter() {
+            let (key, value) = entry.map_err(|source| access("PORT_BLOCKS", source))?;
+            self.installed.port_blocks.insert(key.0, value.0);
+        }
+        Ok(())
+    }
+
+    /// How full the tables are.
+    #[must_use]
+    pub fn fill(&self) -> Vec<Fill> {
+        let addresses = &self.installed.addresses;
+        let prefixes = &self.installed.prefixes;
+        let addresses4 = addresses.keys().filter(|address| address.is_ipv4()).count();
+        let prefixes4 = prefixes
+            .keys()
+            .filter(|net| matches!(net, IpNet::V4(_)))
+            .count();
+        let fill = |table, entries: usize, limit| Fill {
+            table,
+            entries: u32::try_from(entries).unwrap_or(u32::MAX),
+            limit,
+        };
+        let rooms = &self.rooms;
+        vec![
+            fill("ENDPOINTS", self.installed.endpoints.len(), rooms.endpoints),
+            fill("ADDRESSES4", addresses4, rooms.addresses4),
+            fill("ADDRESSES6", addresses.len() - addresses4, rooms.addresses6),
+            fill("PREFIXES4", prefixes4, rooms.prefixes4),
+            fill("PREFIXES6", prefixes.len() - prefixes4, rooms.prefixes6),
+            fill("VERDICTS", self.installed.verdicts.len(), rooms.verdicts),
+            fill(
+                "PORT_BLOCKS",
+                self.installed.port_blocks.len(),
+                rooms.port_blocks,
+            ),
+        ]
+    }
+
+    /// The steps that take one back, from what is there before it.
+    fn inverse(&self, step: &Step) -> Option<Step> {
+        let there = &self.installed;
+        Some(match step {
+            Step::PutPortBlock { key, .. } | Step::DeletePortBlock { key } => {
+                match there.port_blocks.get(key) {
+                    Some(value) => Step::PutPortBlock {
+                        key: *key,
+                        value: Box::new(*value),
+                    },
+                    None => Step::DeletePortBlock { key: *key },
+                }
+            }
+            Step::PutVerdict { key, .. } | Step::DeleteVerdict { key } => {
+                match there.verdicts.get(key) {
+                    Some(value) => Step::PutVerdict {
+                        key: *key,
+                        value: *value,
+                    },
+                    None => Step::DeleteVerdict { key: *key },
+                }
+            }
+            Step::PutEndpoint { slot, .. } => Step::PutEndpoint {
+                slot: *slot,
+                value: there.endpoints.get(slot).copied().unwrap_or_default(),
+            },
+            Step::PutAddress { address, .. } | Step::DeleteAddress { address } => {
+                match there.addresses.get(address) {
+                    Some(value) => Step::PutAddress {
+                        address: *address,
+                        value: *value,
+                    },
+                    None => Step::DeleteAddress { address: *address },
+                }
+            }
+            Step::PutPrefix { net, .. } | Step::DeletePrefix { net } => {
+                match there.prefixes.get(net) {
+                    Some(value) => Step::PutPrefix {
+                        net: *net,
+                        value: *value,
+                    },
+                    None => Step::DeletePrefix { net: *net },
+                }
+            }
+            Step::PutInterface { ifindex, .. } | Step::DeleteInterface { ifindex } => {
+                match there.interfaces.get(ifindex) {
+                    Some(value) => Step::PutInterface {
+                        ifindex: *ifindex,
+                        value: *value,
+                    },
+                    None => Step::DeleteInterface { ifindex: *ifindex },
+                }
+            }
+            Step::PutFlags { .. } => Step::PutFlags {
+                flags: there.control.flags,
+            },
+            Step::Flip { .. } | Step::Fence => return None,
+        })
+    }
+
+    /// Takes steps back, the last first; `false` where one could not be.
+    fn undo(&mut self, steps: Vec<Step>) -> bool {
+        let mut clean = true;
+        for step in steps.into_iter().rev() {
+            match self.execute(&step) {
+                Ok(()) => self.installed.apply(&step),
+                Err(_) => clean = false,
+            }
+        }
+        clean
+    }
+
+    fn execute(&mut self, step: &Step) -> Result<(), StepError> {
+        let rooms = self.rooms;
+        match step {
+            Step::PutPortBlock { key, value } => put(
+                "PORT_BLOCKS",
+                rooms.port_blocks,
+                self.port_blocks.insert(Wire(*key), Wire(**value), 0),
+            ),
+            Step::PutVerdict { key, value } => put(
+                "VERDICTS",
+                rooms.verdicts,
+                self.verdicts.insert(Wire(*key), Wire(*value), 0),
+            ),
+            Step::PutEndpoint { slot, value } => put(
+                "ENDPOINTS",
+                rooms.endpoints,
+                self.endpoints.set(*slot, Wire(*value), 0),
+            ),
+            Step::PutAddress { address, value } => self.put_address(*address, *value),
+            Step::PutPrefix { net, value } => match *net {
+                IpNet::V4(net) => put(
+                    "PREFIXES4",
+                    rooms.prefixes4,
+                    self.prefixes4.insert(&key4(net), Wire(*value), 0),
+                ),
+                IpNet::V6(net) => put(
+                    "PREFIXES6",
+                    rooms.prefixes6,
+                    self.prefixes6.insert(&key6(net), Wire(*value), 0),
+                ),
+            },
+            Step::PutInterface { ifindex, value } => self.put_interface(*ifindex, *value),
+            Step::PutFlags { flags } => {
+                let generation = self.installed.control.generation;
+                put("CONTROL", 1, self.write_control(generation, *flags))
+            }
+            Step::Flip { generation, flags } => {
+                put("CONTROL", 1, self.write_control(*generation, *flags))
+            }
+            Step::Fence => Ok(fence::wait()?),
+            Step::DeleteInterface { ifindex } => self.delete_interface(*ifindex),
+            Step::DeleteVerdict { key } => delete("VERDICTS", self.verdicts.remove(&Wire(*key))),
+            Step::DeletePortBlock { key } => {
+                delete("PORT_BLOCKS", self.port_blocks.remove(&Wire(*key)))
+            }
+            Step::DeleteAddress { address } => match address {
+                IpAddr::V4(address) => delete(
+                    "ADDRESSES4",
+                    self.addresses4.remove(&Wire(address.octets())),
+                ),
+                IpAddr::V6(address) => delete(
+                    "ADDRESSES6",
+                    self.addresses6.remove(&Wire(address.octets())),
+                ),
+            },
+            Step::DeletePrefix { net } => match *net {
+                IpNet::V4(net) => delete("PREFIXES4", self.prefixes4.remove(&key4(net))),
+                IpNet::V6(net) => delete("PREFIXES6", self.prefixes6.remove(&key6(net))),
+            },
+        }
+    }
+
+    /// An array's element is copied word by word, and the generation is one word.
+    fn write_control(&mut self, generation: u64, flags: [u32; 2]) -> Result<(), MapError> {
+        let control = Control {
+            generation,
+            flags,
+            ..self.own
+        };
+        self.control.set(0, Wire(control), 0)
+    }
+
+    fn put_address(&mut self, address: IpAddr, value: Address) -> Result<(), StepError> {
+        match address {
+            IpAddr::V4(address) => put(
+                "ADDRESSES4",
+                self.rooms.addresses4,
+                self.addresses4
+                    .insert(Wire(address.octets()), Wire(value), 0),
+            ),
+            IpAddr::V6(address) => put(
+                "ADDRESSES6",
+                self.rooms.addresses6,
+                self.addresses6
+                    .insert(Wire(address.octets()), Wire(value), 0),
+            ),
+        }
+    }
+
+    /// In its slot, or, where another interface has that, in the hash. The programs ask
+    /// the slot first, so the hash entry goes last.
+    fn put_interface(&mut self, ifindex: u32, value: Interface) -> Result<(), StepError> {
+        let slot = ifindex % INTERFACE_SLOTS;
+        let holder = self.slot_holder(slot)?;
+        if holder == 0 || holder == ifindex {
+            put(
+                "INTERFACES",
+                INTERFACE_SLOTS,
+                self.interfaces.set(slot, Wire(value), 0),
+            )?;
+            return delete(
+                "INTERFACE_OVERFLOW",
+                self.interface_overflow.remove(&Wire(ifindex)),
+            );
+        }
+        put(
+            "INTERFACE_OVERFLOW",
+            self.rooms.interface_overflow,
+            self.interface_overflow
+                .insert(Wire(ifindex), Wire(value), 0),
+        )
+    }
+
+    fn delete_interface(&mut self, ifindex: u32) -> Result<(), StepError> {
+        delete(
+            "INTERFACE_OVERFLOW",
+            self.interface_overflow.remove(&Wire(ifindex)),
+        )?;
+        let slot = ifindex % INTERFACE_SLOTS;
+        if self.slot_holder(slot)? == ifindex {
+            put(
+                "INTERFACES",
+                INTERFACE_SLOTS,
+                self.interfaces.set(slot, Wire(Interface::default()), 0),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn slot_holder(&self, slot: u32) -> Result<u32, StepError> {
+        match self.interfaces.get(&slot, 0) {
+            Ok(interface) => Ok(interface.0.ifindex),
+            Err(source) => Err(StepError::Write {
+                map: "INTERFACES",
+                source,
+            }),
+        }
+    }
+
+    fn read_interfaces(&mut self) -> Result<(), MapError> {
+        let interfaces = &mut self.installed.interfaces;
+        for entry in self.interface_overflow.iter() {
+            let (ifindex, interface) = entry?;
+            interfaces.insert(ifindex.0, interface.0);
+        }
+        // Last, as a slot beats the hash.
+        for interface in self.interfaces.iter() {
+            let interface = interface?.0;
+            if interface.ifindex != 0 {
+                interfaces.insert(interface.ifindex, interface);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_addresses(&mut self) -> Result<(), MapError> {
+        let addresses = &mut self.installed.addresses;
+        for entry in self.addresses4.iter() {
+            let (address, value) = entry?;
+            addresses.insert(IpAddr::from(address.0), value.0);
+        }
+        for entry in self.addresses6.iter() {
+            let (address, value) = entry?;
+            addresses.insert(IpAddr::from(address.0), value.0);
+        }
+        Ok(())
+    }
+
+    fn read_prefixes(&mut self) -> Result<(), MapError> {
+        let prefixes = &mut self.installed.prefixes;
+        for entry in self.prefixes4.iter() {
+            let (key, value) = entry?;
+            if let Some(net) = net(IpAddr::from(key.data()), key.prefix_len()) {
+                prefixes.insert(net, value.0);
+            }
+        }
+        for entry in self.prefixes6.iter() {
+            let (key, value) = entry?;
+            if let Some(net) = net(IpAddr::from(key.data()), key.prefix_len()) {
+                prefixes.insert(net, value.0);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn key4(net: Ipv4Net) -> Key<[u8; 4]> {
+    Key::new(u32::from(net.prefix_len()), net.network().octets())
+}
+
+fn key6(net: Ipv6Net) -> Key<[u8; 16]> {
+    Key::new(u32::from(net.prefix_len()), net.network().octets())
+}
+
+fn net(address: IpAddr, bits: u32) -> Option<IpNet> {
+    IpNet::new(address, u8::try_from(bits).ok()?).ok()
+}
+
+fn access(name: &'static str, source: MapError) -> MapsError {
+    MapsError::Access { name, source }
+}
+
+fn put(map: &'static str, limit: u32, result: Result<(), MapError>) -> Result<(), StepError> {
+    result.map_err(|source| {
+        if let MapError::OutOfBounds { index, .. } = source {
+            return StepError::NoSlot { map, slot: index };
+        }
+        match maps::errno(&source).map(Errno::from_raw) {
+            // A hash that is full says E2BIG, a trie ENOSPC.
+            Some(Errno::E2BIG | Errno::ENOSPC) => StepError::TableFull { map, limit },
+            Some(Errno::ENOMEM) => StepError::NoMemory { map },
+            _ => StepError::Write { map, source },
+        }
+    })
+}
+
+fn delete(map: &'static str, result: Result<(), MapError>) -> Result<(), StepError> {
+    match result {
+        Err(source) if maps::errno(&source).map(Errno::from_raw) != Some(Errno::ENOENT) => {
+            Err(StepError::Write { map, source })
+        }
+        _ => Ok(()),
+    }
+}
