@@ -67,6 +67,8 @@ pub mod rule {
     pub const HOST_BITS: &str = "host-bits";
     /// Warning: YAML reads the text as something else than it looks like.
     pub const YAML_READING: &str = "yaml-reading";
+    /// Warning: a field that has no effect where it stands.
+    pub const IGNORED_FIELD: &str = "ignored-field";
     /// Warning: two Pods state one address.
     pub const ADDRESS_CONFLICT: &str = "address-conflict";
 }
@@ -201,7 +203,7 @@ fn visible(text: &str) -> String {
 
 /// A line by its number, counting line breaks as YAML does (LF, CR LF, CR).
 fn line_of(source: &str, number: usize) -> Option<&str> {
-    let mut rest = source;
+    let mut rest = source.strip_prefix('\u{feff}').unwrap_or(source);
     for _ in 1..number {
         let at = rest.find(['\n', '\r'])?;
         let width = if rest[at..].starts_with("\r\n") { 2 } else { 1 };

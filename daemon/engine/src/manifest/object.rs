@@ -1,0 +1,328 @@
+//! Documents to objects: which kind a document is, Lists unpacked, other kinds
+//! passed over with a warning.
+//!
+//! A kind of ours in a version of Kubernetes' own that is not (`extensions/v1beta1`)
+//! is an error, not a warning: its author believes it to be in force.
+
+use super::decode::{At, Decoder, Finding, below, clip, get, nearest, present, quoted};
+use super::tree::{Document, Entry, Node, Problem, Span, Value as Tree};
+use super::{Kind, Object, Position, Value, metadata, network_policy, pod};
+use crate::diagnostic::{Diagnostic, rule};
+
+/// Lists in lists that are followed.
+const MAX_LISTS: usize = 8;
+
+/// What documents hold.
+pub(super) struct Reader<'f> {
+    path: &'f str,
+    pub(super) objects: Vec<Object>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+impl<'f> Reader<'f> {
+    pub(super) fn new(path: &'f str) -> Self {
+        Self {
+            path,
+            objects: Vec::new(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    /// A document that is no tree.
+    pub(super) fn broken(&mut self, problem: &Problem) {
+        let mut decoder = Decoder::new(self.path);
+        report(&mut decoder, problem);
+        self.diagnostics.append(&mut decoder.diagnostics);
+    }
+
+    /// One document; an empty one is nothing.
+    pub(super) fn document(&mut self, document: &Document<'_>) {
+        let root = &document.root;
+        if root.is_null() && document.problems.is_empty() {
+            return;
+        }
+        self.value(&At::root(root.span), root, None, &document.problems, 0);
+    }
+
+    /// A document, or an item of a List: `implied` is the kind that a typed List gives its items.
+    fn value(
+        &mut self,
+        at: &At<'_>,
+        node: &Node<'_>,
+        implied: Option<Kind>,
+        problems: &[Problem],
+        depth: usize,
+    ) {
+        let first = self.diagnostics.len();
+        let mut decoder = Decoder::new(self.path);
+        let Tree::Mapping(entries) = &node.value else {
+            decoder.wrong_type(
+                at,
+                node,
+                "a mapping with `apiVersion`, `kind` and `metadata`",
+            );
+            self.finish(decoder, problems, first);
+            return;
+        };
+        decoder.identity = identity(entries, implied);
+        match kind_of(&mut decoder, at, entries, implied) {
+            Some(Found::Ours(kind)) => {
+                // Paths begin at the object, as the API server's do, wherever it stands.
+                let at = At::root(at.span());
+                decoder.no_duplicates(&at, node);
+                let object = decode(&mut decoder, &at, entries, kind, start(node, entries));
+                if !decoder.has_errors() && problems.is_empty() {
+                    self.objects.push(object);
+                }
+            }
+            Some(Found::List(implied)) => self.list(&mut decoder, at, node, implied, depth),
+            Some(Found::Other) => {
+                // What is wrong in it is its reader's business.
+                self.finish(decoder, &[], first);
+                return;
+            }
+            None => {}
+        }
+        self.finish(decoder, problems, first);
+    }
+
+    fn finish(&mut self, mut decoder: Decoder<'_>, problems: &[Problem], first: usize) {
+        for problem in problems {
+            report(&mut decoder, problem);
+        }
+        self.diagnostics.append(&mut decoder.diagnostics);
+        self.diagnostics[first..].sort_by_key(|found| (found.line, found.column));
+    }
+
+    fn list(
+        &mut self,
+        decoder: &mut Decoder<'_>,
+        at: &At<'_>,
+        node: &Node<'_>,
+        implied: Option<Kind>,
+        depth: usize,
+    ) {
+        let entries = decoder.mapping(at, node).unwrap_or_default();
+        decoder.only(at, entries, &["apiVersion", "kind", "metadata", "items"]);
+        let Some(entry) = present(entries, "items") else {
+            return;
+        };
+        let at = at.field(entry);
+        if depth >= MAX_LISTS {
+            let message = format!("Lists are nested more than {MAX_LISTS} deep");
+            decoder.error(&at, Finding::new(rule::LIMIT, message));
+            return;
+        }
+        for (index, item) in decoder.items(&at, entry) {
+            self.value(&at.index(index, item), item, implied, &[], depth + 1);
+        }
+    }
+}
+
+fn report(decoder: &mut Decoder<'_>, problem: &Problem) {
+    use super::tree::Flaw;
+    let rule = if problem.what.is_limit() {
+        rule::LIMIT
+    } else {
+        rule::SYNTAX
+    };
+    let finding = Finding::new(rule, problem.what.to_string());
+    let finding = match &problem.what {
+        Flaw::Syntax(words) if words.contains("tab") => {
+            finding.help("YAML is indented with spaces, never with tabs")
+        }
+        Flaw::Key("a mapping") => finding
+            .help("text that begins with `{` needs quotes; is this a template, not yet filled in?"),
+        Flaw::Tag(_) => finding.help("remove the tag, or put the text in quotes"),
+        _ => finding,
+    };
+    decoder.error(&At::root(problem.span), finding);
+}
+
+/// A List's item begins at its first key, not at its dash.
+fn start(node: &Node<'_>, entries: &[Entry<'_>]) -> Position {
+    let Span { line, column, .. } = entries.first().map_or(node.span, |entry| {
+        // Merged keys stand elsewhere.
+        entry.span.max(node.span)
+    });
+    Position {
+        line: line as usize,
+        column: column as usize,
+    }
+}
+
+/// What can be said of an object before it is decoded.
+fn identity(entries: &[Entry<'_>], implied: Option<Kind>) -> super::decode::Identity {
+    let text = |entries: &[Entry<'_>], name| match &present(entries, name)?.value.value {
+        Tree::Scalar(text, _) if !text.is_empty() => Some(clip(text).into_owned()),
+        _ => None,
+    };
+    let metadata = present(entries, "metadata").map_or(&[][..], below);
+    super::decode::Identity {
+        kind: text(entries, "kind").or(implied.map(|kind| kind.name().to_owned())),
+        namespace: text(metadata, "namespace"),
+        name: text(metadata, "name"),
+    }
+}
+
+enum Found {
+    Ours(Kind),
+    List(Option<Kind>),
+    Other,
+}
+
+fn kind_of(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+    entries: &[Entry<'_>],
+    implied: Option<Kind>,
+) -> Option<Found> {
+    let fallback = (
+        implied.map_or("", Kind::api_version),
+        implied.map_or("", Kind::name),
+    );
+    let version = field(decoder, at, entries, "apiVersion", fallback.0);
+    let kind = field(decoder, at, entries, "kind", fallback.1);
+    let (version, kind) = (version?, kind?);
+    let typed = |ours: Kind| kind.strip_suffix("List") == Some(ours.name());
+    if kind == "List" && version == "v1" {
+        return Some(Found::List(None));
+    }
+    for ours in Kind::ALL {
+        if version == ours.api_version() {
+            if kind == ours.name() {
+                return Some(Found::Ours(ours));
+            }
+            if typed(ours) {
+                return Some(Found::List(Some(ours)));
+            }
+        }
+        let named = kind.eq_ignore_ascii_case(ours.name()) || typed(ours);
+        if named && is_kubernetes(version) {
+            let message = format!(
+                "no matches for kind {} in version {}",
+                quoted(kind),
+                quoted(version)
+            );
+            let help = format!(
+                "write apiVersion: {} and kind: {}",
+                ours.api_version(),
+                ours.name()
+            );
+            let finding = Finding::new(rule::UNKNOWN_VERSION, message).help(help);
+            let name = if kind == ours.name() || typed(ours) {
+                "apiVersion"
+            } else {
+                "kind"
+            };
+            match get(entries, name) {
+                Some(entry) => decoder.error(&at.field(entry), finding),
+                None => decoder.error(at, finding),
+            }
+            return None;
+        }
+    }
+    ignored(decoder, at, entries, version, kind);
+    Some(Found::Other)
+}
+
+fn ignored(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+    entries: &[Entry<'_>],
+    version: &str,
+    kind: &str,
+) {
+    let name = match &decoder.identity.name {
+        Some(name) => format!(" `{name}`"),
+        None => String::new(),
+    };
+    let message = format!("{} {}{name} is ignored", clip(version), clip(kind));
+    let help = "netpold reads NetworkPolicy, Namespace, Pod and Lists of them";
+    let finding = Finding::new(rule::IGNORED_KIND, message).help(help);
+    match get(entries, "kind") {
+        Some(entry) => decoder.warning(&at.field(entry), finding),
+        None => decoder.warning(at, finding),
+    }
+}
+
+/// Is the version one of Kubernetes' own groups? A kind of that name in another group is
+/// another kind, as Calico's NetworkPolicy is.
+fn is_kubernetes(version: &str) -> bool {
+    match version.split_once('/') {
+        None => true,
+        Some((group, _)) => !group.contains('.') || group.ends_with(".k8s.io"),
+    }
+}
+
+/// `apiVersion` or `kind`: a text that is not empty.
+fn field<'n>(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+    entries: &'n [Entry<'_>],
+    name: &'static str,
+    implied: &'static str,
+) -> Option<&'n str> {
+    let Some(entry) = present(entries, name) else {
+        if !implied.is_empty() {
+            return Some(implied);
+        }
+        let finding = Finding::required(format!("Object '{name}' is missing"));
+        let slip = entries
+            .iter()
+            .find(|entry| nearest(&entry.key, &[name]).is_some());
+        let help = match slip {
+            Some(entry) => format!("`{}` is written `{name}`", clip(&entry.key)),
+            None if name == "kind" => "such as `kind: NetworkPolicy`".to_owned(),
+            None => "such as `apiVersion: networking.k8s.io/v1`".to_owned(),
+        };
+        decoder.error(&at.missing(name), finding.help(help));
+        return None;
+    };
+    decoder.string(&at.field(entry), &entry.value)
+}
+
+fn decode(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+    entries: &[Entry<'_>],
+    kind: Kind,
+    position: Position,
+) -> Object {
+    decoder.identity.kind = Some(kind.name().to_owned());
+    let metadata = metadata::decode(decoder, at, entries, kind);
+    let value = match kind {
+        Kind::NetworkPolicy => {
+            let name = metadata.name.clone();
+            Value::NetworkPolicy(network_policy::decode(decoder, at, entries, name))
+        }
+        Kind::Pod => Value::Pod(pod::decode(decoder, at, entries, &metadata)),
+        Kind::Namespace => {
+            namespace(decoder, at, entries);
+            Value::Namespace {
+                name: metadata.name.name,
+            }
+        }
+    };
+    Object {
+        position,
+        labels: metadata.labels,
+        annotations: metadata.annotations,
+        created: metadata.created,
+        value,
+    }
+}
+
+/// A Namespace's spec and status say nothing here; a slip in its fields is one all the same.
+fn namespace(decoder: &mut Decoder<'_>, at: &At<'_>, entries: &[Entry<'_>]) {
+    decoder.only(
+        at,
+        entries,
+        &["apiVersion", "kind", "metadata", "spec", "status"],
+    );
+    if let Some(entry) = present(entries, "spec") {
+        let at = at.field(entry);
+        let fields = decoder.mapping(&at, &entry.value).unwrap_or_default();
+        decoder.only(&at, fields, &["finalizers"]);
+    }
+}

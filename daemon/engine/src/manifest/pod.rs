@@ -1,0 +1,238 @@
+//! A Pod: what netpold reads of it, strictly; the API's many other fields pass.
+//!
+//! Read: `spec.hostNetwork`, `spec.containers[].ports[]`, `status.podIP(s)` and the
+//! annotations that declare where the Pod is.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::decode::{At, Decoder, Finding, below, get, nearest, present, quoted};
+use super::metadata::Metadata;
+use super::network_policy::{port_number, protocol};
+use super::tree::{Entry, Node};
+use super::{ANNOTATION_EXTERNAL, ANNOTATION_NETNS, PodManifest, address, names};
+use crate::diagnostic::rule;
+use crate::policy::Protocol;
+use crate::world::NamedPort;
+
+/// Decodes everything but the metadata, whose annotations it judges.
+pub(super) fn decode(
+    decoder: &mut Decoder<'_>,
+    root: &At<'_>,
+    entries: &[Entry<'_>],
+    metadata: &Metadata,
+) -> PodManifest {
+    decoder.only(
+        root,
+        entries,
+        &["apiVersion", "kind", "metadata", "spec", "status"],
+    );
+    let mut pod = PodManifest {
+        name: metadata.name.clone(),
+        labels: metadata.labels.clone(),
+        annotations: metadata.annotations.clone(),
+        ..PodManifest::default()
+    };
+    if let Some(entry) = present(entries, "spec") {
+        let at = root.field(entry);
+        let fields = decoder.mapping(&at, &entry.value).unwrap_or_default();
+        slips(decoder, &at, fields, &["containers", "hostNetwork"]);
+        if let Some(entry) = get(fields, "hostNetwork") {
+            let at = at.field(entry);
+            pod.host_network = decoder.boolean(&at, &entry.value).unwrap_or_default();
+        }
+        if let Some(entry) = present(fields, "containers") {
+            let at = at.field(entry);
+            for (index, item) in decoder.items(&at, entry) {
+                container(decoder, &at.index(index, item), item, &mut pod.ports);
+            }
+        }
+    }
+    if let Some(entry) = present(entries, "status") {
+        let at = root.field(entry);
+        let fields = decoder.mapping(&at, &entry.value).unwrap_or_default();
+        slips(decoder, &at, fields, &["podIP", "podIPs"]);
+        pod.pod_ips = addresses(decoder, &at, fields);
+    }
+    place(decoder, root, entries, metadata, &mut pod);
+    pod
+}
+
+/// Fields that look like one we read. Others are the API's, or will be.
+fn slips(decoder: &mut Decoder<'_>, at: &At<'_>, fields: &[Entry<'_>], read: &[&str]) {
+    for entry in fields {
+        if read.contains(&&*entry.key) {
+            continue;
+        }
+        if let Some(meant) = nearest(&entry.key, read) {
+            let place = at.named(&entry.key, entry.span);
+            let message = format!("unknown field \"{place}\"");
+            let finding = Finding::new(rule::UNKNOWN_FIELD, message);
+            decoder.error(&place, finding.help(format!("did you mean `{meant}`?")));
+        }
+    }
+}
+
+fn container(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>, ports: &mut Vec<NamedPort>) {
+    let fields = decoder.mapping(at, node).unwrap_or_default();
+    slips(decoder, at, fields, &["ports"]);
+    let Some(entry) = present(fields, "ports") else {
+        return;
+    };
+    let at = at.field(entry);
+    let mut taken: Vec<String> = Vec::new();
+    for (index, item) in decoder.items(&at, entry) {
+        let at = at.index(index, item);
+        let Some(fields) = decoder.mapping(&at, item) else {
+            continue;
+        };
+        let Some(port) = container_port(decoder, &at, fields) else {
+            continue;
+        };
+        if taken.contains(&port.name) {
+            let message = format!("Duplicate value: {}", quoted(&port.name));
+            let finding = Finding::new(rule::DUPLICATE_VALUE, message);
+            let help = "each port of a container has a name of its own";
+            decoder.error(&at.missing("name"), finding.help(help));
+        } else if taken.len() < 1000 {
+            // A limit, so that a hostile list of names costs no more than its length.
+            taken.push(port.name.clone());
+        }
+        ports.push(port);
+    }
+}
+
+/// One of `ports`, where it has a name.
+fn container_port(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+    fields: &[Entry<'_>],
+) -> Option<NamedPort> {
+    let known = &["containerPort", "hostIP", "hostPort", "name", "protocol"];
+    decoder.only(at, fields, known);
+    let port = match present(fields, "containerPort") {
+        Some(entry) => port_number(decoder, &at.field(entry), &entry.value),
+        None => {
+            let finding = Finding::required("").help("add the `containerPort`, a number");
+            decoder.error(&at.missing("containerPort"), finding);
+            None
+        }
+    };
+    // An empty protocol is the default here, other than in a NetworkPolicy: it is no pointer.
+    let protocol = match present(fields, "protocol") {
+        None => Some(Protocol::Tcp),
+        Some(entry) => {
+            let at = at.field(entry);
+            match decoder.string(&at, &entry.value)? {
+                "" => Some(Protocol::Tcp),
+                text => protocol(decoder, &at, text),
+            }
+        }
+    };
+    let entry = present(fields, "name")?;
+    let at = at.field(entry);
+    let name = decoder.string(&at, &entry.value)?;
+    if name.is_empty() {
+        return None;
+    }
+    if let Err(message) = names::port(name) {
+        let finding = Finding::invalid(quoted(name), message);
+        decoder.error(&at, finding.help("such as `http` or `grpc-api`"));
+    }
+    Some(NamedPort {
+        name: name.to_owned(),
+        port: port?,
+        protocol: protocol?,
+    })
+}
+
+/// `podIP` and `podIPs`, each address once.
+fn addresses(decoder: &mut Decoder<'_>, at: &At<'_>, fields: &[Entry<'_>]) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    if let Some(entry) = present(fields, "podIP") {
+        found.extend(ip(decoder, &at.field(entry), &entry.value));
+    }
+    if let Some(entry) = present(fields, "podIPs") {
+        let at = at.field(entry);
+        for (index, item) in decoder.items(&at, entry) {
+            let at = at.index(index, item);
+            let Some(fields) = decoder.mapping(&at, item) else {
+                continue;
+            };
+            decoder.only(&at, fields, &["ip"]);
+            if let Some(entry) = present(fields, "ip") {
+                found.extend(ip(decoder, &at.field(entry), &entry.value));
+            }
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    found.retain(|address| seen.insert(*address));
+    found
+}
+
+fn ip(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Option<IpAddr> {
+    let text = decoder.string(at, node)?;
+    if text.is_empty() {
+        return None;
+    }
+    match address::address(text) {
+        Ok(address) => Some(address),
+        Err(message) => {
+            let finding = Finding::invalid(quoted(text), message);
+            let finding = if text.contains('/') {
+                finding.help("the address alone, without a prefix length")
+            } else {
+                finding.help("such as 10.9.8.7 or 2001:db8::1")
+            };
+            decoder.error(at, finding);
+            None
+        }
+    }
+}
+
+/// The annotations that say where the Pod is.
+fn place(
+    decoder: &mut Decoder<'_>,
+    root: &At<'_>,
+    entries: &[Entry<'_>],
+    metadata: &Metadata,
+    pod: &mut PodManifest,
+) {
+    let Some(meta) = present(entries, "metadata") else {
+        return;
+    };
+    let Some(annotations) = present(below(meta), "annotations") else {
+        return;
+    };
+    let (meta_at, fields) = (root.field(meta), below(annotations));
+    let at = meta_at.field(annotations);
+    let external = get(fields, ANNOTATION_EXTERNAL);
+    let netns = get(fields, ANNOTATION_NETNS);
+    if let (Some(entry), Some(text)) = (external, metadata.annotations.get(ANNOTATION_EXTERNAL)) {
+        pod.external = text == "true";
+        if !pod.external {
+            let finding = Finding::unsupported(text, &["true"]);
+            let help = "write \"true\", or remove the annotation where the Pod is on this host";
+            decoder.error(&at.value(entry), finding.help(help));
+        }
+    }
+    if let (Some(entry), Some(text)) = (netns, metadata.annotations.get(ANNOTATION_NETNS)) {
+        let at = at.value(entry);
+        if Path::new(text).is_absolute() && !text.contains('\0') {
+            pod.netns = Some(PathBuf::from(text));
+        } else {
+            let finding = Finding::invalid(quoted(text), "must be an absolute path");
+            decoder.error(&at, finding.help("such as /run/netns/NAME"));
+        }
+        if external.is_some() {
+            let detail = "may not be specified together with netpold.io/external";
+            let help = "a Pod is in a network namespace of this host, or elsewhere: keep one";
+            decoder.error(&at, Finding::forbidden(detail).help(help));
+        }
+        if pod.host_network {
+            let detail = "may not be specified when `hostNetwork` is true";
+            let help = "remove `hostNetwork`, or the annotation";
+            decoder.error(&at, Finding::forbidden(detail).help(help));
+        }
+    }
+}

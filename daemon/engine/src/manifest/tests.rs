@@ -1,0 +1,32 @@
+//! Manifests as people write them, and what they are told.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+mod corpus;
+mod policies;
+mod properties;
+mod yaml;
+
+/// A file that has no finding at all.
+fn clean(text: &str) -> File {
+    let file = parse("a.yaml", text);
+    assert_eq!(file.diagnostics, [], "{text}");
+    file
+}
+
+/// A NetworkPolicy `ns/p` with this spec, as flow YAML.
+fn with_spec(spec: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: ns}}\nspec: {spec}\n"
+    )
+}
+
+/// The policy of such a spec.
+fn policy(spec: &str) -> Policy {
+    let mut file = clean(&with_spec(spec));
+    match file.documents.remove(0).value {
+        Value::NetworkPolicy(policy) => policy,
+        other => panic!("{other:?}"),
+    }
+}

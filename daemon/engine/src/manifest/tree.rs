@@ -1,0 +1,489 @@
+//! YAML and JSON text as trees that know where everything stood.
+//!
+//! The one file that names the YAML parser. It reads events, not serde values: all
+//! mistakes of a document are wanted at once, each with its place, and serde stops
+//! at the first. Owns aliases, merge keys (`<<`), tags, and the limits that keep a
+//! hostile file from growing: size, depth, nodes, and what aliases multiply. Knows
+//! nothing of Kubernetes. Called by [`super::object`].
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+
+use super::scalar::Scalar;
+
+/// Bytes of a file. `kubectl get -A -o yaml` of a large cluster fits.
+pub(super) const MAX_BYTES: usize = 64 << 20;
+/// Nodes of one document, aliases followed: some 100 bytes each.
+const MAX_NODES: usize = 4_000_000;
+/// Nodes that the aliases of one document may add, however they multiply.
+const MAX_ALIASED: usize = 200_000;
+/// Depth of a document: trees are walked and dropped by recursion.
+const MAX_DEPTH: usize = 300;
+
+/// Where something stands: line and column from 1, column and length in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span {
+    pub(super) line: u32,
+    pub(super) column: u32,
+    pub(super) length: u32,
+}
+
+/// One value and its place.
+#[derive(Clone, Debug)]
+pub(super) struct Node<'a> {
+    pub(super) span: Span,
+    pub(super) value: Value<'a>,
+}
+
+/// What a [`Node`] holds.
+#[derive(Clone, Debug)]
+pub(super) enum Value<'a> {
+    /// The text, and what it means.
+    Scalar(Cow<'a, str>, Scalar),
+    /// A list.
+    List(Vec<Node<'a>>),
+    /// A mapping, in order, repeated keys included; merged keys come last and repeat none.
+    Mapping(Vec<Entry<'a>>),
+}
+
+/// One entry of a mapping.
+#[derive(Clone, Debug)]
+pub(super) struct Entry<'a> {
+    /// The key as Kubernetes sees it: YAML's `on` is `true`.
+    pub(super) key: Cow<'a, str>,
+    /// The key as it is written, where that differs.
+    pub(super) written: Option<Cow<'a, str>>,
+    pub(super) span: Span,
+    pub(super) value: Node<'a>,
+}
+
+impl Node<'_> {
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.value, Value::Scalar(_, Scalar::Null))
+    }
+}
+
+/// Why a text, or a part of it, is no tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) span: Span,
+    pub(super) what: Flaw,
+}
+
+/// The flaw of a [`Problem`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Flaw {
+    /// The parser's own words.
+    #[error("not valid YAML: {0}")]
+    Syntax(String),
+    #[error("a mapping's key must be a string, not {0}")]
+    Key(&'static str),
+    #[error("the tag `{0}` means nothing in a manifest")]
+    Tag(String),
+    #[error("`<<` merges a mapping or a list of mappings, not {0}")]
+    Merge(&'static str),
+    #[error("an alias stands inside the value that it repeats")]
+    Cycle,
+    #[error("aliases add more than {MAX_ALIASED} values to this document")]
+    Aliases,
+    #[error("the document has more than {MAX_NODES} values")]
+    Nodes,
+    #[error("the document is nested more than {MAX_DEPTH} deep")]
+    Depth,
+}
+
+impl Flaw {
+    /// Is a limit exceeded, rather than a rule of YAML broken?
+    pub(super) fn is_limit(&self) -> bool {
+        matches!(self, Self::Aliases | Self::Nodes | Self::Depth)
+    }
+}
+
+/// One document of a stream.
+#[derive(Debug)]
+pub(super) struct Document<'a> {
+    pub(super) root: Node<'a>,
+    /// Parts that were left out of the tree.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Reads a stream, document by document. A document that can't be read is a problem, and
+/// the next one is read all the same.
+pub(super) fn documents<'a>(text: &'a str, mut each: impl FnMut(Result<Document<'a>, Problem>)) {
+    let mut options = granit_parser::options! {
+        // JSON has no limit on the length of a key.
+        simple_key_max_lookahead: 1 << 16,
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
+    };
+    options.set_emit_comments(false);
+    let mut parser = Parser::new_from_str_with_options(text, options);
+    let mut builder = Builder::default();
+    while let Some(event) = parser.next_event() {
+        let problem = match event {
+            Ok((Event::DocumentStart(..), _)) => {
+                builder = Builder::default();
+                continue;
+            }
+            Ok((Event::DocumentEnd, _)) => {
+                let Builder { root, problems, .. } = std::mem::take(&mut builder);
+                if let Some(root) = root {
+                    each(Ok(Document { root, problems }));
+                }
+                continue;
+            }
+            Ok((event, span)) => match builder.event(event, span_of(&span.start, &span.end)) {
+                Ok(()) => continue,
+                Err(problem) => problem,
+            },
+            Err(error) => syntax(&error),
+        };
+        each(Err(problem));
+        builder = Builder::default();
+        // A source held in memory cannot fail to be read, so an error here is the end.
+        if !parser.proceed_next_document().unwrap_or(false) {
+            break;
+        }
+    }
+}
+
+fn syntax(error: &ScanError) -> Problem {
+    let mark = error.marker();
+    Problem {
+        span: span_of(mark, mark),
+        what: Flaw::Syntax(error.info()),
+    }
+}
+
+fn span_of(start: &Marker, end: &Marker) -> Span {
+    let clip = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Span {
+        line: clip(start.line()),
+        column: clip(start.col() + 1),
+        length: if end.line() == start.line() {
+            clip(end.col().saturating_sub(start.col()))
+        } else {
+            1
+        },
+    }
+}
+
+/// A collection that is not closed yet.
+struct Open<'a> {
+    span: Span,
+    anchor: usize,
+    items: Items<'a>,
+}
+
+enum Items<'a> {
+    List(Vec<Node<'a>>),
+    Mapping {
+        entries: Vec<Entry<'a>>,
+        /// The key whose value is awaited; `None` inside: a key that can't be.
+        key: Option<Option<Key<'a>>>,
+        /// Values of `<<`.
+        merged: Vec<Node<'a>>,
+    },
+}
+
+enum Key<'a> {
+    Merge,
+    Text {
+        key: Cow<'a, str>,
+        written: Option<Cow<'a, str>>,
+        span: Span,
+    },
+}
+
+/// A value that aliases may repeat.
+struct Anchored<'a> {
+    node: Node<'a>,
+    size: Size,
+}
+
+/// How large a tree is.
+#[derive(Clone, Copy)]
+struct Size {
+    nodes: usize,
+    depth: usize,
+}
+
+/// Makes one document's tree from events, without recursion.
+#[derive(Default)]
+struct Builder<'a> {
+    open: Vec<Open<'a>>,
+    root: Option<Node<'a>>,
+    anchors: HashMap<usize, Anchored<'a>>,
+    problems: Vec<Problem>,
+    nodes: usize,
+    aliased: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn event(&mut self, event: Event<'a>, span: Span) -> Result<(), Problem> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain;
+                let scalar = self.scalar(&text, plain, tag.as_deref(), span);
+                let merge = plain && tag.is_none() && text == "<<";
+                let value = Value::Scalar(text, scalar);
+                self.value(Node { span, value }, anchor, merge)
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                self.collection_tag(tag.as_deref(), "seq", span);
+                self.start(Items::List(Vec::new()), anchor, span)
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                self.collection_tag(tag.as_deref(), "map", span);
+                let items = Items::Mapping {
+                    entries: Vec::new(),
+                    key: None,
+                    merged: Vec::new(),
+                };
+                self.start(items, anchor, span)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(),
+            Event::Alias(anchor) => self.alias(anchor, span),
+            _ => Ok(()),
+        }
+    }
+
+    fn scalar(&mut self, text: &str, plain: bool, tag: Option<&Tag>, span: Span) -> Scalar {
+        let Some(tag) = tag else {
+            return if plain {
+                Scalar::plain(text)
+            } else {
+                Scalar::Text
+            };
+        };
+        let scalar = Scalar::plain(text);
+        match (tag.core_suffix(), scalar) {
+            (Some("str"), _) => Scalar::Text,
+            (Some("null"), Scalar::Null)
+            | (Some("bool"), Scalar::Bool(_))
+            | (Some("int"), Scalar::Int(_))
+            | (Some("float"), Scalar::Int(_) | Scalar::Float(_)) => scalar,
+            _ => {
+                self.problem(span, Flaw::Tag(tag.original()));
+                Scalar::Text
+            }
+        }
+    }
+
+    fn collection_tag(&mut self, tag: Option<&Tag>, suffix: &str, span: Span) {
+        if let Some(tag) = tag
+            && tag.core_suffix() != Some(suffix)
+        {
+            self.problem(span, Flaw::Tag(tag.original()));
+        }
+    }
+
+    fn problem(&mut self, span: Span, what: Flaw) {
+        // The report is cut far below this; a file of nothing but flaws must not grow in memory.
+        if self.problems.len() < 1000 {
+            self.problems.push(Problem { span, what });
+        }
+    }
+
+    fn start(&mut self, items: Items<'a>, anchor: usize, span: Span) -> Result<(), Problem> {
+        let what = Flaw::Depth;
+        if self.open.len() >= MAX_DEPTH {
+            return Err(Problem { span, what });
+        }
+        self.open.push(Open {
+            span,
+            anchor,
+            items,
+        });
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Problem> {
+        let Some(Open {
+            span,
+            anchor,
+            items,
+        }) = self.open.pop()
+        else {
+            return Ok(());
+        };
+        let value = match items {
+            Items::List(nodes) => Value::List(nodes),
+            Items::Mapping {
+                mut entries,
+                merged,
+                ..
+            } => {
+                if !merged.is_empty() {
+                    self.merge(&mut entries, merged);
+                }
+                Value::Mapping(entries)
+            }
+        };
+        self.value(Node { span, value }, anchor, false)
+    }
+
+    /// Adds merged keys: the mapping's own win, then earlier ones in the list.
+    fn merge(&mut self, entries: &mut Vec<Entry<'a>>, merged: Vec<Node<'a>>) {
+        let mut sources = Vec::new();
+        for node in merged {
+            match node.value {
+                Value::List(nodes) => sources.extend(nodes),
+                _ => sources.push(node),
+            }
+        }
+        let mut taken: std::collections::HashSet<Cow<'a, str>> =
+            entries.iter().map(|entry| entry.key.clone()).collect();
+        for node in sources {
+            match node.value {
+                Value::Mapping(more) => {
+                    for entry in more {
+                        if taken.insert(entry.key.clone()) {
+                            entries.push(entry);
+                        }
+                    }
+                }
+                Value::List(_) => self.problem(node.span, Flaw::Merge("a list in a list")),
+                Value::Scalar(_, scalar) => {
+                    self.problem(node.span, Flaw::Merge(scalar.describe()));
+                }
+            }
+        }
+    }
+
+    fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Problem> {
+        let Some(anchored) = self.anchors.get(&anchor) else {
+            let what = Flaw::Cycle;
+            return Err(Problem { span, what });
+        };
+        let size = anchored.size;
+        if self.open.len() + size.depth > MAX_DEPTH {
+            let what = Flaw::Depth;
+            return Err(Problem { span, what });
+        }
+        let mut node = anchored.node.clone();
+        self.charge(size.nodes, span)?;
+        self.nodes += size.nodes;
+        // What is wrong is wrong where the alias stands; its content keeps its own place.
+        if matches!(node.value, Value::Scalar(..)) {
+            node.span = span;
+        }
+        self.value(node, 0, false)
+    }
+
+    /// Counts what anchors and aliases copy.
+    fn charge(&mut self, nodes: usize, span: Span) -> Result<(), Problem> {
+        self.aliased += nodes;
+        let what = Flaw::Aliases;
+        if self.aliased > MAX_ALIASED {
+            return Err(Problem { span, what });
+        }
+        Ok(())
+    }
+
+    /// A complete value: into the collection that is open, or the root.
+    fn value(&mut self, node: Node<'a>, anchor: usize, merge: bool) -> Result<(), Problem> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            let what = Flaw::Nodes;
+            return Err(Problem {
+                span: node.span,
+                what,
+            });
+        }
+        if anchor != 0 {
+            let size = size_of(&node);
+            self.charge(size.nodes, node.span)?;
+            let copy = node.clone();
+            self.anchors.insert(anchor, Anchored { node: copy, size });
+        }
+        match self.open.last_mut().map(|open| &mut open.items) {
+            None => self.root = Some(node),
+            Some(Items::List(nodes)) => nodes.push(node),
+            Some(Items::Mapping {
+                entries,
+                key,
+                merged,
+            }) => match key.take() {
+                None => match key_of(node, merge) {
+                    Ok(found) => *key = Some(Some(found)),
+                    Err(problem) => {
+                        *key = Some(None);
+                        self.problem(problem.span, problem.what);
+                    }
+                },
+                Some(None) => {}
+                Some(Some(Key::Merge)) => merged.push(node),
+                Some(Some(Key::Text { key, written, span })) => entries.push(Entry {
+                    key,
+                    written,
+                    span,
+                    value: node,
+                }),
+            },
+        }
+        Ok(())
+    }
+}
+
+fn size_of(node: &Node<'_>) -> Size {
+    let (children, depth) = match &node.value {
+        Value::Scalar(..) => return Size { nodes: 1, depth: 0 },
+        Value::List(nodes) => total(nodes.iter()),
+        Value::Mapping(entries) => total(entries.iter().map(|entry| &entry.value)),
+    };
+    Size {
+        nodes: 1 + children,
+        depth: 1 + depth,
+    }
+}
+
+fn total<'n, 'a: 'n>(nodes: impl Iterator<Item = &'n Node<'a>>) -> (usize, usize) {
+    nodes.fold((0, 0), |(count, depth), node| {
+        let size = size_of(node);
+        (count + size.nodes, depth.max(size.depth))
+    })
+}
+
+/// A key as sigs.k8s.io/yaml makes JSON's strings of it.
+fn key_of<'a>(node: Node<'a>, merge: bool) -> Result<Key<'a>, Problem> {
+    if merge {
+        return Ok(Key::Merge);
+    }
+    let span = node.span;
+    let (text, scalar) = match node.value {
+        Value::Scalar(text, scalar) => (text, scalar),
+        Value::List(_) => {
+            let what = Flaw::Key("a list");
+            return Err(Problem { span, what });
+        }
+        Value::Mapping(_) => {
+            let what = Flaw::Key("a mapping");
+            return Err(Problem { span, what });
+        }
+    };
+    let key = match scalar {
+        Scalar::Text => {
+            return Ok(Key::Text {
+                key: text,
+                written: None,
+                span,
+            });
+        }
+        Scalar::Null => {
+            let what = Flaw::Key("null");
+            return Err(Problem { span, what });
+        }
+        Scalar::Bool(value) => value.to_string(),
+        Scalar::Int(value) => value.to_string(),
+        Scalar::Float(value) => value.to_string(),
+    };
+    let written = (key != text).then(|| text.clone());
+    Ok(Key::Text {
+        key: Cow::Owned(key),
+        written,
+        span,
+    })
+}
