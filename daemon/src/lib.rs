@@ -15,4 +15,6 @@ pub mod config;
 pub mod datapath;
 pub mod flows;
 pub mod printable;
+pub mod store;
 pub mod syntax;
+pub mod watch;

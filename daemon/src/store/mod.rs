@@ -1,0 +1,604 @@
+//! The manifests directory as the API server.
+//!
+//! ```text
+//!  inotify ─▶ changed() ─▶ reload() ─▶ scan (names) ─▶ lease (whole contents)
+//!                             │                             │
+//!               StoreView ◀── ledger (what is in force) ◀───┘
+//!                             │
+//!                             ▼ saved (state directory)
+//! ```
+//!
+//! Owns what is in force of what is on disk. Events are hints, the listing is the
+//! truth: [`Store::reload`] always looks at everything. Must never withdraw an object
+//! because something could not be read. Owned by the reconcile loop.
+
+mod lease;
+mod ledger;
+mod saved;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use netpol_engine::diagnostic::{Diagnostic, Severity};
+use netpol_engine::manifest::{File, Object};
+
+pub use ledger::Parse;
+pub use saved::SavedError;
+
+use crate::watch::{WatchError, Watcher};
+use lease::{Look, Stamp};
+use ledger::{Change, Ledger, Observation, finding};
+use saved::{Record, Saved};
+
+/// Codes of what is wrong with a file or directory as such; those of its content are in
+/// `netpol_engine::diagnostic::rule`.
+pub mod rule {
+    /// It was cut to nothing.
+    pub const CUT: &str = "empty-file";
+    /// It can't be read.
+    pub const UNREADABLE: &str = "unreadable";
+    /// It is larger than any manifest.
+    pub const TOO_LARGE: &str = "limit";
+    /// It is not text.
+    pub const NOT_TEXT: &str = "not-utf8";
+    /// It is no ordinary file, or its name can't be.
+    pub const NOT_A_FILE: &str = "not-a-file";
+    /// The manifests directory is not there.
+    pub const NO_DIRECTORY: &str = "no-directory";
+    /// Warning: an accepted version could not be saved, or not be read again.
+    pub const NOT_SAVED: &str = "not-saved";
+    /// Warning: changes are not noticed at once.
+    pub const NOT_WATCHED: &str = "not-watched";
+}
+
+/// How long a file must be away before its objects are withdrawn. Editors, and tools that
+/// replace a file by removing it first, have it back within milliseconds; without this, a
+/// policy would be off for as long.
+const GRACE: Duration = Duration::from_millis(200);
+/// Between two looks at a file that is being written. Its closing is an event, but the
+/// event comes just before the kernel counts the writer out.
+const SOON: Duration = Duration::from_millis(5);
+/// The longest wait between two such looks.
+const LATER: Duration = Duration::from_millis(500);
+/// How long a file must not change where the file system knows no leases.
+const QUIET: Duration = Duration::from_millis(300);
+/// Between two looks where the kernel gives no watches.
+const UNWATCHED: Duration = Duration::from_secs(5);
+
+/// A version of a file that is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its path below the manifests directory.
+    pub key: String,
+    /// Its whole path, as diagnostics name it.
+    pub path: String,
+    /// When its file was first accepted, relative to others.
+    pub order: u64,
+    /// Since when each object is in force, in the order of `file.documents`.
+    pub since: Vec<SystemTime>,
+    /// Its content.
+    pub text: String,
+    /// What it says.
+    pub file: File,
+}
+
+/// A file (or the directory) that is there and not in force as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its whole path.
+    pub path: String,
+    /// Since when it is rejected for this.
+    pub since: SystemTime,
+    /// Does an earlier version of it stay in force?
+    pub in_force: bool,
+    /// Its content, for showing the lines, where it was read.
+    pub text: Option<String>,
+    /// Why: at least one error.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What the directory says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreView {
+    /// What is in force, in the order in which the files were first accepted.
+    pub accepted: Vec<Arc<Accepted>>,
+    /// What is not, by path.
+    pub rejected: Vec<Rejected>,
+    /// Warnings about what is in force, and about the store itself.
+    pub warnings: Vec<Diagnostic>,
+    /// Was everything on disk taken or rejected? False while a file is being written, or was
+    /// away for less than a moment: [`Store::changed`] returns when it is time to look again.
+    pub settled: bool,
+    /// Grows when what is in force changes.
+    pub revision: u64,
+}
+
+impl StoreView {
+    /// The files in force, as `manifest::assemble` takes them.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.accepted.iter().map(|accepted| &accepted.file)
+    }
+
+    /// The objects in force, in order, each with its file and since when.
+    pub fn objects(&self) -> impl Iterator<Item = (&Object, &Accepted, SystemTime)> {
+        self.accepted.iter().flat_map(|accepted| {
+            accepted
+                .file
+                .documents
+                .iter()
+                .zip(&accepted.since)
+                .map(|(object, since)| (object, &**accepted, *since))
+        })
+    }
+}
+
+/// What is remembered of a path between two looks.
+#[derive(Debug, Default)]
+struct Memory {
+    /// What was read and handed to the ledger.
+    read: Option<Stamp>,
+    /// A stamp that was seen, and when first: for file systems without leases.
+    seen: Option<(Stamp, Instant)>,
+    /// Since when it is away.
+    missing: Option<Instant>,
+}
+
+/// The manifests directory.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    saved: Saved,
+    ledger: Ledger,
+    memory: HashMap<String, Memory>,
+    watcher: Watcher,
+    /// The device the directory was on when it was last listed.
+    device: Option<u64>,
+    /// When to look again without a hint.
+    again: Option<Instant>,
+    /// The next wait for a file that is being written.
+    patience: Duration,
+    /// What could not be saved yet.
+    unsaved: Vec<Change>,
+    /// Records that could not be read at the start.
+    damaged: Vec<Diagnostic>,
+    /// Since when something is wrong with a path that the ledger does not know.
+    faults: BTreeMap<String, Rejected>,
+    view: Arc<StoreView>,
+}
+
+impl Store {
+    /// A store with what was in force before a restart; [`Store::reload`] looks at the disk.
+    /// To be made inside a tokio runtime. `parse` is `manifest::parse`.
+    ///
+    /// # Errors
+    /// The kernel gives no inotify instance.
+    pub fn open(directory: &Path, state: &Path, parse: Parse) -> Result<Self, WatchError> {
+        let saved = Saved::below(state);
+        let (records, failed) = saved.read();
+        let mut damaged: Vec<Diagnostic> = failed
+            .iter()
+            .map(|error| {
+                warning(
+                    &error.path,
+                    rule::NOT_SAVED,
+                    &format!("can't be read: {}", error.source),
+                )
+            })
+            .collect();
+        let mut accepted = Vec::new();
+        for record in records {
+            let path = shown(directory, &record.path);
+            let file = parse(&path, &record.text);
+            if file.is_accepted() {
+                accepted.push(restored(record, path, file));
+            } else {
+                // Stricter than the version that accepted it.
+                damaged.extend(file.diagnostics);
+            }
+        }
+        let mut store = Self {
+            directory: directory.to_owned(),
+            saved,
+            ledger: Ledger::new(parse, accepted),
+            memory: HashMap::new(),
+            watcher: Watcher::with_mounts()?,
+            device: None,
+            again: None,
+            patience: SOON,
+            unsaved: Vec::new(),
+            damaged,
+            faults: BTreeMap::new(),
+            view: Arc::default(),
+        };
+        store.view = Arc::new(store.seen(Vec::new(), false));
+        Ok(store)
+    }
+
+    /// What is in force, as of the last look.
+    #[must_use]
+    pub fn view(&self) -> Arc<StoreView> {
+        Arc::clone(&self.view)
+    }
+
+    /// Returns when it is time to [`Store::reload`]. Dropping the future loses nothing.
+    pub async fn changed(&mut self) {
+        let again = self.again;
+        let timer = async {
+            match again {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = timer => {}
+            hint = self.watcher.changed() => if let Err(error) = hint {
+                tracing::warn!(%error, "the manifests directory's events can't be read");
+                tokio::time::sleep(UNWATCHED).await;
+            }
+        }
+    }
+
+    /// Looks at all that is on disk now, and gives what is in force of it.
+    pub fn reload(&mut self) -> Arc<StoreView> {
+        let mut warnings = Vec::new();
+        let mut listing = scan::list(&self.directory);
+        let mut watched = true;
+        // What is made between the listing and the watch gives no event: so list again until
+        // nothing new is watched. Somebody may make folders for ever: so not for ever.
+        for _ in 0..8 {
+            match self.watcher.watch(&listing.wanted) {
+                Ok(false) => break,
+                Ok(true) => listing = scan::list(&self.directory),
+                Err(error) => {
+                    warnings.push(warning(
+                        &self.directory,
+                        rule::NOT_WATCHED,
+                        &error.to_string(),
+                    ));
+                    watched = false;
+                    break;
+                }
+            }
+        }
+        self.unmounted(&mut listing);
+        let now = SystemTime::now();
+        let (observations, next) = self.look(&listing, now);
+        let directory = self.directory.clone();
+        let changes = self
+            .ledger
+            .observe(observations, |key| shown(&directory, key), now);
+        self.save(changes);
+        self.note_faults(&listing, now);
+        let settled = next.is_none() && !self.ledger.is_waiting();
+        let next = next.or((!watched || !self.unsaved.is_empty()).then_some(UNWATCHED));
+        self.again = next.map(|wait| Instant::now() + wait);
+        let view = self.seen(warnings, settled);
+        self.log(&view);
+        self.view = Arc::new(view);
+        self.view()
+    }
+
+    /// An unmounted directory looks like one whose files were all removed.
+    fn unmounted(&mut self, listing: &mut scan::Listing) {
+        let Some(device) = listing.device else {
+            return;
+        };
+        let replaced = self.device.is_some_and(|before| before != device);
+        if replaced && listing.files.is_empty() && self.ledger.paths().next().is_some() {
+            listing.unlisted.insert(
+                PathBuf::new(),
+                "another file system is here now, and it is empty".to_owned(),
+            );
+        } else {
+            self.device = Some(device);
+        }
+    }
+
+    /// What is to be said about every path, and how soon to look again.
+    fn look(
+        &mut self,
+        listing: &scan::Listing,
+        now: SystemTime,
+    ) -> (BTreeMap<String, Observation>, Option<Duration>) {
+        let mut observations = BTreeMap::new();
+        let mut next: Option<Duration> = None;
+        let mut sooner = |wait: Duration| next = Some(next.map_or(wait, |known| known.min(wait)));
+        let mut written = false;
+        for (key, meta) in &listing.files {
+            let memory = self.memory.entry(key.clone()).or_default();
+            memory.missing = None;
+            let observation = match meta {
+                Ok(meta) if memory.read == Some(Stamp::of(meta)) => Observation::Unchanged,
+                Ok(_) => memory.look(&self.directory.join(key), now),
+                Err(error) => unreadable(error),
+            };
+            match observation {
+                Observation::BeingWritten => {
+                    written = true;
+                    sooner(self.patience);
+                }
+                Observation::Missing => {
+                    memory.missing = Some(Instant::now());
+                    sooner(GRACE);
+                }
+                Observation::Refused(..) => memory.read = None,
+                _ => {}
+            }
+            observations.insert(key.clone(), observation);
+        }
+        self.patience = if written {
+            (self.patience * 2).min(LATER)
+        } else {
+            SOON
+        };
+        for key in self
+            .ledger
+            .paths()
+            .filter(|key| !listing.files.contains_key(*key))
+        {
+            let below = |folder: &PathBuf| Path::new(key).starts_with(folder);
+            let memory = self.memory.entry(key.to_owned()).or_default();
+            memory.read = None;
+            let observation = if listing.unlisted.keys().any(below) {
+                memory.missing = None;
+                Observation::Unchanged
+            } else {
+                let away = memory.missing.get_or_insert_with(Instant::now).elapsed();
+                if away < GRACE {
+                    sooner(GRACE.saturating_sub(away).max(Duration::from_millis(1)));
+                    Observation::Missing
+                } else {
+                    Observation::Gone
+                }
+            };
+            observations.insert(key.to_owned(), observation);
+        }
+        self.memory.retain(|key, _| {
+            observations
+                .get(key)
+                .is_some_and(|seen| !matches!(seen, Observation::Gone))
+        });
+        (observations, next)
+    }
+
+    /// Saves what changed; what can't be saved is in force all the same, and tried again.
+    fn save(&mut self, changes: Vec<Change>) {
+        self.unsaved.extend(changes);
+        let saved = &self.saved;
+        self.unsaved.retain(|change| {
+            let done = match change {
+                Change::Save(version) => saved.save(&record(version)),
+                Change::Remove(order) => saved.remove(*order),
+            };
+            if let Err(error) = &done {
+                tracing::warn!(%error, "the accepted manifests can't be saved");
+            }
+            done.is_err()
+        });
+    }
+
+    /// What is wrong with paths that the ledger does not know.
+    fn note_faults(&mut self, listing: &scan::Listing, now: SystemTime) {
+        let mut faults = BTreeMap::new();
+        let refused = listing
+            .refused
+            .iter()
+            .map(|(path, why)| (path, why, rule::NOT_A_FILE, "give it a name in UTF-8"));
+        let unlisted = listing.unlisted.iter().map(|(path, why)| {
+            if path.as_os_str().is_empty() {
+                (
+                    path,
+                    why,
+                    rule::NO_DIRECTORY,
+                    "make the directory; what was in force stays until it can be read",
+                )
+            } else {
+                (
+                    path,
+                    why,
+                    rule::UNREADABLE,
+                    "let it be read; what was in force of it stays until then",
+                )
+            }
+        });
+        for (path, why, rule, help) in refused.chain(unlisted) {
+            // Through its components: the empty path would leave a slash at the end.
+            let whole: PathBuf = self.directory.join(path).components().collect();
+            let whole = whole.to_string_lossy().into_owned();
+            let diagnostics = vec![finding(&whole, rule, why, help)];
+            let since = self
+                .faults
+                .get(&whole)
+                .filter(|old| old.diagnostics == diagnostics)
+                .map_or(now, |old| old.since);
+            let in_force = self
+                .ledger
+                .accepted()
+                .iter()
+                .any(|accepted| Path::new(&accepted.key).starts_with(path));
+            faults.insert(
+                whole.clone(),
+                Rejected {
+                    path: whole,
+                    since,
+                    in_force,
+                    text: None,
+                    diagnostics,
+                },
+            );
+        }
+        self.faults = faults;
+    }
+
+    fn seen(&self, mut warnings: Vec<Diagnostic>, settled: bool) -> StoreView {
+        let accepted = self.ledger.accepted();
+        let mut rejected = self.ledger.rejected();
+        rejected.extend(self.faults.values().cloned());
+        rejected.sort_by(|a, b| a.path.cmp(&b.path));
+        warnings.extend(self.damaged.iter().cloned());
+        warnings.extend(self.unsaved.iter().filter_map(|change| match change {
+            Change::Save(version) => Some(warning(
+                Path::new(&version.path),
+                rule::NOT_SAVED,
+                "in force, but it could not be saved: after a restart an earlier version would be",
+            )),
+            Change::Remove(_) => None,
+        }));
+        for version in &accepted {
+            warnings.extend(version.file.diagnostics.iter().cloned());
+        }
+        let revision = self.view.revision + u64::from(self.view.accepted != accepted);
+        StoreView {
+            accepted,
+            rejected,
+            warnings,
+            settled,
+            revision,
+        }
+    }
+
+    /// Says what is new. The state itself is for `netpol status`.
+    fn log(&self, view: &StoreView) {
+        let old = &self.view;
+        for rejected in &view.rejected {
+            if !old.rejected.contains(rejected) {
+                for finding in rejected
+                    .diagnostics
+                    .iter()
+                    .filter(|finding| finding.is_error())
+                {
+                    tracing::error!(in_force = rejected.in_force, "not accepted: {finding}");
+                }
+            }
+        }
+        for warning in view
+            .warnings
+            .iter()
+            .filter(|warning| !old.warnings.contains(warning))
+        {
+            tracing::warn!("{warning}");
+        }
+        for version in &view.accepted {
+            if !old.accepted.contains(version) {
+                tracing::info!(path = %version.path.escape_debug(), objects = version.file.documents.len(), "accepted");
+            }
+        }
+        for version in &old.accepted {
+            if !view.accepted.iter().any(|now| now.order == version.order) {
+                tracing::info!(path = %version.path.escape_debug(), "withdrawn");
+            }
+        }
+    }
+}
+
+impl Memory {
+    fn look(&mut self, path: &Path, now: SystemTime) -> Observation {
+        match lease::look(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Observation::Missing,
+            Err(error) => unreadable(&error),
+            Ok(Look::BeingWritten) => Observation::BeingWritten,
+            Ok(Look::NotAFile) => Observation::Refused(
+                rule::NOT_A_FILE,
+                "not an ordinary file".to_owned(),
+                "remove it, or give it another ending",
+            ),
+            Ok(Look::TooLarge(bytes)) => Observation::Refused(
+                rule::TOO_LARGE,
+                format!(
+                    "{bytes} bytes are too many: the limit is {}",
+                    lease::LARGEST
+                ),
+                "split the file",
+            ),
+            Ok(Look::Whole { bytes, stamp, sure }) => {
+                if !sure && !self.is_quiet(stamp) {
+                    return Observation::BeingWritten;
+                }
+                // A stamp that is too new may not tell the next change from this one.
+                self.read = stamp.is_old(now).then_some(stamp);
+                if bytes.is_empty() {
+                    return Observation::Cut;
+                }
+                match String::from_utf8(bytes) {
+                    Ok(text) => Observation::Text {
+                        text,
+                        arrived: stamp.arrived(),
+                    },
+                    Err(error) => Observation::Refused(
+                        rule::NOT_TEXT,
+                        format!("not UTF-8 from byte {}", error.utf8_error().valid_up_to()),
+                        "manifests are UTF-8 text",
+                    ),
+                }
+            }
+        }
+    }
+
+    fn is_quiet(&mut self, stamp: Stamp) -> bool {
+        match self.seen {
+            Some((seen, since)) if seen == stamp => since.elapsed() >= QUIET,
+            _ => {
+                self.seen = Some((stamp, Instant::now()));
+                false
+            }
+        }
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> Observation {
+    Observation::Refused(
+        rule::UNREADABLE,
+        format!("can't be read: {error}"),
+        "let it be read, or remove it to withdraw its objects",
+    )
+}
+
+fn warning(path: &Path, rule: &'static str, message: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Warning,
+        help: None,
+        ..finding(&path.to_string_lossy(), rule, message, "")
+    }
+}
+
+fn shown(directory: &Path, key: &str) -> String {
+    directory.join(key).to_string_lossy().into_owned()
+}
+
+fn record(version: &Accepted) -> Record {
+    let since_ms = version
+        .since
+        .iter()
+        .map(|since| {
+            let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+        .collect();
+    Record::new(
+        version.key.clone(),
+        version.order,
+        since_ms,
+        version.text.clone(),
+    )
+}
+
+fn restored(record: Record, path: String, file: File) -> Accepted {
+    let time = |ms: &u64| UNIX_EPOCH + Duration::from_millis(*ms);
+    let mut since: Vec<SystemTime> = record.since_ms.iter().map(time).collect();
+    // Another version of the parser may find another number of objects.
+    let first = since.first().copied().unwrap_or(UNIX_EPOCH);
+    since.resize(file.documents.len(), first);
+    Accepted {
+        key: record.path,
+        path,
+        order: record.order,
+        since,
+        text: record.text,
+        file,
+    }
+}
