@@ -14,6 +14,7 @@ pub mod api;
 pub mod config;
 pub mod datapath;
 pub mod flows;
+pub mod links;
 pub mod printable;
 pub mod store;
 pub mod syntax;

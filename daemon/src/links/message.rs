@@ -1,0 +1,336 @@
+//! rtnetlink messages as bytes: requests made, answers read.
+//!
+//! Read by hand, and only what is needed: an attribute of a newer kernel, or one with an
+//! unexpected length, is skipped and never costs the whole message. Everything is in
+//! host byte order but addresses and MACs, which are in network order. Pure.
+
+use std::net::IpAddr;
+
+pub const NLMSG_ERROR: u16 = 2;
+pub const NLMSG_DONE: u16 = 3;
+pub const NLMSG_OVERRUN: u16 = 4;
+pub const RTM_NEWLINK: u16 = 16;
+pub const RTM_DELLINK: u16 = 17;
+pub const RTM_GETLINK: u16 = 18;
+pub const RTM_NEWADDR: u16 = 20;
+pub const RTM_DELADDR: u16 = 21;
+pub const RTM_GETADDR: u16 = 22;
+pub const RTM_NEWNSID: u16 = 88;
+pub const RTM_GETNSID: u16 = 90;
+
+pub const NLM_F_REQUEST: u16 = 1;
+pub const NLM_F_ACK: u16 = 4;
+/// In an answer: the table changed while it was listed.
+pub const NLM_F_DUMP_INTR: u16 = 0x10;
+pub const NLM_F_DUMP: u16 = 0x300;
+
+pub const NETNSA_NSID: u16 = 1;
+pub const NETNSA_FD: u16 = 3;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_EXT_MASK: u16 = 29;
+/// Leaves out the statistics, which are most of an interface's message.
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+const IFF_UP: u32 = 1;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+
+const HEADER: usize = 16;
+const IFINFOMSG: usize = 16;
+const IFADDRMSG: usize = 8;
+const RTGENMSG: usize = 4;
+/// The two top bits of an attribute's type are flags (nested, byte order).
+const TYPE_MASK: u16 = 0x3fff;
+
+/// One message of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    pub kind: u16,
+    pub flags: u16,
+    pub sequence: u32,
+    pub payload: &'a [u8],
+}
+
+/// The messages of a datagram; ends at the first that is not whole.
+pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let length = read_u32(rest, 0)? as usize;
+        let payload = rest.get(HEADER..length)?;
+        let message = Message {
+            kind: read_u16(rest, 4)?,
+            flags: read_u16(rest, 6)?,
+            sequence: read_u32(rest, 8)?,
+            payload,
+        };
+        rest = rest.get(align(length)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// The attributes after a fixed part; ends at the first that is not whole.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let length = usize::from(read_u16(rest, 0)?);
+        let kind = read_u16(rest, 2)? & TYPE_MASK;
+        let value = rest.get(4..length)?;
+        rest = rest.get(align(length)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The error number of an `NLMSG_ERROR`; 0: an acknowledgement.
+pub fn error_number(message: &Message<'_>) -> Option<i32> {
+    read_i32(message.payload, 0).map(|code| code.saturating_neg())
+}
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    pub ifindex: u32,
+    pub name: String,
+    pub kind: Option<String>,
+    pub mac: Option<[u8; 6]>,
+    pub link: Option<u32>,
+    pub link_nsid: Option<i32>,
+    pub master: Option<u32>,
+    pub up: bool,
+}
+
+/// Reads `RTM_NEWLINK` and `RTM_DELLINK`.
+pub fn link(message: &Message<'_>) -> Option<Link> {
+    if !matches!(message.kind, RTM_NEWLINK | RTM_DELLINK) {
+        return None;
+    }
+    let mut link = Link {
+        ifindex: read_u32(message.payload, 4)?,
+        up: read_u32(message.payload, 8)? & IFF_UP != 0,
+        ..Link::default()
+    };
+    for (kind, value) in attributes(message.payload.get(IFINFOMSG..)?) {
+        match kind {
+            IFLA_ADDRESS => link.mac = value.try_into().ok(),
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_LINK => link.link = read_u32(value, 0).filter(|index| *index != 0),
+            IFLA_MASTER => link.master = read_u32(value, 0).filter(|index| *index != 0),
+            IFLA_LINK_NETNSID => link.link_nsid = read_i32(value, 0).filter(|id| *id >= 0),
+            IFLA_LINKINFO => {
+                link.kind = attributes(value)
+                    .find(|(kind, _)| *kind == IFLA_INFO_KIND)
+                    .map(|(_, value)| text(value));
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkAddress {
+    pub ifindex: u32,
+    pub address: IpAddr,
+}
+
+/// Reads `RTM_NEWADDR` and `RTM_DELADDR`.
+pub fn address(message: &Message<'_>) -> Option<LinkAddress> {
+    if !matches!(message.kind, RTM_NEWADDR | RTM_DELADDR) {
+        return None;
+    }
+    let ifindex = read_u32(message.payload, 4)?;
+    let (mut local, mut address) = (None, None);
+    for (kind, value) in attributes(message.payload.get(IFADDRMSG..)?) {
+        match kind {
+            // On a point-to-point interface IFA_ADDRESS is the other side's.
+            IFA_LOCAL => local = ip_address(value),
+            IFA_ADDRESS => address = ip_address(value),
+            _ => {}
+        }
+    }
+    Some(LinkAddress {
+        ifindex,
+        address: local.or(address)?,
+    })
+}
+
+/// Reads the id in an answer to `RTM_GETNSID`; negative: none is assigned.
+pub fn nsid(message: &Message<'_>) -> Option<i32> {
+    if message.kind != RTM_NEWNSID {
+        return None;
+    }
+    attributes(message.payload.get(RTGENMSG..)?)
+        .find(|(kind, _)| *kind == NETNSA_NSID)
+        .and_then(|(_, value)| read_i32(value, 0))
+}
+
+/// A request for a whole table of `kind`, all families.
+pub fn dump_request(kind: u16, sequence: u32) -> Vec<u8> {
+    let mut body = vec![
+        0;
+        match kind {
+            RTM_GETLINK => IFINFOMSG,
+            _ => IFADDRMSG,
+        }
+    ];
+    if kind == RTM_GETLINK {
+        attribute(
+            &mut body,
+            IFLA_EXT_MASK,
+            RTEXT_FILTER_SKIP_STATS.to_ne_bytes(),
+        );
+    }
+    request(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, &body)
+}
+
+/// A request about a namespace's id.
+pub fn nsid_request(kind: u16, sequence: u32, attributes: &[(u16, i32)]) -> Vec<u8> {
+    let mut body = vec![0; RTGENMSG];
+    for (kind, value) in attributes {
+        attribute(&mut body, *kind, value.to_ne_bytes());
+    }
+    request(kind, NLM_F_REQUEST | NLM_F_ACK, sequence, &body)
+}
+
+fn request(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    bytes.extend(((HEADER + body.len()) as u32).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(body);
+    bytes
+}
+
+fn attribute(body: &mut Vec<u8>, kind: u16, value: [u8; 4]) {
+    body.extend(8_u16.to_ne_bytes());
+    body.extend(kind.to_ne_bytes());
+    body.extend(value);
+}
+
+const fn align(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+fn ip_address(value: &[u8]) -> Option<IpAddr> {
+    if let Ok(octets) = <[u8; 4]>::try_from(value) {
+        return Some(octets.into());
+    }
+    <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
+}
+
+/// A C string; interface names may be any bytes but `/` and white space.
+fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|byte| *byte == 0);
+    String::from_utf8_lossy(&value[..end.unwrap_or(value.len())]).into_owned()
+}
+
+fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..at.checked_add(2)?)?;
+    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+fn read_i32(bytes: &[u8], at: usize) -> Option<i32> {
+    read_u32(bytes, at).map(u32::cast_signed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn link_bytes() -> Vec<u8> {
+        let mut body = vec![0; IFINFOMSG];
+        body[4..8].copy_from_slice(&7_u32.to_ne_bytes());
+        body[8..12].copy_from_slice(&(IFF_UP | 0x40).to_ne_bytes());
+        // A name, padded: `veth0\0` is 6 bytes.
+        body.extend(10_u16.to_ne_bytes());
+        body.extend(IFLA_IFNAME.to_ne_bytes());
+        body.extend(b"veth0\0\0\0");
+        body.extend(10_u16.to_ne_bytes());
+        body.extend(IFLA_ADDRESS.to_ne_bytes());
+        body.extend([2, 0, 0, 0, 0, 9, 0, 0]);
+        // Nested flag set, as the kernel may.
+        body.extend(13_u16.to_ne_bytes());
+        body.extend((IFLA_LINKINFO | 0x8000).to_ne_bytes());
+        body.extend(9_u16.to_ne_bytes());
+        body.extend(IFLA_INFO_KIND.to_ne_bytes());
+        body.extend(b"veth\0\0\0\0");
+        attribute(&mut body, IFLA_LINK_NETNSID, 3_i32.to_ne_bytes());
+        attribute(&mut body, IFLA_LINK, 2_i32.to_ne_bytes());
+        request(RTM_NEWLINK, 0, 1, &body)
+    }
+
+    #[test]
+    fn an_interface_is_read_with_what_it_says() {
+        let bytes = link_bytes();
+        let message = messages(&bytes).next().unwrap();
+        let expected = Link {
+            ifindex: 7,
+            name: "veth0".to_owned(),
+            kind: Some("veth".to_owned()),
+            mac: Some([2, 0, 0, 0, 0, 9]),
+            link: Some(2),
+            link_nsid: Some(3),
+            master: None,
+            up: true,
+        };
+        assert_eq!(link(&message), Some(expected));
+        assert_eq!(address(&message), None);
+    }
+
+    #[test]
+    fn a_message_cut_anywhere_is_read_or_left_and_never_panics() {
+        let mut bytes = link_bytes();
+        let whole = bytes.len();
+        bytes.extend(link_bytes());
+        assert_eq!(messages(&bytes).count(), 2);
+        for end in 0..bytes.len() {
+            let read = messages(&bytes[..end])
+                .filter_map(|message| link(&message))
+                .count();
+            assert_eq!(read, end / whole, "cut at {end}");
+        }
+        for at in 0..whole {
+            for value in [0, 1, 3, 0x7f, 0xff] {
+                let mut broken = link_bytes();
+                broken[at] = value;
+                for message in messages(&broken) {
+                    let _ = (link(&message), address(&message), nsid(&message));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_of_nothing_ends_the_datagram() {
+        assert_eq!(messages(&[0; 64]).count(), 0);
+        assert_eq!(attributes(&[0; 64]).count(), 0);
+    }
+
+    #[test]
+    fn of_two_ends_the_address_is_the_near_one() {
+        let mut body = vec![0; IFADDRMSG];
+        attribute(&mut body, IFA_ADDRESS, [10, 0, 0, 2]);
+        attribute(&mut body, IFA_LOCAL, [10, 0, 0, 1]);
+        let bytes = request(RTM_NEWADDR, 0, 1, &body);
+        let message = messages(&bytes).next().unwrap();
+        assert_eq!(
+            address(&message).unwrap().address,
+            IpAddr::from([10, 0, 0, 1])
+        );
+    }
+}

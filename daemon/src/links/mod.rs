@@ -1,0 +1,179 @@
+//! Interfaces and addresses, as netlink tells them.
+//!
+//! ```text
+//!  listen ──▶ hints (something changed) ──▶ dump (the truth) ──▶ identify (pure)
+//!  netns  ──▶ namespace ids, and what is inside a container's namespace
+//! ```
+//!
+//! Hints say only where to look; a dump is taken afresh each time, so a lost hint costs
+//! time and never truth. Indices, names and addresses are those of the calling
+//! thread's network namespace unless a name says `inside`. Changes nothing but to ask
+//! the kernel for a namespace id. Never imports `datapath`, `store`, `runtime` or `api`.
+
+pub mod identify;
+pub mod listen;
+mod message;
+pub mod netns;
+mod socket;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+pub use identify::{Identified, identify};
+pub use listen::{Hints, Listener};
+pub use netns::{Inside, Netns, inside};
+
+use message::Link;
+use socket::Route;
+
+/// Why netlink did not answer.
+#[derive(Debug, Error)]
+pub enum LinksError {
+    /// The socket.
+    #[error("netlink: {action}: {source}")]
+    Socket {
+        /// What was being done.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused a request.
+    #[error("netlink: {request} was refused: {source}")]
+    Refused {
+        /// Which one.
+        request: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// An answer that makes no sense, or never one that is of one piece.
+    #[error("netlink: {request} was answered with {problem}")]
+    Answer {
+        /// Which one.
+        request: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A network namespace.
+    #[error("network namespace `{namespace}`: {source}")]
+    Namespace {
+        /// Its path.
+        namespace: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The host's end of a veth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Veth {
+    /// Its index here.
+    pub ifindex: u32,
+    /// Its name here; for people, never to recognise it by.
+    pub name: String,
+    /// Its own MAC address (not the container's).
+    pub mac: [u8; 6],
+    /// The bridge that it is a port of.
+    pub master: Option<u32>,
+    /// The id of the namespace that the other end is in; `None`: in this one.
+    pub peer_nsid: Option<i32>,
+    /// The other end's index, in its namespace.
+    pub peer_ifindex: Option<u32>,
+    /// Set up by somebody.
+    pub up: bool,
+}
+
+/// This namespace's interfaces and addresses at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Veths, by index.
+    pub veths: Vec<Veth>,
+    /// Bridges: name by index.
+    pub bridges: BTreeMap<u32, String>,
+    /// Every address of every interface, loopback and link-local ones too.
+    pub host_addresses: BTreeSet<IpAddr>,
+}
+
+/// Asks netlink, one request after the other.
+pub struct Links {
+    route: Route,
+    own: (u64, u64),
+}
+
+impl Links {
+    /// Opens a socket in the calling thread's network namespace; its answers are about that
+    /// one, whichever thread asks.
+    ///
+    /// # Errors
+    /// The kernel gives no socket.
+    pub fn open() -> Result<Self, LinksError> {
+        Ok(Self {
+            route: Route::open()?,
+            own: netns::own()?,
+        })
+    }
+
+    /// What there is now. Takes some 10 µs an interface.
+    ///
+    /// # Errors
+    /// See [`LinksError`].
+    pub fn dump(&mut self) -> Result<Snapshot, LinksError> {
+        let mut snapshot = Snapshot::default();
+        for link in self.route.links("listing interfaces")? {
+            match link.kind.as_deref() {
+                Some("veth") => snapshot.veths.push(veth(link)),
+                Some("bridge") => {
+                    snapshot.bridges.insert(link.ifindex, link.name);
+                }
+                _ => {}
+            }
+        }
+        snapshot.veths.sort_by_key(|veth| veth.ifindex);
+        snapshot.host_addresses = self
+            .route
+            .addresses("listing addresses")?
+            .into_iter()
+            .map(|address| address.address)
+            .collect();
+        Ok(snapshot)
+    }
+
+    /// The id by which this namespace knows another one, given to it if it has none yet.
+    /// `None`: it is this one itself.
+    ///
+    /// # Errors
+    /// There is no such namespace (any more), or see [`LinksError`].
+    pub fn nsid(&mut self, netns: &Netns) -> Result<Option<i32>, LinksError> {
+        netns::nsid(&mut self.route, self.own, netns)
+    }
+
+    /// [`Links::nsid`] of a process's namespace.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn nsid_of_pid(&mut self, pid: u32) -> Result<Option<i32>, LinksError> {
+        self.nsid(&Netns::Pid(pid))
+    }
+
+    /// [`Links::nsid`] of a namespace at a path (`/run/netns/NAME`).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn nsid_of_path(&mut self, path: &std::path::Path) -> Result<Option<i32>, LinksError> {
+        self.nsid(&Netns::Path(path.to_owned()))
+    }
+}
+
+fn veth(link: Link) -> Veth {
+    Veth {
+        ifindex: link.ifindex,
+        name: link.name,
+        mac: link.mac.unwrap_or_default(),
+        master: link.master,
+        peer_nsid: link.link_nsid,
+        peer_ifindex: link.link,
+        up: link.up,
+    }
+}

@@ -1,0 +1,189 @@
+//! Other network namespaces: their ids here, and what is inside them.
+//!
+//! A namespace is entered by a thread that is made for it and ends with it; the calling
+//! thread never changes its own.
+
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+
+use super::LinksError;
+use super::message::{self, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, RTM_NEWNSID};
+use super::socket::Route;
+
+/// Where a network namespace is to be found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Netns {
+    /// A process is in it.
+    Pid(u32),
+    /// It is mounted there (`/run/netns/NAME`).
+    Path(PathBuf),
+}
+
+impl Netns {
+    /// The file that stands for it.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Pid(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+            Self::Path(path) => path.clone(),
+        }
+    }
+
+    fn open(&self) -> Result<File, LinksError> {
+        let path = self.path();
+        File::open(&path).map_err(|source| failed(&path, source))
+    }
+
+    /// Device and inode: two files are the same namespace when these are the same.
+    ///
+    /// # Errors
+    /// There is no such namespace (any more).
+    pub fn identity(&self) -> Result<(u64, u64), LinksError> {
+        identity(&self.path(), &self.open()?)
+    }
+}
+
+fn identity(path: &Path, file: &File) -> Result<(u64, u64), LinksError> {
+    let metadata = file.metadata().map_err(|source| failed(path, source))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn failed(path: &Path, source: io::Error) -> LinksError {
+    LinksError::Namespace {
+        namespace: path.display().to_string(),
+        source,
+    }
+}
+
+/// The identity of the calling thread's namespace.
+pub(super) fn own() -> Result<(u64, u64), LinksError> {
+    Netns::Path(PathBuf::from("/proc/thread-self/ns/net")).identity()
+}
+
+/// See [`super::Links::nsid`]; `own` is the namespace that the socket is in.
+pub(super) fn nsid(
+    route: &mut Route,
+    own: (u64, u64),
+    netns: &Netns,
+) -> Result<Option<i32>, LinksError> {
+    let file = netns.open()?;
+    if identity(&netns.path(), &file)? == own {
+        return Ok(None);
+    }
+    let descriptor = file.as_raw_fd();
+    if let Some(id) = known(route, descriptor)? {
+        return Ok(Some(id));
+    }
+    let given = route.ask(
+        "giving a namespace an id",
+        |sequence| {
+            let attributes = [(NETNSA_FD, descriptor), (NETNSA_NSID, -1)];
+            message::nsid_request(RTM_NEWNSID, sequence, &attributes)
+        },
+        |_| None::<()>,
+    );
+    match given {
+        Ok(_) => {}
+        // Somebody listed its veth meanwhile, which gives it one too.
+        Err(LinksError::Refused { source, .. })
+            if source.raw_os_error().map(Errno::from_raw) == Some(Errno::EEXIST) => {}
+        Err(error) => return Err(error),
+    }
+    match known(route, descriptor)? {
+        Some(id) => Ok(Some(id)),
+        None => Err(LinksError::Answer {
+            request: "the id of a namespace",
+            problem: "none, after it was given one",
+        }),
+    }
+}
+
+/// The id that a namespace has already.
+fn known(route: &mut Route, descriptor: i32) -> Result<Option<i32>, LinksError> {
+    let id = route.ask(
+        "the id of a namespace",
+        |sequence| message::nsid_request(RTM_GETNSID, sequence, &[(NETNSA_FD, descriptor)]),
+        message::nsid,
+    )?;
+    Ok(id.filter(|id| *id >= 0))
+}
+
+/// An interface inside a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// Its index there.
+    pub ifindex: u32,
+    /// Its name there.
+    pub name: String,
+    /// `veth`, `bridge` and so on; `None` for loopback and hardware.
+    pub kind: Option<String>,
+    /// Its MAC address.
+    pub mac: Option<[u8; 6]>,
+    /// The other end's index: for a veth to this host, the index of the host's end.
+    pub iflink: Option<u32>,
+    /// All its addresses, link-local ones too.
+    pub addresses: Vec<IpAddr>,
+    /// Set up by somebody.
+    pub up: bool,
+}
+
+/// The interfaces inside a namespace, loopback included.
+///
+/// # Errors
+/// There is no such namespace (any more), or see [`LinksError`].
+pub fn inside(netns: &Netns) -> Result<Vec<Inside>, LinksError> {
+    let path = netns.path();
+    let file = netns.open()?;
+    let reader = thread::Builder::new()
+        .name("netns".to_owned())
+        .spawn({
+            let path = path.clone();
+            move || {
+                setns(file, CloneFlags::CLONE_NEWNET)
+                    .map_err(|error| failed(&path, error.into()))?;
+                read()
+            }
+        })
+        .map_err(|source| failed(&path, source))?;
+    reader
+        .join()
+        .unwrap_or_else(|_| Err(failed(&path, io::Error::other("its reader panicked"))))
+}
+
+fn read() -> Result<Vec<Inside>, LinksError> {
+    let mut route = Route::open()?;
+    let mut found: Vec<Inside> = route
+        .links("listing a container's interfaces")?
+        .into_iter()
+        .map(|link| Inside {
+            ifindex: link.ifindex,
+            name: link.name,
+            kind: link.kind,
+            mac: link.mac,
+            iflink: link.link,
+            addresses: Vec::new(),
+            up: link.up,
+        })
+        .collect();
+    for address in route.addresses("listing a container's addresses")? {
+        let holder = found
+            .iter_mut()
+            .find(|interface| interface.ifindex == address.ifindex);
+        if let Some(interface) = holder {
+            interface.addresses.push(address.address);
+        }
+    }
+    for interface in &mut found {
+        interface.addresses.sort_unstable();
+    }
+    found.sort_by_key(|interface| interface.ifindex);
+    Ok(found)
+}
