@@ -12,9 +12,11 @@
 pub mod drop_reason;
 pub mod filter;
 pub mod flow;
+pub mod naming;
 pub mod recorder;
 pub mod text;
 
 pub use filter::Filter;
 pub use flow::Flow;
+pub use naming::{Clock, Namer};
 pub use recorder::Recorder;

@@ -1,0 +1,351 @@
+//! From numbers to names: a kernel report becomes a [`Flow`].
+//!
+//! Pure: a [`Namer`] is made from one state of the world and asked about reports of
+//! that time. A report of an older state may name an endpoint that is gone or a
+//! subject that nobody has any more; what is not known is left out, never guessed.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use netpol_abi::Reason;
+use netpol_abi::event::{Event, Kind};
+use netpol_engine::compile::Names;
+use netpol_engine::labels::Labels;
+use netpol_engine::policy::ObjectName;
+use netpol_engine::world::{Place, World};
+
+use super::drop_reason;
+use super::flow::{
+    Detail, Endpoint, Ethernet, EventType, Extensions, Flow, FlowType, Ip, IpVersion, Layer4,
+    Policy, TcpFlags, TrafficDirection, Verdict,
+};
+
+/// Hubble's number for the host.
+const IDENTITY_HOST: u32 = 1;
+/// Hubble's number for everything outside.
+const IDENTITY_WORLD: u32 = 2;
+/// The first number that a Pod may have (cilium: 0-255 are reserved).
+const FIRST_IDENTITY: u32 = 256;
+
+/// Nanoseconds to add to the monotonic clock for the time of day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    offset_ns: i128,
+}
+
+impl Clock {
+    /// From both clocks, read at the same moment.
+    #[must_use]
+    pub fn new(now: jiff::Timestamp, monotonic_ns: u64) -> Self {
+        Self {
+            offset_ns: now.as_nanosecond() - i128::from(monotonic_ns),
+        }
+    }
+
+    /// From the clocks of this host.
+    ///
+    /// # Errors
+    /// When the kernel has no monotonic clock.
+    pub fn read() -> Result<Self, nix::Error> {
+        let monotonic = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+        let monotonic = std::time::Duration::from(monotonic);
+        Ok(Self::new(
+            jiff::Timestamp::now(),
+            u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX),
+        ))
+    }
+
+    fn time(self, monotonic_ns: u64) -> jiff::Timestamp {
+        // Out of the calendar only where a report is not from a kernel.
+        jiff::Timestamp::from_nanosecond(self.offset_ns + i128::from(monotonic_ns))
+            .unwrap_or_default()
+    }
+}
+
+/// Knows the names of one state of the world.
+#[derive(Clone, Debug)]
+pub struct Namer {
+    node: String,
+    world: Arc<World>,
+    names: Arc<Names>,
+    by_number: BTreeMap<u32, ObjectName>,
+    by_address: BTreeMap<IpAddr, ObjectName>,
+}
+
+impl Namer {
+    /// The names of this world, as it was compiled, on the host of this name.
+    #[must_use]
+    pub fn new(node: impl Into<String>, world: Arc<World>, names: Arc<Names>) -> Self {
+        let mut by_number = BTreeMap::new();
+        let mut by_address = BTreeMap::new();
+        for (name, pod) in &world.pods {
+            if let Place::Attached(attached) = &pod.place {
+                by_number.insert(attached.id, name.clone());
+            }
+            // A Pod on the host's network has the host's addresses: they stay the host's.
+            if pod.place != Place::HostNetwork {
+                by_address.extend(pod.addresses.iter().map(|address| (*address, name.clone())));
+            }
+        }
+        Self {
+            node: node.into(),
+            world,
+            names,
+            by_number,
+            by_address,
+        }
+    }
+
+    /// The report with names on it; `None` where it is of a kind that this build does not know.
+    #[must_use]
+    pub fn flow(&self, event: &Event, clock: Clock) -> Option<Flow> {
+        let kind = Kind::from_number(event.kind)?;
+        let reason = Reason::from_number(event.reason)?;
+        let direction = match event.direction {
+            0 => TrafficDirection::Ingress,
+            1 => TrafficDirection::Egress,
+            _ => return None,
+        };
+        let ip = addresses(event);
+        let peer = |address: Option<IpAddr>| self.by_address(address);
+        let own = |address: Option<IpAddr>| match self.by_number.get(&event.endpoint) {
+            Some(name) => self.pod(name),
+            None => self.by_address(address),
+        };
+        let from = ip.as_ref().map(|ip| ip.source);
+        let to = ip.as_ref().map(|ip| ip.destination);
+        let (source, destination) = match direction {
+            TrafficDirection::Ingress => (peer(from), own(to)),
+            TrafficDirection::Egress => (own(from), peer(to)),
+        };
+        let rule = self.names.rule(event.subject, event.rule);
+        let policies = match (rule, reason) {
+            (Some(rule), _) => vec![self.policy(&rule.policy, event)],
+            (None, Reason::PolicyDenied | Reason::PolicyRevoked) => self
+                .names
+                .subjects
+                .get(&event.subject)
+                .map(|subject| &subject.policies)
+                .into_iter()
+                .flatten()
+                .map(|name| self.policy(name, event))
+                .collect(),
+            (None, _) => Vec::new(),
+        };
+        let l4 = ip.as_ref().and_then(|ip| layer4(event, ip.version));
+        let mut flow = Flow {
+            time: clock.time(event.time_ns),
+            uuid: uuid(),
+            verdict: match kind {
+                Kind::Opened => Verdict::Forwarded,
+                Kind::Dropped => Verdict::Dropped,
+                Kind::Audited => Verdict::Audit,
+            },
+            ethernet: Some(Ethernet {
+                source: mac(event.source_mac),
+                destination: mac(event.destination_mac),
+            }),
+            summary: summary(l4.as_ref()),
+            source,
+            destination,
+            flow_type: FlowType::L3L4,
+            node_name: self.node.clone(),
+            event_type: EventType {
+                kind: EventType::POLICY_VERDICT,
+                sub_type: 0,
+            },
+            traffic_direction: direction,
+            is_reply: event.reply != 0,
+            extensions: Some(Extensions::new(Detail {
+                reason: reason.label().to_owned(),
+                message: reason.text().to_owned(),
+                rule: rule.map(|rule| rule.rule),
+                ifindex: event.ifindex,
+                length: event.length,
+                ethertype: if ip.is_some() {
+                    String::new()
+                } else {
+                    format!("{:#06x}", event.ethertype)
+                },
+                protocol: (ip.is_some() && l4.is_none()).then_some(event.protocol),
+            })),
+            ip,
+            l4,
+            ..Flow::default()
+        };
+        if kind != Kind::Opened
+            && let Some((number, name)) = drop_reason::of(reason)
+        {
+            flow.drop_reason = Some(number);
+            flow.drop_reason_desc = Some(name.to_owned());
+            if kind == Kind::Dropped {
+                flow.event_type = EventType {
+                    kind: EventType::DROP,
+                    sub_type: number,
+                };
+            }
+        }
+        let by = match (kind, direction) {
+            (Kind::Opened, TrafficDirection::Ingress) => &mut flow.ingress_allowed_by,
+            (Kind::Opened, TrafficDirection::Egress) => &mut flow.egress_allowed_by,
+            (_, TrafficDirection::Ingress) => &mut flow.ingress_denied_by,
+            (_, TrafficDirection::Egress) => &mut flow.egress_denied_by,
+        };
+        *by = policies;
+        Some(flow)
+    }
+
+    fn by_address(&self, address: Option<IpAddr>) -> Endpoint {
+        let Some(address) = address else {
+            return Endpoint::default();
+        };
+        if let Some(name) = self.by_address.get(&address) {
+            return self.pod(name);
+        }
+        let (identity, label) = if self.world.host.contains(&address) {
+            (IDENTITY_HOST, "reserved:host")
+        } else {
+            (IDENTITY_WORLD, "reserved:world")
+        };
+        Endpoint {
+            identity,
+            labels: vec![label.to_owned()],
+            ..Endpoint::default()
+        }
+    }
+
+    fn pod(&self, name: &ObjectName) -> Endpoint {
+        let pod = self.world.pods.get(name);
+        let labels = pod.map(|pod| &pod.labels);
+        let id = match pod.map(|pod| &pod.place) {
+            Some(Place::Attached(attached)) => attached.id,
+            _ => 0,
+        };
+        Endpoint {
+            id,
+            identity: identity(&name.namespace, labels),
+            namespace: name.namespace.clone(),
+            labels: labels
+                .into_iter()
+                .flatten()
+                .map(|(key, value)| format!("k8s:{key}={value}"))
+                .chain(std::iter::once(format!(
+                    "k8s:io.kubernetes.pod.namespace={}",
+                    name.namespace
+                )))
+                .collect(),
+            pod_name: name.name.clone(),
+        }
+    }
+
+    fn policy(&self, name: &ObjectName, event: &Event) -> Policy {
+        Policy {
+            name: name.name.clone(),
+            namespace: name.namespace.clone(),
+            kind: "NetworkPolicy".to_owned(),
+            revision: event.generation.to_string(),
+        }
+    }
+}
+
+fn addresses(event: &Event) -> Option<Ip> {
+    let (convert, version): (fn([u8; 16]) -> IpAddr, _) = match event.version {
+        4 => (
+            |octets| Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
+            IpVersion::V4,
+        ),
+        6 => (|octets| Ipv6Addr::from(octets).into(), IpVersion::V6),
+        _ => return None,
+    };
+    Some(Ip {
+        source: convert(event.source),
+        destination: convert(event.destination),
+        version,
+    })
+}
+
+fn layer4(event: &Event, version: IpVersion) -> Option<Layer4> {
+    let (source_port, destination_port) = (event.source_port, event.destination_port);
+    Some(match (event.protocol, version) {
+        (6, _) => Layer4::Tcp {
+            source_port,
+            destination_port,
+            flags: TcpFlags::from_wire(event.tcp_flags),
+        },
+        (17, _) => Layer4::Udp {
+            source_port,
+            destination_port,
+        },
+        (132, _) => Layer4::Sctp {
+            source_port,
+            destination_port,
+        },
+        (1, IpVersion::V4) => Layer4::Icmp4 {
+            kind: source_port,
+            code: destination_port,
+        },
+        (58, IpVersion::V6) => Layer4::Icmp6 {
+            kind: source_port,
+            code: destination_port,
+        },
+        _ => return None,
+    })
+}
+
+/// What Hubble puts in brackets at the end of a line.
+fn summary(l4: Option<&Layer4>) -> String {
+    match l4 {
+        None => String::new(),
+        Some(Layer4::Tcp { flags, .. }) => format!("TCP Flags: {}", flags.names()),
+        Some(Layer4::Udp { .. }) => "UDP".to_owned(),
+        Some(Layer4::Sctp { .. }) => "SCTP".to_owned(),
+        Some(Layer4::Icmp4 { kind, code }) => format!("ICMPv4 type {kind} code {code}"),
+        Some(Layer4::Icmp6 { kind, code }) => format!("ICMPv6 type {kind} code {code}"),
+    }
+}
+
+fn mac(octets: [u8; 6]) -> String {
+    octets.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+/// The same number for the same Namespace and labels, on every host and after every
+/// restart (FNV-1a, 24 bits). Two label sets may share one; it is for colouring and
+/// grouping, never for deciding.
+fn identity(namespace: &str, labels: Option<&Labels>) -> u32 {
+    let parts = labels
+        .into_iter()
+        .flatten()
+        .flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+    let hash = std::iter::once(namespace)
+        .chain(parts)
+        .flat_map(|part| part.bytes().chain(std::iter::once(0)))
+        .fold(0x811c_9dc5_u32, |hash, octet| {
+            (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193)
+        });
+    FIRST_IDENTITY + (hash & 0x00ff_ffff)
+}
+
+/// A version 4 UUID (RFC 9562) from the process's own random keys and a counter: unlike
+/// any other, and not a secret.
+fn uuid() -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let high = KEYS[0].hash_one(count);
+    let low = KEYS[1].hash_one(count);
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0x0fff,
+        0x8000 | (low >> 48) & 0x3fff,
+        low & 0xffff_ffff_ffff
+    )
+}
+
+#[cfg(test)]
+mod tests;
