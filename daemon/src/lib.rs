@@ -11,6 +11,7 @@
 //! `reconcile` and the binaries join them.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod flows;

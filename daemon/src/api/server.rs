@@ -14,6 +14,9 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use futures_util::stream;
+use netpol_engine::evaluate::{self, Party};
+use netpol_engine::matrix;
+use netpol_engine::policy::Protocol;
 use tokio::sync::{broadcast, oneshot};
 
 use super::listener::Socket;
@@ -49,6 +52,8 @@ pub fn router(state: State) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/world", get(world))
+        .route("/v1/verdict", get(verdict))
+        .route("/v1/matrix", get(reachability))
         .route("/v1/wait", get(wait))
         .route("/v1/observe", get(observe))
         .fallback(unknown_path)
@@ -155,6 +160,38 @@ impl Asked {
             _ => Err(Refusal::asked_wrongly(format!("{key}: given twice"))),
         }
     }
+
+    fn required<T>(&self, key: &str) -> Result<T, Refusal>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        self.one(key)?
+            .ok_or_else(|| Refusal::asked_wrongly(format!("{key}: missing")))
+    }
+}
+
+async fn verdict(Extract(state): Extract<State>, asked: Asked) -> Result<Response, Refusal> {
+    asked.known(&["from", "to", "port", "protocol"])?;
+    let from: Party = asked.required("from")?;
+    let to: Party = asked.required("to")?;
+    let port: u16 = asked.required("port")?;
+    let protocol = asked.one("protocol")?.unwrap_or(Protocol::Tcp);
+    let world = Arc::clone(&state.published.borrow().world);
+    let verdict = evaluate::evaluate(&world, &from, &to, protocol, port)
+        .map_err(|error| Refusal(StatusCode::NOT_FOUND, error.to_string()))?;
+    Ok(Json(verdict).into_response())
+}
+
+async fn reachability(Extract(state): Extract<State>, asked: Asked) -> Result<Response, Refusal> {
+    asked.known(&["port", "protocol"])?;
+    let port: u16 = asked.required("port")?;
+    let protocol = asked.one("protocol")?.unwrap_or(Protocol::Tcp);
+    let world = Arc::clone(&state.published.borrow().world);
+    // Every pair of a large world: not on the thread that feeds the others.
+    let matrix = tokio::task::spawn_blocking(move || matrix::matrix(&world, protocol, port))
+        .await
+        .map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(Json(matrix).into_response())
 }
 
 async fn wait(Extract(state): Extract<State>, asked: Asked) -> Result<Response, Refusal> {

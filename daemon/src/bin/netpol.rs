@@ -1,2 +1,7 @@
-//! Placeholder until the modules land.
-fn main() {}
+//! The command people type; see [`netpold::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    netpold::cli::main()
+}

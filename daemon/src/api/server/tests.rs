@@ -132,6 +132,13 @@ async fn what_is_wrong_is_said_as_json() {
         ("/v2/status", 404, "/v1/status"),
         ("/v1/observe?verdict=denied", 400, "unknown verdict"),
         ("/v1/observe?pod=a", 400, "unknown parameter `pod`"),
+        ("/v1/verdict?from=a/b&to=a/b", 400, "port: missing"),
+        (
+            "/v1/verdict?from=a/b&to=a/b&port=1&port=2",
+            400,
+            "given twice",
+        ),
+        ("/v1/verdict?from=a/b&to=a/b&port=80", 404, "a/b"),
     ] {
         let (found, body) = raw(running.client.socket(), "GET", path).await;
         assert_eq!(found, status, "{path}: {body}");

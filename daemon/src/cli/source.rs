@@ -1,0 +1,233 @@
+//! Where a verb gets the world from: a directory of manifests, or the daemon.
+//!
+//! Both give the same [`Listing`], so that what is explained offline is what is
+//! enforced. Files are found by the daemon's own rules.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::Context as _;
+use netpol_engine::diagnostic::{self, Diagnostic};
+use netpol_engine::manifest::{self, Kind};
+
+use super::Cli;
+use super::exit::Exit;
+use crate::api::Client;
+use crate::api::wire::{Listing, Origin};
+use crate::printable::printable;
+
+/// Where the world comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// `--manifests DIR`.
+    Directory(PathBuf),
+    /// The daemon.
+    Daemon(Client),
+}
+
+/// Why there is no world; what there is to say is said.
+#[derive(Debug)]
+pub enum NoWorld {
+    /// The manifests are not valid: the diagnostics are on stderr.
+    Invalid,
+    /// It could not be read.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for NoWorld {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl NoWorld {
+    /// As the verb's own result.
+    ///
+    /// # Errors
+    /// The failure, where it is one.
+    pub fn exit(self) -> anyhow::Result<Exit> {
+        match self {
+            Self::Invalid => Ok(Exit::No),
+            Self::Failed(error) => Err(error),
+        }
+    }
+}
+
+impl Source {
+    /// As the global options say.
+    #[must_use]
+    pub fn of(cli: &Cli) -> Self {
+        match &cli.manifests {
+            Some(directory) => Self::Directory(directory.clone()),
+            None => Self::Daemon(Client::new(&cli.socket)),
+        }
+    }
+
+    /// All that decides a verdict, and where it comes from.
+    ///
+    /// # Errors
+    /// When there is no valid world to be had.
+    pub fn listing(&self) -> Result<Listing, NoWorld> {
+        match self {
+            Self::Directory(directory) => offline(directory),
+            Self::Daemon(client) => Ok(super::wait_for(client.world())?),
+        }
+    }
+}
+
+/// Bytes read of one file: one more than the parser accepts, so that it is the
+/// parser that says so.
+const READ_LIMIT: u64 = (64 << 20) + 1;
+
+/// The content of one manifest.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// As diagnostics name it.
+    pub name: String,
+    octets: Vec<u8>,
+    modified: Option<jiff::Timestamp>,
+}
+
+impl Text {
+    /// What it holds, and what is wrong with it.
+    #[must_use]
+    pub fn parse(&self) -> manifest::File {
+        manifest::parse_bytes(&self.name, &self.octets)
+    }
+
+    /// The finding with the line that it is about.
+    #[must_use]
+    pub fn render(&self, diagnostic: &Diagnostic, color: bool) -> String {
+        diagnostic::render(diagnostic, &String::from_utf8_lossy(&self.octets), color)
+    }
+}
+
+/// Reads a file, whatever its name; `-` is stdin.
+///
+/// # Errors
+/// When it can't be read.
+pub fn read(path: &Path) -> anyhow::Result<Text> {
+    let mut octets = Vec::new();
+    if path == Path::new("-") {
+        io::stdin()
+            .take(READ_LIMIT)
+            .read_to_end(&mut octets)
+            .context("can't read stdin")?;
+        return Ok(Text {
+            name: "<stdin>".to_owned(),
+            octets,
+            modified: None,
+        });
+    }
+    let shown = path.display();
+    let file = fs::File::open(path).with_context(|| format!("can't open `{shown}`"))?;
+    let modified = file.metadata().and_then(|metadata| metadata.modified());
+    file.take(READ_LIMIT)
+        .read_to_end(&mut octets)
+        .with_context(|| format!("can't read `{shown}`"))?;
+    Ok(Text {
+        name: shown.to_string(),
+        octets,
+        modified: modified.ok().and_then(|time| time.try_into().ok()),
+    })
+}
+
+/// The manifests of a directory and its sub-folders, sorted. Hidden files and those
+/// that editors leave are not manifests; a folder that is reached twice is read once.
+/// A file is itself, whatever its name.
+///
+/// # Errors
+/// When a folder can't be read.
+pub fn manifests(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if directory.is_file() {
+        return Ok(vec![directory.to_owned()]);
+    }
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(folder) = open.pop() {
+        let failed = || format!("can't read the folder `{}`", folder.display());
+        if !seen.insert(folder.canonicalize().with_context(failed)?) {
+            continue;
+        }
+        for entry in fs::read_dir(&folder).with_context(failed)? {
+            let path = entry.with_context(failed)?.path();
+            if is_left_out(&path) {
+                continue;
+            }
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => open.push(path),
+                Ok(metadata) if metadata.is_file() && has_manifest_name(&path) => {
+                    found.insert(path);
+                }
+                // A link to nowhere, a pipe, a file that went away meanwhile.
+                _ => {}
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn is_left_out(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| matches!(name.as_encoded_bytes().first(), Some(b'.' | b'#' | b'~')))
+}
+
+fn has_manifest_name(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| {
+        ["yaml", "yml", "json"]
+            .iter()
+            .any(|known| extension == *known)
+    })
+}
+
+fn offline(directory: &Path) -> Result<Listing, NoWorld> {
+    let texts = manifests(directory)?
+        .iter()
+        .map(|path| read(path))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let files: Vec<_> = texts.iter().map(Text::parse).collect();
+    let assembled = manifest::assemble(&files);
+    let errors: Vec<_> = files
+        .iter()
+        .flat_map(|file| &file.diagnostics)
+        .chain(&assembled.diagnostics)
+        .filter(|diagnostic| diagnostic.is_error())
+        .collect();
+    if !errors.is_empty() {
+        for error in errors {
+            if let Some(text) = texts.iter().find(|text| text.name == error.path) {
+                anstream::eprintln!("{}\n", text.render(error, super::stderr_has_color()));
+            }
+        }
+        anstream::eprintln!(
+            "error: the manifests in `{}` are not valid",
+            printable(&directory.display().to_string())
+        );
+        return Err(NoWorld::Invalid);
+    }
+    let mut listing = Listing {
+        world: assembled.world(),
+        ..Listing::default()
+    };
+    for (path, object) in &assembled.objects {
+        let origin = Origin {
+            file: Some(PathBuf::from(path)),
+            since: texts
+                .iter()
+                .find(|text| text.name == *path)
+                .and_then(|text| text.modified),
+            labels: object.labels.clone(),
+        };
+        let id = object.id();
+        let origins = &mut listing.origins;
+        match id.kind {
+            Kind::NetworkPolicy => origins.policies.insert(id.name, origin),
+            Kind::Pod => origins.pods.insert(id.name, origin),
+            Kind::Namespace => origins.namespaces.insert(id.name.name, origin),
+        };
+    }
+    Ok(listing)
+}

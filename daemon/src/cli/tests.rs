@@ -1,0 +1,215 @@
+//! The command line as people use it, without a daemon.
+
+#![allow(clippy::unwrap_used)]
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+const MANIFESTS: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: payments, labels: {tier: inner}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: api, namespace: payments, labels: {app: api}}
+spec: {containers: [{name: c, image: i, ports: [{name: http, containerPort: 8080}]}]}
+status: {podIPs: [{ip: 10.0.0.2}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: frontend, namespace: web, labels: {app: frontend}}
+spec: {containers: [{name: c, image: i}]}
+status: {podIPs: [{ip: 10.0.0.1}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: api, namespace: payments, labels: {team: a}}
+spec:
+  podSelector: {matchLabels: {app: api}}
+  ingress:
+  - from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: web}}, podSelector: {matchExpressions: [{key: app, operator: Exists}]}}]
+    ports: [{port: http}]
+";
+
+/// What the arguments print, and how they end; `DIR` stands for the manifests.
+fn netpol(arguments: &str) -> (Exit, String) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("all.yaml"), MANIFESTS).unwrap();
+    std::fs::write(directory.path().join(".hidden.yaml"), "nonsense: [").unwrap();
+    std::fs::write(directory.path().join("all.yaml~"), "nonsense: [").unwrap();
+    let path = directory.path().to_str().unwrap();
+    let arguments = arguments
+        .split_whitespace()
+        .map(|word| word.replace("DIR", path));
+    let cli = Cli::try_parse_from(std::iter::once("netpol".to_owned()).chain(arguments)).unwrap();
+    let mut out = Vec::new();
+    let exit = run(&cli, &mut out).unwrap();
+    let text = anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string();
+    (exit, text.replace(path, "DIR"))
+}
+
+fn json(arguments: &str) -> serde_json::Value {
+    serde_json::from_str(&netpol(arguments).1).unwrap()
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn verdicts_say_why() {
+    let (exit, text) =
+        netpol("verdict --manifests DIR --from web/frontend --to payments/api --port 8080");
+    assert_eq!(exit, Exit::Done, "{text}");
+    assert!(
+        text.contains("allowed by payments/api rule 0 peer 0"),
+        "{text}"
+    );
+
+    let (exit, text) =
+        netpol("verdict --manifests DIR --from web/frontend --to payments/api --port 8081");
+    assert_eq!(exit, Exit::No, "{text}");
+    assert!(
+        text.contains("ingress: denied: payments/api isolates payments/api, and no rule allows it"),
+        "{text}"
+    );
+    let value =
+        json("verdict --manifests DIR --from web/frontend --to payments/api --port 8080 -o json");
+    assert_eq!(value["allowed"], true);
+    assert_eq!(value["egress"]["isolated"], false);
+    assert_eq!(
+        value["ingress"]["by"],
+        serde_json::json!([{"policy": "payments/api", "rule": 0, "peer": 0}])
+    );
+}
+
+#[test]
+fn a_matrix_is_a_square_or_a_list() {
+    let (exit, text) = netpol("matrix --manifests DIR --port 81");
+    assert_eq!(exit, Exit::Done);
+    assert_eq!(
+        text,
+        "81/TCP         payments/api   web/frontend\n\
+         payments/api   -              yes\n\
+         web/frontend   no             -\n"
+    );
+    let value = json("matrix --manifests DIR --port 8080 -o json");
+    assert_eq!(value["protocol"], "TCP");
+    assert_eq!(
+        value["pairs"][1],
+        serde_json::json!({"from": "web/frontend", "to": "payments/api", "allowed": true})
+    );
+}
+
+#[test]
+fn get_has_kubectls_columns() {
+    let (_, text) = netpol("get netpol -n payments --manifests DIR");
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("NAME   POD-SELECTOR   AGE"));
+    assert!(
+        lines.next().unwrap().starts_with("api    app=api        "),
+        "{text}"
+    );
+
+    let (_, text) = netpol("get po -A --no-headers --show-labels --manifests DIR");
+    let row: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        (row[0], row[1], row[2], row[4]),
+        ("payments", "api", "Running", "app=api")
+    );
+
+    let (exit, text) = netpol("get pods --manifests DIR");
+    assert_eq!((exit, text.as_str()), (Exit::Done, ""));
+    let (exit, _) = netpol("get pods nobody --manifests DIR");
+    assert_eq!(exit, Exit::No);
+    let (_, text) = netpol("get ns -l tier=inner -o wide --manifests DIR");
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
+
+#[test]
+fn get_writes_the_object_that_was_read() {
+    let value = json("get netpol -A -o json --manifests DIR");
+    assert_eq!(value["kind"], "List");
+    let policy = &value["items"][0];
+    assert_eq!(policy["metadata"]["labels"]["team"], "a");
+    assert_eq!(
+        policy["spec"],
+        serde_json::json!({
+            "podSelector": {"matchLabels": {"app": "api"}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{
+                "from": [{
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "web"}},
+                    "podSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]},
+                }],
+                "ports": [{"protocol": "TCP", "port": "http"}],
+            }],
+        })
+    );
+    // What is written can be read again.
+    let (_, text) = netpol("get netpol -A -o yaml --manifests DIR");
+    let file = netpol_engine::manifest::parse("again", &text);
+    assert!(file.is_accepted(), "{text}\n{:?}", file.diagnostics);
+    assert_eq!(file.documents.len(), 1);
+}
+
+#[test]
+fn check_reports_what_it_is_asked_about() {
+    let (exit, text) = netpol("check DIR");
+    assert_eq!((exit, text.as_str()), (Exit::Done, ""));
+    let (exit, text) = netpol("check DIR DIR/all.yaml~");
+    assert_eq!(exit, Exit::No);
+    assert!(text.contains("DIR/all.yaml~:1"), "{text}");
+    let value = json("check -o json DIR/.hidden.yaml");
+    assert_eq!(value[0]["severity"], "error");
+    assert_eq!(
+        value[0]["file"].as_str().unwrap().rsplit('/').next(),
+        Some(".hidden.yaml")
+    );
+}
+
+#[test]
+fn nonsense_is_refused() {
+    for arguments in [
+        "",
+        "verdict --from a/b --to c/d",
+        "verdict --from a --to c/d --port 80",
+        "verdict --from a/b --to c/d --port 80 --protocol ICMP",
+        "verdict --from a/b --to c/d --port 65536",
+        "get services",
+        "get pods -l a=b=c",
+        "get pods -n a -A",
+        "observe --verdict denied",
+        "observe --from web",
+        "wait --timeout soon",
+        "check",
+        "matrix --port 80 -o xml",
+    ] {
+        let words = std::iter::once("netpol").chain(arguments.split_whitespace());
+        assert!(Cli::try_parse_from(words).is_err(), "{arguments}");
+    }
+}
+
+#[test]
+fn the_daemons_verbs_do_not_pretend_offline() {
+    let cli = Cli::try_parse_from(["netpol", "status", "--manifests", "/"]).unwrap();
+    assert!(run(&cli, &mut Vec::new()).is_err());
+}
+
+#[test]
+fn every_verb_has_a_page_and_completions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let cli = Cli::try_parse_from(["netpol", "man", path]).unwrap();
+    assert_eq!(run(&cli, &mut Vec::new()).unwrap(), Exit::Done);
+    for verb in Cli::command().get_subcommands() {
+        let page = directory
+            .path()
+            .join(format!("netpol-{}.1", verb.get_name()));
+        assert!(page.exists(), "{}", page.display());
+    }
+    assert!(netpol("completions bash").1.contains("verdict"));
+}

@@ -1,0 +1,68 @@
+//! `netpol uninstall`: takes all enforcement off the host.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::Exit;
+use crate::config;
+use crate::datapath::pins::PinsError;
+use crate::datapath::uninstall::{RemovedHook, UninstallError, uninstall};
+use crate::printable::printable;
+
+/// Take all enforcement and everything pinned off this host
+///
+/// netpold must be stopped: it would put it all back. Manifests, configuration and
+/// state stay. From then on every container can reach everything again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  systemctl disable --now netpold && netpol uninstall")]
+pub struct Uninstall {
+    /// The daemon's configuration, for its pin directory
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The pin directory itself, whatever the configuration says
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pin_directory: Option<PathBuf>,
+}
+
+impl Uninstall {
+    pub(super) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let directory = match &self.pin_directory {
+            Some(directory) => directory.clone(),
+            None => config::load(self.config.as_deref())?.datapath.pin_directory,
+        };
+        let shown = directory.display().to_string();
+        let removed = match uninstall(&directory) {
+            Ok(removed) => removed,
+            Err(UninstallError::Pins(PinsError::Absent(_))) => {
+                writeln!(
+                    out,
+                    "nothing to remove: nothing is pinned at `{}`",
+                    printable(&shown)
+                )?;
+                return Ok(Exit::Done);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for hook in &removed.hooks {
+            writeln!(out, "detached {}", named(hook))?;
+        }
+        for path in &removed.paths {
+            writeln!(out, "removed {}", printable(&path.display().to_string()))?;
+        }
+        for hook in &removed.lingering {
+            anstream::eprintln!("the kernel still shows our program: {}", named(hook));
+        }
+        // What lingers is unpinned: the kernel is taking it off.
+        Ok(Exit::answer(removed.lingering.is_empty()))
+    }
+}
+
+fn named(hook: &RemovedHook) -> String {
+    let name = match &hook.interface {
+        Some(name) => printable(name).into_owned(),
+        None => format!("interface {} (gone)", hook.ifindex),
+    };
+    format!("{name} {}", hook.hook.label())
+}

@@ -1,0 +1,122 @@
+//! `netpol verdict`: would this connection be allowed?
+
+use std::io::Write;
+
+use netpol_engine::evaluate::{self, By, Party, Side};
+use netpol_engine::policy::Protocol;
+
+use super::Exit;
+use super::output::Form;
+use super::source::Source;
+use crate::printable::printable;
+
+/// Would this connection be allowed?
+///
+/// Both ends have a say: the policies that select the sender for egress, and those
+/// that select the receiver for ingress. An end is `namespace/name` of a Pod, or
+/// `ip:ADDRESS`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit code 0 where it is allowed, 1 where it is denied.
+
+Examples:
+  netpol verdict --from web/frontend --to payments/api-server --port 8080
+  netpol verdict --from payments/api-server --to ip:192.0.2.53 --port 53 --protocol UDP
+  netpol verdict --manifests ./manifests --from a/b --to c/d --port 80 -o json")]
+pub struct Verdict {
+    #[command(flatten)]
+    pub(super) connection: Connection,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// The connection that is asked about.
+#[derive(Debug, clap::Args)]
+pub struct Connection {
+    /// Who opens the connection
+    #[arg(long, value_name = "REF")]
+    pub from: Party,
+    /// Who is asked
+    #[arg(long, value_name = "REF")]
+    pub to: Party,
+    #[command(flatten)]
+    pub port: Port,
+}
+
+/// Protocol and port.
+#[derive(Debug, clap::Args)]
+pub struct Port {
+    /// Destination port
+    #[arg(long, value_name = "N")]
+    pub port: u16,
+    /// TCP, UDP or SCTP
+    #[arg(long, value_name = "PROTOCOL", default_value = "TCP")]
+    pub protocol: Protocol,
+}
+
+impl Verdict {
+    pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let listing = match source.listing() {
+            Ok(listing) => listing,
+            Err(none) => return none.exit(),
+        };
+        let Connection { from, to, port } = &self.connection;
+        let verdict = evaluate::evaluate(&listing.world, from, to, port.protocol, port.port)?;
+        if !self.form.output.value(out, &verdict)? {
+            writeln!(
+                out,
+                "{}: {} -> {} {} {}",
+                word(verdict.allowed),
+                printable(&from.to_string()),
+                printable(&to.to_string()),
+                port.protocol,
+                port.port
+            )?;
+            writeln!(out, "  egress:  {}", side(&verdict.egress, from))?;
+            writeln!(out, "  ingress: {}", side(&verdict.ingress, to))?;
+        }
+        Ok(Exit::answer(verdict.allowed))
+    }
+}
+
+/// `allowed` or `denied`, in colour where there is one.
+pub(super) fn word(allowed: bool) -> String {
+    use clap::builder::styling::{AnsiColor, Style};
+    let (word, color) = if allowed {
+        ("allowed", AnsiColor::Green)
+    } else {
+        ("denied", AnsiColor::Red)
+    };
+    let style = Style::new().fg_color(Some(color.into()));
+    format!("{style}{word}{style:#}")
+}
+
+/// What one end says, in a sentence.
+fn side(side: &Side, party: &Party) -> String {
+    let party = printable(&party.to_string()).into_owned();
+    let by = || {
+        side.by
+            .iter()
+            .map(|by| printable(&rule(by)).into_owned())
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    match (side.allowed, side.by.is_empty()) {
+        (true, true) => format!("allowed: {}", side.reason.text()),
+        (true, false) => format!("allowed by {}", by()),
+        (false, true) => format!("denied: {}", side.reason.text()),
+        (false, false) => format!("denied: {} isolates {party}, and no rule allows it", by()),
+    }
+}
+
+/// `payments/api, rule 0, peer 1`.
+fn rule(by: &By) -> String {
+    let mut text = by.policy.to_string();
+    if let Some(rule) = by.rule {
+        text.push_str(&format!(" rule {rule}"));
+    }
+    if let Some(peer) = by.peer {
+        text.push_str(&format!(" peer {peer}"));
+    }
+    text
+}
