@@ -9,12 +9,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use super::report;
 use super::scalar::Scalar;
 use super::tree::{Entry, Node, Span, Value};
 use crate::diagnostic::{Diagnostic, Severity, rule};
-
-/// Findings kept of one file: more help nobody, and a hostile file must not grow.
-pub(super) const MAX_DIAGNOSTICS: usize = 1000;
 
 /// A field and its place: a list on the stack, written out only for a report.
 #[derive(Clone, Copy)]
@@ -139,8 +137,9 @@ impl Finding {
     }
 
     /// `Required value: …`
-    pub(super) fn required(detail: impl fmt::Display) -> Self {
-        Self::new(rule::REQUIRED, format!("Required value: {detail}"))
+    pub(super) fn required(detail: &str) -> Self {
+        let colon = if detail.is_empty() { "" } else { ": " };
+        Self::new(rule::REQUIRED, format!("Required value{colon}{detail}"))
     }
 
     /// `Invalid value: "…": …`
@@ -211,7 +210,7 @@ impl<'f> Decoder<'f> {
 
     fn report(&mut self, severity: Severity, at: &At<'_>, finding: Finding) {
         // The first error is always kept, so that the object never looks valid.
-        if self.diagnostics.len() >= MAX_DIAGNOSTICS
+        if self.diagnostics.len() >= report::MAX
             && (severity == Severity::Warning || self.has_errors())
         {
             return;
@@ -308,7 +307,7 @@ impl<'f> Decoder<'f> {
         {
             if value.to_string() != *text {
                 let message = format!("`{}` is read as {value}", clip(text));
-                let help = format!("write {value}");
+                let help = "write it in plain decimal digits";
                 self.warning(at, Finding::new(rule::YAML_READING, message).help(help));
             }
             return Some(value);
@@ -357,10 +356,11 @@ impl<'f> Decoder<'f> {
                 );
                 let finding = Finding::new(rule::WRONG_TYPE, message);
                 match (expected, scalar) {
-                    ("a string", Scalar::Bool(value)) => finding.help(format!(
-                        "YAML reads `{0}` as the boolean {value}: write \"{0}\", in quotes",
-                        clip(text)
-                    )),
+                    ("a string", Scalar::Bool(value)) if value.to_string() != *text => finding
+                        .help(format!(
+                            "YAML reads `{0}` as the boolean {value}: write \"{0}\", in quotes",
+                            clip(text)
+                        )),
                     ("a string", _) => finding.help(format!("write \"{}\", in quotes", clip(text))),
                     ("a whole number" | "a boolean", Scalar::Text)
                         if Scalar::plain(text) != Scalar::Text =>
@@ -388,13 +388,16 @@ impl<'f> Decoder<'f> {
         self.error(at, finding);
     }
 
-    /// Reports fields that the API does not have here.
-    pub(super) fn only(&mut self, at: &At<'_>, entries: &[Entry<'_>], known: &[&str]) {
+    /// Reports fields that the API does not have here. Are there none?
+    pub(super) fn only(&mut self, at: &At<'_>, entries: &[Entry<'_>], known: &[&str]) -> bool {
+        let mut all_known = true;
         for entry in entries {
             if !known.contains(&&*entry.key) {
                 self.unknown(at, entry, known);
+                all_known = false;
             }
         }
+        all_known
     }
 
     fn unknown(&mut self, at: &At<'_>, entry: &Entry<'_>, known: &[&str]) {

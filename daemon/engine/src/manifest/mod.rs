@@ -13,11 +13,10 @@
 //! everything that works offline.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::diagnostic::{Diagnostic, Severity, rule};
+use crate::diagnostic::Diagnostic;
 use crate::labels::Labels;
 use crate::policy::{ObjectName, Policy};
 use crate::world::NamedPort;
@@ -25,11 +24,13 @@ use crate::world::NamedPort;
 mod address;
 mod assemble;
 mod decode;
+mod input;
 mod metadata;
 mod names;
 mod network_policy;
 mod object;
 mod pod;
+mod report;
 mod scalar;
 mod selector;
 mod tree;
@@ -202,142 +203,29 @@ pub struct PodManifest {
 #[must_use]
 pub fn parse(path: &str, text: &str) -> File {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.len() > tree::MAX_BYTES {
-        let message = format!(
-            "the file has {} bytes, and may have {}",
-            text.len(),
-            tree::MAX_BYTES
-        );
-        let help = "split it into several files";
-        return refused(
-            path,
-            Position { line: 1, column: 1 },
-            rule::LIMIT,
-            message,
-            help,
-        );
+    if let Err(diagnostic) = input::size(path, text) {
+        return input::refused(path, diagnostic);
     }
     let mut reader = object::Reader::new(path);
     tree::documents(text, |document| match document {
         Ok(document) => reader.document(&document),
         Err(problem) => reader.broken(&problem),
     });
-    let mut diagnostics = reader.diagnostics;
-    diagnostics.extend(control_character(path, text));
-    let documents = each_once(path, reader.objects, &mut diagnostics);
-    cut(&mut diagnostics);
+    reader.report.extend(input::control_character(path, text));
     File {
         path: path.to_owned(),
-        documents,
-        diagnostics,
+        documents: reader.objects,
+        diagnostics: reader.report.finish(),
     }
 }
 
 /// As [`parse`], for bytes that may not be text.
 #[must_use]
 pub fn parse_bytes(path: &str, bytes: &[u8]) -> File {
-    let error = match std::str::from_utf8(bytes) {
-        Ok(text) => return parse(path, text),
-        Err(error) => error,
-    };
-    let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-    let position = Position {
-        line: 1 + valid.matches('\n').count(),
-        column: 1 + valid
-            .rsplit('\n')
-            .next()
-            .map_or(0, |line| line.chars().count()),
-    };
-    let message = "the file is not UTF-8 text".to_owned();
-    let help = match bytes {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it looks like UTF-16: save it as UTF-8",
-        _ => "save it as UTF-8",
-    };
-    refused(path, position, rule::SYNTAX, message, help)
-}
-
-/// A file that can't be read at all.
-fn refused(
-    path: &str,
-    position: Position,
-    rule: &'static str,
-    message: String,
-    help: &str,
-) -> File {
-    let diagnostic = Diagnostic {
-        path: path.to_owned(),
-        line: position.line,
-        column: position.column,
-        length: 0,
-        severity: Severity::Error,
-        rule,
-        kind: None,
-        namespace: None,
-        name: None,
-        field: None,
-        message,
-        help: Some(help.to_owned()),
-    };
-    File {
-        path: path.to_owned(),
-        documents: Vec::new(),
-        diagnostics: vec![diagnostic],
+    match input::text(path, bytes) {
+        Ok(text) => parse(path, text),
+        Err(diagnostic) => input::refused(path, diagnostic),
     }
-}
-
-/// The first control character: YAML allows none but tab and line breaks, and a parser that
-/// stops at NUL would hide what follows it.
-fn control_character(path: &str, text: &str) -> Option<Diagnostic> {
-    let is_control = |byte: &u8| matches!(byte, 0..=8 | 0xb | 0xc | 0xe..=0x1f | 0x7f);
-    let at = text.as_bytes().iter().position(is_control)?;
-    let before = &text[..at];
-    let position = Position {
-        line: 1 + before.matches('\n').count(),
-        column: 1 + before
-            .rsplit('\n')
-            .next()
-            .map_or(0, |line| line.chars().count()),
-    };
-    let message = format!("control character {:#04x} in the text", text.as_bytes()[at]);
-    let help = "remove it; in a text in double quotes it is written \\x…";
-    refused(path, position, rule::SYNTAX, message, help)
-        .diagnostics
-        .pop()
-}
-
-/// Objects given twice in one file: the first stays.
-fn each_once(path: &str, objects: Vec<Object>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Object> {
-    let mut seen = BTreeMap::new();
-    let mut kept = Vec::with_capacity(objects.len());
-    for object in objects {
-        match seen.entry(object.id()) {
-            Entry::Vacant(entry) => {
-                entry.insert(object.position);
-                kept.push(object);
-            }
-            Entry::Occupied(first) => {
-                diagnostics.push(assemble::given_twice(&object, path, (path, *first.get())));
-            }
-        }
-    }
-    kept
-}
-
-/// Keeps a report readable, and small: errors first, where not all fit.
-fn cut(diagnostics: &mut Vec<Diagnostic>) {
-    let count = diagnostics.len();
-    if count > decode::MAX_DIAGNOSTICS {
-        diagnostics.sort_by_key(|diagnostic| diagnostic.severity);
-        diagnostics.truncate(decode::MAX_DIAGNOSTICS);
-        if let Some(last) = diagnostics.last_mut() {
-            last.message = format!(
-                "{} (and {} more findings)",
-                last.message,
-                count - decode::MAX_DIAGNOSTICS
-            );
-        }
-    }
-    diagnostics.sort_by_key(|found| (found.line, found.column));
 }
 
 #[cfg(test)]

@@ -142,8 +142,10 @@ fn directions(
             Some("Egress") => egress = true,
             Some(other) => {
                 decoder.error(&at, Finding::unsupported(other, &["Ingress", "Egress"]));
+                // Whatever was meant: no rule is called ineffective for it.
+                (ingress, egress) = (true, true);
             }
-            None => {}
+            None => (ingress, egress) = (true, true),
         }
     }
     (ingress, egress)
@@ -226,7 +228,11 @@ fn rule(
 /// One of `from` or `to` (`ValidateNetworkPolicyPeer`).
 fn peer(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>, namespace: &str) -> Option<Peer> {
     let fields = decoder.mapping(at, node)?;
-    decoder.only(at, fields, &["podSelector", "namespaceSelector", "ipBlock"]);
+    let known = &["podSelector", "namespaceSelector", "ipBlock"];
+    // A slip of the pen is no empty peer.
+    if !decoder.only(at, fields, known) {
+        return None;
+    }
     let mut select = |name| {
         let entry = present(fields, name)?;
         Some(selector::decode(decoder, &at.field(entry), &entry.value))
@@ -391,7 +397,7 @@ pub(super) fn protocol(decoder: &mut Decoder<'_>, at: &At<'_>, text: &str) -> Op
         if nearest(text, PROTOCOLS).is_none() && text.to_ascii_uppercase().starts_with("ICMP") {
             finding.help("NetworkPolicy has no ICMP: a rule without `ports` allows it")
         } else if finding.help.is_none() {
-            finding.help("in capital letters; all of them need an entry each")
+            finding.help("each protocol needs an entry of its own")
         } else {
             finding
         };
@@ -403,7 +409,8 @@ pub(super) fn protocol(decoder: &mut Decoder<'_>, at: &At<'_>, text: &str) -> Op
 fn int_or_string(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Option<Ports> {
     match &node.value {
         Value::Scalar(_, scalar) if whole(*scalar).is_some() => {
-            let number = port_number(decoder, at, node)?;
+            let help = "leave `port` out where every port is meant";
+            let number = port_number(decoder, at, node, help)?;
             Some(Ports::Range(number, number))
         }
         Value::Scalar(text, Scalar::Text) => match names::port(text) {
@@ -436,17 +443,19 @@ fn int_or_string(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Opt
 }
 
 /// `IsValidPortNum`
-pub(super) fn port_number(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Option<u16> {
+pub(super) fn port_number(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+    node: &Node<'_>,
+    help: &str,
+) -> Option<u16> {
     let number = decoder.integer(at, node)?;
     match u16::try_from(number) {
         Ok(number) if number > 0 => Some(number),
         _ => {
             let detail = "must be between 1 and 65535, inclusive";
             let finding = Finding::invalid(number, detail);
-            decoder.error(
-                at,
-                finding.help("leave `port` out where every port is meant"),
-            );
+            decoder.error(at, finding.help(help));
             None
         }
     }

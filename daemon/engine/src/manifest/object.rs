@@ -4,10 +4,13 @@
 //! A kind of ours in a version of Kubernetes' own that is not (`extensions/v1beta1`)
 //! is an error, not a warning: its author believes it to be in force.
 
+use std::collections::{HashMap, hash_map};
+
 use super::decode::{At, Decoder, Finding, below, clip, get, nearest, present, quoted};
+use super::report::Report;
 use super::tree::{Document, Entry, Node, Problem, Span, Value as Tree};
-use super::{Kind, Object, Position, Value, metadata, network_policy, pod};
-use crate::diagnostic::{Diagnostic, rule};
+use super::{Kind, Object, ObjectId, Position, Value, assemble, metadata, network_policy, pod};
+use crate::diagnostic::rule;
 
 /// Lists in lists that are followed.
 const MAX_LISTS: usize = 8;
@@ -15,8 +18,10 @@ const MAX_LISTS: usize = 8;
 /// What documents hold.
 pub(super) struct Reader<'f> {
     path: &'f str,
+    /// Each once: of two with one name the first.
     pub(super) objects: Vec<Object>,
-    pub(super) diagnostics: Vec<Diagnostic>,
+    pub(super) report: Report,
+    seen: HashMap<ObjectId, Position>,
 }
 
 impl<'f> Reader<'f> {
@@ -24,7 +29,8 @@ impl<'f> Reader<'f> {
         Self {
             path,
             objects: Vec::new(),
-            diagnostics: Vec::new(),
+            report: Report::default(),
+            seen: HashMap::new(),
         }
     }
 
@@ -32,7 +38,7 @@ impl<'f> Reader<'f> {
     pub(super) fn broken(&mut self, problem: &Problem) {
         let mut decoder = Decoder::new(self.path);
         report(&mut decoder, problem);
-        self.diagnostics.append(&mut decoder.diagnostics);
+        self.report.extend(decoder.diagnostics);
     }
 
     /// One document; an empty one is nothing.
@@ -53,7 +59,6 @@ impl<'f> Reader<'f> {
         problems: &[Problem],
         depth: usize,
     ) {
-        let first = self.diagnostics.len();
         let mut decoder = Decoder::new(self.path);
         let Tree::Mapping(entries) = &node.value else {
             decoder.wrong_type(
@@ -61,7 +66,7 @@ impl<'f> Reader<'f> {
                 node,
                 "a mapping with `apiVersion`, `kind` and `metadata`",
             );
-            self.finish(decoder, problems, first);
+            self.finish(decoder, problems);
             return;
         };
         decoder.identity = identity(entries, implied);
@@ -69,29 +74,45 @@ impl<'f> Reader<'f> {
             Some(Found::Ours(kind)) => {
                 // Paths begin at the object, as the API server's do, wherever it stands.
                 let at = At::root(at.span());
+                if kind != Kind::Namespace && decoder.identity.namespace.is_none() {
+                    decoder.identity.namespace = Some("default".to_owned());
+                }
                 decoder.no_duplicates(&at, node);
                 let object = decode(&mut decoder, &at, entries, kind, start(node, entries));
                 if !decoder.has_errors() && problems.is_empty() {
-                    self.objects.push(object);
+                    self.keep(object);
                 }
             }
             Some(Found::List(implied)) => self.list(&mut decoder, at, node, implied, depth),
             Some(Found::Other) => {
                 // What is wrong in it is its reader's business.
-                self.finish(decoder, &[], first);
+                self.finish(decoder, &[]);
                 return;
             }
             None => {}
         }
-        self.finish(decoder, problems, first);
+        self.finish(decoder, problems);
     }
 
-    fn finish(&mut self, mut decoder: Decoder<'_>, problems: &[Problem], first: usize) {
+    fn finish(&mut self, mut decoder: Decoder<'_>, problems: &[Problem]) {
         for problem in problems {
             report(&mut decoder, problem);
         }
-        self.diagnostics.append(&mut decoder.diagnostics);
-        self.diagnostics[first..].sort_by_key(|found| (found.line, found.column));
+        self.report.extend(decoder.diagnostics);
+    }
+
+    fn keep(&mut self, object: Object) {
+        match self.seen.entry(object.id()) {
+            hash_map::Entry::Vacant(entry) => {
+                entry.insert(object.position);
+                self.objects.push(object);
+            }
+            hash_map::Entry::Occupied(first) => {
+                let first = (self.path, *first.get());
+                let diagnostic = assemble::given_twice(&object, self.path, first);
+                self.report.extend([diagnostic]);
+            }
+        }
     }
 
     fn list(
@@ -267,7 +288,7 @@ fn field<'n>(
         if !implied.is_empty() {
             return Some(implied);
         }
-        let finding = Finding::required(format!("Object '{name}' is missing"));
+        let finding = Finding::required(&format!("Object '{name}' is missing"));
         let slip = entries
             .iter()
             .find(|entry| nearest(&entry.key, &[name]).is_some());

@@ -93,7 +93,8 @@ fn container(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>, ports: &mu
             let message = format!("Duplicate value: {}", quoted(&port.name));
             let finding = Finding::new(rule::DUPLICATE_VALUE, message);
             let help = "each port of a container has a name of its own";
-            decoder.error(&at.missing("name"), finding.help(help));
+            let name = get(fields, "name").map_or(at.span(), |entry| entry.value.span);
+            decoder.error(&at.named("name", name), finding.help(help));
         } else if taken.len() < 1000 {
             // A limit, so that a hostile list of names costs no more than its length.
             taken.push(port.name.clone());
@@ -109,9 +110,13 @@ fn container_port(
     fields: &[Entry<'_>],
 ) -> Option<NamedPort> {
     let known = &["containerPort", "hostIP", "hostPort", "name", "protocol"];
-    decoder.only(at, fields, known);
+    let slip = !decoder.only(at, fields, known);
     let port = match present(fields, "containerPort") {
-        Some(entry) => port_number(decoder, &at.field(entry), &entry.value),
+        Some(entry) => {
+            let help = "remove a port that is not known";
+            port_number(decoder, &at.field(entry), &entry.value, help)
+        }
+        None if slip => None,
         None => {
             let finding = Finding::required("").help("add the `containerPort`, a number");
             decoder.error(&at.missing("containerPort"), finding);

@@ -60,7 +60,11 @@ fn requirement(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Optio
         }
     };
     if let (Some(operator), Some(values)) = (&operator, &values) {
-        count(decoder, at, operator, values);
+        let at = match get(fields, "values") {
+            Some(entry) => at.field(entry),
+            None => at.missing("values"),
+        };
+        count(decoder, &at, operator, values);
     }
     let key = match get(fields, "key") {
         None => {
@@ -131,17 +135,16 @@ fn operator(
 }
 
 fn count(decoder: &mut Decoder<'_>, at: &At<'_>, operator: &Operator, values: &BTreeSet<String>) {
-    let at = at.missing("values");
     match operator {
         Operator::In(_) | Operator::NotIn(_) if values.is_empty() => {
             let detail = "must be specified when `operator` is 'In' or 'NotIn'";
             let help = "list at least one value, or use Exists or DoesNotExist";
-            decoder.error(&at, Finding::required(detail).help(help));
+            decoder.error(at, Finding::required(detail).help(help));
         }
         Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
             let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
             let help = "remove the values, or use In or NotIn";
-            decoder.error(&at, Finding::forbidden(detail).help(help));
+            decoder.error(at, Finding::forbidden(detail).help(help));
         }
         _ => {}
     }

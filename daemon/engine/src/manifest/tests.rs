@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::diagnostic::{Severity, rule};
 
 mod corpus;
+mod kinds;
+mod messages;
+mod pods;
 mod policies;
 mod properties;
 mod yaml;

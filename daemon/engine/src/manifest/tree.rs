@@ -3,18 +3,16 @@
 //! The one file that names the YAML parser. It reads events, not serde values: all
 //! mistakes of a document are wanted at once, each with its place, and serde stops
 //! at the first. Owns aliases, merge keys (`<<`), tags, and the limits that keep a
-//! hostile file from growing: size, depth, nodes, and what aliases multiply. Knows
+//! hostile file from growing: depth, nodes, and what aliases multiply. Knows
 //! nothing of Kubernetes. Called by [`super::object`].
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::scalar::Scalar;
 
-/// Bytes of a file. `kubectl get -A -o yaml` of a large cluster fits.
-pub(super) const MAX_BYTES: usize = 64 << 20;
 /// Nodes of one document, aliases followed: some 100 bytes each.
 const MAX_NODES: usize = 4_000_000;
 /// Nodes that the aliases of one document may add, however they multiply.
@@ -153,7 +151,10 @@ fn syntax(error: &ScanError) -> Problem {
     let mark = error.marker();
     Problem {
         span: span_of(mark, mark),
-        what: Flaw::Syntax(error.info()),
+        what: match error.kind() {
+            ErrorKind::RecursionLimitExceeded => Flaw::Depth,
+            _ => Flaw::Syntax(error.info()),
+        },
     }
 }
 

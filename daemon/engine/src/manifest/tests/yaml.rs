@@ -206,13 +206,13 @@ fn aliases_do_not_stack_depth() {
 
 #[test]
 fn deep_nesting_is_refused() {
-    refused_for(&"[".repeat(100_000), rule::SYNTAX);
-    refused_for(&"{a: ".repeat(100_000), rule::SYNTAX);
-    refused_for(&"- ".repeat(100_000), rule::SYNTAX);
+    refused_for(&"[".repeat(100_000), rule::LIMIT);
+    refused_for(&"{a: ".repeat(100_000), rule::LIMIT);
+    refused_for(&"- ".repeat(100_000), rule::LIMIT);
     let block: String = (0..2000)
         .map(|n| format!("{}a:\n", " ".repeat(n)))
         .collect();
-    refused_for(&block, rule::SYNTAX);
+    refused_for(&block, rule::LIMIT);
 }
 
 #[test]
@@ -252,6 +252,8 @@ fn a_huge_text_makes_a_small_finding() {
     let file = parse("a.yaml", &text);
     assert!(!file.is_accepted());
     assert!(file.diagnostics[0].to_string().len() < 2000);
+    let shown = crate::diagnostic::render(&file.diagnostics[0], &text, false);
+    assert!(shown.len() < 2000, "{}", shown.len());
 }
 
 #[test]

@@ -1,0 +1,97 @@
+//! What a file must be before it is YAML: UTF-8 text of a bearable size, without
+//! control characters. Says where it is not.
+
+use super::{File, Position};
+use crate::diagnostic::{Diagnostic, Severity, rule};
+
+/// Bytes of a file. `kubectl get -A -o yaml` of a large cluster fits.
+const MAX_BYTES: usize = 64 << 20;
+
+/// The text of a file, or why it has none.
+pub(super) fn text<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Diagnostic> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let valid = std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
+        let help = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it looks like UTF-16: save it as UTF-8",
+            _ => "save it as UTF-8",
+        };
+        finding(
+            path,
+            end_of(valid),
+            rule::SYNTAX,
+            "the file is not UTF-8 text",
+            help,
+        )
+    })
+}
+
+/// Is it small enough?
+pub(super) fn size(path: &str, text: &str) -> Result<(), Diagnostic> {
+    if text.len() <= MAX_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the file has {} bytes, and may have {MAX_BYTES}",
+        text.len()
+    );
+    let help = "split it into several files";
+    Err(finding(path, end_of(""), rule::LIMIT, &message, help))
+}
+
+/// The first control character: YAML allows none but tab and line breaks, and a parser that
+/// stops at NUL would hide what follows it.
+pub(super) fn control_character(path: &str, text: &str) -> Option<Diagnostic> {
+    let is_control = |byte: &u8| matches!(byte, 0..=8 | 0xb | 0xc | 0xe..=0x1f | 0x7f);
+    let at = text.as_bytes().iter().position(is_control)?;
+    let message = format!("control character {:#04x} in the text", text.as_bytes()[at]);
+    let help = "remove it; in a text in double quotes it is written \\x…";
+    Some(finding(
+        path,
+        end_of(&text[..at]),
+        rule::SYNTAX,
+        &message,
+        help,
+    ))
+}
+
+/// The place behind a text, line breaks as YAML counts them.
+fn end_of(text: &str) -> Position {
+    let breaks = text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
+    let last = text.rsplit(['\n', '\r']).next().unwrap_or_default();
+    Position {
+        line: 1 + breaks,
+        column: 1 + last.chars().count(),
+    }
+}
+
+fn finding(
+    path: &str,
+    position: Position,
+    rule: &'static str,
+    message: &str,
+    help: &str,
+) -> Diagnostic {
+    Diagnostic {
+        path: path.to_owned(),
+        line: position.line,
+        column: position.column,
+        length: 0,
+        severity: Severity::Error,
+        rule,
+        kind: None,
+        namespace: None,
+        name: None,
+        field: None,
+        message: message.to_owned(),
+        help: Some(help.to_owned()),
+    }
+}
+
+/// A file that is nothing but this finding.
+pub(super) fn refused(path: &str, diagnostic: Diagnostic) -> File {
+    File {
+        path: path.to_owned(),
+        documents: Vec::new(),
+        diagnostics: vec![diagnostic],
+    }
+}

@@ -1,0 +1,131 @@
+//! Pods: real ones pass, and what is read of them is right.
+
+use super::*;
+use crate::policy::Protocol;
+
+fn pod(text: &str) -> PodManifest {
+    let mut file = clean(text);
+    match file.documents.remove(0).value {
+        Value::Pod(pod) => pod,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_pod_as_kubectl_prints_it() {
+    let pod = pod(
+        "apiVersion: v1
+kind: Pod
+metadata:
+  creationTimestamp: '2024-05-01T10:00:00Z'
+  generateName: web-5d-
+  labels: {app: web, pod-template-hash: 5d}
+  name: web-5d-x
+  namespace: shop
+  ownerReferences:
+  - {apiVersion: apps/v1, blockOwnerDeletion: true, controller: true, kind: ReplicaSet, name: web-5d, uid: u}
+spec:
+  affinity: {}
+  automountServiceAccountToken: false
+  initContainers:
+  - {name: init, image: x, ports: [{name: early, containerPort: 1}]}
+  containers:
+  - name: web
+    image: registry.example/web:1
+    command: [run]
+    env:
+    - {name: A, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: status.hostIP}}}
+    ports:
+    - {name: http, containerPort: 8080, protocol: TCP, hostPort: 80, hostIP: 10.0.0.9}
+    - {containerPort: 9000}
+    - {name: dns, containerPort: 53, protocol: UDP}
+    resources: {limits: {cpu: 500m, memory: 1Gi}}
+    securityContext: {capabilities: {drop: [ALL]}}
+    volumeMounts: [{mountPath: /x, name: v, readOnly: true}]
+  - name: side
+    image: y
+    ports: [{name: metrics, containerPort: 9100, protocol: ''}]
+  dnsPolicy: ClusterFirst
+  enableServiceLinks: true
+  hostIPC: false
+  hostPID: false
+  hostUsers: true
+  hostname: x
+  nodeName: n
+  preemptionPolicy: PreemptLowerPriority
+  priority: 0
+  restartPolicy: Always
+  schedulerName: default-scheduler
+  serviceAccount: default
+  serviceAccountName: default
+  terminationGracePeriodSeconds: 30
+  tolerations: [{effect: NoExecute, key: k, operator: Exists, tolerationSeconds: 300}]
+  volumes: [{name: v, emptyDir: {}}]
+status:
+  conditions: [{lastProbeTime: null, status: 'True', type: Ready}]
+  containerStatuses: []
+  hostIP: 10.0.0.9
+  hostIPs: [{ip: 10.0.0.9}]
+  phase: Running
+  podIP: 10.1.0.5
+  podIPs: [{ip: 10.1.0.5}, {ip: 'fd00::5'}]
+  qosClass: Burstable
+  startTime: '2024-05-01T10:00:00Z'
+",
+    );
+    assert_eq!(pod.name, ObjectName::new("shop", "web-5d-x"));
+    let port = |name: &str, port, protocol| NamedPort {
+        name: name.into(),
+        port,
+        protocol,
+    };
+    assert_eq!(
+        pod.ports,
+        [
+            port("http", 8080, Protocol::Tcp),
+            port("dns", 53, Protocol::Udp),
+            port("metrics", 9100, Protocol::Tcp)
+        ]
+    );
+    let addresses: Vec<String> = pod.pod_ips.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.1.0.5", "fd00::5"]);
+    assert!(!pod.host_network && !pod.external && pod.netns.is_none());
+}
+
+#[test]
+fn the_annotations_say_where_it_is() {
+    let of = |rest: &str| {
+        pod(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a{rest}}}\n"
+        ))
+    };
+    let netns = of(", annotations: {netpold.io/netns: /run/netns/a}");
+    assert_eq!(netns.netns, Some(PathBuf::from("/run/netns/a")));
+    assert!(!netns.external);
+    let external = of(", annotations: {netpold.io/external: 'true', other.example/x: z}");
+    assert!(external.external && external.netns.is_none());
+    assert_eq!(external.annotations.len(), 2);
+    assert_eq!(of(""), of(", annotations: null"));
+}
+
+#[test]
+fn a_pod_that_has_no_address_yet() {
+    let pod = pod(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {hostNetwork: true}\nstatus: {phase: Pending, podIP: '', podIPs: null}\n",
+    );
+    assert!(pod.pod_ips.is_empty() && pod.host_network);
+}
+
+#[test]
+fn either_field_of_the_address_will_do() {
+    for status in [
+        "{podIP: 10.0.0.1}",
+        "{podIPs: [{ip: 10.0.0.1}]}",
+        "{podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 10.0.0.1}]}",
+    ] {
+        let pod = pod(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nstatus: {status}\n"
+        ));
+        assert_eq!(pod.pod_ips, [IpAddr::from([10, 0, 0, 1])], "{status}");
+    }
+}
