@@ -8,34 +8,29 @@ use crate::diagnostic::{Diagnostic, Severity, rule};
 const MAX_BYTES: usize = 64 << 20;
 
 /// The text of a file, or why it has none.
-pub(super) fn text<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Diagnostic> {
+pub(super) fn text<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Box<Diagnostic>> {
     std::str::from_utf8(bytes).map_err(|error| {
         let valid = std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
         let help = match bytes {
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it looks like UTF-16: save it as UTF-8",
             _ => "save it as UTF-8",
         };
-        finding(
-            path,
-            end_of(valid),
-            rule::SYNTAX,
-            "the file is not UTF-8 text",
-            help,
-        )
+        let message = "the file is not UTF-8 text";
+        Box::new(finding(path, end_of(valid), rule::SYNTAX, message, help))
     })
 }
 
-/// Is it small enough?
-pub(super) fn size(path: &str, text: &str) -> Result<(), Diagnostic> {
+/// What is wrong with its size, if anything.
+pub(super) fn too_large(path: &str, text: &str) -> Option<Diagnostic> {
     if text.len() <= MAX_BYTES {
-        return Ok(());
+        return None;
     }
     let message = format!(
         "the file has {} bytes, and may have {MAX_BYTES}",
         text.len()
     );
     let help = "split it into several files";
-    Err(finding(path, end_of(""), rule::LIMIT, &message, help))
+    Some(finding(path, end_of(""), rule::LIMIT, &message, help))
 }
 
 /// The first control character: YAML allows none but tab and line breaks, and a parser that

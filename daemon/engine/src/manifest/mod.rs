@@ -203,7 +203,7 @@ pub struct PodManifest {
 #[must_use]
 pub fn parse(path: &str, text: &str) -> File {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if let Err(diagnostic) = input::size(path, text) {
+    if let Some(diagnostic) = input::too_large(path, text) {
         return input::refused(path, diagnostic);
     }
     let mut reader = object::Reader::new(path);
@@ -224,7 +224,7 @@ pub fn parse(path: &str, text: &str) -> File {
 pub fn parse_bytes(path: &str, bytes: &[u8]) -> File {
     match input::text(path, bytes) {
         Ok(text) => parse(path, text),
-        Err(diagnostic) => input::refused(path, diagnostic),
+        Err(diagnostic) => input::refused(path, *diagnostic),
     }
 }
 

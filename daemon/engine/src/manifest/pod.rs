@@ -113,7 +113,7 @@ fn container_port(
     let slip = !decoder.only(at, fields, known);
     let port = match present(fields, "containerPort") {
         Some(entry) => {
-            let help = "remove a port that is not known";
+            let help = "write the port that the container listens on";
             port_number(decoder, &at.field(entry), &entry.value, help)
         }
         None if slip => None,

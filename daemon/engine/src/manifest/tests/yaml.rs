@@ -306,3 +306,9 @@ fn five_thousand_policies_are_read_in_a_blink() {
     );
     assert_eq!(file.documents.len(), 5000);
 }
+
+#[test]
+fn a_file_beyond_all_measure() {
+    let file = parse("a.yaml", &" ".repeat((64 << 20) + 1));
+    assert_eq!(file.diagnostics[0].rule, rule::LIMIT);
+}
