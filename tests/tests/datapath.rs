@@ -39,7 +39,9 @@ const CHILD: &str = "NPD_DATAPATH_CHILD";
 
 fn main() {
     if let Ok(directory) = std::env::var(CHILD) {
-        child(Path::new(&directory)).expect("the child attaches");
+        if let Err(error) = child(Path::new(&directory)) {
+            eprintln!("the child could not attach: {error:#}");
+        }
         return;
     }
     let arguments = Arguments::from_args();
@@ -55,6 +57,7 @@ fn main() {
         ),
         case("clsact_does_the_same", clsact_does_the_same),
         case("killed_and_adopted", killed_and_adopted),
+        case("clsact_swaps_lose_no_packet", clsact_swaps_lose_no_packet),
         case("swaps_lose_no_packet", swaps_lose_no_packet),
         case("vanished_interfaces", vanished_interfaces),
         case("a_second_daemon_is_refused", a_second_daemon_is_refused),
@@ -316,8 +319,18 @@ fn killed_and_adopted(site: &Site) -> Result<()> {
 }
 
 fn swaps_lose_no_packet(site: &Site) -> Result<()> {
+    swap_under_traffic(site, Mechanism::Tcx)
+}
+
+fn clsact_swaps_lose_no_packet(site: &Site) -> Result<()> {
+    swap_under_traffic(site, Mechanism::Clsact)
+}
+
+fn swap_under_traffic(site: &Site, mechanism: Mechanism) -> Result<()> {
+    let mut options = site.options();
+    options.mechanism = Some(mechanism);
     let ifindex = site.veth(5)?;
-    let mut kernel = site.open()?;
+    let mut kernel = Kernel::open(&options)?;
     kernel.settle()?;
     kernel.attachments.attach(ifindex)?;
     let receiver = UdpSocket::bind("10.9.5.1:9999")?;
@@ -365,7 +378,7 @@ fn swaps_lose_no_packet(site: &Site) -> Result<()> {
     });
     for _ in 0..5 {
         drop(kernel);
-        kernel = site.open()?;
+        kernel = Kernel::open(&options)?;
         ensure!(kernel.settle()?.swapped.len() == 2);
     }
     stop.store(true, Ordering::Relaxed);

@@ -13,10 +13,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, MapData, MapError};
 use netpol_abi::tables::{Collected, Endpoint, Flow, FlowKey4, FlowKey6, Usage};
 use nix::errno::Errno;
+use nix::time::{ClockId, clock_gettime};
 
 use super::maps::{self, Hash, MapsError, Opener};
 use super::pins::Lock;
@@ -46,6 +48,32 @@ pub struct Sweep {
     pub fill: [Fill; 2],
     /// Connections that each endpoint (by its number) holds.
     pub held: HashMap<u32, u32>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// No sweep sooner after the last than this, so that expiries that follow each other
+/// closely share one.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Sweep {
+    /// How long to sleep until the next sweep; `None`: until something is reported.
+    /// `tick` is the length of one. A large table is swept the less often: what takes long
+    /// gets at most a twentieth of one CPU.
+    #[must_use]
+    pub fn pause(&self, tick: Duration) -> Option<Duration> {
+        let expiry = tick.saturating_mul(self.next?);
+        Some(expiry.max(SHORTEST_PAUSE).max(self.took * 20))
+    }
+}
+
+/// The clock that the programs read (`bpf_ktime_get_coarse_ns`), in nanoseconds.
+#[must_use]
+pub fn coarse_clock() -> u64 {
+    // The clock always exists; a time before 0 does not.
+    let time =
+        clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from);
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What is to become of one connection.
@@ -100,6 +128,7 @@ impl FlowTables {
         now: u32,
         lifetime: impl Fn(&Flow, u8) -> u32,
     ) -> Result<Sweep, MapsError> {
+        let started = Instant::now();
         let before = self.live()?;
         let mut accounts = BTreeMap::new();
         for (&id, &slot) in &before {
@@ -110,18 +139,36 @@ impl FlowTables {
                 .0;
             accounts.insert(id, usage.flows_entered.wrapping_sub(usage.flows_removed));
         }
-        let found4 = read(&self.flows4, self.rooms[0], |key| key.owner)
-            .map_err(|source| access("FLOWS4", source))?;
-        let found6 = read(&self.flows6, self.rooms[1], |key| key.owner)
-            .map_err(|source| access("FLOWS6", source))?;
+        let found4 =
+            read(&self.flows4, self.rooms[0]).map_err(|source| access("FLOWS4", source))?;
+        let found6 =
+            read(&self.flows6, self.rooms[1]).map_err(|source| access("FLOWS6", source))?;
         // Only now: an endpoint that came while the tables were read is not nobody. One
         // that is not here has gone for good, as numbers are not used again.
         let live = self.live()?;
         let mut held = HashMap::new();
-        let pass4 = collect(&mut self.flows4, found4, now, &live, &lifetime, &mut held)
-            .map_err(|source| access("FLOWS4", source))?;
-        let pass6 = collect(&mut self.flows6, found6, now, &live, &lifetime, &mut held)
-            .map_err(|source| access("FLOWS6", source))?;
+        let owner = |key: &FlowKey4| key.owner;
+        let pass4 = collect(
+            &mut self.flows4,
+            found4,
+            owner,
+            now,
+            &live,
+            &lifetime,
+            &mut held,
+        )
+        .map_err(|source| access("FLOWS4", source))?;
+        let owner = |key: &FlowKey6| key.owner;
+        let pass6 = collect(
+            &mut self.flows6,
+            found6,
+            owner,
+            now,
+            &live,
+            &lifetime,
+            &mut held,
+        )
+        .map_err(|source| access("FLOWS6", source))?;
         for (id, net) in accounts {
             let Some(&slot) = live.get(&id) else { continue };
             if before.get(&id) != Some(&slot) {
@@ -145,6 +192,7 @@ impl FlowTables {
                 fill("FLOWS6", pass6.entries, self.rooms[1]),
             ],
             held,
+            took: started.elapsed(),
         })
     }
 
@@ -161,31 +209,25 @@ impl FlowTables {
     }
 }
 
-/// A connection as it was read: its key, its `owner` field, its value.
-type Found<K> = (K, u32, Flow);
-
-/// All connections. The kernel starts over when the key it goes on from is gone, so the
-/// number of steps is bounded; what is missed or met twice is no harm.
-fn read<K>(
-    map: &Hash<K, Flow>,
-    room: u32,
-    owner: impl Fn(&K) -> u32,
-) -> Result<Vec<Found<K>>, MapError>
+/// All connections. The kernel starts over when the key it goes on from is gone, so
+/// the number of steps is bounded, and a connection that is met twice is kept once.
+fn read<K>(map: &Hash<K, Flow>, room: u32) -> Result<HashMap<K, Flow>, MapError>
 where
+    K: Copy + Eq + std::hash::Hash,
     Wire<K>: aya::Pod,
 {
-    let mut found = Vec::new();
+    let mut found = HashMap::new();
     for entry in map.iter().take(room as usize * 2) {
         let (key, flow) = entry?;
-        let owner = owner(&key.0);
-        found.push((key.0, owner, flow.0));
+        found.insert(key.0, flow.0);
     }
     Ok(found)
 }
 
 fn collect<K>(
     map: &mut Hash<K, Flow>,
-    found: Vec<Found<K>>,
+    found: HashMap<K, Flow>,
+    owner: impl Fn(&K) -> u32,
     now: u32,
     live: &BTreeMap<u32, u32>,
     lifetime: &impl Fn(&Flow, u8) -> u32,
@@ -196,7 +238,8 @@ where
     Wire<K>: aya::Pod,
 {
     let mut pass = Pass::default();
-    for (key, owner, read) in found {
+    for (key, read) in found {
+        let owner = owner(&key);
         let id = owner >> 8;
         let protocol = (owner & 0xff) as u8;
         let is_live = live.contains_key(&id);
@@ -245,6 +288,31 @@ mod tests {
         assert_eq!(fate(109, 100, 10), Fate::Left(1));
         assert_eq!(fate(110, 100, 10), Fate::Expired);
         assert_eq!(fate(5000, 100, 10), Fate::Expired);
+    }
+
+    fn sweep(next: Option<u32>, took: Duration) -> Sweep {
+        let fill = Fill {
+            table: "FLOWS4",
+            entries: 0,
+            limit: 1,
+        };
+        Sweep {
+            removed: 0,
+            next,
+            fill: [fill; 2],
+            held: HashMap::new(),
+            took,
+        }
+    }
+
+    #[test]
+    fn the_pause_is_the_next_expiry_within_reason_and_none_on_an_idle_host() {
+        let tick = Duration::from_secs(1);
+        let quick = Duration::from_millis(1);
+        assert_eq!(sweep(None, quick).pause(tick), None);
+        assert_eq!(sweep(Some(60), quick).pause(tick), Some(tick * 60));
+        assert_eq!(sweep(Some(1), quick).pause(tick), Some(SHORTEST_PAUSE));
+        assert_eq!(sweep(Some(1), tick).pause(tick), Some(tick * 20));
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub enum OpenError {
     Missing(Requirement),
     /// No right.
     #[error(
-        "no right to load programs into the kernel: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        "no right to load programs into the kernel: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON"
     )]
     NoRight,
     /// The object could not be loaded.

@@ -41,7 +41,7 @@ pub enum PinsError {
     #[error("no BPF file system could be mounted at `{BPFFS}`: {0}")]
     Mount(Errno),
     /// No right.
-    #[error("no right to use the pin directory `{}`: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN", .0.display())]
+    #[error("no right to use the pin directory `{}`: run as root", .0.display())]
     NoRight(PathBuf),
     /// Another daemon uses the directory.
     #[error("another netpold uses the pin directory `{}`: stop it, or give this one a pin directory of its own", .0.display())]
