@@ -148,12 +148,11 @@ impl<'a> Connection<'a> {
         if !policies.is_empty() && peer.host && host {
             return without_rule(Reason::Host);
         }
-        let ports = self.to.end.pod.map_or(&[][..], |(_, pod)| &pod.ports);
         Question {
             direction,
             peer,
             peer_address,
-            ports,
+            destination: self.to.end.pod.map(|(_, pod)| pod),
             protocol: self.protocol,
             port: self.port,
         }

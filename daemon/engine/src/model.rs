@@ -17,7 +17,8 @@ use netpol_abi::tables::{
 };
 
 use crate::plan::Step;
-use crate::plan::spread::gather;
+use crate::plan::both;
+use crate::plan::spread::{Spread, gather, spread_or_deny};
 use crate::policy::Direction;
 use crate::tables::{AddressEntry, EndpointEntry, InterfaceEntry, Tables, VerdictEntry};
 
@@ -55,6 +56,39 @@ pub struct Ruling {
 }
 
 impl Lanes {
+    /// Both lanes hold these tables: what a plan leaves behind.
+    #[must_use]
+    pub fn steady(tables: &Tables, generation: u64) -> Self {
+        let mut lanes = Self {
+            control: Control {
+                generation,
+                flags: [tables.flags; 2],
+                ..Control::default()
+            },
+            ..Self::default()
+        };
+        for (slot, entry) in &tables.endpoints {
+            lanes.endpoints.insert(*slot, both::endpoint(entry));
+        }
+        for (ifindex, entry) in &tables.interfaces {
+            lanes
+                .interfaces
+                .insert(*ifindex, both::interface(*ifindex, entry));
+        }
+        for (address, entry) in &tables.addresses {
+            lanes.addresses.insert(*address, both::address(entry));
+        }
+        for (net, class) in &tables.prefixes {
+            lanes.prefixes.insert(*net, Prefix { class: [*class; 2] });
+        }
+        for (key, entry) in &tables.verdicts {
+            let Spread { verdict, blocks } = spread_or_deny(entry);
+            lanes.verdicts.insert(*key, verdict);
+            lanes.port_blocks.extend(blocks);
+        }
+        lanes
+    }
+
     /// Does one step, as the kernel would.
     pub fn apply(&mut self, step: &Step) {
         match step {

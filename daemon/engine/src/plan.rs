@@ -1,5 +1,6 @@
 //! .
 
+pub(crate) mod both;
 pub mod spread;
 mod step;
 

@@ -104,6 +104,16 @@ impl Pod {
     pub fn is_enforced(&self) -> bool {
         matches!(self.place, Place::Local | Place::Attached(_))
     }
+
+    /// What a port's name stands for here. Of several the first, as Kubernetes does for
+    /// Services: so the number of ports that a rule opens is bounded by the rule alone.
+    #[must_use]
+    pub fn named_port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+        self.ports
+            .iter()
+            .find(|port| port.name == name && port.protocol == protocol)
+            .map(|port| port.port)
+    }
 }
 
 impl World {

@@ -12,7 +12,7 @@ use super::party::End;
 use crate::policy::{
     Action, Direction, IpBlock, Namespaces, Peer, Policy, Ports, Protocol, Rule, Tier,
 };
-use crate::world::{NamedPort, World};
+use crate::world::{Pod, World};
 
 /// What is asked of one end.
 pub(crate) struct Question<'a> {
@@ -22,8 +22,8 @@ pub(crate) struct Question<'a> {
     pub peer: &'a End<'a>,
     /// The other end's address.
     pub peer_address: Option<IpAddr>,
-    /// The named ports of the destination.
-    pub ports: &'a [NamedPort],
+    /// The destination, where it is a Pod: names of ports are looked up there.
+    pub destination: Option<&'a Pod>,
     /// Transport protocol.
     pub protocol: Protocol,
     /// Destination port.
@@ -145,10 +145,8 @@ impl Question<'_> {
                     && match &port.ports {
                         Ports::All => true,
                         Ports::Range(first, last) => (*first..=*last).contains(&self.port),
-                        Ports::Named(name) => self.ports.iter().any(|named| {
-                            named.name == *name
-                                && named.protocol == self.protocol
-                                && named.port == self.port
+                        Ports::Named(name) => self.destination.is_some_and(|pod| {
+                            pod.named_port(name, self.protocol) == Some(self.port)
                         }),
                     }
             })

@@ -64,6 +64,12 @@ pub fn spread(entry: &VerdictEntry) -> Result<Spread, TooManyRanges> {
     Ok(Spread { verdict, blocks })
 }
 
+/// As [`spread`], with nothing allowed in place of what does not fit. A plan that says so is not
+/// carried out; if it were, this would not open anything.
+pub(crate) fn spread_or_deny(entry: &VerdictEntry) -> Spread {
+    spread(entry).unwrap_or_default()
+}
+
 /// Gathers a verdict again; `None` where its chain is broken.
 pub fn gather<'a>(
     verdict: &Verdict,

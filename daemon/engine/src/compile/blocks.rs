@@ -1,0 +1,165 @@
+//! Which ipBlocks cover what: one sweep over all prefixes and exact addresses in address
+//! order, with the prefixes around the current one on a stack. It costs what there is to
+//! sort, whatever the nesting.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::digest::SetDigest;
+use super::peers::{AtomSet, Atoms, extent};
+
+/// What the sweep finds.
+#[derive(Default)]
+pub(super) struct Covered {
+    /// Every block and `except`, each once, an outer one before those inside it.
+    pub nodes: Vec<(IpNet, usize)>,
+    /// Every address asked for.
+    pub addresses: HashMap<IpAddr, usize>,
+    /// The sets that those have, by the index there. The first is the empty one.
+    pub sets: Vec<AtomSet>,
+}
+
+/// What happens at a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// This block begins.
+    Begins(usize),
+    /// This block has a hole here.
+    Hole(usize),
+    /// An address asked for: after all that covers it.
+    Asked,
+}
+
+/// Finds which atoms cover each prefix and each of these addresses.
+pub(super) fn cover(atoms: &Atoms, addresses: impl Iterator<Item = IpAddr>) -> Covered {
+    let mut blocks: Vec<Vec<usize>> = Vec::new();
+    let mut events: Vec<(IpNet, Event)> = Vec::new();
+    let mut last = None;
+    for (block, atom) in atoms.blocks() {
+        if last == Some(block) {
+            if let Some(same) = blocks.last_mut() {
+                same.push(atom);
+            }
+            continue;
+        }
+        last = Some(block);
+        let index = blocks.len();
+        blocks.push(vec![atom]);
+        if let Some((cidr, holes)) = extent(block) {
+            events.push((cidr, Event::Begins(index)));
+            events.extend(holes.into_iter().map(|hole| (hole, Event::Hole(index))));
+        }
+    }
+    events.extend(addresses.map(|address| (IpNet::from(address), Event::Asked)));
+    // By address, then length, then kind: a prefix comes before all that it covers.
+    events.sort_unstable();
+
+    let mut sweep = Sweep {
+        atoms,
+        holes: vec![0; blocks.len()],
+        blocks,
+        counts: vec![0; atoms.len()],
+        active: BTreeSet::new(),
+        digest: SetDigest::default(),
+        sets: vec![AtomSet::default()],
+        known: HashMap::from([(SetDigest::default(), 0)]),
+    };
+    let mut covered = Covered::default();
+    let mut around: Vec<(IpNet, Event)> = Vec::new();
+    let mut events = events.into_iter().peekable();
+    while let Some((net, event)) = events.next() {
+        while let Some((_, entered)) = around.pop_if(|(outer, _)| !outer.contains(&net)) {
+            sweep.leave(entered);
+        }
+        if event == Event::Asked {
+            covered.addresses.insert(net.addr(), sweep.set());
+            continue;
+        }
+        sweep.enter(event);
+        around.push((net, event));
+        let goes_on = events
+            .peek()
+            .is_some_and(|(next, event)| *next == net && *event != Event::Asked);
+        if !goes_on {
+            covered.nodes.push((net, sweep.set()));
+        }
+    }
+    covered.sets = sweep.sets;
+    covered
+}
+
+/// What covers the place that the sweep has reached.
+struct Sweep<'a, 'w> {
+    atoms: &'a Atoms<'w>,
+    /// By block: the atoms that it is of.
+    blocks: Vec<Vec<usize>>,
+    /// By block: its holes around this place; only one without any counts.
+    holes: Vec<u32>,
+    /// By atom: its blocks that cover this place.
+    counts: Vec<u32>,
+    active: BTreeSet<usize>,
+    digest: SetDigest,
+    sets: Vec<AtomSet>,
+    known: HashMap<SetDigest, usize>,
+}
+
+impl Sweep<'_, '_> {
+    fn enter(&mut self, event: Event) {
+        match event {
+            Event::Begins(block) => self.cover(block),
+            Event::Hole(block) => {
+                self.holes[block] += 1;
+                if self.holes[block] == 1 {
+                    self.uncover(block);
+                }
+            }
+            Event::Asked => {}
+        }
+    }
+
+    fn leave(&mut self, event: Event) {
+        match event {
+            Event::Begins(block) => self.uncover(block),
+            Event::Hole(block) => {
+                self.holes[block] -= 1;
+                if self.holes[block] == 0 {
+                    self.cover(block);
+                }
+            }
+            Event::Asked => {}
+        }
+    }
+
+    fn cover(&mut self, block: usize) {
+        for atom in &self.blocks[block] {
+            self.counts[*atom] += 1;
+            if self.counts[*atom] == 1 {
+                self.active.insert(*atom);
+                self.digest.add(self.atoms.digest(*atom));
+            }
+        }
+    }
+
+    fn uncover(&mut self, block: usize) {
+        for atom in &self.blocks[block] {
+            self.counts[*atom] -= 1;
+            if self.counts[*atom] == 0 {
+                self.active.remove(atom);
+                self.digest.remove(self.atoms.digest(*atom));
+            }
+        }
+    }
+
+    /// The set that covers this place, written out where it is met for the first time.
+    fn set(&mut self) -> usize {
+        *self.known.entry(self.digest).or_insert_with(|| {
+            self.sets.push(AtomSet {
+                digest: self.digest,
+                atoms: self.active.iter().copied().collect(),
+            });
+            self.sets.len() - 1
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! Pods grouped by what selectors can see of them (namespace and labels), and the index by
+//! which a selector finds its groups: a selector costs what it matches, not what there is.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::labels::{Labels, Operator, Selector};
+use crate::policy::{Namespaces, ObjectName, PodPeer};
+use crate::world::{Place, Pod, World};
+
+/// Pods that no selector tells apart.
+pub(super) struct Kind<'w> {
+    pub namespace: &'w str,
+    pub labels: &'w Labels,
+    pub pods: Vec<(&'w ObjectName, &'w Pod)>,
+}
+
+/// All kinds of Pods, those on the host's network excepted: they are the host.
+pub(super) struct Kinds<'w> {
+    pub all: Vec<Kind<'w>>,
+    /// Kinds by namespace, ascending.
+    namespaces: BTreeMap<&'w str, (Labels, Vec<usize>)>,
+    /// Kinds by label key and value, ascending.
+    postings: HashMap<&'w str, HashMap<&'w str, Vec<usize>>>,
+}
+
+impl<'w> Kinds<'w> {
+    pub(super) fn of(world: &'w World) -> Self {
+        let mut kinds = Self {
+            all: Vec::new(),
+            namespaces: BTreeMap::new(),
+            postings: HashMap::new(),
+        };
+        let mut known: HashMap<(&str, &Labels), usize> = HashMap::new();
+        for (name, pod) in &world.pods {
+            if pod.place == Place::HostNetwork {
+                continue;
+            }
+            let namespace = name.namespace.as_str();
+            let kind = *known
+                .entry((namespace, &pod.labels))
+                .or_insert_with(|| kinds.add(world, namespace, &pod.labels));
+            kinds.all[kind].pods.push((name, pod));
+        }
+        kinds
+    }
+
+    fn add(&mut self, world: &World, namespace: &'w str, labels: &'w Labels) -> usize {
+        let kind = self.all.len();
+        self.all.push(Kind {
+            namespace,
+            labels,
+            pods: Vec::new(),
+        });
+        self.namespaces
+            .entry(namespace)
+            .or_insert_with(|| (world.namespace_labels(namespace), Vec::new()))
+            .1
+            .push(kind);
+        for (key, value) in labels {
+            self.postings
+                .entry(key)
+                .or_default()
+                .entry(value)
+                .or_default()
+                .push(kind);
+        }
+        kind
+    }
+
+    /// The kinds of one namespace that a selector matches, ascending.
+    pub(super) fn select_in(&self, namespace: &str, selector: &Selector) -> Vec<usize> {
+        let Some((_, inside)) = self.namespaces.get(namespace) else {
+            return Vec::new();
+        };
+        let matches = |kind: &Kind| kind.namespace == namespace && selector.matches(kind.labels);
+        match self
+            .shortest(selector)
+            .filter(|list| list.len < inside.len())
+        {
+            Some(list) => self.filter(list.kinds(), matches),
+            None => self.filter(inside.iter().copied(), matches),
+        }
+    }
+
+    /// The kinds that a peer matches, ascending.
+    pub(super) fn select(&self, peer: &PodPeer) -> Vec<usize> {
+        let selector = match &peer.namespaces {
+            Namespaces::Own(namespace) => return self.select_in(namespace, &peer.pods),
+            Namespaces::Matching(selector) => selector,
+        };
+        let here: BTreeMap<&str, &Vec<usize>> = self
+            .namespaces
+            .iter()
+            .filter(|(_, (labels, _))| selector.matches(labels))
+            .map(|(name, (_, inside))| (*name, inside))
+            .collect();
+        let len: usize = here.values().map(|inside| inside.len()).sum();
+        let matches = |kind: &Kind| peer.pods.matches(kind.labels);
+        match self.shortest(&peer.pods).filter(|list| list.len < len) {
+            Some(list) => self.filter(list.kinds(), |kind| {
+                here.contains_key(kind.namespace) && matches(kind)
+            }),
+            None => self.filter(
+                here.values().flat_map(|inside| inside.iter().copied()),
+                matches,
+            ),
+        }
+    }
+
+    fn filter(
+        &self,
+        candidates: impl Iterator<Item = usize>,
+        matches: impl Fn(&Kind) -> bool,
+    ) -> Vec<usize> {
+        let mut found: Vec<usize> = candidates
+            .filter(|kind| matches(&self.all[*kind]))
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// The requirement that leaves the fewest candidates. A requirement that an absent key
+    /// fulfils leaves no list to look through.
+    fn shortest<'s>(&'s self, selector: &Selector) -> Option<Candidates<'s>> {
+        selector
+            .requirements()
+            .filter_map(|requirement| {
+                let values = self.postings.get(requirement.key.as_str());
+                let lists: Vec<&Vec<usize>> = match &requirement.operator {
+                    Operator::In(wanted) => values
+                        .into_iter()
+                        .flat_map(|values| {
+                            wanted.iter().filter_map(|value| values.get(value.as_str()))
+                        })
+                        .collect(),
+                    Operator::Exists => values.into_iter().flat_map(HashMap::values).collect(),
+                    Operator::NotIn(_) | Operator::DoesNotExist => return None,
+                };
+                let len = lists.iter().map(|list| list.len()).sum();
+                Some(Candidates { lists, len })
+            })
+            .min_by_key(|candidates| candidates.len)
+    }
+}
+
+/// Kinds that fulfil one requirement; the lists have none in common, as a key has one value.
+struct Candidates<'s> {
+    lists: Vec<&'s Vec<usize>>,
+    len: usize,
+}
+
+impl Candidates<'_> {
+    fn kinds(&self) -> impl Iterator<Item = usize> {
+        self.lists.iter().flat_map(|list| list.iter().copied())
+    }
+}

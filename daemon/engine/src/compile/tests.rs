@@ -1,0 +1,342 @@
+//! The tables' form on worlds built by hand; their meaning is held against the oracle in
+//! `tests/properties.rs`.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use netpol_abi::tables::{CLASS_ANY, FIRST_HASHED, OWNER_HOST, SUBJECT_NOT_ISOLATED, VerdictKey};
+
+use super::*;
+use crate::labels::{Requirement, Selector};
+use crate::policy::{
+    Action, IpBlock, Namespaces, Peer, PodPeer, Policy, Port, Ports, Protocol, Rule, Tier,
+};
+use crate::world::{Attached, NamedPort, Pod};
+
+fn pod(world: &mut World, id: u8, app: &str) {
+    let pod = Pod {
+        labels: [("app".to_owned(), app.to_owned())].into(),
+        addresses: BTreeSet::from([[10, 0, 0, id].into()]),
+        place: Place::Attached(Attached {
+            slot: u32::from(id),
+            id: u32::from(id),
+            interfaces: [(u32::from(id) + 40, [2, 0, 0, 0, 0, id])].into(),
+        }),
+        ..Pod::default()
+    };
+    world
+        .pods
+        .insert(ObjectName::new("shop", format!("{app}-{id}")), pod);
+}
+
+fn app(name: &str) -> Selector {
+    Selector::new([Requirement::equals("app", name)])
+}
+
+fn pods(name: &str) -> Peer {
+    Peer::Pods(PodPeer {
+        namespaces: Namespaces::Own("shop".to_owned()),
+        pods: app(name),
+    })
+}
+
+fn block(cidr: &str, except: &[&str]) -> Peer {
+    Peer::Block(IpBlock {
+        cidr: cidr.parse().unwrap(),
+        except: except.iter().map(|net| net.parse().unwrap()).collect(),
+    })
+}
+
+fn tcp(ports: Ports) -> Port {
+    Port {
+        protocol: Protocol::Tcp,
+        ports,
+    }
+}
+
+fn select(
+    world: &mut World,
+    name: &str,
+    subject: &str,
+    direction: Direction,
+    rules: &[(&[Peer], &[Port])],
+) {
+    let rules = rules
+        .iter()
+        .map(|(peers, ports)| Rule {
+            action: Action::Allow,
+            peers: peers.to_vec(),
+            ports: ports.to_vec(),
+        })
+        .collect();
+    let (ingress, egress) = match direction {
+        Direction::Ingress => (Some(rules), None),
+        Direction::Egress => (None, Some(rules)),
+    };
+    let policy = Policy {
+        name: ObjectName::new("shop", name),
+        tier: Tier::NetworkPolicy,
+        subject: app(subject),
+        ingress,
+        egress,
+    };
+    world.policies.insert(policy.name.clone(), policy);
+}
+
+fn shop() -> World {
+    let mut world = World::default();
+    for (id, app) in [(1, "web"), (2, "web"), (3, "db"), (4, "job")] {
+        pod(&mut world, id, app);
+    }
+    world
+}
+
+#[test]
+fn without_policies_there_is_nothing_to_tell_apart() {
+    let Compiled { tables, names } = compile(&shop());
+    assert_eq!(names, Names::default());
+    assert!(tables.verdicts.is_empty() && tables.prefixes.is_empty());
+    assert!(
+        tables
+            .addresses
+            .values()
+            .all(|entry| entry.class == CLASS_ANY)
+    );
+    assert!(
+        tables
+            .endpoints
+            .values()
+            .all(|entry| (entry.ingress, entry.egress)
+                == (SUBJECT_NOT_ISOLATED, SUBJECT_NOT_ISOLATED))
+    );
+    assert_eq!(tables.interfaces[&43].endpoint, 3);
+    assert_eq!(
+        tables.flags,
+        control_flags::HOST_INGRESS | control_flags::HOST_EGRESS
+    );
+}
+
+#[test]
+fn replicas_share_subject_and_class() {
+    let mut world = shop();
+    select(
+        &mut world,
+        "web",
+        "web",
+        Direction::Egress,
+        &[(&[pods("db")], &[])],
+    );
+    select(
+        &mut world,
+        "db",
+        "db",
+        Direction::Ingress,
+        &[(&[pods("web")], &[])],
+    );
+    let Compiled { tables, names } = compile(&world);
+    assert_eq!(tables.endpoints[&1].egress, tables.endpoints[&2].egress);
+    assert_eq!(names.subjects.len(), 2);
+    assert_eq!(tables.verdicts.len(), 2);
+    let classes: BTreeSet<u64> = tables.addresses.values().map(|entry| entry.class).collect();
+    assert_eq!(classes.len(), 3, "web, db and anybody");
+    assert!(
+        classes
+            .iter()
+            .all(|class| *class == CLASS_ANY || *class >= FIRST_HASHED)
+    );
+    let rule = names.rule(tables.endpoints[&3].ingress, 1).unwrap();
+    assert_eq!(
+        (rule.policy.to_string().as_str(), rule.rule),
+        ("shop/db", 0)
+    );
+}
+
+/// Whoever changes what is hashed changes `digest::VERSION`, and this.
+#[test]
+fn numbers_are_the_same_after_a_restart() {
+    let mut world = shop();
+    select(
+        &mut world,
+        "db",
+        "db",
+        Direction::Ingress,
+        &[(&[pods("web")], &[tcp(Ports::Named("sql".to_owned()))])],
+    );
+    let tables = compile(&world).tables;
+    let numbers = (
+        tables.endpoints[&3].ingress,
+        tables.addresses[&[10, 0, 0, 1].into()].class,
+    );
+    assert_eq!(
+        numbers,
+        (6_984_866_631_529_092_099, 17_511_980_046_889_058_838)
+    );
+}
+
+#[test]
+fn a_policy_that_selects_nobody_here_changes_nothing() {
+    let mut world = shop();
+    select(
+        &mut world,
+        "db",
+        "db",
+        Direction::Ingress,
+        &[(&[pods("web")], &[])],
+    );
+    let before = compile(&world);
+    select(
+        &mut world,
+        "gone",
+        "gone",
+        Direction::Egress,
+        &[(&[pods("job"), block("10.0.0.0/8", &[])], &[])],
+    );
+    assert_eq!(compile(&world), before);
+}
+
+#[test]
+fn what_any_peer_s_rules_say_already_is_not_said_again() {
+    let mut world = shop();
+    let port = [tcp(Ports::Range(80, 80))];
+    select(
+        &mut world,
+        "db",
+        "db",
+        Direction::Ingress,
+        &[(&[], &port), (&[pods("web")], &port)],
+    );
+    let tables = compile(&world).tables;
+    let key = VerdictKey {
+        subject: tables.endpoints[&3].ingress,
+        class: CLASS_ANY,
+    };
+    assert_eq!(tables.verdicts.keys().collect::<Vec<_>>(), [&key]);
+
+    select(
+        &mut world,
+        "db",
+        "db",
+        Direction::Ingress,
+        &[(&[pods("web")], &[]), (&[], &[])],
+    );
+    assert_eq!(compile(&world).tables.verdicts.len(), 1);
+}
+
+#[test]
+fn prefixes_that_say_what_their_parent_says_are_left_out() {
+    let mut world = shop();
+    let peers = [
+        block("10.0.0.0/8", &["10.1.0.0/16"]),
+        block("10.2.0.0/16", &["10.2.3.0/24"]),
+        block("10.1.9.0/24", &[]),
+        block("0.0.0.0/0", &["0.0.0.0/0"]),
+    ];
+    select(&mut world, "db", "db", Direction::Egress, &[(&peers, &[])]);
+    let tables = compile(&world).tables;
+    let nets: Vec<String> = tables.prefixes.keys().map(ToString::to_string).collect();
+    assert_eq!(nets, ["10.0.0.0/8", "10.1.0.0/16", "10.1.9.0/24"]);
+    assert_eq!(tables.prefixes[&"10.1.0.0/16".parse().unwrap()], CLASS_ANY);
+    assert_eq!(
+        tables.addresses[&[10, 0, 0, 1].into()].class,
+        tables.prefixes[&"10.0.0.0/8".parse().unwrap()],
+        "a block covers a Pod's address too"
+    );
+}
+
+#[test]
+fn many_blocks_in_one_rule_are_one_class() {
+    let mut world = shop();
+    let blocks: Vec<Peer> = (0..1000_u32)
+        .map(|n| block(&format!("198.{}.{}.0/25", 18 + n / 256, n % 256), &[]))
+        .collect();
+    select(&mut world, "db", "db", Direction::Egress, &[(&blocks, &[])]);
+    let tables = compile(&world).tables;
+    assert_eq!((tables.prefixes.len(), tables.verdicts.len()), (1000, 1));
+
+    select(
+        &mut world,
+        "db",
+        "db",
+        Direction::Egress,
+        &[(&blocks[1..], &[])],
+    );
+    let fewer = compile(&world).tables;
+    let kept = fewer
+        .prefixes
+        .iter()
+        .filter(|(net, class)| tables.prefixes.get(net) == Some(class));
+    assert_eq!(kept.count(), 999, "the others keep their class");
+}
+
+#[test]
+fn names_of_ports_make_a_class_where_an_egress_rule_gives_them() {
+    let mut world = shop();
+    for (name, port) in [("web-1", 80), ("web-2", 8080)] {
+        let pod = world.pods.get_mut(&ObjectName::new("shop", name)).unwrap();
+        for name in ["http", "unused"] {
+            pod.ports.push(NamedPort {
+                name: name.to_owned(),
+                port,
+                protocol: Protocol::Tcp,
+            });
+        }
+    }
+    let named = [tcp(Ports::Named("http".to_owned()))];
+    select(
+        &mut world,
+        "job",
+        "job",
+        Direction::Egress,
+        &[(&[], &named)],
+    );
+    let tables = compile(&world).tables;
+    let class = |id: u8| tables.addresses[&[10, 0, 0, id].into()].class;
+    assert!(class(1) != class(2) && class(3) == CLASS_ANY);
+    let key = VerdictKey {
+        subject: tables.endpoints[&4].egress,
+        class: class(2),
+    };
+    let ranges: Vec<_> = tables.verdicts[&key]
+        .ranges
+        .iter()
+        .map(|range| (range.first, range.last))
+        .collect();
+    assert_eq!(ranges, [(8080, 8080)]);
+    assert_eq!(tables.verdicts.len(), 2, "none for those without the name");
+
+    select(
+        &mut world,
+        "job",
+        "web",
+        Direction::Ingress,
+        &[(&[], &named)],
+    );
+    let tables = compile(&world).tables;
+    assert_ne!(tables.endpoints[&1].ingress, tables.endpoints[&2].ingress);
+    assert_eq!(tables.addresses[&[10, 0, 0, 1].into()].class, CLASS_ANY);
+}
+
+#[test]
+fn the_host_owns_its_addresses_and_its_pods_have_no_labels() {
+    let mut world = shop();
+    world.host.insert([192, 0, 2, 1].into());
+    let agent = Pod {
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        addresses: BTreeSet::from([[192, 0, 2, 2].into()]),
+        place: Place::HostNetwork,
+        ..Pod::default()
+    };
+    world.pods.insert(ObjectName::new("shop", "agent"), agent);
+    select(
+        &mut world,
+        "db",
+        "db",
+        Direction::Ingress,
+        &[(&[pods("web"), block("192.0.2.2/32", &[])], &[])],
+    );
+    let tables = compile(&world).tables;
+    let [one, two] = [1, 2].map(|last| tables.addresses[&[192, 0, 2, last].into()]);
+    assert_eq!((one.owner, two.owner), (OWNER_HOST, OWNER_HOST));
+    assert_eq!(one.class, CLASS_ANY);
+    assert_eq!(two.class, tables.prefixes[&"192.0.2.2/32".parse().unwrap()]);
+}

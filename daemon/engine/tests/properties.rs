@@ -1,0 +1,145 @@
+//! Oracle, rules and compiled tables say the same of every connection, in random worlds.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::IpAddr;
+
+use netpol_engine::compile::compile;
+use netpol_engine::evaluate::{By, Party, Side, evaluate};
+use netpol_engine::model::{Lanes, Ruling};
+use netpol_engine::policy::{Direction, Protocol, Tier};
+use netpol_engine::world::World;
+use proptest::prelude::*;
+
+use support::{oracle, worlds};
+
+/// Connections that some policy may have a say in.
+fn probes(world: &World) -> Vec<(IpAddr, IpAddr, Protocol, u16)> {
+    let addresses = worlds::addresses(world);
+    let mut probes = Vec::new();
+    for from in &addresses {
+        for to in addresses.iter().filter(|to| to.is_ipv4() == from.is_ipv4()) {
+            let enforced =
+                |one: &IpAddr| worlds::endpoints(world).any(|(_, pod)| pod.addresses.contains(one));
+            if !enforced(from) && !enforced(to) {
+                continue;
+            }
+            for protocol in Protocol::ALL {
+                probes.extend(worlds::PORTS.map(|port| (*from, *to, protocol, port)));
+            }
+        }
+    }
+    probes
+}
+
+fn judge(
+    world: &World,
+    lanes: &Lanes,
+    direction: Direction,
+    (from, to, protocol, port): (IpAddr, IpAddr, Protocol, u16),
+) -> Option<Ruling> {
+    let (own, peer) = match direction {
+        Direction::Egress => (from, to),
+        Direction::Ingress => (to, from),
+    };
+    let (id, _) = worlds::endpoints(world).find(|(_, pod)| pod.addresses.contains(&own))?;
+    if world.host.contains(&own) {
+        return None;
+    }
+    let ruling = lanes.judge(id, direction, peer, protocol.number(), port);
+    Some(ruling.expect("every endpoint is in the tables"))
+}
+
+/// What the tables report as the deciding rule is one that the rules themselves name.
+fn names_the_same(
+    world: &World,
+    side: &Side,
+    ruling: &Ruling,
+    names: &netpol_engine::compile::Names,
+) -> bool {
+    assert_eq!(side.reason, ruling.reason);
+    if world
+        .policies
+        .values()
+        .any(|policy| policy.tier != Tier::NetworkPolicy)
+    {
+        // Where several tiers allow, the tables may name another one's rule.
+        return true;
+    }
+    match names.rule(ruling.subject, ruling.rule) {
+        Some(rule) => side
+            .by
+            .iter()
+            .any(|by: &By| by.policy == rule.policy && by.rule == Some(rule.rule)),
+        None => side.by.iter().all(|by| by.rule.is_none()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn oracle_rules_and_tables_agree(world in worlds::world()) {
+        let compiled = compile(&world);
+        let lanes = Lanes::steady(&compiled.tables, 7);
+        for probe in probes(&world) {
+            let (from, to, protocol, port) = probe;
+            let expected = oracle::allows(&world, from, to, protocol, port);
+            let verdict = evaluate(&world, &Party::Address(from), &Party::Address(to), protocol, port).unwrap();
+            prop_assert_eq!(verdict.allowed, expected, "rules, {:?}", probe);
+
+            let mut allowed = true;
+            for (direction, side) in [(Direction::Egress, &verdict.egress), (Direction::Ingress, &verdict.ingress)] {
+                if let Some(ruling) = judge(&world, &lanes, direction, probe) {
+                    allowed &= ruling.reason.allows();
+                    prop_assert!(
+                        names_the_same(&world, side, &ruling, &compiled.names),
+                        "{:?} {:?} {:?} {:?}", probe, direction, side, ruling
+                    );
+                }
+            }
+            prop_assert_eq!(allowed, expected, "tables, {:?}", probe);
+        }
+    }
+
+    #[test]
+    fn a_key_means_the_same_in_every_world(one in worlds::world(), two in worlds::world()) {
+        // The same Pods under either's policies: what both tables know, they say alike.
+        let mut third = one.clone();
+        third.policies.extend(two.policies.clone());
+        let (one, third) = (compile(&one), compile(&third));
+        for (subject, names) in &one.names.subjects {
+            if let Some(others) = third.names.subjects.get(subject) {
+                prop_assert_eq!(names, others);
+            }
+        }
+        for (key, entry) in &one.tables.verdicts {
+            if let Some(other) = third.tables.verdicts.get(key) {
+                prop_assert_eq!(entry, other);
+            }
+        }
+    }
+
+    #[test]
+    fn other_protocols_pass_by_rules_without_ports_alone(world in worlds::world()) {
+        const ICMP: u8 = 1;
+        let lanes = Lanes::steady(&compile(&world).tables, 7);
+        let mut without_ports = world.clone();
+        for policy in without_ports.policies.values_mut() {
+            for rules in [&mut policy.ingress, &mut policy.egress].into_iter().flatten() {
+                rules.retain(|rule| rule.ports.is_empty());
+            }
+        }
+        for (id, pod) in worlds::endpoints(&world) {
+            for own in &pod.addresses {
+                for peer in worlds::addresses(&world) {
+                    // What is left of the rules is the same for any port of any protocol.
+                    let ruling = lanes.judge(id, Direction::Ingress, peer, ICMP, 0).unwrap();
+                    let verdict = evaluate(
+                        &without_ports, &Party::Address(peer), &Party::Address(*own), Protocol::Sctp, 9,
+                    ).unwrap();
+                    prop_assert_eq!(ruling.reason.allows(), verdict.ingress.allowed, "{} {}", own, peer);
+                }
+            }
+        }
+    }
+}

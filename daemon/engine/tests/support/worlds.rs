@@ -1,0 +1,307 @@
+//! Random worlds from a small vocabulary, so that selectors, blocks and names meet often,
+//! and the probes that tell them apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netpol_engine::labels::{Labels, Operator, Requirement, Selector};
+use netpol_engine::policy::{
+    Action, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports, Protocol, Rule,
+    Tier,
+};
+use netpol_engine::world::{Attached, NamedPort, Place, Pod, Settings, World};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+const NAMESPACES: [&str; 3] = ["east", "north", "west"];
+const NETS: [&str; 14] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.0.0.0/24",
+    "10.0.0.0/29",
+    "10.0.0.4/30",
+    "10.0.0.5/32",
+    "10.1.0.0/16",
+    "192.0.2.0/24",
+    "203.0.113.0/24",
+    "203.0.113.64/26",
+    "::/0",
+    "fd00::/16",
+    "fd00::/125",
+    "fd00::5/128",
+];
+
+/// Strangers at the edges of those nets, and the host.
+pub const STRANGERS: [&str; 10] = [
+    "10.0.0.200",
+    "10.1.0.1",
+    "10.2.0.1",
+    "192.0.2.1",
+    "203.0.113.63",
+    "203.0.113.64",
+    "198.51.100.1",
+    "fd00::4000",
+    "fd00:1::1",
+    "2001:db8::1",
+];
+
+/// Ports at the edges of what rules name.
+pub const PORTS: [u16; 8] = [0, 53, 79, 80, 81, 90, 8080, 65535];
+
+fn labels() -> impl Strategy<Value = Labels> {
+    let value = |values: &'static [&'static str]| select(values).prop_map(str::to_owned);
+    (
+        option::weighted(0.8, value(&["db", "web"])),
+        option::of(value(&["", "1", "2"])),
+    )
+        .prop_map(|(app, tier)| {
+            let app = app.map(|value| ("app".to_owned(), value));
+            let tier = tier.map(|value| ("tier".to_owned(), value));
+            app.into_iter().chain(tier).collect()
+        })
+}
+
+fn selector() -> impl Strategy<Value = Selector> {
+    let requirement = prop_oneof![
+        (
+            select(&["app", "tier"][..]),
+            subsequence(vec!["1", "2", "", "db", "web"], 1..3),
+            0..2
+        )
+            .prop_map(|(key, values, not)| {
+                let values: BTreeSet<String> = values.into_iter().map(str::to_owned).collect();
+                let operator = if not == 1 {
+                    Operator::NotIn(values)
+                } else {
+                    Operator::In(values)
+                };
+                (key, operator)
+            }),
+        (select(&["app", "tier"][..]), any::<bool>()).prop_map(|(key, exists)| {
+            (
+                key,
+                if exists {
+                    Operator::Exists
+                } else {
+                    Operator::DoesNotExist
+                },
+            )
+        }),
+    ];
+    vec(requirement, 0..3).prop_map(|requirements| {
+        Selector::new(requirements.into_iter().map(|(key, operator)| Requirement {
+            key: key.to_owned(),
+            operator,
+        }))
+    })
+}
+
+fn namespaces(own: &'static str) -> impl Strategy<Value = Namespaces> {
+    prop_oneof![
+        Just(Namespaces::Own(own.to_owned())),
+        selector().prop_map(Namespaces::Matching),
+        select(&NAMESPACES[..]).prop_map(|name| {
+            Namespaces::Matching(Selector::new([Requirement::equals(
+                "kubernetes.io/metadata.name",
+                name,
+            )]))
+        }),
+    ]
+}
+
+fn block() -> impl Strategy<Value = IpBlock> {
+    (select(&NETS[..]), subsequence(NETS.to_vec(), 0..4)).prop_map(|(cidr, except)| {
+        let cidr: IpNet = cidr.parse().unwrap();
+        // Also what validation would not let through: the engine must not mind.
+        let except = except.into_iter().map(|net| net.parse().unwrap()).collect();
+        IpBlock { cidr, except }
+    })
+}
+
+fn peer(own: &'static str) -> impl Strategy<Value = Peer> {
+    prop_oneof![
+        (namespaces(own), selector())
+            .prop_map(|(namespaces, pods)| Peer::Pods(PodPeer { namespaces, pods })),
+        block().prop_map(Peer::Block),
+    ]
+}
+
+fn port() -> impl Strategy<Value = Port> {
+    let ports = prop_oneof![
+        Just(Ports::All),
+        (select(&PORTS[1..]), 0..20_u16)
+            .prop_map(|(first, more)| Ports::Range(first, first.saturating_add(more))),
+        select(&["http", "dns"][..]).prop_map(|name| Ports::Named(name.to_owned())),
+    ];
+    (select(&Protocol::ALL[..2]), ports).prop_map(|(protocol, ports)| Port { protocol, ports })
+}
+
+fn rules(own: &'static str) -> impl Strategy<Value = Vec<Rule>> {
+    let rule = (vec(peer(own), 0..3), vec(port(), 0..3)).prop_map(|(peers, ports)| Rule {
+        action: Action::Allow,
+        peers,
+        ports,
+    });
+    vec(rule, 0..3)
+}
+
+fn policy() -> impl Strategy<Value = (&'static str, Policy)> {
+    (
+        select(&NAMESPACES[..]),
+        prop_oneof![6 => Just(Tier::NetworkPolicy), 1 => Just(Tier::Admin), 1 => Just(Tier::Baseline)],
+        vec(select(&[Action::Allow, Action::Deny, Action::Pass][..]), 6),
+        selector(),
+    )
+        .prop_flat_map(|(namespace, tier, actions, subject)| {
+            (option::weighted(0.7, rules(namespace)), option::weighted(0.7, rules(namespace))).prop_map(
+                move |(mut ingress, mut egress)| {
+                    let all = ingress.iter_mut().chain(&mut egress).flatten();
+                    for (rule, action) in all.zip(&actions) {
+                        if tier != Tier::NetworkPolicy {
+                            rule.action = *action;
+                        }
+                    }
+                    let policy = Policy {
+                        name: ObjectName::new(namespace, ""),
+                        tier,
+                        subject: subject.clone(),
+                        ingress,
+                        egress,
+                    };
+                    (namespace, policy)
+                },
+            )
+        })
+}
+
+fn pod() -> impl Strategy<Value = (&'static str, Pod, u8)> {
+    let ports = subsequence(
+        vec![
+            ("http", 80, Protocol::Tcp),
+            ("http", 8080, Protocol::Tcp),
+            ("http", 90, Protocol::Udp),
+            ("dns", 53, Protocol::Udp),
+            ("dns", 53, Protocol::Tcp),
+        ],
+        0..4,
+    );
+    (select(&NAMESPACES[..]), labels(), ports, 0..12_u8).prop_map(
+        |(namespace, labels, ports, kind)| {
+            let ports = ports
+                .into_iter()
+                .map(|(name, port, protocol)| NamedPort {
+                    name: name.to_owned(),
+                    port,
+                    protocol,
+                })
+                .collect();
+            let pod = Pod {
+                labels,
+                ports,
+                ..Pod::default()
+            };
+            (namespace, pod, kind)
+        },
+    )
+}
+
+/// A world whose local Pods all have a number.
+pub fn world() -> impl Strategy<Value = World> {
+    (
+        btree_map(
+            select(&NAMESPACES[..]).prop_map(str::to_owned),
+            labels(),
+            0..3,
+        ),
+        vec(option::weighted(0.9, pod()), 1..7),
+        vec(option::weighted(0.9, policy()), 0..7),
+        any::<(bool, bool)>(),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(namespaces, pods, policies, settings, host, tiers)| World {
+                namespaces,
+                pods: pods
+                    .into_iter()
+                    .enumerate()
+                    .filter_map(|(index, pod)| placed(index as u8 + 1, pod?))
+                    .collect(),
+                policies: policies
+                    .into_iter()
+                    .enumerate()
+                    .filter_map(|(index, policy)| {
+                        let (namespace, mut policy) = policy?;
+                        if !tiers {
+                            one_tier(&mut policy);
+                        }
+                        policy.name = ObjectName::new(namespace, format!("policy-{index}"));
+                        Some((policy.name.clone(), policy))
+                    })
+                    .collect(),
+                host: if host {
+                    BTreeSet::from(["192.0.2.1".parse().unwrap(), "fd00::4000".parse().unwrap()])
+                } else {
+                    BTreeSet::new()
+                },
+                settings: Settings {
+                    host_ingress: settings.0,
+                    host_egress: settings.1,
+                },
+            },
+        )
+}
+
+/// NetworkPolicy alone.
+fn one_tier(policy: &mut Policy) {
+    policy.tier = Tier::NetworkPolicy;
+    let rules = policy.ingress.iter_mut().chain(&mut policy.egress);
+    for rule in rules.flatten() {
+        rule.action = Action::Allow;
+    }
+}
+
+/// Number, slot, addresses and name follow from where it stands in the list, so that one
+/// world and the next mean the same endpoint by the same number.
+fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(ObjectName, Pod)> {
+    let v4 = format!("10.0.0.{index}");
+    let v6 = format!("fd00::{index}");
+    let addresses: &[&str] = match kind % 4 {
+        0 => &[&v4],
+        1 => &[&v6],
+        _ => &[&v4, &v6],
+    };
+    pod.addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    pod.place = match kind {
+        0 => Place::HostNetwork,
+        1 | 2 => Place::External,
+        _ => Place::Attached(Attached {
+            slot: u32::from(index),
+            id: u32::from(index) + 100,
+            interfaces: BTreeMap::from([(u32::from(index) + 10, [2, 0, 0, 0, 0, index])]),
+        }),
+    };
+    Some((ObjectName::new(namespace, format!("pod-{index}")), pod))
+}
+
+/// All addresses worth asking about.
+pub fn addresses(world: &World) -> BTreeSet<IpAddr> {
+    let pods = world
+        .pods
+        .values()
+        .flat_map(|pod| pod.addresses.iter().copied());
+    pods.chain(world.host.iter().copied())
+        .chain(STRANGERS.iter().map(|text| text.parse().unwrap()))
+        .collect()
+}
+
+/// The numbers of endpoints, with where they are.
+pub fn endpoints(world: &World) -> impl Iterator<Item = (u32, &Pod)> {
+    world.pods.values().filter_map(|pod| match &pod.place {
+        Place::Attached(attached) => Some((attached.id, pod)),
+        _ => None,
+    })
+}
