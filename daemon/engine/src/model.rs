@@ -137,6 +137,60 @@ impl Lanes {
         }
     }
 
+    /// The step that puts back what this one would overwrite or delete; `None`, where there is
+    /// nothing to put back, or no way back (a flip).
+    #[must_use]
+    pub fn inverse(&self, step: &Step) -> Option<Step> {
+        Some(match step {
+            Step::PutPortBlock { key, .. } | Step::DeletePortBlock { key } => {
+                let key = *key;
+                match self.port_blocks.get(&key) {
+                    Some(value) => Step::PutPortBlock {
+                        key,
+                        value: Box::new(*value),
+                    },
+                    None => Step::DeletePortBlock { key },
+                }
+            }
+            Step::PutVerdict { key, .. } | Step::DeleteVerdict { key } => {
+                let key = *key;
+                match self.verdicts.get(&key).copied() {
+                    Some(value) => Step::PutVerdict { key, value },
+                    None => Step::DeleteVerdict { key },
+                }
+            }
+            Step::PutEndpoint { slot, .. } => Step::PutEndpoint {
+                slot: *slot,
+                value: self.endpoints.get(slot).copied().unwrap_or_default(),
+            },
+            Step::PutAddress { address, .. } | Step::DeleteAddress { address } => {
+                let address = *address;
+                match self.addresses.get(&address).copied() {
+                    Some(value) => Step::PutAddress { address, value },
+                    None => Step::DeleteAddress { address },
+                }
+            }
+            Step::PutPrefix { net, .. } | Step::DeletePrefix { net } => {
+                let net = *net;
+                match self.prefixes.get(&net).copied() {
+                    Some(value) => Step::PutPrefix { net, value },
+                    None => Step::DeletePrefix { net },
+                }
+            }
+            Step::PutInterface { ifindex, .. } | Step::DeleteInterface { ifindex } => {
+                let ifindex = *ifindex;
+                match self.interfaces.get(&ifindex).copied() {
+                    Some(value) => Step::PutInterface { ifindex, value },
+                    None => Step::DeleteInterface { ifindex },
+                }
+            }
+            Step::PutFlags { .. } => Step::PutFlags {
+                flags: self.control.flags,
+            },
+            Step::Flip { .. } | Step::Fence => return None,
+        })
+    }
+
     /// What is in force: the lane that packets are judged by. Verdicts with a broken chain are
     /// left out (a plan puts them again), as are prefixes that say what their parent says.
     #[must_use]

@@ -1,7 +1,408 @@
-//! .
+//! The way from the installed tables to the desired ones, as an ordered list of plain
+//! steps: each one write to one map, or a wait. Nothing here writes; the datapath's
+//! interpreter and [`crate::model::Lanes`] do.
+//!
+//! # The order, and why every packet meets the old state or the new
+//!
+//! Between plans both lanes of every entry say the same. A plan
+//!
+//! 1. takes interfaces off that lead to an endpoint which is no longer there: they are on hold.
+//!    Where a slot is given to another endpoint, a fence follows, so that no packet
+//!    that knows the slot from before is judged as the new endpoint;
+//! 2. adds verdicts that are not there, each after the port blocks that it chains. Keys are
+//!    content-addressed: nobody asks for them yet, and what is there keeps its meaning;
+//! 3. writes the *idle* lane: flags, endpoints, addresses, prefixes. The lane that is read keeps
+//!    its words. Entries that one of the two states does not have need care, as an
+//!    entry is there for both lanes:
+//!    - an address that only one state has is [`CLASS_UNLISTED`] in the other's lane, and
+//!      counts there as if it were missing;
+//!    - a prefix that only one state has says in the other's lane what that one's next shorter
+//!      prefix says. The longest of all prefixes that cover an address then answers in each lane
+//!      as the longest of that lane's own would: whichever of them are there, in any order;
+//!    - an endpoint that only one state has is without a revision in the other's lane, and no
+//!      interface leads to it there;
+//! 4. flips: one write of the generation. A packet reads it once, so all its look-ups are in
+//!    one lane;
+//! 5. releases new interfaces, whose endpoint is in the lane that is now read;
+//! 6. waits until no packet is under way that began before the flip;
+//! 7. settles: nobody reads the other lane, so it gets the same words, and what the new state
+//!    has no use for is deleted: first verdicts, then blocks; an address nobody lists;
+//!    a prefix that says what the next shorter one says.
+//!
+//! A step that fails before the flip is undone by [`crate::model::Lanes::inverse`] of what was done,
+//! last first: every state on the way is one that this argument covers. After the flip
+//! there is only forward: what is left over, also by a crash, is [`recover()`]'s.
 
 pub(crate) mod both;
+mod prefixes;
+mod recover;
+mod revision;
 pub mod spread;
 mod step;
 
-pub use step::Step;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netpol_abi::limits::INLINE_RANGES;
+use netpol_abi::tables::{Address, CLASS_UNLISTED, Endpoint, EndpointLane, Prefix, VerdictKey};
+
+use self::prefixes::Node;
+pub use self::recover::recover;
+use self::spread::{MAX_RANGES, spread_or_deny};
+pub use self::step::Step;
+use crate::tables::{AddressEntry, EndpointEntry, Tables};
+
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// The generation in force afterwards.
+    pub generation: u64,
+    /// The endpoints as they are installed afterwards, with their revisions; all else is installed
+    /// as it was desired.
+    pub endpoints: BTreeMap<u32, EndpointEntry>,
+    /// What the maps have to hold on the way.
+    pub demand: Demand,
+}
+
+impl Plan {
+    /// Is there nothing to do?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The tables that are installed once the plan, made for `desired`, is carried out.
+    #[must_use]
+    pub fn installed(&self, mut desired: Tables) -> Tables {
+        desired.endpoints.clone_from(&self.endpoints);
+        desired
+    }
+}
+
+/// The most entries that each table has at one time, and what fits none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// `ADDRESSES4`.
+    pub addresses4: usize,
+    /// `ADDRESSES6`.
+    pub addresses6: usize,
+    /// `PREFIXES4`.
+    pub prefixes4: usize,
+    /// `PREFIXES6`.
+    pub prefixes6: usize,
+    /// `VERDICTS`.
+    pub verdicts: usize,
+    /// `PORT_BLOCKS`.
+    pub port_blocks: usize,
+    /// `ENDPOINTS`: the highest slot and one.
+    pub endpoints: u32,
+    /// Verdicts with more than [`MAX_RANGES`] ranges. Where there are any, the plan must not be
+    /// carried out: it would deny what they allow.
+    pub too_many_ranges: Vec<VerdictKey>,
+}
+
+/// The steps from `installed`, which `generation` has put in force, to `desired`. Revisions in
+/// `desired` are not looked at.
+#[must_use]
+pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
+    let nodes = prefixes::walk(&installed.prefixes, &desired.prefixes);
+    let next = generation.wrapping_add(1);
+    let endpoints = revision::revised(installed, desired, &nodes, next);
+    let flips = installed.flags != desired.flags
+        || installed.endpoints != endpoints
+        || installed.addresses != desired.addresses
+        || installed.prefixes != desired.prefixes;
+    let mut planner = Planner {
+        installed,
+        desired,
+        endpoints: &endpoints,
+        new: (next & 1) as usize,
+        steps: Vec::new(),
+    };
+    let taken = planner.take_interfaces();
+    let blocks = planner.add_verdicts();
+    let mut settle = Vec::new();
+    if flips {
+        planner.stage_flags(&mut settle);
+        planner.stage_endpoints(&mut settle);
+        planner.stage_addresses(&mut settle);
+        planner.stage_prefixes(&nodes, &mut settle);
+        planner.steps.push(Step::Flip {
+            generation: next,
+            flags: planner.lanes(installed.flags, desired.flags),
+        });
+    }
+    planner.release_interfaces(&taken);
+    planner.remove_verdicts(&blocks, &mut settle);
+    if flips || !settle.is_empty() {
+        planner.steps.push(Step::Fence);
+    }
+    planner.steps.append(&mut settle);
+    let steps = planner.steps;
+    Plan {
+        steps,
+        generation: if flips { next } else { generation },
+        endpoints,
+        demand: demand(installed, desired, &nodes, &blocks),
+    }
+}
+
+/// Port blocks that the verdicts of each state chain.
+struct Blocks {
+    installed: BTreeSet<u64>,
+    desired: BTreeSet<u64>,
+}
+
+struct Planner<'a> {
+    installed: &'a Tables,
+    desired: &'a Tables,
+    /// The desired ones, with their revisions.
+    endpoints: &'a BTreeMap<u32, EndpointEntry>,
+    /// The lane that is read after the flip.
+    new: usize,
+    steps: Vec<Step>,
+}
+
+impl Planner<'_> {
+    /// One word per lane.
+    fn lanes<T: Copy>(&self, installed: T, desired: T) -> [T; 2] {
+        let mut lanes = [installed; 2];
+        lanes[self.new] = desired;
+        lanes
+    }
+
+    /// Takes interfaces off whose endpoint is another one, or none, afterwards.
+    fn take_interfaces(&mut self) -> BTreeSet<u32> {
+        let id = |tables: &Tables, slot| tables.endpoints.get(&slot).map(|found| found.id);
+        let stays = |ifindex: &u32, slot: u32| {
+            self.desired.interfaces.get(ifindex).is_some_and(|after| {
+                after.endpoint == slot && id(self.installed, slot) == id(self.desired, slot)
+            })
+        };
+        let taken: BTreeSet<u32> = self
+            .installed
+            .interfaces
+            .iter()
+            .filter(|(ifindex, interface)| !stays(ifindex, interface.endpoint))
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in &taken {
+            self.steps.push(Step::DeleteInterface { ifindex: *ifindex });
+        }
+        let given_on =
+            self.installed.endpoints.iter().any(|(slot, before)| {
+                id(self.desired, *slot).is_some_and(|after| after != before.id)
+            });
+        if given_on {
+            self.steps.push(Step::Fence);
+        }
+        taken
+    }
+
+    fn release_interfaces(&mut self, taken: &BTreeSet<u32>) {
+        for (ifindex, entry) in &self.desired.interfaces {
+            let there = self.installed.interfaces.get(ifindex) == Some(entry);
+            if !there || taken.contains(ifindex) {
+                self.steps.push(Step::PutInterface {
+                    ifindex: *ifindex,
+                    value: both::interface(*ifindex, entry),
+                });
+            }
+        }
+    }
+
+    fn add_verdicts(&mut self) -> Blocks {
+        let mut blocks = Blocks {
+            installed: BTreeSet::new(),
+            desired: BTreeSet::new(),
+        };
+        for entry in self.installed.verdicts.values() {
+            if entry.ranges.len() > INLINE_RANGES {
+                let chained = spread_or_deny(entry).blocks;
+                blocks.installed.extend(chained.iter().map(|(key, _)| *key));
+            }
+        }
+        for (key, entry) in &self.desired.verdicts {
+            let new = self.installed.verdicts.get(key) != Some(entry);
+            if !new && entry.ranges.len() <= INLINE_RANGES {
+                continue;
+            }
+            let spread = spread_or_deny(entry);
+            for (key, value) in spread.blocks {
+                if blocks.desired.insert(key) && !blocks.installed.contains(&key) {
+                    let value = Box::new(value);
+                    self.steps.push(Step::PutPortBlock { key, value });
+                }
+            }
+            if new {
+                self.steps.push(Step::PutVerdict {
+                    key: *key,
+                    value: spread.verdict,
+                });
+            }
+        }
+        blocks
+    }
+
+    fn remove_verdicts(&self, blocks: &Blocks, settle: &mut Vec<Step>) {
+        for key in self.installed.verdicts.keys() {
+            if !self.desired.verdicts.contains_key(key) {
+                settle.push(Step::DeleteVerdict { key: *key });
+            }
+        }
+        for key in blocks.installed.difference(&blocks.desired) {
+            settle.push(Step::DeletePortBlock { key: *key });
+        }
+    }
+
+    fn stage_flags(&mut self, settle: &mut Vec<Step>) {
+        let (before, after) = (self.installed.flags, self.desired.flags);
+        if before != after {
+            let flags = self.lanes(before, after);
+            self.steps.push(Step::PutFlags { flags });
+            settle.push(Step::PutFlags { flags: [after; 2] });
+        }
+    }
+
+    fn stage_endpoints(&mut self, settle: &mut Vec<Step>) {
+        let absent = |entry: &EndpointEntry| EndpointLane {
+            revision: 0,
+            ..both::lane(entry)
+        };
+        for (slot, before, after) in changes(&self.installed.endpoints, self.endpoints) {
+            let mut staged = Endpoint::default();
+            let settled = match (before, after) {
+                (Some(before), Some(after)) if before.id == after.id => {
+                    staged.id = after.id;
+                    staged.lanes = self.lanes(both::lane(before), both::lane(after));
+                    both::endpoint(after)
+                }
+                // The slot may have been another's: nothing leads there any more.
+                (_, Some(after)) => {
+                    staged.id = after.id;
+                    staged.lanes = self.lanes(absent(after), both::lane(after));
+                    both::endpoint(after)
+                }
+                (Some(before), None) => {
+                    staged.id = before.id;
+                    staged.lanes = self.lanes(both::lane(before), absent(before));
+                    Endpoint::default()
+                }
+                (None, None) => continue,
+            };
+            let slot = *slot;
+            self.steps.push(Step::PutEndpoint {
+                slot,
+                value: staged,
+            });
+            settle.push(Step::PutEndpoint {
+                slot,
+                value: settled,
+            });
+        }
+    }
+
+    fn stage_addresses(&mut self, settle: &mut Vec<Step>) {
+        let unlisted = AddressEntry {
+            class: CLASS_UNLISTED,
+            owner: 0,
+        };
+        for (address, before, after) in changes(&self.installed.addresses, &self.desired.addresses)
+        {
+            let address = *address;
+            let (was, will) = (before.unwrap_or(&unlisted), after.unwrap_or(&unlisted));
+            let value = Address {
+                class: self.lanes(was.class, will.class),
+                owner: self.lanes(was.owner, will.owner),
+            };
+            self.steps.push(Step::PutAddress { address, value });
+            settle.push(match after {
+                Some(after) => Step::PutAddress {
+                    address,
+                    value: both::address(after),
+                },
+                None => Step::DeleteAddress { address },
+            });
+        }
+    }
+
+    fn stage_prefixes(&mut self, nodes: &[Node], settle: &mut Vec<Step>) {
+        for node in nodes.iter().filter(|node| node.installed != node.desired) {
+            let net = node.net;
+            let value = Prefix {
+                class: self.lanes(node.was, node.will),
+            };
+            self.steps.push(Step::PutPrefix { net, value });
+            settle.push(match node.desired {
+                Some(class) => Step::PutPrefix {
+                    net,
+                    value: Prefix { class: [class; 2] },
+                },
+                None => Step::DeletePrefix { net },
+            });
+        }
+    }
+}
+
+/// What two maps do not have alike, by key.
+fn changes<'a, K: Ord, V: PartialEq>(
+    before: &'a BTreeMap<K, V>,
+    after: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
+    let gone_or_other = before.iter().filter_map(|(key, was)| {
+        let will = after.get(key);
+        (will != Some(was)).then_some((key, Some(was), will))
+    });
+    let new = after
+        .iter()
+        .filter(|(key, _)| !before.contains_key(key))
+        .map(|(key, will)| (key, None, Some(will)));
+    gone_or_other.chain(new)
+}
+
+fn demand(installed: &Tables, desired: &Tables, nodes: &[Node], blocks: &Blocks) -> Demand {
+    let more = |mut count: [usize; 2], v4: bool| {
+        count[usize::from(!v4)] += 1;
+        count
+    };
+    let new_addresses = desired
+        .addresses
+        .keys()
+        .filter(|address| !installed.addresses.contains_key(address));
+    let [addresses4, addresses6] = installed
+        .addresses
+        .keys()
+        .chain(new_addresses)
+        .fold([0; 2], |count, address| {
+            more(count, matches!(address, IpAddr::V4(_)))
+        });
+    let [prefixes4, prefixes6] = nodes.iter().fold([0; 2], |count, node| {
+        more(count, matches!(node.net, IpNet::V4(_)))
+    });
+    let new_verdicts = desired
+        .verdicts
+        .keys()
+        .filter(|key| !installed.verdicts.contains_key(key));
+    let slots = installed.endpoints.keys().chain(desired.endpoints.keys());
+    Demand {
+        addresses4,
+        addresses6,
+        prefixes4,
+        prefixes6,
+        verdicts: installed.verdicts.len() + new_verdicts.count(),
+        port_blocks: blocks.installed.union(&blocks.desired).count(),
+        endpoints: slots.max().map_or(0, |slot| slot.saturating_add(1)),
+        too_many_ranges: desired
+            .verdicts
+            .iter()
+            .filter(|(_, entry)| entry.ranges.len() > MAX_RANGES)
+            .map(|(key, _)| *key)
+            .collect(),
+    }
+}

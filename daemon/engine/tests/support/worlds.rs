@@ -255,6 +255,26 @@ pub fn world() -> impl Strategy<Value = World> {
         )
 }
 
+/// A world and one to follow it: another one, or one with other policies, or other Pods.
+pub fn change() -> impl Strategy<Value = (World, World)> {
+    (world(), world(), 0..4).prop_map(|(before, mut after, kind)| {
+        match kind {
+            0 => {}
+            1 => after.policies.clone_from(&before.policies),
+            2 => after.pods.clone_from(&before.pods),
+            _ => {
+                let mut policies = before.policies.clone();
+                policies.extend(after.policies.into_iter().take(1));
+                after = World {
+                    policies,
+                    ..before.clone()
+                };
+            }
+        }
+        (before, after)
+    })
+}
+
 /// NetworkPolicy alone.
 fn one_tier(policy: &mut Policy) {
     policy.tier = Tier::NetworkPolicy;
@@ -264,8 +284,8 @@ fn one_tier(policy: &mut Policy) {
     }
 }
 
-/// Number, slot, addresses and name follow from where it stands in the list, so that one
-/// world and the next mean the same endpoint by the same number.
+/// Slot, addresses and name follow from where it stands in the list, so that one
+/// world and the next mostly mean the same endpoint by the same number.
 fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(ObjectName, Pod)> {
     let v4 = format!("10.0.0.{index}");
     let v6 = format!("fd00::{index}");
@@ -280,8 +300,12 @@ fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(Obj
         1 | 2 => Place::External,
         _ => Place::Attached(Attached {
             slot: u32::from(index),
-            id: u32::from(index) + 100,
-            interfaces: BTreeMap::from([(u32::from(index) + 10, [2, 0, 0, 0, 0, index])]),
+            // A slot, an interface and a MAC address may each be another's in the next world.
+            id: u32::from(index) + if kind > 9 { 200 } else { 100 },
+            interfaces: BTreeMap::from([(
+                u32::from(index) + if kind == 5 { 40 } else { 20 },
+                [2, 0, 0, 0, kind / 8, index],
+            )]),
         }),
     };
     Some((ObjectName::new(namespace, format!("pod-{index}")), pod))

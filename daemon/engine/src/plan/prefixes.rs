@@ -1,0 +1,56 @@
+//! The prefixes of two states side by side, each with what either state answers there.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+
+use ipnet::IpNet;
+use netpol_abi::tables::CLASS_ANY;
+
+/// A prefix that one of the states has, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    pub net: IpNet,
+    /// Its class in the installed state, if it is there.
+    pub installed: Option<u64>,
+    /// Its class in the desired state, if it is there.
+    pub desired: Option<u64>,
+    /// What the installed state answers for an address that no longer prefix covers.
+    pub was: u64,
+    /// What the desired state answers.
+    pub will: u64,
+}
+
+/// All of them, an outer one before those inside it. One pass over both.
+pub(super) fn walk(installed: &BTreeMap<IpNet, u64>, desired: &BTreeMap<IpNet, u64>) -> Vec<Node> {
+    let mut nodes = Vec::with_capacity(desired.len());
+    let mut around: Vec<Node> = Vec::new();
+    let (mut old, mut new) = (installed.iter().peekable(), desired.iter().peekable());
+    loop {
+        let net = match (old.peek(), new.peek()) {
+            (Some((one, _)), Some((two, _))) => **one.min(two),
+            (Some((one, _)), None) => **one,
+            (None, Some((two, _))) => **two,
+            (None, None) => return nodes,
+        };
+        let (installed, desired) = (take(&mut old, net), take(&mut new, net));
+        while around.pop_if(|outer| !outer.net.contains(&net)).is_some() {}
+        let parent = around.last();
+        let node = Node {
+            net,
+            installed,
+            desired,
+            was: installed.unwrap_or(parent.map_or(CLASS_ANY, |outer| outer.was)),
+            will: desired.unwrap_or(parent.map_or(CLASS_ANY, |outer| outer.will)),
+        };
+        around.push(node);
+        nodes.push(node);
+    }
+}
+
+fn take<'a>(
+    from: &mut Peekable<impl Iterator<Item = (&'a IpNet, &'a u64)>>,
+    net: IpNet,
+) -> Option<u64> {
+    from.next_if(|(next, _)| **next == net)
+        .map(|(_, class)| *class)
+}

@@ -1,0 +1,198 @@
+//! Which endpoints' connections have to be judged again: those of an endpoint with a new
+//! revision. Its own are kept while nothing that its verdicts depend on changes, so that a
+//! policy for one does not cost all.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::ops::Bound;
+
+use ipnet::IpNet;
+use netpol_abi::tables::{CLASS_ANY, OWNER_HOST, SUBJECT_NOT_ISOLATED, VerdictKey, control_flags};
+
+use super::changes;
+use super::prefixes::Node;
+use crate::policy::Direction;
+use crate::tables::{EndpointEntry, Tables, VerdictEntry};
+
+/// What decides about a peer besides the subject: its class, and whether it is the host.
+type Peer = (u64, bool);
+
+/// The desired endpoints, each with the revision that it has after the plan.
+pub(super) fn revised(
+    installed: &Tables,
+    desired: &Tables,
+    nodes: &[Node],
+    generation: u64,
+) -> BTreeMap<u32, EndpointEntry> {
+    // 0 stands for an endpoint that is not there.
+    let fresh = (generation as u32).max(1);
+    let moved = Moved::of(installed, desired, nodes);
+    let mut known: HashMap<(u64, Direction), bool> = HashMap::new();
+    let mut affected = |subject, direction| {
+        *known
+            .entry((subject, direction))
+            .or_insert_with(|| moved.affects(subject, direction, installed, desired))
+    };
+    let revise = |(slot, after): (&u32, &EndpointEntry)| {
+        let kept = installed.endpoints.get(slot).filter(|before| {
+            before.id == after.id
+                && installed.flags == desired.flags
+                && (before.ingress, before.egress) == (after.ingress, after.egress)
+                && !moved.lost.contains(&after.id)
+                && !affected(after.ingress, Direction::Ingress)
+                && !affected(after.egress, Direction::Egress)
+        });
+        let revision = kept.map_or(fresh, |before| before.revision);
+        (*slot, EndpointEntry { revision, ..*after })
+    };
+    desired.endpoints.iter().map(revise).collect()
+}
+
+/// How peers changed.
+struct Moved {
+    /// Each change that some address or prefix makes, by what it was and by what it will be.
+    from: HashMap<u64, Vec<(Peer, Peer)>>,
+    to: HashMap<u64, Vec<(Peer, Peer)>>,
+    /// The host's addresses that came or went.
+    host: bool,
+    /// Endpoints that an address was taken from.
+    lost: BTreeSet<u32>,
+}
+
+impl Moved {
+    fn of(installed: &Tables, desired: &Tables, nodes: &[Node]) -> Self {
+        let strangers = (
+            Strangers::of(&installed.prefixes),
+            Strangers::of(&desired.prefixes),
+        );
+        let mut pairs: HashSet<(Peer, Peer)> = nodes
+            .iter()
+            .map(|node| ((node.was, false), (node.will, false)))
+            .collect();
+        let mut lost = BTreeSet::new();
+        for (address, before, after) in changes(&installed.addresses, &desired.addresses) {
+            let was = before.map_or_else(
+                || (strangers.0.class(*address), false),
+                |entry| (entry.class, entry.owner == OWNER_HOST),
+            );
+            let will = after.map_or_else(
+                || (strangers.1.class(*address), false),
+                |entry| (entry.class, entry.owner == OWNER_HOST),
+            );
+            pairs.insert((was, will));
+            if let Some(before) = before
+                && Some(before.owner) != after.map(|entry| entry.owner)
+            {
+                lost.insert(before.owner);
+            }
+        }
+        let mut moved = Self {
+            from: HashMap::new(),
+            to: HashMap::new(),
+            host: false,
+            lost,
+        };
+        for pair in pairs.into_iter().filter(|(was, will)| was != will) {
+            let (was, will) = pair;
+            moved.host |= was.1 != will.1;
+            moved.from.entry(was.0).or_default().push(pair);
+            moved.to.entry(will.0).or_default().push(pair);
+        }
+        moved
+    }
+
+    /// May a connection of an endpoint with this subject get another verdict? Both states have
+    /// the subject.
+    fn affects(
+        &self,
+        subject: u64,
+        direction: Direction,
+        installed: &Tables,
+        desired: &Tables,
+    ) -> bool {
+        if subject == SUBJECT_NOT_ISOLATED {
+            return false;
+        }
+        let flag = match direction {
+            Direction::Ingress => control_flags::HOST_INGRESS,
+            Direction::Egress => control_flags::HOST_EGRESS,
+        };
+        let host_passes = desired.flags & flag != 0;
+        if host_passes && self.host {
+            return true;
+        }
+        let (old, new) = (
+            Entries::of(installed, subject),
+            Entries::of(desired, subject),
+        );
+        if old.any != new.any {
+            return true;
+        }
+        // A pair of classes without an entry of their own falls back to the same.
+        let touched = old
+            .own
+            .keys()
+            .filter_map(|class| self.from.get(class))
+            .chain(new.own.keys().filter_map(|class| self.to.get(class)))
+            .flatten();
+        touched
+            .filter(|((_, host), _)| !(*host && host_passes))
+            .any(|((was, _), (will, _))| old.entry(*was) != new.entry(*will))
+    }
+}
+
+/// What one subject says, by class.
+struct Entries<'t> {
+    own: HashMap<u64, &'t VerdictEntry>,
+    any: Option<&'t VerdictEntry>,
+}
+
+impl<'t> Entries<'t> {
+    fn of(tables: &'t Tables, subject: u64) -> Self {
+        let first = VerdictKey { subject, class: 0 };
+        let last = VerdictKey {
+            subject,
+            class: u64::MAX,
+        };
+        let mut own: HashMap<u64, &VerdictEntry> = tables
+            .verdicts
+            .range((Bound::Included(first), Bound::Included(last)))
+            .map(|(key, entry)| (key.class, entry))
+            .collect();
+        let any = own.remove(&CLASS_ANY);
+        Self { own, any }
+    }
+
+    fn entry(&self, class: u64) -> Option<&VerdictEntry> {
+        self.own.get(&class).copied().or(self.any)
+    }
+}
+
+/// Longest prefixes of one state.
+struct Strangers<'t> {
+    prefixes: &'t BTreeMap<IpNet, u64>,
+    /// Lengths that there are, the longest first.
+    lengths: Vec<u8>,
+}
+
+impl<'t> Strangers<'t> {
+    fn of(prefixes: &'t BTreeMap<IpNet, u64>) -> Self {
+        let lengths: BTreeSet<u8> = prefixes.keys().map(IpNet::prefix_len).collect();
+        Self {
+            prefixes,
+            lengths: lengths.into_iter().rev().collect(),
+        }
+    }
+
+    fn class(&self, address: IpAddr) -> u64 {
+        let find = |length: &u8| {
+            let net = IpNet::new(address, *length).ok()?;
+            self.prefixes.get(&net.trunc())
+        };
+        self.lengths
+            .iter()
+            .find_map(find)
+            .copied()
+            .unwrap_or(CLASS_ANY)
+    }
+}

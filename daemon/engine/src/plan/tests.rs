@@ -1,0 +1,322 @@
+//! The steps of small plans, spelled out; that they are right on every way is tried in
+//! `tests/transitions.rs`.
+#![allow(clippy::unwrap_used)]
+
+use netpol_abi::tables::{CLASS_ANY, OWNER_HOST, PortRange, control_flags};
+
+use super::*;
+use crate::tables::{InterfaceEntry, VerdictEntry};
+
+const GENERATION: u64 = 6;
+
+fn endpoint(tables: &mut Tables, id: u32, ingress: u64) {
+    let entry = EndpointEntry {
+        id,
+        ingress,
+        egress: 0,
+        revision: 3,
+    };
+    tables.endpoints.insert(id, entry);
+    let interface = InterfaceEntry {
+        endpoint: id,
+        mac: [2, 0, 0, 0, 0, id as u8],
+    };
+    tables.interfaces.insert(id + 10, interface);
+    address(tables, id as u8, CLASS_ANY, id);
+}
+
+fn address(tables: &mut Tables, last: u8, class: u64, owner: u32) {
+    let entry = AddressEntry { class, owner };
+    tables.addresses.insert([10, 0, 0, last].into(), entry);
+}
+
+fn allow(tables: &mut Tables, subject: u64, class: u64, rule: u32) {
+    let entry = VerdictEntry {
+        other: rule,
+        ranges: Vec::new(),
+    };
+    tables.verdicts.insert(VerdictKey { subject, class }, entry);
+}
+
+/// Endpoints 1 and 2 with subjects 100 and 200; 100 lets class 50 in.
+fn tables() -> Tables {
+    let mut tables = Tables::default();
+    endpoint(&mut tables, 1, 100);
+    endpoint(&mut tables, 2, 200);
+    allow(&mut tables, 100, 50, 1);
+    tables
+}
+
+fn revisions(before: &Tables, after: &Tables) -> Vec<u32> {
+    plan(before, after, GENERATION)
+        .endpoints
+        .values()
+        .map(|endpoint| endpoint.revision)
+        .collect()
+}
+
+/// The names of the steps, in order.
+fn kinds(plan: &Plan) -> Vec<String> {
+    let name = |step: &Step| {
+        format!("{step:?}")
+            .split([' ', '{'])
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    plan.steps.iter().map(name).collect()
+}
+
+#[test]
+fn nothing_to_do_is_no_step_and_no_flip() {
+    let plan = plan(&tables(), &tables(), GENERATION);
+    assert!(plan.is_empty());
+    assert_eq!(
+        (plan.generation, plan.endpoints),
+        (GENERATION, tables().endpoints)
+    );
+}
+
+#[test]
+fn a_new_endpoint_is_released_after_the_flip() {
+    let mut after = tables();
+    endpoint(&mut after, 3, 100);
+    let plan = plan(&tables(), &after, GENERATION);
+    assert_eq!(
+        kinds(&plan),
+        [
+            "PutEndpoint",
+            "PutAddress",
+            "Flip",
+            "PutInterface",
+            "Fence",
+            "PutEndpoint",
+            "PutAddress"
+        ]
+    );
+    assert_eq!(plan.generation, 7);
+    let Step::PutEndpoint { value, .. } = &plan.steps[0] else {
+        panic!("{:?}", plan.steps[0]);
+    };
+    let revisions = value.lanes.map(|lane| lane.revision);
+    assert_eq!(revisions, [0, 7], "it is not in the lane that is read");
+    assert_eq!(value.lanes[0].ingress, 100, "and denied there all the same");
+}
+
+#[test]
+fn an_endpoint_that_goes_is_on_hold_first() {
+    let mut after = tables();
+    after.endpoints.remove(&2);
+    after.interfaces.remove(&12);
+    after.addresses.remove(&IpAddr::from([10, 0, 0, 2]));
+    let plan = plan(&tables(), &after, GENERATION);
+    assert_eq!(
+        kinds(&plan),
+        [
+            "DeleteInterface",
+            "PutEndpoint",
+            "PutAddress",
+            "Flip",
+            "Fence",
+            "PutEndpoint",
+            "DeleteAddress"
+        ]
+    );
+    let freed = Step::PutEndpoint {
+        slot: 2,
+        value: Endpoint::default(),
+    };
+    assert_eq!(plan.steps[5], freed);
+}
+
+#[test]
+fn a_slot_changes_hands_behind_a_fence() {
+    let mut after = tables();
+    after.endpoints.get_mut(&2).unwrap().id = 9;
+    let plan = plan(&tables(), &after, GENERATION);
+    assert_eq!(
+        kinds(&plan),
+        [
+            "DeleteInterface",
+            "Fence",
+            "PutEndpoint",
+            "Flip",
+            "PutInterface",
+            "Fence",
+            "PutEndpoint"
+        ]
+    );
+}
+
+#[test]
+fn another_mac_address_needs_no_flip() {
+    let mut after = tables();
+    after.interfaces.get_mut(&12).unwrap().mac[5] = 9;
+    let plan = plan(&tables(), &after, GENERATION);
+    assert_eq!(
+        (kinds(&plan), plan.generation),
+        (vec!["PutInterface".to_owned()], GENERATION)
+    );
+}
+
+#[test]
+fn flags_are_in_place_before_the_flip() {
+    let mut after = tables();
+    after.flags = control_flags::HOST_INGRESS;
+    let plan = plan(&tables(), &after, GENERATION);
+    let flags = [0, control_flags::HOST_INGRESS];
+    assert_eq!(plan.steps[0], Step::PutFlags { flags });
+    let flip = Step::Flip {
+        generation: 7,
+        flags,
+    };
+    assert!(plan.steps.contains(&flip));
+    assert_eq!(revisions(&tables(), &after), [7, 7]);
+}
+
+#[test]
+fn long_verdicts_chain_blocks_that_are_there_before_them() {
+    let ranges = |count: u16| VerdictEntry {
+        other: 0,
+        ranges: (0..count)
+            .map(|port| PortRange {
+                first: port * 2,
+                last: port * 2,
+                protocol: 6,
+                rule: 1,
+                ..PortRange::default()
+            })
+            .collect(),
+    };
+    let mut after = tables();
+    let (one, two) = (
+        VerdictKey {
+            subject: 100,
+            class: 51,
+        },
+        VerdictKey {
+            subject: 100,
+            class: 52,
+        },
+    );
+    after.verdicts.insert(one, ranges(40));
+    after.verdicts.insert(two, ranges(40));
+    let there = plan(&tables(), &after, GENERATION);
+    assert_eq!(
+        kinds(&there),
+        ["PutPortBlock", "PutPortBlock", "PutVerdict", "PutVerdict"]
+    );
+    assert_eq!((there.demand.verdicts, there.demand.port_blocks), (3, 2));
+
+    let mut fewer = after.clone();
+    fewer.verdicts.remove(&one);
+    let back = plan(&after, &fewer, GENERATION);
+    assert_eq!(
+        kinds(&back),
+        ["Fence", "DeleteVerdict"],
+        "the other still chains them"
+    );
+    let back = plan(&after, &tables(), GENERATION);
+    assert_eq!(
+        kinds(&back),
+        [
+            "Fence",
+            "DeleteVerdict",
+            "DeleteVerdict",
+            "DeletePortBlock",
+            "DeletePortBlock"
+        ]
+    );
+
+    after.verdicts.insert(two, ranges(2000));
+    assert_eq!(
+        plan(&tables(), &after, GENERATION).demand.too_many_ranges,
+        [two]
+    );
+}
+
+#[test]
+fn only_what_a_change_touches_is_judged_again() {
+    let before = tables();
+    let changed = |change: &dyn Fn(&mut Tables)| {
+        let mut after = before.clone();
+        change(&mut after);
+        revisions(&before, &after)
+    };
+    assert_eq!(
+        changed(&|after| endpoint(after, 3, 0)),
+        [3, 3, 7],
+        "a new endpoint"
+    );
+    assert_eq!(
+        changed(&|after| address(after, 9, 50, 0)),
+        [7, 3],
+        "a stranger gets class 50"
+    );
+    assert_eq!(
+        changed(&|after| address(after, 9, 51, 0)),
+        [3, 3],
+        "no rule knows class 51"
+    );
+    assert_eq!(
+        changed(&|after| {
+            after.prefixes.insert("10.0.0.0/8".parse().unwrap(), 50);
+        }),
+        [7, 3],
+        "strangers get class 50"
+    );
+    assert_eq!(
+        changed(&|after| {
+            after.endpoints.get_mut(&2).unwrap().ingress = 201;
+        }),
+        [3, 7],
+        "another subject"
+    );
+    assert_eq!(
+        changed(&|after| {
+            after.addresses.remove(&IpAddr::from([10, 0, 0, 2]));
+        }),
+        [3, 7],
+        "an address less"
+    );
+    assert_eq!(
+        changed(&|after| {
+            address(after, 9, 51, 0);
+            allow(after, 100, 51, 1);
+            allow(after, 200, 51, 1);
+        }),
+        [7, 7],
+        "a class that both know"
+    );
+}
+
+#[test]
+fn a_class_of_another_number_that_says_the_same_costs_no_revision() {
+    let mut before = tables();
+    address(&mut before, 9, 50, 0);
+    let mut after = before.clone();
+    address(&mut after, 9, 51, 0);
+    allow(&mut after, 100, 51, 1);
+    after.verdicts.remove(&VerdictKey {
+        subject: 100,
+        class: 50,
+    });
+    assert_eq!(revisions(&before, &after), [3, 3]);
+}
+
+#[test]
+fn an_address_of_the_host_matters_where_the_host_passes() {
+    let mut before = tables();
+    address(&mut before, 9, 51, 0);
+    let mut after = before.clone();
+    address(&mut after, 9, 51, OWNER_HOST);
+    assert_eq!(
+        revisions(&before, &after),
+        [3, 3],
+        "it is judged like anybody"
+    );
+    for tables in [&mut before, &mut after] {
+        tables.flags = control_flags::HOST_INGRESS;
+    }
+    assert_eq!(revisions(&before, &after), [7, 7]);
+}

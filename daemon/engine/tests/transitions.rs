@@ -1,0 +1,173 @@
+//! A plan on the model of the maps: after every single step each packet is judged by the old
+//! state or by the new one, and from every step there is a way back, and a way on.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netpol_engine::compile::compile;
+use netpol_engine::model::{Lanes, Ruling};
+use netpol_engine::plan::{Plan, Step, plan, recover};
+use netpol_engine::policy::Direction;
+use netpol_engine::tables::Tables;
+use proptest::prelude::*;
+
+use support::worlds;
+
+const GENERATION: u64 = 41;
+
+/// Every answer for one endpoint.
+type Rulings = Vec<Ruling>;
+
+fn rulings(lanes: &Lanes, peers: &[IpAddr], endpoint: u32) -> Rulings {
+    let mut rulings = Vec::new();
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for peer in peers {
+            for (protocol, port) in [(1, 0), (6, 80), (6, 8080), (17, 53)] {
+                rulings.push(
+                    lanes
+                        .judge(endpoint, direction, *peer, protocol, port)
+                        .unwrap(),
+                );
+            }
+        }
+    }
+    rulings
+}
+
+/// By endpoint number.
+fn all_rulings(lanes: &Lanes, peers: &[IpAddr]) -> BTreeMap<u32, Rulings> {
+    let endpoints = lanes.read_back().endpoints;
+    let ids = endpoints.values().map(|endpoint| endpoint.id);
+    ids.map(|id| (id, rulings(lanes, peers, id))).collect()
+}
+
+/// Installed from nothing, so that it has revisions.
+fn installed(tables: &Tables) -> Tables {
+    plan(&Tables::default(), tables, GENERATION - 1).installed(tables.clone())
+}
+
+fn carry_out(lanes: &mut Lanes, plan: &Plan) {
+    for step in &plan.steps {
+        lanes.apply(step);
+    }
+}
+
+fn without_revisions(mut tables: Tables) -> Tables {
+    for endpoint in tables.endpoints.values_mut() {
+        endpoint.revision = 0;
+    }
+    tables
+}
+
+fn check_demand(lanes: &Lanes, plan: &Plan) {
+    let v4 = |address: &&IpAddr| address.is_ipv4();
+    let demand = &plan.demand;
+    assert!(lanes.addresses.keys().filter(v4).count() <= demand.addresses4);
+    assert!(lanes.addresses.keys().filter(|a| !v4(a)).count() <= demand.addresses6);
+    let v4 = |net: &&IpNet| matches!(net, IpNet::V4(_));
+    assert!(lanes.prefixes.keys().filter(v4).count() <= demand.prefixes4);
+    assert!(lanes.prefixes.keys().filter(|n| !v4(n)).count() <= demand.prefixes6);
+    assert!(lanes.verdicts.len() <= demand.verdicts);
+    assert!(lanes.port_blocks.len() <= demand.port_blocks);
+    assert!(lanes.endpoints.keys().all(|slot| *slot < demand.endpoints));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 2, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_prefix_of_a_plan_is_the_old_state_or_the_new((before, after) in worlds::change()) {
+        let old = installed(&compile(&before).tables);
+        let desired = compile(&after).tables;
+        let plan = plan(&old, &desired, GENERATION);
+        let new = plan.installed(desired.clone());
+        let flip = plan.steps.iter().position(|step| matches!(step, Step::Flip { .. }));
+
+        let mut peers = worlds::addresses(&before);
+        peers.extend(worlds::addresses(&after));
+        let peers: Vec<IpAddr> = peers.into_iter().collect();
+        let start = Lanes::steady(&old, GENERATION);
+        let end = Lanes::steady(&new, plan.generation);
+        let (rulings_old, rulings_new) = (all_rulings(&start, &peers), all_rulings(&end, &peers));
+
+        let mut lanes = start.clone();
+        let mut undo = Vec::new();
+        for done in 0..=plan.steps.len() {
+            let flipped = flip.is_none_or(|flip| flip < done);
+            let expected = if flipped { &rulings_new } else { &rulings_old };
+            for (ifindex, interface) in &lanes.interfaces {
+                let endpoint = lanes.endpoints.get(&interface.endpoint);
+                let endpoint = endpoint.expect("an interface leads to an endpoint");
+                prop_assert!(endpoint.lanes[lanes.control.lane()].revision != 0, "{}", ifindex);
+                let rulings = rulings(&lanes, &peers, endpoint.id);
+                prop_assert_eq!(Some(&rulings), expected.get(&endpoint.id), "after {} steps", done);
+            }
+            for (ifindex, interface) in &old.interfaces {
+                let same = |tables: &Tables| tables.endpoints.get(&interface.endpoint).map(|e| e.id);
+                let stays = desired.interfaces.get(ifindex).is_some_and(|after| after.endpoint == interface.endpoint);
+                if stays && same(&old) == same(&desired) {
+                    prop_assert!(lanes.interfaces.contains_key(ifindex), "on hold without need");
+                }
+            }
+            check_demand(&lanes, &plan);
+
+            // Stopped here and started again: the same verdicts, tidy maps, and the goal within reach.
+            let mut recovered = lanes.clone();
+            for step in recover(&lanes) {
+                recovered.apply(&step);
+            }
+            let found = recovered.read_back();
+            prop_assert_eq!(&recovered.interfaces, &lanes.interfaces);
+            for (id, rulings) in all_rulings(&recovered, &peers) {
+                prop_assert_eq!(Some(&rulings), expected.get(&id));
+            }
+            prop_assert_eq!(&Lanes::steady(&found, lanes.control.generation), &recovered);
+            prop_assert_eq!(recover(&recovered), Vec::new());
+            let again = netpol_engine::plan::plan(&found, &desired, lanes.control.generation);
+            carry_out(&mut recovered, &again);
+            prop_assert_eq!(without_revisions(recovered.read_back()), without_revisions(desired.clone()));
+
+            // Failed here: all the way back.
+            if !flipped || done == 0 {
+                let mut undone = lanes.clone();
+                for step in undo.iter().rev() {
+                    undone.apply(step);
+                }
+                prop_assert_eq!(&undone, &start);
+            }
+            if let Some(step) = plan.steps.get(done) {
+                undo.extend(lanes.inverse(step));
+                lanes.apply(step);
+            }
+        }
+        prop_assert_eq!(&lanes, &end);
+        prop_assert!(netpol_engine::plan::plan(&new, &desired, plan.generation).is_empty());
+    }
+
+    #[test]
+    fn a_verdict_does_not_change_without_a_revision((before, after) in worlds::change()) {
+        let old = installed(&compile(&before).tables);
+        let desired = compile(&after).tables;
+        let plan = plan(&old, &desired, GENERATION);
+        let peers: Vec<IpAddr> = worlds::addresses(&before).union(&worlds::addresses(&after)).copied().collect();
+        let start = Lanes::steady(&old, GENERATION);
+        let end = Lanes::steady(&plan.installed(desired), plan.generation);
+        for (slot, endpoint) in &plan.endpoints {
+            let Some(was) = old.endpoints.get(slot).filter(|was| was.id == endpoint.id) else {
+                prop_assert_eq!(endpoint.revision, plan.generation as u32);
+                continue;
+            };
+            if was.revision == endpoint.revision {
+                let now = rulings(&end, &peers, endpoint.id);
+                for (before, now) in rulings(&start, &peers, endpoint.id).iter().zip(&now) {
+                    // An address that becomes the endpoint's own has no connections yet.
+                    prop_assert!(before.reason.allows() == now.reason.allows() || now.reason == netpol_abi::Reason::Itself);
+                }
+            }
+        }
+    }
+}
