@@ -343,3 +343,38 @@ fn no_right(error: &ProgramError) -> bool {
 fn is_no_right(errno: Option<i32>) -> bool {
     errno.map(nix::errno::Errno::from_raw) == Some(nix::errno::Errno::EPERM)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::events::Events;
+
+    #[test]
+    fn the_parts_can_move_to_threads_of_their_own() {
+        fn moves<T: Send + 'static>() {}
+        moves::<KernelTables>();
+        moves::<Attachments>();
+        moves::<FlowTables>();
+        moves::<CounterTable>();
+        moves::<Events>();
+        moves::<Kernel>();
+    }
+
+    #[test]
+    fn only_a_missing_right_is_called_one() {
+        let refused = |errno: nix::errno::Errno| {
+            load_error(EbpfError::MapError(MapError::CreateError {
+                name: "CONTROL".to_owned(),
+                io_error: errno.into(),
+            }))
+        };
+        assert!(matches!(
+            refused(nix::errno::Errno::EPERM),
+            OpenError::NoRight
+        ));
+        assert!(matches!(
+            refused(nix::errno::Errno::ENOMEM),
+            OpenError::Load(_)
+        ));
+    }
+}
