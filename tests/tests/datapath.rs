@@ -21,7 +21,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use libtest_mimic::{Arguments, Trial};
 use netpol_abi::limits::{INTERFACE_SLOTS, LAYOUT_VERSION};
 use netpol_abi::tables::{
-    Address, Control, Endpoint, EndpointLane, Interface, Verdict, VerdictKey,
+    Address, Control, Endpoint, EndpointLane, Interface, Verdict, VerdictKey, control_flags,
 };
 use netpol_engine::plan::Step;
 use netpold::datapath::kernel::Origin;
@@ -331,6 +331,9 @@ fn swap_under_traffic(site: &Site, mechanism: Mechanism) -> Result<()> {
     options.mechanism = Some(mechanism);
     let ifindex = site.veth(5)?;
     let mut kernel = Kernel::open(&options)?;
+    kernel.tables.apply(&[Step::PutFlags {
+        flags: [control_flags::UNIDENTIFIED_PASS; 2],
+    }])?;
     kernel.settle()?;
     kernel.attachments.attach(ifindex)?;
     let receiver = UdpSocket::bind("10.9.5.1:9999")?;
