@@ -21,9 +21,11 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use libtest_mimic::{Arguments, Trial};
 use netpol_abi::limits::{INTERFACE_SLOTS, LAYOUT_VERSION};
 use netpol_abi::tables::{
-    Address, Control, Endpoint, EndpointLane, Interface, Verdict, VerdictKey, control_flags,
+    Address, Control, Endpoint, EndpointLane, Interface, PortRange, Verdict, VerdictKey,
+    control_flags,
 };
-use netpol_engine::plan::Step;
+use netpol_engine::plan::{Demand, Step, plan, recover};
+use netpol_engine::tables::{AddressEntry, EndpointEntry, InterfaceEntry, Tables, VerdictEntry};
 use netpold::datapath::kernel::Origin;
 use netpold::datapath::pins::PinsError;
 use netpold::datapath::tables::StepError;
@@ -66,6 +68,7 @@ fn main() {
             steps_are_written_and_read_back,
         ),
         case("a_full_table_changes_nothing", a_full_table_changes_nothing),
+        case("a_plan_and_a_crash_in_it", a_plan_and_a_crash_in_it),
         case("interfaces_that_share_a_slot", interfaces_that_share_a_slot),
         case(
             "another_layout_is_replaced_beside",
@@ -434,6 +437,11 @@ fn vanished_interfaces(site: &Site) -> Result<()> {
     ensure!(kernel.attachments.attached()?[&ifindex].complete());
     kernel.attachments.detach(ifindex)?;
     ensure!(kernel.attachments.attached()?.is_empty());
+    // Before the kernel has finished with the first.
+    for _ in 0..5 {
+        kernel.attachments.attach(ifindex)?;
+        kernel.attachments.detach(ifindex)?;
+    }
     Ok(())
 }
 
@@ -632,6 +640,135 @@ fn a_full_table_changes_nothing(site: &Site) -> Result<()> {
         }])
         .expect_err("there is no such slot");
     ensure!(matches!(error.cause, StepError::NoSlot { .. }), "{error:?}");
+    Ok(())
+}
+
+/// Two endpoints, `rules` port ranges, and one of two prefixes by the evenness of `rules`.
+fn desired(rules: u16) -> Result<Tables> {
+    let mut tables = Tables {
+        flags: 6,
+        ..Tables::default()
+    };
+    for slot in 0..2 {
+        let id = 10 + slot;
+        let entry = EndpointEntry {
+            id,
+            ingress: 100 + u64::from(rules),
+            egress: 0,
+            revision: 0,
+        };
+        tables.endpoints.insert(slot, entry);
+        let entry = InterfaceEntry {
+            endpoint: slot,
+            mac: [2, 0, 0, 0, 0, slot as u8],
+        };
+        tables.interfaces.insert(40 + slot, entry);
+        let entry = AddressEntry {
+            class: 50,
+            owner: id,
+        };
+        tables
+            .addresses
+            .insert([10, 0, 0, slot as u8].into(), entry);
+        let address = format!("fd00::{id}").parse()?;
+        tables.addresses.insert(address, entry);
+    }
+    let net = if rules.is_multiple_of(2) {
+        "10.0.0.0/8"
+    } else {
+        "10.1.0.0/16"
+    };
+    tables.prefixes.insert(net.parse()?, 60);
+    tables.prefixes.insert("fd00::/8".parse()?, 60);
+    let ranges = (0..rules)
+        .map(|number| PortRange {
+            first: number * 10,
+            last: number * 10 + 5,
+            protocol: 6,
+            rule: 1,
+            ..PortRange::default()
+        })
+        .collect();
+    let key = VerdictKey {
+        subject: 100 + u64::from(rules),
+        class: 50,
+    };
+    tables
+        .verdicts
+        .insert(key, VerdictEntry { other: 0, ranges });
+    Ok(tables)
+}
+
+/// Ends a plan after each of its steps as a crash would, and comes back.
+fn a_plan_and_a_crash_in_it(site: &Site) -> Result<()> {
+    let mut kernel = site.open()?;
+    let (first, second) = (desired(3)?, desired(150)?);
+    let go = |kernel: &mut Kernel, desired: &Tables, steps: Option<usize>| -> Result<Tables> {
+        let installed = kernel.tables.installed();
+        let made = plan(
+            &installed.read_back(),
+            desired,
+            installed.control.generation,
+        );
+        kernel.tables.check(&made.demand)?;
+        let end = steps.unwrap_or(made.steps.len()).min(made.steps.len());
+        // The waits change nothing here and cost the test its time.
+        let steps: Vec<_> = made.steps[..end]
+            .iter()
+            .filter(|step| **step != Step::Fence)
+            .cloned()
+            .collect();
+        kernel.tables.apply(&steps)?;
+        Ok(made.installed(desired.clone()))
+    };
+    let before = go(&mut kernel, &first, None)?;
+    kernel.tables.resync()?;
+    ensure!(kernel.tables.installed().read_back() == before);
+    ensure!(recover(kernel.tables.installed()).is_empty());
+    let installed = kernel.tables.installed();
+    let made = plan(&before, &second, installed.control.generation);
+    ensure!(
+        made.steps
+            .iter()
+            .any(|step| matches!(step, Step::PutPortBlock { .. }))
+    );
+    let flip = made
+        .steps
+        .iter()
+        .position(|step| matches!(step, Step::Flip { .. }))
+        .context("a flip")?;
+    for end in 0..=made.steps.len() {
+        go(&mut kernel, &second, Some(end))?;
+        kernel.tables.resync()?;
+        let installed = kernel.tables.installed();
+        let subject = |tables: &Tables| tables.endpoints.get(&0).map(|entry| entry.ingress);
+        let expected = if end <= flip { 103 } else { 250 };
+        ensure!(
+            subject(&installed.read_back()) == Some(expected),
+            "after {end}"
+        );
+        let repair = recover(installed);
+        kernel.tables.apply(&repair)?;
+        kernel.tables.resync()?;
+        ensure!(recover(kernel.tables.installed()).is_empty(), "after {end}");
+        let reached = go(&mut kernel, &second, None)?;
+        kernel.tables.resync()?;
+        ensure!(
+            kernel.tables.installed().read_back() == reached,
+            "after {end}"
+        );
+        go(&mut kernel, &first, None)?;
+    }
+    ensure!(matches!(
+        kernel.tables.check(&Demand {
+            verdicts: 4097,
+            ..Demand::default()
+        }),
+        Err(StepError::TableFull {
+            map: "VERDICTS",
+            limit: 4096
+        })
+    ));
     Ok(())
 }
 

@@ -14,6 +14,8 @@ use std::io;
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{
@@ -31,6 +33,12 @@ use super::pins::{self, Layout, Lock, PinsError};
 const PRIORITY: u16 = 1;
 /// `np`: no other tool's automatic numbering gets there.
 const HANDLE: TcHandle = TcHandle::new(0, 0x6e70);
+
+/// The kernel detaches an unpinned link from a work queue, some RCU grace periods later;
+/// until then the same program is refused on that hook (EEXIST).
+pub(super) const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often to look meanwhile.
+pub(super) const DETACH_POLL: Duration = Duration::from_millis(2);
 
 /// A hook, in the endpoint's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -319,13 +327,19 @@ impl Attachments {
         pins::remove(&path)?;
         let refused = |source| refused(ifindex, hook, source);
         let program = self.program(hook)?;
-        let id = program
-            .attach_with_options(
-                name,
-                hook.tc(),
-                TcAttachOptions::TcxOrder(LinkOrder::first()),
-            )
-            .map_err(refused)?;
+        let deadline = Instant::now() + DETACH_TIMEOUT;
+        let id = loop {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            match program.attach_with_options(name, hook.tc(), options) {
+                Ok(id) => break id,
+                Err(error)
+                    if kernel_error(&error) == Some(Errno::EEXIST) && Instant::now() < deadline =>
+                {
+                    thread::sleep(DETACH_POLL);
+                }
+                Err(error) => return Err(refused(error)),
+            }
+        };
         let link = program.take_link(id).map_err(refused)?;
         // The name was looked up once more inside: had it become another interface's, the
         // link would be on that one. Dropping an unpinned link detaches it.

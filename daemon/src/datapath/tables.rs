@@ -17,7 +17,7 @@ use netpol_abi::tables::{
     Address, Control, Endpoint, Interface, PortBlock, Prefix, Verdict, VerdictKey,
 };
 use netpol_engine::model::Lanes;
-use netpol_engine::plan::Step;
+use netpol_engine::plan::{Demand, Step};
 use nix::errno::Errno;
 use thiserror::Error;
 
@@ -172,6 +172,31 @@ impl KernelTables {
         &self.installed
     }
 
+    /// Is there room for all that a plan needs on its way? To be asked before it is carried
+    /// out: what does not fit is then refused without a single write.
+    ///
+    /// # Errors
+    /// The first table that is too small.
+    pub fn check(&self, demand: &Demand) -> Result<(), StepError> {
+        let rooms = &self.rooms;
+        let slots = usize::try_from(demand.endpoints).unwrap_or(usize::MAX);
+        for (map, needed, limit) in [
+            ("ENDPOINTS", slots, rooms.endpoints),
+            ("ADDRESSES4", demand.addresses4, rooms.addresses4),
+            ("ADDRESSES6", demand.addresses6, rooms.addresses6),
+            ("PREFIXES4", demand.prefixes4, rooms.prefixes4),
+            ("PREFIXES6", demand.prefixes6, rooms.prefixes6),
+            ("VERDICTS", demand.verdicts, rooms.verdicts),
+            ("PORT_BLOCKS", demand.port_blocks, rooms.port_blocks),
+        ] {
+            if u32::try_from(needed).is_ok_and(|needed| needed <= limit) {
+                continue;
+            }
+            return Err(StepError::TableFull { map, limit });
+        }
+        Ok(())
+    }
+
     /// Carries out a plan's steps in their order.
     ///
     /// # Errors
@@ -181,7 +206,7 @@ impl KernelTables {
         let mut undo = Vec::new();
         for step in steps {
             if !flipped {
-                undo.extend(self.inverse(step));
+                undo.extend(self.installed.inverse(step));
             }
             if let Err(cause) = self.execute(step) {
                 let clean = flipped || self.undo(undo);
@@ -272,66 +297,6 @@ impl KernelTables {
                 rooms.port_blocks,
             ),
         ]
-    }
-
-    /// The steps that take one back, from what is there before it.
-    fn inverse(&self, step: &Step) -> Option<Step> {
-        let there = &self.installed;
-        Some(match step {
-            Step::PutPortBlock { key, .. } | Step::DeletePortBlock { key } => {
-                match there.port_blocks.get(key) {
-                    Some(value) => Step::PutPortBlock {
-                        key: *key,
-                        value: Box::new(*value),
-                    },
-                    None => Step::DeletePortBlock { key: *key },
-                }
-            }
-            Step::PutVerdict { key, .. } | Step::DeleteVerdict { key } => {
-                match there.verdicts.get(key) {
-                    Some(value) => Step::PutVerdict {
-                        key: *key,
-                        value: *value,
-                    },
-                    None => Step::DeleteVerdict { key: *key },
-                }
-            }
-            Step::PutEndpoint { slot, .. } => Step::PutEndpoint {
-                slot: *slot,
-                value: there.endpoints.get(slot).copied().unwrap_or_default(),
-            },
-            Step::PutAddress { address, .. } | Step::DeleteAddress { address } => {
-                match there.addresses.get(address) {
-                    Some(value) => Step::PutAddress {
-                        address: *address,
-                        value: *value,
-                    },
-                    None => Step::DeleteAddress { address: *address },
-                }
-            }
-            Step::PutPrefix { net, .. } | Step::DeletePrefix { net } => {
-                match there.prefixes.get(net) {
-                    Some(value) => Step::PutPrefix {
-                        net: *net,
-                        value: *value,
-                    },
-                    None => Step::DeletePrefix { net: *net },
-                }
-            }
-            Step::PutInterface { ifindex, .. } | Step::DeleteInterface { ifindex } => {
-                match there.interfaces.get(ifindex) {
-                    Some(value) => Step::PutInterface {
-                        ifindex: *ifindex,
-                        value: *value,
-                    },
-                    None => Step::DeleteInterface { ifindex: *ifindex },
-                }
-            }
-            Step::PutFlags { .. } => Step::PutFlags {
-                flags: there.control.flags,
-            },
-            Step::Flip { .. } | Step::Fence => return None,
-        })
     }
 
     /// Takes steps back, the last first; `false` where one could not be.

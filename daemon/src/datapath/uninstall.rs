@@ -7,18 +7,17 @@
 
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aya::programs::SchedClassifier;
 use aya::programs::links::{FdLink, PinnedLink};
 use thiserror::Error;
 
-use super::attach::{AttachError, Hook, interface_name, remove_filter};
+use super::attach::{
+    AttachError, DETACH_POLL, DETACH_TIMEOUT, Hook, interface_name, remove_filter,
+};
 use super::kernel::remove_maps;
 use super::pins::{self, Layout, Lock, PinsError, Stage};
-
-/// The kernel detaches an unpinned link from a work queue; it takes a few RCU grace periods.
-const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why not everything could be taken off.
 #[derive(Debug, Error)]
@@ -125,6 +124,6 @@ fn is_detached(found: &RemovedHook, program: Option<u32>, deadline: Instant) -> 
         if Instant::now() >= deadline {
             return false;
         }
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep(DETACH_POLL);
     }
 }
