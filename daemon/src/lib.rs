@@ -17,6 +17,7 @@ pub mod datapath;
 pub mod flows;
 pub mod links;
 pub mod printable;
+pub mod probe;
 pub mod store;
 pub mod syntax;
 pub mod watch;

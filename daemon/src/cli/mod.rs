@@ -26,6 +26,7 @@ mod scope;
 mod selector;
 mod source;
 mod status;
+mod test;
 mod uninstall;
 mod verdict;
 mod wait;
@@ -77,6 +78,7 @@ enum Verb {
     Status(status::Status),
     Wait(wait::Wait),
     Observe(observe::Observe),
+    Test(test::Test),
     Uninstall(uninstall::Uninstall),
     Completions(completions::Completions),
     Man(man::Man),
@@ -132,6 +134,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> anyhow::Result<Exit> {
         Verb::Status(verb) => verb.run(cli.client("status")?, out),
         Verb::Wait(verb) => verb.run(&cli.client("wait")?, out),
         Verb::Observe(verb) => verb.run(&cli.client("observe")?, out),
+        Verb::Test(verb) => verb.run(cli, &cli.client("test")?, out),
         Verb::Uninstall(verb) => verb.run(out),
         Verb::Completions(verb) => verb.run(out),
         Verb::Man(verb) => verb.run(out),
