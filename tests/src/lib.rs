@@ -1,1 +1,20 @@
-//! Nothing here yet.
+//! What the live suites stand on.
+//!
+//! ```text
+//!  lab (namespaces, bridge, veths) ◀── daemon (netpold inside the lab's host)
+//!      │                                   │
+//!      └──────── residue: all of it is gone afterwards
+//! ```
+//!
+//! A lab is a host of its own: a network namespace with a bridge, and one more for
+//! each Pod. The daemon runs inside it, with its own socket, pin and state
+//! directories, so no suite touches the machine's network, and suites can run side
+//! by side. Everything needs root; everything is removed on drop, also when a test
+//! panics.
+
+pub mod daemon;
+pub mod lab;
+pub mod residue;
+
+pub use daemon::Daemon;
+pub use lab::Lab;

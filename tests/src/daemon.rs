@@ -1,0 +1,245 @@
+//! netpold inside a lab, with a world of its own.
+//!
+//! The daemon is started from a thread that entered the lab's host namespace: the
+//! mounts stay the machine's, so the BPF file system is there.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use netpold::probe::namespace;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::lab::Lab;
+
+/// How long the daemon may take to end by itself.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// A daemon and its directories; stopped, uninstalled and removed on drop.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Option<Child>,
+    host: PathBuf,
+    directory: tempfile::TempDir,
+    pins: PathBuf,
+}
+
+impl Daemon {
+    /// Makes its directories and starts it. `settings` is TOML that goes below its own;
+    /// it may not open `[manifests]`, `[docker]`, `[containerd]`, `[datapath]`,
+    /// `[state]` and `[api]` again.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start(lab: &Lab, settings: &str) -> Result<Self> {
+        let mut daemon = Self::prepare(lab, settings)?;
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// As [`Daemon::start`], without starting it: manifests can be written before.
+    ///
+    /// # Errors
+    /// When its directories can't be made.
+    pub fn prepare(lab: &Lab, settings: &str) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("npd-").tempdir()?;
+        let root = directory.path();
+        let pins = Path::new("/sys/fs/bpf").join(&lab.name);
+        fs::create_dir(root.join("manifests"))?;
+        let config = format!(
+            "[manifests]\ndirectory = {:?}\n\
+             [docker]\nenabled = false\n\
+             [containerd]\nenabled = false\n\
+             [datapath]\npin-directory = {pins:?}\n\
+             [state]\ndirectory = {:?}\n\
+             [api]\nsocket = {:?}\n{settings}\n",
+            root.join("manifests"),
+            root.join("state"),
+            root.join("netpold.sock"),
+        );
+        fs::write(root.join("netpold.toml"), config)?;
+        Ok(Self {
+            child: None,
+            host: lab.host().path(),
+            directory,
+            pins,
+        })
+    }
+
+    /// Starts it (again).
+    ///
+    /// # Errors
+    /// When it runs already, or can't be started.
+    pub fn launch(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "the daemon runs already");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
+        let mut command = Command::new(binary("netpold")?);
+        command
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = namespace::inside(&self.host, move || command.spawn())??;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("netpold.toml")
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("netpold.sock")
+    }
+
+    /// Its manifests directory.
+    #[must_use]
+    pub fn manifests(&self) -> PathBuf {
+        self.directory.path().join("manifests")
+    }
+
+    /// Its pin directory.
+    #[must_use]
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Its process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// What it said so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Moves a whole manifest into place, as an editor would.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn put(&self, name: &str, text: &str) -> Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".")
+            .tempfile_in(self.manifests())?;
+        file.write_all(text.as_bytes())?;
+        file.persist(self.manifests().join(name))?;
+        Ok(())
+    }
+
+    /// Removes a manifest.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        fs::remove_file(self.manifests().join(name)).with_context(|| name.to_owned())
+    }
+
+    /// `netpol` with its socket.
+    ///
+    /// # Errors
+    /// When it can't be run.
+    pub fn netpol(&self, arguments: &[&str]) -> Result<Output> {
+        Command::new(binary("netpol")?)
+            .arg("--socket")
+            .arg(self.socket())
+            .args(arguments)
+            .output()
+            .context("can't run netpol")
+    }
+
+    /// Waits until all that is on disk is in force.
+    ///
+    /// # Errors
+    /// When it does not get there, with what the daemon said.
+    pub fn wait(&self) -> Result<()> {
+        let output = self.netpol(&["wait", "--timeout", "20s"])?;
+        ensure!(
+            output.status.success(),
+            "netpol wait: {}\nthe daemon's log:\n{}",
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
+        );
+        Ok(())
+    }
+
+    /// Ends it as systemd does; enforcement stays.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        self.end(Signal::SIGTERM)
+    }
+
+    /// Ends it as a crash does; enforcement stays.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.end(Signal::SIGKILL)
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<()> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        kill(Pid::from_raw(child.id().try_into()?), signal)?;
+        let deadline = Instant::now() + ENDING;
+        while child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                child.kill()?;
+                child.wait()?;
+                bail!("the daemon did not end on {signal}:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("netpold.log")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // The residue check tells of a failure.
+        let _ = self.end(Signal::SIGTERM);
+        let config = self.config();
+        let _ = binary("netpol").map(|netpol| {
+            let mut command = Command::new(netpol);
+            command.arg("uninstall").arg("--config").arg(config);
+            command.stdout(Stdio::null());
+            namespace::inside(&self.host, move || command.status())
+        });
+    }
+}
+
+/// A program of this workspace, beside the suite that runs.
+///
+/// # Errors
+/// When it is not built.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let suite = std::env::current_exe()?;
+    let path = suite
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
+    path.with_context(|| format!("`{name}` is not built: run `cargo build` first"))
+}

@@ -1,0 +1,230 @@
+//! Network namespaces, a bridge, and veths between them, made with ip(8).
+//!
+//! ```text
+//!  npd-PID-N-host: br0 10.77.0.1/16 fd77::1/64
+//!     ├─ veth ── npd-PID-N-p0: eth0
+//!     └─ veth ── npd-PID-N-p1: eth0
+//! ```
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ipnet::IpNet;
+
+/// What every name that a suite gives begins with.
+pub const PREFIX: &str = "npd-";
+
+/// The host's addresses on its bridge.
+pub const HOST: [&str; 2] = ["10.77.0.1/16", "fd77::1/64"];
+
+/// A host with Pods.
+#[derive(Debug)]
+pub struct Lab {
+    /// Begins the names of all that is made here.
+    pub name: String,
+    host: Namespace,
+    pods: Vec<Pod>,
+}
+
+/// One Pod of a lab.
+#[derive(Debug)]
+pub struct Pod {
+    /// `namespace/name`, as its manifest says.
+    pub reference: String,
+    /// Its network namespace.
+    pub namespace: Namespace,
+    /// The host's end of its veth.
+    pub host_interface: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A network namespace that is removed on drop.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn new(name: String) -> Result<Self> {
+        ip(&["netns", "add", &name])?;
+        let namespace = Self { name };
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// Its name for ip(8).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// ip(8) inside it.
+    ///
+    /// # Errors
+    /// What ip(8) says.
+    pub fn ip(&self, arguments: &[&str]) -> Result<String> {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments);
+        ip(&all)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The residue check tells of a failure.
+        let _ = ip(&["netns", "del", &self.name]);
+    }
+}
+
+impl Lab {
+    /// A host without Pods.
+    ///
+    /// # Errors
+    /// Without root, or what ip(8) says.
+    pub fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        ensure!(nix::unistd::geteuid().is_root(), "a lab needs root");
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        let host = Namespace::new(format!("{name}-host"))?;
+        host.ip(&["link", "add", "br0", "type", "bridge", "forward_delay", "0"])?;
+        for address in HOST {
+            host.ip(&["addr", "add", address, "dev", "br0", "nodad"])
+                .or_else(|_| host.ip(&["addr", "add", address, "dev", "br0"]))?;
+        }
+        host.ip(&["link", "set", "br0", "up"])?;
+        Ok(Self {
+            name,
+            host,
+            pods: Vec::new(),
+        })
+    }
+
+    /// The host's namespace.
+    #[must_use]
+    pub const fn host(&self) -> &Namespace {
+        &self.host
+    }
+
+    /// All Pods, in the order of their making.
+    #[must_use]
+    pub fn pods(&self) -> &[Pod] {
+        &self.pods
+    }
+
+    /// The Pod of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn pod(&self, reference: &str) -> Result<&Pod> {
+        self.pods
+            .iter()
+            .find(|pod| pod.reference == reference)
+            .with_context(|| format!("the lab has no Pod `{reference}`"))
+    }
+
+    /// One more Pod, on the bridge, with these addresses, its default routes by the host.
+    ///
+    /// # Errors
+    /// What ip(8) says.
+    pub fn add_pod(&mut self, reference: &str, addresses: &[IpNet]) -> Result<&Pod> {
+        let number = self.pods.len();
+        let namespace = Namespace::new(format!("{}-p{number}", self.name))?;
+        let host_interface = format!("veth{number}");
+        self.host.ip(&[
+            "link",
+            "add",
+            &host_interface,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            namespace.name(),
+        ])?;
+        self.host
+            .ip(&["link", "set", &host_interface, "master", "br0", "up"])?;
+        let mut families = [false; 2];
+        for address in addresses {
+            let text = address.to_string();
+            let mut arguments = vec!["addr", "add", &text, "dev", "eth0"];
+            if address.addr().is_ipv6() {
+                // Nobody else is here: an address is of use at once.
+                arguments.push("nodad");
+            }
+            namespace.ip(&arguments)?;
+            families[usize::from(address.addr().is_ipv6())] = true;
+        }
+        namespace.ip(&["link", "set", "eth0", "up"])?;
+        for (wanted, host) in families.into_iter().zip(HOST) {
+            let gateway = host.split('/').next().unwrap_or(host);
+            if wanted {
+                namespace.ip(&["route", "add", "default", "via", gateway])?;
+            }
+        }
+        self.pods.push(Pod {
+            reference: reference.to_owned(),
+            namespace,
+            host_interface,
+            addresses: addresses.iter().map(IpNet::addr).collect(),
+        });
+        self.pod(reference)
+    }
+}
+
+impl Pod {
+    /// Its manifest, as a declared Pod.
+    ///
+    /// # Errors
+    /// When its name is not `namespace/name`.
+    pub fn manifest(&self, labels: &[(&str, &str)]) -> Result<String> {
+        let Some((namespace, name)) = self.reference.split_once('/') else {
+            bail!("`{}` is not `namespace/name`", self.reference);
+        };
+        let labels: serde_json::Map<String, serde_json::Value> = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).into()))
+            .collect();
+        Ok(serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "labels": labels,
+                "annotations": {"netpold.io/netns": self.namespace.path()},
+            },
+            "spec": {"containers": [{"name": "main", "image": "none"}]},
+        })
+        .to_string())
+    }
+}
+
+/// ip(8) outside.
+///
+/// # Errors
+/// What it says.
+pub fn ip(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .context("can't run ip(8): is iproute2 installed?")?;
+    ensure!(
+        output.status.success(),
+        "ip {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
