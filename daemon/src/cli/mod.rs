@@ -13,9 +13,11 @@ use clap::{Parser, Subcommand};
 use crate::api::client::DEFAULT_SOCKET;
 use crate::printable::printable;
 
+mod audit;
 mod check;
 mod completions;
 mod exit;
+mod explain;
 mod get;
 mod man;
 mod matrix;
@@ -73,11 +75,13 @@ Examples:
 enum Verb {
     Check(check::Check),
     Verdict(verdict::Verdict),
+    Explain(explain::Explain),
     Matrix(matrix::Matrix),
     Get(get::Get),
     Status(status::Status),
     Wait(wait::Wait),
     Observe(observe::Observe),
+    Audit(audit::Audit),
     Test(test::Test),
     Uninstall(uninstall::Uninstall),
     Completions(completions::Completions),
@@ -129,6 +133,8 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> anyhow::Result<Exit> {
     match &cli.verb {
         Verb::Check(verb) => verb.run(out),
         Verb::Verdict(verb) => verb.run(&source, out),
+        Verb::Explain(verb) => verb.run(&source, out),
+        Verb::Audit(verb) => verb.run(&source, out),
         Verb::Matrix(verb) => verb.run(&source, out),
         Verb::Get(verb) => verb.run(&source, out),
         Verb::Status(verb) => verb.run(cli.client("status")?, out),

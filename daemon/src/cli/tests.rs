@@ -87,6 +87,56 @@ fn verdicts_say_why() {
 }
 
 #[test]
+fn an_explanation_names_the_rule_that_came_closest() {
+    let (exit, text) =
+        netpol("explain --manifests DIR --from web/frontend --to payments/api --port 81");
+    assert_eq!(exit, Exit::No);
+    for sentence in [
+        "web/frontend -> payments/api, TCP 81: denied",
+        "Egress of web/frontend: allowed",
+        "payments/api selects it (app=api).",
+        "Rule 0 of payments/api misses: the peer is right, but it is for the port named http/TCP.",
+        "No rule allows from web/frontend.",
+    ] {
+        assert!(text.contains(sentence), "{sentence}\n{text}");
+    }
+    let (exit, text) =
+        netpol("explain --manifests DIR --from ip:192.0.2.1 --to payments/api --port 8080");
+    assert_eq!(exit, Exit::No);
+    assert!(
+        text.contains("the port is right, but it is from Pods with app"),
+        "{text}"
+    );
+    let (exit, text) =
+        netpol("explain --manifests DIR --from web/frontend --to payments/api --port 8080");
+    assert_eq!(exit, Exit::Done);
+    assert!(text.contains("Rule 0 of payments/api allows it."), "{text}");
+}
+
+#[test]
+fn an_audit_finds_what_matches_nobody() {
+    assert_eq!(netpol("audit --manifests DIR").0, Exit::Done);
+    let directory = tempfile::tempdir().unwrap();
+    let lonely = MANIFESTS
+        .replace("port: http}", "port: https}")
+        .replace("matchLabels: {app: api}", "matchLabels: {app: apis}")
+        .replace("metadata.name: web", "metadata.name: weeb");
+    std::fs::write(directory.path().join("a.yaml"), lonely).unwrap();
+    let path = directory.path().to_str().unwrap();
+    let value = json(&format!("audit -o json --manifests {path}"));
+    let rules: Vec<_> = value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|found| found["rule"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        rules,
+        ["selects-nobody", "peer-matches-nobody", "port-name-unknown"]
+    );
+}
+
+#[test]
 fn a_matrix_is_a_square_or_a_list() {
     let (exit, text) = netpol("matrix --manifests DIR --port 81");
     assert_eq!(exit, Exit::Done);
