@@ -117,12 +117,12 @@ pub enum OpenError {
     #[error("the programs could not be loaded: {0}")]
     Load(#[source] Box<EbpfError>),
     /// The verifier refused a program.
-    #[error("the kernel refused the program `{program}`: {source}")]
+    #[error("the kernel refused the program `{program}`: {end}")]
     Program {
         /// Which one.
         program: &'static str,
-        /// What the verifier said.
-        source: Box<ProgramError>,
+        /// The end of what was said; a verifier's log can have millions of lines.
+        end: String,
     },
     /// The object lacks a program: a broken build.
     #[error("the program `{0}` is missing")]
@@ -322,9 +322,17 @@ fn program_error(hook: Hook, error: ProgramError) -> OpenError {
     } else {
         OpenError::Program {
             program: hook.program(),
-            source: Box::new(error),
+            end: end(&error.to_string()).to_owned(),
         }
     }
+}
+
+/// The last lines, as many as help.
+fn end(text: &str) -> &str {
+    const LINES: usize = 12;
+    let text = text.trim_end();
+    let start = text.rmatch_indices('\n').nth(LINES - 1);
+    start.map_or(text, |(at, _)| &text[at + 1..])
 }
 
 fn no_right(error: &ProgramError) -> bool {
@@ -358,6 +366,14 @@ mod tests {
         moves::<CounterTable>();
         moves::<Events>();
         moves::<Kernel>();
+    }
+
+    #[test]
+    fn of_a_long_log_the_end_is_shown() {
+        let log: String = (0..100).map(|line| format!("line {line}\n")).collect();
+        assert_eq!(end(&log).lines().count(), 12);
+        assert!(end(&log).starts_with("line 88\n") && end(&log).ends_with("line 99"));
+        assert_eq!(end("short"), "short");
     }
 
     #[test]
