@@ -292,7 +292,10 @@ fn tell(
             printable(&why)
         )?;
     }
-    writeln!(out, "  No rule allows {verb} {peer}.")
+    match direction {
+        Direction::Egress => writeln!(out, "  No rule lets it reach {peer}."),
+        Direction::Ingress => writeln!(out, "  No rule lets {peer} in."),
+    }
 }
 
 fn selector(policy: &Policy) -> String {

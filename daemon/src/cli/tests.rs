@@ -96,7 +96,7 @@ fn an_explanation_names_the_rule_that_came_closest() {
         "Egress of web/frontend: allowed",
         "payments/api selects it (app=api).",
         "Rule 0 of payments/api misses: the peer is right, but it is for the port named http/TCP.",
-        "No rule allows from web/frontend.",
+        "No rule lets web/frontend in.",
     ] {
         assert!(text.contains(sentence), "{sentence}\n{text}");
     }
