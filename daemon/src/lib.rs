@@ -18,6 +18,8 @@ pub mod flows;
 pub mod links;
 pub mod printable;
 pub mod probe;
+pub mod runtime;
 pub mod store;
 pub mod syntax;
+pub mod telemetry;
 pub mod watch;

@@ -5,7 +5,7 @@
 //! `config` and `runtime`.
 
 /// What is wrong with a name, as what would be right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum SyntaxError {
     /// A qualified name: `[prefix/]name`.
     #[error(

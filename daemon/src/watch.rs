@@ -171,12 +171,15 @@ impl Watcher {
         })
     }
 
-    /// As [`Watcher::new`], and every mount and unmount in this mount namespace is a hint
-    /// too: inotify is silent about those, and a network namespace gets its name by a mount.
+    /// From now on every mount and unmount in this mount namespace is a hint too: inotify is
+    /// silent about those, and a network namespace gets its name by a mount.
     ///
     /// # Errors
-    /// The kernel gives no instance, or /proc is not there.
-    pub fn with_mounts() -> Result<Self, WatchError> {
+    /// /proc is not there.
+    pub fn follow_mounts(&mut self) -> Result<(), WatchError> {
+        if self.mounts.is_some() {
+            return Ok(());
+        }
         // proc(5): `mountinfo` gives POLLPRI and POLLERR when the table changes.
         let mounts = File::open("/proc/self/mountinfo")
             .and_then(|file| ready_when(file, Readiness::PRIORITY | Readiness::ERROR))
@@ -184,10 +187,13 @@ impl Watcher {
                 path: PathBuf::from("/proc/self/mountinfo"),
                 source,
             })?;
-        Ok(Self {
-            mounts: Some(mounts),
-            ..Self::new()?
-        })
+        self.mounts = Some(mounts);
+        Ok(())
+    }
+
+    /// Mounts are no hints from now on.
+    pub fn ignore_mounts(&mut self) {
+        self.mounts = None;
     }
 
     /// Watches this from now on, and nothing else. True: something is watched that was not

@@ -178,6 +178,9 @@ impl Store {
     /// # Errors
     /// The kernel gives no inotify instance.
     pub fn open(directory: &Path, state: &Path, parse: Parse) -> Result<Self, WatchError> {
+        let mut watcher = Watcher::new()?;
+        // The directory may be a mount of its own.
+        watcher.follow_mounts()?;
         let saved = Saved::below(state);
         let (records, failed) = saved.read();
         let mut damaged: Vec<Diagnostic> = failed
@@ -206,7 +209,7 @@ impl Store {
             saved,
             ledger: Ledger::new(parse, accepted),
             memory: HashMap::new(),
-            watcher: Watcher::with_mounts()?,
+            watcher,
             device: None,
             again: None,
             patience: SOON,

@@ -1,0 +1,300 @@
+//! HTTP to the engine's Unix socket, and nothing of what the answers mean.
+//!
+//! One connection a request, one that stays for the events. Answers have a size limit
+//! and a time limit. Only what is used is decoded, and every field may be missing or
+//! null: engines differ (Podman's service, old and coming versions), and a container
+//! whose state has a new name must not hide the others. So not bollard's models,
+//! whose enums refuse what they don't know.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::model::wire;
+
+/// The newest version of the API that this was written for.
+const NEWEST: (u32, u32) = (1, 53);
+/// A thousand containers list in some 2 MiB.
+const LARGEST_ANSWER: usize = 64 << 20;
+/// Labels come with every event of a container.
+const LARGEST_EVENT: usize = 4 << 20;
+/// For all but an inspection, which waits while its container starts.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Starting may pull a volume over the network first.
+const START: Duration = Duration::from_secs(300);
+
+/// Why the engine gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Nobody listens at the socket.
+    #[error("{}: {source}", socket.display())]
+    Connect {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The connection broke, or is not HTTP.
+    #[error("`{path}`: {source}")]
+    Http {
+        /// What was asked.
+        path: String,
+        /// What went wrong.
+        source: hyper::Error,
+    },
+    /// It answered with an error.
+    #[error("`{path}`: the engine answers {status}: {message}")]
+    Refused {
+        /// What was asked.
+        path: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+    /// It answered something else than what was asked for.
+    #[error("`{path}`: the answer can't be read: {message}")]
+    Answer {
+        /// What was asked.
+        path: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// It did not answer in time.
+    #[error("`{path}`: no answer within {} s", limit.as_secs())]
+    Late {
+        /// What was asked.
+        path: String,
+        /// How long it had.
+        limit: Duration,
+    },
+}
+
+impl EngineError {
+    /// Is there just no such container (any more)?
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// Is there no socket at all?
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
+/// An engine that has answered once.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    socket: PathBuf,
+    prefix: String,
+}
+
+impl Engine {
+    /// Asks who is there, and agrees on the version of the API.
+    pub(super) async fn connect(socket: &Path) -> Result<Self, EngineError> {
+        let mut engine = Self {
+            socket: socket.to_owned(),
+            prefix: String::new(),
+        };
+        let version: wire::Version = engine.get("/version", PATIENCE).await?;
+        if let Some((major, minor)) = agreed(&version.api_version) {
+            engine.prefix = format!("/v{major}.{minor}");
+        }
+        Ok(engine)
+    }
+
+    /// Every container, running or not. Takes none of the engine's locks.
+    pub(super) async fn containers(&self) -> Result<Vec<wire::Summary>, EngineError> {
+        self.get("/containers/json?all=true", PATIENCE).await
+    }
+
+    /// Every network.
+    pub(super) async fn networks(&self) -> Result<Vec<wire::Network>, EngineError> {
+        self.get("/networks", PATIENCE).await
+    }
+
+    /// One container. Waits while it starts.
+    pub(super) async fn inspect(&self, id: &str) -> Result<wire::Inspection, EngineError> {
+        // An ID goes into a path: nothing but what IDs are made of.
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(EngineError::Answer {
+                path: "/containers/json".to_owned(),
+                message: format!("{id:?} is not a container's ID"),
+            });
+        }
+        self.get(&format!("/containers/{id}/json"), START).await
+    }
+
+    /// What happens from now on.
+    pub(super) async fn events(&self) -> Result<Events, EngineError> {
+        let filters = "%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
+        let path = format!("{}/events?filters={filters}", self.prefix);
+        let response = tokio::time::timeout(PATIENCE, self.send(&path))
+            .await
+            .map_err(|_| EngineError::Late {
+                path: path.clone(),
+                limit: PATIENCE,
+            })??;
+        if !response.status().is_success() {
+            return Err(refused(path, response).await);
+        }
+        Ok(Events {
+            path,
+            body: response.into_body(),
+            rest: Vec::new(),
+        })
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        limit: Duration,
+    ) -> Result<T, EngineError> {
+        let path = format!("{}{path}", self.prefix);
+        let answer = async {
+            let response = self.send(&path).await?;
+            if !response.status().is_success() {
+                return Err(refused(path.clone(), response).await);
+            }
+            let unreadable = |message: String| EngineError::Answer {
+                path: path.clone(),
+                message,
+            };
+            let body = Limited::new(response.into_body(), LARGEST_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| unreadable(error.to_string()))?
+                .to_bytes();
+            serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))
+        };
+        tokio::time::timeout(limit, answer)
+            .await
+            .unwrap_or_else(|_| {
+                Err(EngineError::Late {
+                    path: path.clone(),
+                    limit,
+                })
+            })
+    }
+
+    async fn send(&self, path: &str) -> Result<Response<Incoming>, EngineError> {
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|source| EngineError::Connect {
+                    socket: self.socket.clone(),
+                    source,
+                })?;
+        let failed = |source| EngineError::Http {
+            path: path.to_owned(),
+            source,
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(failed)?;
+        // Ends when the answer is read, or dropped.
+        tokio::spawn(connection);
+        let request = Request::get(path)
+            .header(hyper::header::HOST, "docker")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| EngineError::Answer {
+                path: path.to_owned(),
+                message: error.to_string(),
+            })?;
+        sender.send_request(request).await.map_err(failed)
+    }
+}
+
+/// The newest version that both know; none where the engine's can't be read.
+fn agreed(theirs: &str) -> Option<(u32, u32)> {
+    let (major, minor) = theirs.split_once('.')?;
+    Some(NEWEST.min((major.parse().ok()?, minor.parse().ok()?)))
+}
+
+async fn refused(path: String, response: Response<Incoming>) -> EngineError {
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), 64 << 10)
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    let message = serde_json::from_slice::<wire::Failure>(&body)
+        .map(|failure| failure.message)
+        .unwrap_or_else(|_| String::from_utf8_lossy(&body).trim().to_owned());
+    EngineError::Refused {
+        path,
+        status,
+        message,
+    }
+}
+
+/// The engine's events, as they come.
+#[derive(Debug)]
+pub(super) struct Events {
+    path: String,
+    body: Incoming,
+    rest: Vec<u8>,
+}
+
+impl Events {
+    /// The next one; `None` where the stream ends. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Option<wire::Event>, EngineError> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                // What can't be read may still have been about a container: a hint is a hint.
+                return Ok(Some(serde_json::from_slice(&line).unwrap_or_default()));
+            }
+            if self.rest.len() > LARGEST_EVENT {
+                return Err(EngineError::Answer {
+                    path: self.path.clone(),
+                    message: "an event has no end".to_owned(),
+                });
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.rest.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(source)) => {
+                    return Err(EngineError::Http {
+                        path: self.path.clone(),
+                        source,
+                    });
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::agreed;
+
+    #[test]
+    fn the_older_of_two_versions_is_spoken() {
+        let rows = [
+            ("1.41", Some((1, 41))),
+            ("1.53", Some((1, 53))),
+            ("1.99", Some((1, 53))),
+            ("2.0", Some((1, 53))),
+            ("", None),
+            ("one", None),
+        ];
+        for (theirs, expected) in rows {
+            assert_eq!(agreed(theirs), expected, "{theirs:?}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The loop against an engine of a few lines, which says what a test wants.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::broadcast;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// An engine: paths with their answers, and a stream of events.
+#[derive(Clone)]
+struct Fake {
+    answers: Arc<Mutex<BTreeMap<String, String>>>,
+    events: broadcast::Sender<String>,
+}
+
+impl Fake {
+    fn new() -> Self {
+        let fake = Self {
+            answers: Arc::default(),
+            events: broadcast::channel(16).0,
+        };
+        fake.put("/version", r#"{"ApiVersion":"1.41"}"#);
+        fake.put("/v1.41/networks", "[]");
+        fake.list(&[]);
+        fake
+    }
+
+    fn put(&self, path: &str, answer: &str) {
+        self.answers
+            .lock()
+            .unwrap()
+            .insert(path.to_owned(), answer.to_owned());
+    }
+
+    /// Containers as `id=state`; those that run have the PID that their ID is.
+    fn list(&self, containers: &[&str]) {
+        let mut listed = Vec::new();
+        for container in containers {
+            let (id, state) = container.split_once('=').unwrap();
+            listed.push(format!(
+                r#"{{"Id":"{id}","Names":["/n{id}"],"State":"{state}"}}"#
+            ));
+            let inspection = format!(r#"{{"State":{{"Status":"{state}","Pid":{id}}}}}"#);
+            self.put(&format!("/v1.41/containers/{id}/json"), &inspection);
+        }
+        self.put(
+            "/v1.41/containers/json?all=true",
+            &format!("[{}]", listed.join(",")),
+        );
+    }
+
+    fn event(&self, action: &str, id: &str) {
+        let event =
+            format!(r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"{id}"}}}}"#);
+        self.events.send(format!("{event}\n")).unwrap();
+    }
+
+    /// Serves until dropped.
+    fn serve(&self, socket: &Path) -> tokio::task::JoinHandle<()> {
+        let listener = UnixListener::bind(socket).unwrap();
+        let fake = self.clone();
+        tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(fake.clone().answer(stream));
+            }
+        })
+    }
+
+    async fn answer(self, mut stream: UnixStream) {
+        let mut events = self.events.subscribe();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await.unwrap());
+        }
+        let request = String::from_utf8(request).unwrap();
+        let path = request.split(' ').nth(1).unwrap();
+        if path.starts_with("/v1.41/events") {
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            while let Ok(event) = events.recv().await {
+                let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+                if stream.write_all(chunk.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+            return;
+        }
+        let answer = self.answers.lock().unwrap().get(path).cloned();
+        let (status, body) = match answer {
+            Some(body) => (200, body),
+            None => (404, r#"{"message":"no such container"}"#.to_owned()),
+        };
+        let head = format!(
+            "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        // Whoever asked may be gone.
+        let _ = stream.write_all((head + &body).as_bytes()).await;
+    }
+}
+
+fn settings(socket: PathBuf) -> Docker {
+    Docker {
+        enabled: Enabled::Auto,
+        socket,
+    }
+}
+
+async fn until(follower: &mut Follower, wanted: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+    let found = follower.snapshot.wait_for(|snapshot| wanted(snapshot));
+    let found = tokio::time::timeout(SOON, found)
+        .await
+        .expect("it never says so")
+        .unwrap();
+    Arc::clone(&found)
+}
+
+fn pids(snapshot: &Snapshot) -> Vec<u32> {
+    snapshot
+        .containers
+        .iter()
+        .map(|container| container.pid)
+        .collect()
+}
+
+#[tokio::test]
+async fn an_engine_that_comes_and_goes_is_followed() {
+    let root = tempfile::tempdir().unwrap();
+    let socket = root.path().join("run/docker.sock");
+    let mut follower = follow(&settings(socket.clone())).unwrap();
+    follower.sync().await;
+    assert_eq!(*follower.snapshot(), Snapshot::default());
+
+    let fake = Fake::new();
+    fake.list(&["11=running", "22=exited"]);
+    std::fs::create_dir(socket.parent().unwrap()).unwrap();
+    let server = fake.serve(&socket);
+    let first = until(&mut follower, |now| now.connected && !now.incomplete).await;
+    assert_eq!(
+        (pids(&first), first.containers[0].name.as_str()),
+        (vec![11, 0], "n11")
+    );
+
+    fake.list(&["11=running", "22=running"]);
+    fake.event("start", "22");
+    until(&mut follower, |now| pids(now) == [11, 22]).await;
+    fake.list(&["22=running"]);
+    fake.event("destroy", "11");
+    until(&mut follower, |now| pids(now) == [22]).await;
+
+    server.abort();
+    let lost = until(&mut follower, |now| !now.connected).await;
+    assert_eq!(pids(&lost), [22], "its containers may live on");
+    std::fs::remove_file(&socket).unwrap();
+    fake.list(&["33=paused"]);
+    let _server = fake.serve(&socket);
+    until(&mut follower, |now| now.connected && pids(now) == [33]).await;
+}
+
+#[tokio::test]
+async fn a_sync_sees_what_no_event_told() {
+    let root = tempfile::tempdir().unwrap();
+    let socket = root.path().join("docker.sock");
+    let fake = Fake::new();
+    fake.list(&["11=running"]);
+    let _server = fake.serve(&socket);
+    let mut follower = follow(&settings(socket)).unwrap();
+    until(&mut follower, |now| pids(now) == [11]).await;
+    fake.list(&["11=running", "22=running"]);
+    fake.put(
+        "/v1.41/containers/11/json",
+        r#"{"State":{"Status":"running","Pid":99}}"#,
+    );
+    tokio::time::timeout(SOON, follower.sync()).await.unwrap();
+    assert_eq!(pids(&follower.snapshot()), [99, 22]);
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
+    let root = tempfile::tempdir().unwrap();
+    let socket = root.path().join("docker.sock");
+    let fake = Fake::new();
+    fake.list(&["11=running", "22=running", "33=running"]);
+    fake.put("/v1.41/containers/11/json", "nonsense");
+    fake.answers
+        .lock()
+        .unwrap()
+        .remove("/v1.41/containers/22/json");
+    let _server = fake.serve(&socket);
+    let mut follower = follow(&settings(socket)).unwrap();
+    let found = until(&mut follower, |now| now.connected && !now.incomplete).await;
+    assert_eq!(pids(&found), [0, 33]);
+}
+
+#[tokio::test]
+async fn an_engine_that_must_be_there_is_missed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut wanted = settings(root.path().join("docker.sock"));
+    wanted.enabled = Enabled::Yes;
+    let mut follower = follow(&wanted).unwrap();
+    let said = until(&mut follower, |now| now.error.is_some()).await;
+    assert!(said.error.as_ref().unwrap().contains("docker.sock"));
+    wanted.enabled = Enabled::No;
+    let mut follower = follow(&wanted).unwrap();
+    follower.sync().await;
+    assert_eq!(*follower.snapshot(), Snapshot::default());
+}

@@ -1,0 +1,445 @@
+//! From the engine's answers to [`Container`]s.
+//!
+//! Owns the reading of what the engine says. Pure. Called by `follow`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Attachment, Container, State};
+
+/// The parts of the engine's answers that are used. Any may be missing or null.
+pub(super) mod wire {
+    use std::collections::{BTreeMap, HashMap};
+
+    use serde::{Deserialize, Deserializer};
+
+    /// Null, as missing, is the default.
+    fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct Version {
+        #[serde(deserialize_with = "lenient")]
+        pub api_version: String,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    pub struct Failure {
+        pub message: String,
+    }
+
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct Summary {
+        #[serde(deserialize_with = "lenient")]
+        pub id: String,
+        #[serde(deserialize_with = "lenient")]
+        pub names: Vec<String>,
+        #[serde(deserialize_with = "lenient")]
+        pub labels: BTreeMap<String, String>,
+        #[serde(deserialize_with = "lenient")]
+        pub state: String,
+        #[serde(deserialize_with = "lenient")]
+        pub created: serde_json::Value,
+        #[serde(deserialize_with = "lenient")]
+        pub host_config: HostConfig,
+        #[serde(deserialize_with = "lenient")]
+        pub network_settings: NetworkSettings,
+    }
+
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct HostConfig {
+        #[serde(deserialize_with = "lenient")]
+        pub network_mode: String,
+    }
+
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct NetworkSettings {
+        #[serde(deserialize_with = "lenient")]
+        pub networks: BTreeMap<String, Endpoint>,
+    }
+
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct Endpoint {
+        #[serde(rename = "NetworkID", deserialize_with = "lenient")]
+        pub network_id: String,
+        #[serde(deserialize_with = "lenient")]
+        pub mac_address: String,
+        #[serde(rename = "IPAddress", deserialize_with = "lenient")]
+        pub ip_address: String,
+        #[serde(rename = "GlobalIPv6Address", deserialize_with = "lenient")]
+        pub global_ipv6_address: String,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct Inspection {
+        #[serde(deserialize_with = "lenient")]
+        pub state: InspectedState,
+        #[serde(deserialize_with = "lenient")]
+        pub host_config: HostConfig,
+        #[serde(deserialize_with = "lenient")]
+        pub network_settings: NetworkSettings,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct InspectedState {
+        #[serde(deserialize_with = "lenient")]
+        pub status: String,
+        #[serde(deserialize_with = "lenient")]
+        pub pid: u32,
+    }
+
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct Network {
+        #[serde(deserialize_with = "lenient")]
+        pub id: String,
+        #[serde(deserialize_with = "lenient")]
+        pub name: String,
+        #[serde(deserialize_with = "lenient")]
+        pub driver: String,
+        #[serde(deserialize_with = "lenient")]
+        pub options: HashMap<String, String>,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    pub struct Event {
+        #[serde(rename = "Type", deserialize_with = "lenient")]
+        pub kind: String,
+        #[serde(rename = "Action", deserialize_with = "lenient")]
+        pub action: String,
+        #[serde(rename = "Actor", deserialize_with = "lenient")]
+        pub actor: Actor,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    pub struct Actor {
+        #[serde(rename = "ID", deserialize_with = "lenient")]
+        pub id: String,
+        #[serde(rename = "Attributes", deserialize_with = "lenient")]
+        pub attributes: HashMap<String, String>,
+    }
+}
+
+/// What a health check, `docker exec` or `docker cp` does changes nothing here.
+pub(super) fn is_noise(event: &wire::Event) -> bool {
+    const NOISE: [&str; 11] = [
+        "exec_",
+        "health_status",
+        "top",
+        "attach",
+        "detach",
+        "resize",
+        "archive-path",
+        "extract-to-dir",
+        "export",
+        "copy",
+        "commit",
+    ];
+    NOISE.iter().any(|noise| event.action.starts_with(noise))
+}
+
+/// The container that an event is about.
+pub(super) fn subject(event: &wire::Event) -> Option<&str> {
+    match event.kind.as_str() {
+        "container" => Some(&event.actor.id),
+        "network" => event.actor.attributes.get("container").map(String::as_str),
+        _ => None,
+    }
+}
+
+/// Does it say that the container's first process is not the one of before?
+pub(super) fn ends_process(event: &wire::Event) -> bool {
+    event.kind == "container"
+        && matches!(
+            event.action.as_str(),
+            "start" | "restart" | "die" | "died" | "destroy"
+        )
+}
+
+fn state(text: &str) -> State {
+    match text {
+        "created" | "configured" | "initialized" => State::Created,
+        // `stopping` still runs.
+        "running" | "stopping" => State::Running,
+        "paused" => State::Paused,
+        "restarting" => State::Restarting,
+        "exited" | "dead" | "removing" | "stopped" => State::Ended,
+        // Unknown to us: it may run, and is asked for its PID, which tells.
+        _ => State::Running,
+    }
+}
+
+/// The containers of a listing, by ID. PIDs are not in it.
+pub(super) fn containers(
+    listed: Vec<wire::Summary>,
+    networks: &[wire::Network],
+) -> BTreeMap<String, Container> {
+    let networks: HashMap<&str, &wire::Network> = networks
+        .iter()
+        .map(|network| (network.id.as_str(), network))
+        .collect();
+    let mut ids: BTreeMap<String, String> = BTreeMap::new();
+    for one in &listed {
+        for name in &one.names {
+            ids.insert(name.trim_start_matches('/').to_owned(), one.id.clone());
+        }
+    }
+    listed
+        .into_iter()
+        .map(|one| {
+            let network_mode = one.host_config.network_mode;
+            let joined = network_mode.strip_prefix("container:").map(|owner| {
+                // Docker keeps the ID here; Podman what was typed.
+                ids.get(owner).cloned().unwrap_or_else(|| owner.to_owned())
+            });
+            let container = Container {
+                name: own_name(&one.names).unwrap_or(&one.id).to_owned(),
+                labels: one.labels,
+                pid: 0,
+                joined,
+                host_network: network_mode == "host",
+                network_mode,
+                networks: attachments(one.network_settings, &networks),
+                state: state(&one.state),
+                created: one.created.as_i64().unwrap_or(0),
+                id: one.id,
+            };
+            (container.id.clone(), container)
+        })
+        .collect()
+}
+
+/// A container is also listed under the names by which others link to it: `/other/alias`.
+fn own_name(names: &[String]) -> Option<&str> {
+    names
+        .iter()
+        .map(|name| name.trim_start_matches('/'))
+        .find(|name| !name.is_empty() && !name.contains('/'))
+}
+
+fn attachments(
+    settings: wire::NetworkSettings,
+    networks: &HashMap<&str, &wire::Network>,
+) -> Vec<Attachment> {
+    settings
+        .networks
+        .into_iter()
+        .map(|(name, endpoint)| {
+            let network = networks
+                .get(endpoint.network_id.as_str())
+                .copied()
+                .or_else(|| {
+                    networks
+                        .values()
+                        .copied()
+                        .find(|network| network.name == name)
+                });
+            Attachment {
+                driver: network
+                    .map(|network| network.driver.clone())
+                    .unwrap_or_default(),
+                bridge: network.and_then(bridge),
+                mac: mac(&endpoint.mac_address),
+                ipv4: endpoint.ip_address.parse().ok(),
+                ipv6: endpoint.global_ipv6_address.parse().ok(),
+                name,
+            }
+        })
+        .collect()
+}
+
+/// The bridge of a network: as it was asked for, else as Docker names it.
+fn bridge(network: &wire::Network) -> Option<String> {
+    if network.driver != "bridge" {
+        return None;
+    }
+    let asked = network.options.get("com.docker.network.bridge.name");
+    asked
+        .filter(|name| !name.is_empty())
+        .cloned()
+        .or_else(|| Some(format!("br-{}", network.id.get(..12)?)))
+}
+
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2)?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(bytes)
+}
+
+/// What an inspection adds to a listing.
+pub(super) fn inspected(container: &mut Container, inspection: &wire::Inspection) {
+    let now = state(&inspection.state.status);
+    container.state = now;
+    container.pid = match now {
+        State::Running | State::Paused => inspection.state.pid,
+        _ => 0,
+    };
+    // A listing has addresses only once the container has started; the inspection is newer.
+    for (name, endpoint) in &inspection.network_settings.networks {
+        let known = container
+            .networks
+            .iter_mut()
+            .find(|known| known.name == *name);
+        if let Some(known) = known {
+            known.mac = mac(&endpoint.mac_address).or(known.mac);
+            known.ipv4 = endpoint.ip_address.parse().ok().or(known.ipv4);
+            known.ipv6 = endpoint.global_ipv6_address.parse().ok().or(known.ipv6);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::runtime::docker::is_veth_name;
+
+    fn listed(json: &str) -> Vec<Container> {
+        let networks: Vec<wire::Network> = serde_json::from_str(
+            r#"[{"Id":"aaaabbbbccccdddd","Name":"shop","Driver":"bridge","Options":null},
+                {"Id":"b0","Name":"bridge","Driver":"bridge","Options":{"com.docker.network.bridge.name":"docker0"}},
+                {"Id":"c0","Name":"lan","Driver":"macvlan"},
+                {"Id":"short","Name":"x","Driver":"bridge"}]"#,
+        )
+        .unwrap();
+        containers(serde_json::from_str(json).unwrap(), &networks)
+            .into_values()
+            .collect()
+    }
+
+    #[test]
+    fn a_listing_becomes_containers() {
+        let found = listed(
+            r#"[{"Id":"1","Names":["/other/alias","/web"],"Labels":{"a":"b"},"State":"running","Created":7,
+                 "HostConfig":{"NetworkMode":"shop"},
+                 "NetworkSettings":{"Networks":{"shop":{"NetworkID":"aaaabbbbccccdddd","MacAddress":"02:42:0a:00:00:02",
+                   "IPAddress":"10.0.0.2","GlobalIPv6Address":"fd00::2"},"lan":{"NetworkID":"c0","IPAddress":""}}}},
+                {"Id":"2","Names":["/side"],"State":"created","HostConfig":{"NetworkMode":"container:web"}},
+                {"Id":"3","Names":null,"Labels":null,"State":"hovering","HostConfig":{"NetworkMode":"host"},"NetworkSettings":null},
+                {"Id":"4","Names":["/gone"],"State":"exited","HostConfig":{"NetworkMode":"default"},
+                 "NetworkSettings":{"Networks":{"bridge":{"NetworkID":""},"x":{"NetworkID":"short","IPAddress":"nonsense","MacAddress":"zz"}}}}]"#,
+        );
+        let web = &found[0];
+        assert_eq!(
+            (web.name.as_str(), web.created, web.state),
+            ("web", 7, State::Running)
+        );
+        assert_eq!(
+            web.networks,
+            [
+                Attachment {
+                    name: "lan".into(),
+                    driver: "macvlan".into(),
+                    ..Attachment::default()
+                },
+                Attachment {
+                    name: "shop".into(),
+                    driver: "bridge".into(),
+                    bridge: Some("br-aaaabbbbcccc".into()),
+                    mac: Some([2, 0x42, 0x0a, 0, 0, 2]),
+                    ipv4: Some("10.0.0.2".parse().unwrap()),
+                    ipv6: Some("fd00::2".parse().unwrap()),
+                },
+            ]
+        );
+        assert_eq!(found[1].joined.as_deref(), Some("1"));
+        assert_eq!(
+            (
+                found[2].name.as_str(),
+                found[2].host_network,
+                found[2].state
+            ),
+            ("3", true, State::Running)
+        );
+        assert_eq!(found[3].networks[0].bridge.as_deref(), Some("docker0"));
+        assert_eq!(
+            found[3].networks[1],
+            Attachment {
+                name: "x".into(),
+                driver: "bridge".into(),
+                ..Attachment::default()
+            }
+        );
+    }
+
+    #[test]
+    fn an_inspection_adds_the_process_and_newer_addresses() {
+        let mut web = listed(
+            r#"[{"Id":"1","Names":["/web"],"State":"created","NetworkSettings":{"Networks":{"bridge":{"NetworkID":"b0"}}}}]"#,
+        )
+        .remove(0);
+        let inspection = |json: &str| serde_json::from_str::<wire::Inspection>(json).unwrap();
+        inspected(
+            &mut web,
+            &inspection(
+                r#"{"State":{"Status":"running","Pid":42},"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"},"new":{}}}}"#,
+            ),
+        );
+        assert_eq!((web.pid, web.state), (42, State::Running));
+        assert_eq!(web.networks[0].ipv4, Some("172.17.0.2".parse().unwrap()));
+        assert_eq!(web.networks[0].bridge.as_deref(), Some("docker0"));
+        inspected(
+            &mut web,
+            &inspection(r#"{"State":{"Status":"exited","Pid":42}}"#),
+        );
+        assert_eq!((web.pid, web.state), (0, State::Ended));
+    }
+
+    #[test]
+    fn events_say_whom_they_are_about() {
+        let event = |json: &str| serde_json::from_str::<wire::Event>(json).unwrap();
+        let start = event(
+            r#"{"Type":"container","Action":"start","Actor":{"ID":"1","Attributes":{"name":"web"}}}"#,
+        );
+        assert_eq!(
+            (subject(&start), ends_process(&start), is_noise(&start)),
+            (Some("1"), true, false)
+        );
+        let connect = event(
+            r#"{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"1"}}}"#,
+        );
+        assert_eq!(
+            (
+                subject(&connect),
+                ends_process(&connect),
+                is_noise(&connect)
+            ),
+            (Some("1"), false, false)
+        );
+        let exec = event(r#"{"Type":"container","Action":"exec_start: sh","Actor":{"ID":"1"}}"#);
+        assert!(is_noise(&exec));
+        assert!(!is_noise(&event("{}")));
+    }
+
+    #[test]
+    fn names_of_veths() {
+        for good in ["veth0a1b2c3", "vethabcdef0"] {
+            assert!(is_veth_name(good), "{good}");
+        }
+        for bad in [
+            "veth0a1b2c",
+            "veth0a1b2c3d",
+            "vethABCDEF0",
+            "vethxyz1234",
+            "eth0",
+            "veth",
+        ] {
+            assert!(!is_veth_name(bad), "{bad}");
+        }
+    }
+}

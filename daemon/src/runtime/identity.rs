@@ -1,0 +1,441 @@
+//! From a container's labels to a Pod: labels, Namespace, name, named ports.
+//!
+//! Pure. Labels are hostile ground: images bring their own, and whoever starts a
+//! container chooses the rest. What the Kubernetes API would refuse is left out and
+//! noted, never repaired: a repaired value could be one that a policy trusts. Called
+//! for every container, whatever runtime reports it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use netpol_engine::labels::Labels;
+use netpol_engine::policy::{ObjectName, Protocol};
+use netpol_engine::world::NamedPort;
+
+use crate::config::{LabelSettings, Namespaces};
+use crate::printable::printable;
+use crate::syntax;
+
+/// The label that gives a container's named ports.
+pub const PORTS_LABEL: &str = "netpold.io/ports";
+/// A container's named ports, at most: a Pod's are few, and each costs look-ups.
+const MOST_PORTS: usize = 256;
+
+/// What a container is as a Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its Namespace and name. The name is the container's own; see [`unique`].
+    pub name: ObjectName,
+    /// Its labels, those made by `[labels] rename` among them.
+    pub labels: Labels,
+    /// Its named ports.
+    pub ports: Vec<NamedPort>,
+    /// What was left out.
+    pub notes: Vec<Note>,
+}
+
+/// Something that a container says and that can't be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// A label that Kubernetes would not take: no selector sees it.
+    Label {
+        /// Its key.
+        key: String,
+        /// What would be right.
+        right: syntax::SyntaxError,
+    },
+    /// A label that should name the Namespace, and can't: the container is in the default one.
+    Namespace {
+        /// The label's key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// An entry of [`PORTS_LABEL`] that is not `name=port[/protocol]`.
+    Port {
+        /// The entry.
+        entry: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+}
+
+impl Note {
+    /// Did somebody mean this for netpold? Images carry many labels that are no Pod labels
+    /// (descriptions, URLs): those are for a closer look only.
+    #[must_use]
+    pub fn is_meant_for_us(&self) -> bool {
+        match self {
+            Self::Label { key, .. } => key.starts_with("netpold.io/"),
+            Self::Namespace { .. } | Self::Port { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Label { key, right } => {
+                write!(
+                    f,
+                    "label `{}` is left out: it must be {right}",
+                    printable(key)
+                )
+            }
+            Self::Namespace { key, value } => write!(
+                f,
+                "label `{}` names no Namespace: `{}` is not {}; the default one is taken",
+                printable(key),
+                printable(value),
+                syntax::SyntaxError::DnsLabel
+            ),
+            Self::Port { entry, why } => write!(
+                f,
+                "label `{PORTS_LABEL}`: `{}` is left out: {why}",
+                printable(entry)
+            ),
+        }
+    }
+}
+
+/// What a container of this name and these labels is.
+#[must_use]
+pub fn identify(
+    name: &str,
+    given: &BTreeMap<String, String>,
+    labels: &LabelSettings,
+    namespaces: &Namespaces,
+) -> Identity {
+    let mut notes = Vec::new();
+    let namespace = namespace(given, namespaces, &mut notes);
+    let labels = pod_labels(given, labels, &mut notes);
+    let ports = given
+        .get(PORTS_LABEL)
+        .map(|text| named_ports(text, &mut notes))
+        .unwrap_or_default();
+    Identity {
+        name: ObjectName::new(namespace, name.trim_start_matches('/')),
+        labels,
+        ports,
+        notes,
+    }
+}
+
+fn namespace(
+    given: &BTreeMap<String, String>,
+    settings: &Namespaces,
+    notes: &mut Vec<Note>,
+) -> String {
+    let set = settings
+        .from
+        .iter()
+        .find_map(|key| Some((key, given.get(key).filter(|value| !value.is_empty())?)));
+    match set {
+        Some((_, value)) if syntax::dns_label(value).is_ok() => value.clone(),
+        Some((key, value)) => {
+            notes.push(Note::Namespace {
+                key: key.clone(),
+                value: value.clone(),
+            });
+            settings.default.clone()
+        }
+        None => settings.default.clone(),
+    }
+}
+
+fn pod_labels(
+    given: &BTreeMap<String, String>,
+    settings: &LabelSettings,
+    notes: &mut Vec<Note>,
+) -> Labels {
+    let mut labels = Labels::new();
+    for (key, value) in given {
+        // It holds a list, and is read as such.
+        if key == PORTS_LABEL {
+            continue;
+        }
+        match syntax::label_key(key).and_then(|()| syntax::label_value(value)) {
+            Ok(()) => {
+                labels.insert(key.clone(), value.clone());
+            }
+            Err(right) => notes.push(Note::Label {
+                key: key.clone(),
+                right,
+            }),
+        }
+    }
+    for (from, to) in &settings.rename {
+        // What the container says of itself under that key goes before.
+        if let Some(value) = given.get(from)
+            && !given.contains_key(to)
+            && syntax::label_value(value).is_ok()
+        {
+            labels.entry(to.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    labels
+}
+
+/// `http=8080/TCP,dns=53/UDP`: what can't be is left out and noted, the rest counts.
+fn named_ports(text: &str, notes: &mut Vec<Note>) -> Vec<NamedPort> {
+    let mut ports: Vec<NamedPort> = Vec::new();
+    for entry in text
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+    {
+        let why = match named_port(entry) {
+            Ok(_) if ports.len() == MOST_PORTS => "there are too many",
+            // One name may stand for two protocols: rules look up both together.
+            Ok(port)
+                if ports
+                    .iter()
+                    .any(|known| known.name == port.name && known.protocol == port.protocol) =>
+            {
+                "the name is given already"
+            }
+            Ok(port) => {
+                ports.push(port);
+                continue;
+            }
+            Err(why) => why,
+        };
+        notes.push(Note::Port {
+            entry: entry.to_owned(),
+            why,
+        });
+        if notes.len() > 2 * MOST_PORTS {
+            break;
+        }
+    }
+    ports
+}
+
+fn named_port(entry: &str) -> Result<NamedPort, &'static str> {
+    let (name, rest) = entry
+        .split_once('=')
+        .ok_or("it is not `name=port/protocol`")?;
+    let (name, rest) = (name.trim(), rest.trim());
+    syntax::port_name(name).map_err(|_| "the name is not a port name")?;
+    let (port, protocol) = match rest.split_once('/') {
+        Some((port, protocol)) => (
+            port,
+            protocol
+                .parse()
+                .map_err(|_| "the protocol is not TCP, UDP or SCTP")?,
+        ),
+        None => (rest, Protocol::Tcp),
+    };
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port
+        .parse()
+        .ok()
+        .filter(|port| digits && *port != 0)
+        .ok_or("the port is not a number from 1 to 65535")?;
+    Ok(NamedPort {
+        name: name.to_owned(),
+        port,
+        protocol,
+    })
+}
+
+/// A name that is not taken: its own, or with the beginning of the container's ID. Who is
+/// there first keeps the name: a container can't take a declared Pod's.
+#[must_use]
+pub fn unique(name: &ObjectName, id: &str, taken: &BTreeSet<ObjectName>) -> ObjectName {
+    let short = id.get(..12).unwrap_or(id);
+    let mut unique = name.clone();
+    let mut round = 0_u32;
+    while taken.contains(&unique) {
+        round += 1;
+        unique.name = match round {
+            1 => format!("{}-{short}", name.name),
+            _ => format!("{}-{short}-{round}", name.name),
+        };
+    }
+    unique
+}
+
+/// The container that a process belongs to, from its `/proc/PID/cgroup`: the first part of
+/// a path with 64 hexadecimal digits (`docker-ID.scope`, `/docker/ID`, `libpod-ID.scope`).
+/// Parts below that one are named by the container itself, and don't count.
+#[must_use]
+pub fn container_of_cgroup(text: &str) -> Option<&str> {
+    text.lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .flat_map(|path| path.split('/'))
+        .find_map(|part| {
+            let part = part.strip_suffix(".scope").unwrap_or(part);
+            let id = part.rsplit('-').next()?;
+            (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn of(labels: &[(&str, &str)]) -> Identity {
+        let labels = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        identify(
+            "/shop-web-1",
+            &labels,
+            &LabelSettings::default(),
+            &Namespaces::default(),
+        )
+    }
+
+    #[test]
+    fn a_compose_service_is_a_pod() {
+        let pod = of(&[
+            ("com.docker.compose.project", "shop"),
+            ("com.docker.compose.service", "web"),
+            ("tier", "front"),
+        ]);
+        assert_eq!(pod.name, ObjectName::new("shop", "shop-web-1"));
+        assert_eq!(
+            (pod.labels["app"].as_str(), pod.labels["tier"].as_str()),
+            ("web", "front")
+        );
+        assert!(pod.notes.is_empty());
+    }
+
+    #[test]
+    fn its_own_label_goes_before_a_renamed_one() {
+        let rows: [(&str, Option<&str>); 3] =
+            [("own", Some("own")), ("", Some("")), ("not valid", None)];
+        for (own, expected) in rows {
+            let pod = of(&[("com.docker.compose.service", "web"), ("app", own)]);
+            assert_eq!(
+                pod.labels.get("app").map(String::as_str),
+                expected,
+                "{own:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_label_that_is_set_names_the_namespace() {
+        let rows = [
+            ("lab", "shop", "lab", 0),
+            ("", "shop", "shop", 0),
+            ("", "", "default", 0),
+            ("Not_valid", "shop", "default", 1),
+            ("kube-system\n", "shop", "default", 1),
+            ("", "my_project", "default", 1),
+        ];
+        for (own, project, expected, notes) in rows {
+            let pod = of(&[
+                ("netpold.io/namespace", own),
+                ("com.docker.compose.project", project),
+            ]);
+            assert_eq!(pod.name.namespace, expected, "{own:?} {project:?}");
+            let meant = pod
+                .notes
+                .iter()
+                .filter(|note| matches!(note, Note::Namespace { .. }));
+            assert_eq!(meant.count(), notes, "{own:?} {project:?}");
+        }
+    }
+
+    #[test]
+    fn labels_that_cannot_be_are_left_out_and_noted() {
+        let pod = of(&[
+            ("good", "v1.0"),
+            ("org.example.description", "a b c"),
+            ("bad key", "x"),
+            ("netpold.io/x", "\u{1b}[31m"),
+            ("", ""),
+        ]);
+        assert_eq!(
+            pod.labels,
+            Labels::from([("good".to_owned(), "v1.0".to_owned())])
+        );
+        assert_eq!(pod.notes.len(), 4);
+        let meant: Vec<_> = pod
+            .notes
+            .iter()
+            .filter(|note| note.is_meant_for_us())
+            .collect();
+        assert_eq!(meant.len(), 1);
+        assert!(
+            pod.notes
+                .iter()
+                .all(|note| !note.to_string().contains('\u{1b}'))
+        );
+    }
+
+    #[test]
+    fn named_ports_are_read_and_bad_ones_left_out() {
+        let pod = of(&[(PORTS_LABEL, "http=8080/TCP, dns=53/UDP,dns=53,web=80/sctp,")]);
+        let said: Vec<String> = pod
+            .ports
+            .iter()
+            .map(|port| format!("{}={}/{}", port.name, port.port, port.protocol))
+            .collect();
+        assert_eq!(
+            said,
+            ["http=8080/TCP", "dns=53/UDP", "dns=53/TCP", "web=80/SCTP"]
+        );
+        assert!(pod.notes.is_empty() && pod.labels.is_empty());
+        for bad in [
+            "http",
+            "=80",
+            "http=",
+            "http=0",
+            "http=65536",
+            "http=+80",
+            "http=80/ICMP",
+            "80=80",
+            "HTTP=80",
+            "http=80/TCP/UDP",
+            "http=8 0",
+            "a=1,a=2",
+        ] {
+            let pod = of(&[(PORTS_LABEL, bad)]);
+            assert_eq!(pod.notes.len(), 1, "{bad:?}");
+            assert!(pod.ports.len() <= 1, "{bad:?}");
+        }
+        let many = of(&[(PORTS_LABEL, &"x,".repeat(100_000))]);
+        assert!(many.notes.len() < 1000);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let name = ObjectName::new("a", "web");
+        let id = "0123456789abcdef";
+        let mut taken = BTreeSet::new();
+        for expected in ["web", "web-0123456789ab", "web-0123456789ab-2"] {
+            let given = unique(&name, id, &taken);
+            assert_eq!(given.name, expected);
+            taken.insert(given);
+        }
+    }
+
+    #[test]
+    fn a_container_is_found_by_its_cgroup() {
+        let (id, other) = ("a1".repeat(32), "b2".repeat(32));
+        let rows = [
+            (format!("0::/system.slice/docker-{id}.scope\n"), Some(&id)),
+            (format!("12:pids:/docker/{id}\n0::/\n"), Some(&id)),
+            (
+                format!("0::/machine.slice/libpod-{id}.scope/container/{other}\n"),
+                Some(&id),
+            ),
+            (format!("0::/docker/{id}x\n"), None),
+            ("0::/user.slice/session-1.scope\n".to_owned(), None),
+            (String::new(), None),
+        ];
+        for (text, expected) in &rows {
+            assert_eq!(
+                container_of_cgroup(text),
+                expected.map(String::as_str),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The host's resolvers.
+//!
+//! Owns the reading of resolv.conf(5), and knows when to read it again. Docker gives
+//! containers the same resolvers, from the same files. Addresses of the host itself
+//! (127.0.0.53) are left out: a container that asks those asks itself. Called by
+//! `reconcile`, which makes them the peer `kube-system/kube-dns`.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use netpol_engine::labels::Labels;
+use netpol_engine::policy::{ObjectName, Protocol};
+use netpol_engine::world::{NamedPort, Place, Pod};
+
+use crate::watch::{Wanted, WatchError, Watcher};
+
+/// What glibc reads.
+const CONF: &str = "/etc/resolv.conf";
+/// What systemd-resolved itself asks, where the file above names only its stub. Docker reads
+/// it for the same reason.
+const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
+/// Far more than any resolv.conf has.
+const LARGEST: u64 = 64 << 10;
+
+/// The host's resolvers, followed.
+#[derive(Debug)]
+pub struct Resolvers {
+    conf: PathBuf,
+    behind_stub: PathBuf,
+    watcher: Watcher,
+}
+
+impl Resolvers {
+    /// Those of this host. To be made inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The kernel gives no inotify instance.
+    pub fn of_host() -> Result<Self, WatchError> {
+        Self::of(Path::new(CONF), Path::new(BEHIND_STUB))
+    }
+
+    fn of(conf: &Path, behind_stub: &Path) -> Result<Self, WatchError> {
+        Ok(Self {
+            conf: conf.to_owned(),
+            behind_stub: behind_stub.to_owned(),
+            watcher: Watcher::new()?,
+        })
+    }
+
+    /// Their addresses now. Files that are not there name none.
+    pub fn read(&mut self) -> BTreeSet<IpAddr> {
+        loop {
+            let mut wanted = Wanted::default();
+            wanted.path(&self.conf);
+            wanted.path(&self.behind_stub);
+            let again = self.watcher.watch(&wanted).unwrap_or_else(|error| {
+                tracing::warn!(%error, "changes of the host's resolvers are not noticed");
+                false
+            });
+            let (own, has_stub) = addresses(&text(&self.conf));
+            let found = if own.is_empty() && has_stub {
+                addresses(&text(&self.behind_stub)).0
+            } else {
+                own
+            };
+            if !again {
+                return found;
+            }
+        }
+    }
+
+    /// Returns when it is time to [`Resolvers::read`] again. Dropping the future loses nothing.
+    pub async fn changed(&mut self) {
+        if let Err(error) = self.watcher.changed().await {
+            tracing::warn!(%error, "changes of the host's resolvers are not noticed");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
+    if let Err(error) = read
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "the host's resolvers can't be read");
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The `nameserver`s of a resolv.conf that a container can ask, and whether it names the
+/// host itself.
+fn addresses(text: &str) -> (BTreeSet<IpAddr>, bool) {
+    let mut found = BTreeSet::new();
+    let mut has_stub = false;
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else {
+            // Also `fe80::1%eth0`: a link-local address means nothing in another namespace.
+            continue;
+        };
+        let address = address.to_canonical();
+        let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if address.is_loopback() || address.is_unspecified() {
+            has_stub = true;
+        } else if !link_local {
+            found.insert(address);
+        }
+    }
+    (found, has_stub)
+}
+
+/// The resolvers as the peer that everybody's DNS rule names.
+#[must_use]
+pub fn kube_dns(addresses: BTreeSet<IpAddr>) -> (ObjectName, Pod) {
+    let port = |name: &str, protocol| NamedPort {
+        name: name.to_owned(),
+        port: 53,
+        protocol,
+    };
+    let pod = Pod {
+        labels: Labels::from([("k8s-app".to_owned(), "kube-dns".to_owned())]),
+        ports: vec![port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
+        addresses,
+        place: Place::External,
+    };
+    (ObjectName::new("kube-system", "kube-dns"), pod)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+        addresses.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn nameservers_that_a_container_can_ask() {
+        let text = "# nameserver 9.9.9.9\nnameserver 10.0.0.1\nnameserver\t2001:db8::1 # x\n\
+                    nameserver fe80::1%eth0\nnameserver fe80::2\nnameserver ::ffff:10.0.0.2\n\
+                    nameserver nonsense\nnameserver\nsearch nameserver 1.1.1.1\noptions x\n";
+        assert_eq!(
+            addresses(text),
+            (set(&["10.0.0.1", "2001:db8::1", "10.0.0.2"]), false)
+        );
+        for stub in [
+            "127.0.0.53",
+            "127.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "::ffff:127.0.0.1",
+        ] {
+            assert_eq!(
+                addresses(&format!("nameserver {stub}")),
+                (set(&[]), true),
+                "{stub}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn behind_a_stub_are_those_that_it_asks_and_changes_are_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let (conf, behind) = (
+            root.path().join("etc"),
+            root.path().join("run/resolve/conf"),
+        );
+        let mut resolvers = Resolvers::of(&conf, &behind).unwrap();
+        assert_eq!(resolvers.read(), set(&[]));
+        let hint = std::time::Duration::from_secs(10);
+        std::fs::create_dir_all(behind.parent().unwrap()).unwrap();
+        std::fs::write(&behind, "nameserver 10.9.9.9\n").unwrap();
+        tokio::time::timeout(hint, resolvers.changed())
+            .await
+            .unwrap();
+        assert_eq!(resolvers.read(), set(&[]), "no stub is named yet");
+        std::os::unix::fs::symlink("other", root.path().join("new")).unwrap();
+        std::fs::write(root.path().join("other"), "nameserver 127.0.0.53\n").unwrap();
+        std::fs::rename(root.path().join("new"), &conf).unwrap();
+        tokio::time::timeout(hint, resolvers.changed())
+            .await
+            .unwrap();
+        assert_eq!(resolvers.read(), set(&["10.9.9.9"]));
+        std::fs::write(
+            root.path().join("other"),
+            "nameserver 10.1.1.1\nnameserver 127.0.0.1\n",
+        )
+        .unwrap();
+        tokio::time::timeout(hint, resolvers.changed())
+            .await
+            .unwrap();
+        assert_eq!(resolvers.read(), set(&["10.1.1.1"]));
+    }
+}

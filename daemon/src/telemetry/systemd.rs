@@ -1,0 +1,45 @@
+//! The daemon's state, told to systemd (sd_notify(3)).
+//!
+//! Without a service manager every call does nothing. Called by the reconcile loop:
+//! it alone knows that it is alive, and that policy is in force.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// Policy is in force: after the first full reconcile.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
+}
+
+/// One line for `systemctl status`.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(&line(status))]);
+}
+
+/// The loop goes round.
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// The daemon ends; enforcement stays.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// How often to call [`alive`]: half of what systemd waits; `None` where it does not.
+#[must_use]
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|limit| limit / 2)
+}
+
+/// A status is one line: names in it come from elsewhere.
+fn line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd can't be told");
+    }
+}
