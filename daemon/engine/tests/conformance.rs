@@ -1,0 +1,338 @@
+//! The conformance cases offline: every expected verdict from the rules, from the matrix, from the
+//! compiled tables and from the oracle. The format is in `tests/conformance/README.md`.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use netpol_engine::compile::compile;
+use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::manifest::{File, assemble, parse};
+use netpol_engine::matrix::matrix;
+use netpol_engine::model::Lanes;
+use netpol_engine::plan::plan;
+use netpol_engine::policy::{Direction, ObjectName, Protocol};
+use netpol_engine::tables::Tables;
+use netpol_engine::world::{Attached, Place, World};
+use serde::Deserialize;
+
+use support::oracle;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    #[serde(rename = "title")]
+    _title: String,
+    #[serde(rename = "why")]
+    _why: String,
+    #[serde(rename = "tests")]
+    _tests: String,
+    #[serde(default)]
+    probes: Vec<Probe>,
+    #[serde(default)]
+    implementation_defined: Vec<Probe>,
+    matrix: Option<Table>,
+    #[serde(default)]
+    matrices: Vec<Table>,
+    #[serde(default)]
+    rejected: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Probe {
+    from: String,
+    to: String,
+    protocol: String,
+    port: u16,
+    allow: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    protocol: String,
+    port: u16,
+    default: bool,
+    except: Vec<(String, String)>,
+}
+
+/// A case, its world twice: as it is, and with numbers for its local Pods.
+struct Case {
+    name: String,
+    expected: Expected,
+    world: World,
+    tables: Tables,
+    attached: World,
+}
+
+fn folders(kind: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/conformance")
+        .join(kind);
+    let mut folders: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    folders.sort();
+    assert!(!folders.is_empty());
+    folders
+}
+
+fn read(folder: &Path) -> (File, Expected) {
+    let path = folder.join("manifests.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let expected = fs::read_to_string(folder.join("expect.yaml")).unwrap();
+    (
+        parse(&path.to_string_lossy(), &text),
+        serde_saphyr::from_str(&expected).unwrap(),
+    )
+}
+
+fn cases() -> Vec<Case> {
+    let case = |folder: PathBuf| {
+        let (file, expected) = read(&folder);
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(file.is_accepted(), "{name}: {:?}", file.diagnostics);
+        let assembled = assemble([&file]);
+        assert!(
+            assembled.diagnostics.is_empty(),
+            "{name}: {:?}",
+            assembled.diagnostics
+        );
+        let world = assembled.world();
+        let mut attached = world.clone();
+        for (pod, number) in attached.pods.values_mut().zip(1..) {
+            if pod.place == Place::Local {
+                pod.place = Place::Attached(Attached {
+                    slot: number,
+                    id: number,
+                    interfaces: [(number, [2, 0, 0, 0, 0, 1])].into(),
+                });
+            }
+        }
+        Case {
+            name,
+            expected,
+            tables: compile(&attached).tables,
+            world,
+            attached,
+        }
+    };
+    folders("cases").into_iter().map(case).collect()
+}
+
+impl Case {
+    /// Every single expectation: ends, protocol, port, verdict.
+    fn probes(&self) -> Vec<(String, String, Protocol, u16, bool)> {
+        let mut all = Vec::new();
+        for probe in self
+            .expected
+            .probes
+            .iter()
+            .chain(&self.expected.implementation_defined)
+        {
+            let Probe {
+                from,
+                to,
+                protocol,
+                port,
+                allow,
+            } = probe;
+            all.push((
+                from.clone(),
+                to.clone(),
+                protocol.parse().unwrap(),
+                *port,
+                *allow,
+            ));
+        }
+        for table in self.tables() {
+            let protocol = table.protocol.parse().unwrap();
+            for (from, to, allow) in self.pairs(table) {
+                all.push((
+                    from.to_string(),
+                    to.to_string(),
+                    protocol,
+                    table.port,
+                    allow,
+                ));
+            }
+        }
+        all
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.expected.matrices.iter().chain(&self.expected.matrix)
+    }
+
+    fn pairs(&self, table: &Table) -> Vec<(ObjectName, ObjectName, bool)> {
+        let name = |text: &str| -> ObjectName { text.parse().unwrap() };
+        let except: BTreeSet<(ObjectName, ObjectName)> = table
+            .except
+            .iter()
+            .map(|(from, to)| (name(from), name(to)))
+            .collect();
+        assert_eq!(except.len(), table.except.len(), "{}", self.name);
+        let mut pairs = Vec::new();
+        for from in self.world.pods.keys() {
+            for to in self.world.pods.keys().filter(|to| *to != from) {
+                let opposite = except.contains(&(from.clone(), to.clone()));
+                pairs.push((from.clone(), to.clone(), table.default != opposite));
+            }
+        }
+        pairs
+    }
+
+    /// The addresses between which two ends speak, in every family that both have.
+    fn addresses(&self, from: &str, to: &str) -> Vec<(IpAddr, IpAddr)> {
+        let of = |text: &str| match text.parse().unwrap() {
+            Party::Address(address) => vec![address],
+            Party::Pod(name) => self.world.pods[&name].addresses.iter().copied().collect(),
+        };
+        let mut pairs = Vec::new();
+        for from in of(from) {
+            pairs.extend(
+                of(to)
+                    .into_iter()
+                    .filter(|to| to.is_ipv4() == from.is_ipv4())
+                    .map(|to| (from, to)),
+            );
+        }
+        assert!(
+            !pairs.is_empty(),
+            "{}: {from} and {to} have no family in common",
+            self.name
+        );
+        pairs
+    }
+
+    /// What both ends' tables say.
+    fn tables_allow(
+        &self,
+        lanes: &Lanes,
+        from: IpAddr,
+        to: IpAddr,
+        protocol: Protocol,
+        port: u16,
+    ) -> bool {
+        let side = |own: IpAddr, peer, direction| {
+            let owner = self
+                .attached
+                .pods
+                .values()
+                .find(|pod| pod.addresses.contains(&own));
+            let Some(Place::Attached(attached)) = owner.map(|pod| &pod.place) else {
+                return true;
+            };
+            let ruling = lanes.judge(attached.id, direction, peer, protocol.number(), port);
+            ruling.unwrap().reason.allows()
+        };
+        side(from, to, Direction::Egress) && side(to, from, Direction::Ingress)
+    }
+}
+
+#[test]
+fn rules_tables_and_oracle_answer_as_expected() {
+    let mut wrong = Vec::new();
+    let mut asked = 0;
+    for case in cases() {
+        let lanes = Lanes::steady(&case.tables, 1);
+        for (from, to, protocol, port, allow) in case.probes() {
+            asked += 1;
+            let mut answers = Vec::new();
+            let verdict = evaluate(
+                &case.world,
+                &from.parse().unwrap(),
+                &to.parse().unwrap(),
+                protocol,
+                port,
+            );
+            answers.push(("rules", verdict.unwrap().allowed));
+            for (from, to) in case.addresses(&from, &to) {
+                answers.push((
+                    "tables",
+                    case.tables_allow(&lanes, from, to, protocol, port),
+                ));
+                answers.push((
+                    "oracle",
+                    oracle::allows(&case.world, from, to, protocol, port),
+                ));
+            }
+            for (who, answer) in answers {
+                if answer != allow {
+                    wrong.push(format!(
+                        "{}: {from} to {to} {protocol} {port}: {allow} expected, {answer} by the {who}",
+                        case.name
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(asked > 1000, "only {asked} expectations found");
+}
+
+#[test]
+fn the_matrix_is_as_expected() {
+    for case in cases() {
+        for table in case.tables() {
+            let found = matrix(&case.world, table.protocol.parse().unwrap(), table.port);
+            let found: Vec<_> = found
+                .pairs
+                .into_iter()
+                .map(|pair| (pair.from, pair.to, pair.allowed))
+                .collect();
+            assert_eq!(
+                found,
+                case.pairs(table),
+                "{} {} {}",
+                case.name,
+                table.protocol,
+                table.port
+            );
+        }
+    }
+}
+
+/// `NAME-step1`, `NAME-step2`, applied in turn.
+#[test]
+fn a_plan_leads_from_each_case_to_the_next() {
+    let mut lanes = Lanes::default();
+    let mut installed = Tables::default();
+    for case in cases() {
+        let plan = plan(&installed, &case.tables, lanes.control.generation);
+        for step in &plan.steps {
+            lanes.apply(step);
+        }
+        installed = plan.installed(case.tables.clone());
+        assert_eq!(lanes.read_back(), installed, "{}", case.name);
+        assert_eq!(
+            lanes,
+            Lanes::steady(&installed, plan.generation),
+            "{}",
+            case.name
+        );
+    }
+}
+
+#[test]
+fn what_an_api_server_refuses_is_refused() {
+    for folder in folders("invalid") {
+        let (file, expected) = read(&folder);
+        assert!(!file.is_accepted(), "{}", folder.display());
+        for name in &expected.rejected {
+            let name: ObjectName = name.parse().unwrap();
+            let said = file.diagnostics.iter().any(|found| {
+                found.is_error()
+                    && found.name.as_ref() == Some(&name.name)
+                    && found.namespace.as_ref() == Some(&name.namespace)
+            });
+            assert!(said, "{}: {:?}", folder.display(), file.diagnostics);
+        }
+    }
+}
