@@ -44,6 +44,7 @@ mod step;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -52,7 +53,7 @@ use netpol_abi::tables::{Address, CLASS_UNLISTED, Endpoint, EndpointLane, Prefix
 
 use self::prefixes::Node;
 pub use self::recover::recover;
-use self::spread::{MAX_RANGES, spread_or_deny};
+use self::spread::{MAX_RANGES, Spread, spread_or_deny};
 pub use self::step::Step;
 use crate::tables::{AddressEntry, EndpointEntry, Tables};
 
@@ -126,7 +127,8 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         steps: Vec::new(),
     };
     let taken = planner.take_interfaces();
-    let blocks = planner.add_verdicts();
+    let mut gone = Vec::new();
+    let blocks = planner.add_verdicts(&mut gone);
     let mut settle = Vec::new();
     if flips {
         planner.stage_flags(&mut settle);
@@ -139,7 +141,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         });
     }
     planner.release_interfaces(&taken);
-    planner.remove_verdicts(&blocks, &mut settle);
+    settle.append(&mut gone);
     if flips || !settle.is_empty() {
         planner.steps.push(Step::Fence);
     }
@@ -153,9 +155,14 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
     }
 }
 
-/// Port blocks that the verdicts of each state chain.
+/// What the verdicts of both states take.
+#[derive(Default)]
 struct Blocks {
+    /// Verdicts that either has.
+    verdicts: usize,
+    /// Port blocks that the installed ones chain.
     installed: BTreeSet<u64>,
+    /// Those of the desired ones.
     desired: BTreeSet<u64>,
 }
 
@@ -217,48 +224,48 @@ impl Planner<'_> {
         }
     }
 
-    fn add_verdicts(&mut self) -> Blocks {
-        let mut blocks = Blocks {
-            installed: BTreeSet::new(),
-            desired: BTreeSet::new(),
-        };
-        for entry in self.installed.verdicts.values() {
-            if entry.ranges.len() > INLINE_RANGES {
-                let chained = spread_or_deny(entry).blocks;
-                blocks.installed.extend(chained.iter().map(|(key, _)| *key));
-            }
-        }
-        for (key, entry) in &self.desired.verdicts {
-            let new = self.installed.verdicts.get(key) != Some(entry);
-            if !new && entry.ranges.len() <= INLINE_RANGES {
+    fn add_verdicts(&mut self, settle: &mut Vec<Step>) -> Blocks {
+        let mut blocks = Blocks::default();
+        let mut new_blocks = Vec::new();
+        let mut new_verdicts = Vec::new();
+        for (key, before, after) in merge(&self.installed.verdicts, &self.desired.verdicts) {
+            let key = *key;
+            blocks.verdicts += 1;
+            if before == after && after.is_some_and(|entry| entry.ranges.len() <= INLINE_RANGES) {
                 continue;
             }
-            let spread = spread_or_deny(entry);
-            for (key, value) in spread.blocks {
-                if blocks.desired.insert(key) && !blocks.installed.contains(&key) {
-                    let value = Box::new(value);
-                    self.steps.push(Step::PutPortBlock { key, value });
+            if let Some(before) = before {
+                let chained = spread_or_deny(before).blocks;
+                blocks.installed.extend(chained.iter().map(|(key, _)| *key));
+            }
+            let Some(after) = after else {
+                settle.push(Step::DeleteVerdict { key });
+                continue;
+            };
+            let Spread {
+                verdict: value,
+                blocks: chained,
+            } = spread_or_deny(after);
+            for (key, value) in chained {
+                if blocks.desired.insert(key) {
+                    new_blocks.push((key, value));
                 }
             }
-            if new {
-                self.steps.push(Step::PutVerdict {
-                    key: *key,
-                    value: spread.verdict,
-                });
+            if before != Some(after) {
+                new_verdicts.push(Step::PutVerdict { key, value });
             }
         }
-        blocks
-    }
-
-    fn remove_verdicts(&self, blocks: &Blocks, settle: &mut Vec<Step>) {
-        for key in self.installed.verdicts.keys() {
-            if !self.desired.verdicts.contains_key(key) {
-                settle.push(Step::DeleteVerdict { key: *key });
-            }
-        }
+        new_blocks.retain(|(key, _)| !blocks.installed.contains(key));
+        let put = |(key, value)| Step::PutPortBlock {
+            key,
+            value: Box::new(value),
+        };
+        self.steps.extend(new_blocks.into_iter().map(put));
+        self.steps.append(&mut new_verdicts);
         for key in blocks.installed.difference(&blocks.desired) {
             settle.push(Step::DeletePortBlock { key: *key });
         }
+        blocks
     }
 
     fn stage_flags(&mut self, settle: &mut Vec<Step>) {
@@ -350,20 +357,34 @@ impl Planner<'_> {
     }
 }
 
+/// Two maps side by side, by key. One pass over both: they may be large.
+fn merge<'a, K: Ord, V>(
+    before: &'a BTreeMap<K, V>,
+    after: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
+    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
+    iter::from_fn(move || {
+        let key = match (before.peek(), after.peek()) {
+            (Some((one, _)), Some((two, _))) => (*one).min(*two),
+            (Some((key, _)), None) | (None, Some((key, _))) => *key,
+            (None, None) => return None,
+        };
+        let was = before.next_if(|(next, _)| *next == key);
+        let will = after.next_if(|(next, _)| *next == key);
+        Some((
+            key,
+            was.map(|(_, value)| value),
+            will.map(|(_, value)| value),
+        ))
+    })
+}
+
 /// What two maps do not have alike, by key.
 fn changes<'a, K: Ord, V: PartialEq>(
     before: &'a BTreeMap<K, V>,
     after: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
-    let gone_or_other = before.iter().filter_map(|(key, was)| {
-        let will = after.get(key);
-        (will != Some(was)).then_some((key, Some(was), will))
-    });
-    let new = after
-        .iter()
-        .filter(|(key, _)| !before.contains_key(key))
-        .map(|(key, will)| (key, None, Some(will)));
-    gone_or_other.chain(new)
+    merge(before, after).filter(|(_, was, will)| was != will)
 }
 
 fn demand(installed: &Tables, desired: &Tables, nodes: &[Node], blocks: &Blocks) -> Demand {
@@ -385,17 +406,13 @@ fn demand(installed: &Tables, desired: &Tables, nodes: &[Node], blocks: &Blocks)
     let [prefixes4, prefixes6] = nodes.iter().fold([0; 2], |count, node| {
         more(count, matches!(node.net, IpNet::V4(_)))
     });
-    let new_verdicts = desired
-        .verdicts
-        .keys()
-        .filter(|key| !installed.verdicts.contains_key(key));
     let slots = installed.endpoints.keys().chain(desired.endpoints.keys());
     Demand {
         addresses4,
         addresses6,
         prefixes4,
         prefixes6,
-        verdicts: installed.verdicts.len() + new_verdicts.count(),
+        verdicts: blocks.verdicts,
         port_blocks: blocks.installed.union(&blocks.desired).count(),
         endpoints: slots.max().map_or(0, |slot| slot.saturating_add(1)),
         too_many_ranges: desired

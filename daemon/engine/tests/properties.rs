@@ -5,7 +5,7 @@ mod support;
 
 use std::net::IpAddr;
 
-use netpol_engine::compile::compile;
+use netpol_engine::compile::{Names, compile};
 use netpol_engine::evaluate::{By, Party, Side, evaluate};
 use netpol_engine::model::{Lanes, Ruling};
 use netpol_engine::policy::{Direction, Protocol, Tier};
@@ -52,12 +52,7 @@ fn judge(
 }
 
 /// What the tables report as the deciding rule is one that the rules themselves name.
-fn names_the_same(
-    world: &World,
-    side: &Side,
-    ruling: &Ruling,
-    names: &netpol_engine::compile::Names,
-) -> bool {
+fn names_the_same(world: &World, side: &Side, ruling: &Ruling, names: &Names) -> bool {
     assert_eq!(side.reason, ruling.reason);
     if world
         .policies

@@ -7,7 +7,7 @@ use netpol_abi::tables::{CLASS_ANY, VerdictKey};
 
 use super::classes::{Class, Classes};
 use super::flatten::{Clause, Extent, flatten};
-use super::subjects::{PartRule, Resolved, Subject, Subjects};
+use super::subjects::{PartRule, PortName, Resolved, Subject, Subjects};
 use crate::policy::{Direction, Tier};
 use crate::tables::VerdictEntry;
 
@@ -38,12 +38,21 @@ pub(super) fn verdicts(
             found.push((key, entry.clone()));
         }
     }
+    // Most classes that a subject knows differ in nothing that it asks for.
+    let mut memo: HashMap<(usize, Vec<Place>), VerdictEntry> = HashMap::new();
     for (class, what) in &classes.all {
         let matches = index.matches(what);
         for of_subject in matches.chunk_by(|(one, _), (two, _)| one == two) {
             let number = of_subject[0].0;
             let subject = &subjects.all[number];
-            let entry = index.entry(subject, &index.any_peer[number], of_subject, &what.ports);
+            let fresh = || index.entry(subject, &index.any_peer[number], of_subject, &what.ports);
+            let entry = if what.ports.is_empty() || subject.direction == Direction::Ingress {
+                memo.entry((number, of_subject.to_vec()))
+                    .or_insert_with(fresh)
+                    .clone()
+            } else {
+                fresh()
+            };
             if entry != any[number] && !(allows_all(&entry) && allows_all(&any[number])) {
                 let key = VerdictKey {
                     subject: subject.number,
@@ -76,7 +85,7 @@ struct Index<'s, 'w> {
     /// By subject: the rules for any peer whose ports are the same for all peers.
     any_peer: Vec<Vec<Place>>,
     /// Rules for any peer with names of ports that are looked up at the peer.
-    named: HashMap<(crate::policy::Protocol, &'w str), Vec<(usize, usize)>>,
+    named: HashMap<PortName<'w>, Vec<(usize, usize)>>,
 }
 
 impl<'s, 'w> Index<'s, 'w> {

@@ -1,10 +1,11 @@
 //! The prefixes of two states side by side, each with what either state answers there.
 
 use std::collections::BTreeMap;
-use std::iter::Peekable;
 
 use ipnet::IpNet;
 use netpol_abi::tables::CLASS_ANY;
+
+use super::merge;
 
 /// A prefix that one of the states has, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,15 +25,8 @@ pub(super) struct Node {
 pub(super) fn walk(installed: &BTreeMap<IpNet, u64>, desired: &BTreeMap<IpNet, u64>) -> Vec<Node> {
     let mut nodes = Vec::with_capacity(desired.len());
     let mut around: Vec<Node> = Vec::new();
-    let (mut old, mut new) = (installed.iter().peekable(), desired.iter().peekable());
-    loop {
-        let net = match (old.peek(), new.peek()) {
-            (Some((one, _)), Some((two, _))) => **one.min(two),
-            (Some((one, _)), None) => **one,
-            (None, Some((two, _))) => **two,
-            (None, None) => return nodes,
-        };
-        let (installed, desired) = (take(&mut old, net), take(&mut new, net));
+    for (net, installed, desired) in merge(installed, desired) {
+        let (net, installed, desired) = (*net, installed.copied(), desired.copied());
         while around.pop_if(|outer| !outer.net.contains(&net)).is_some() {}
         let parent = around.last();
         let node = Node {
@@ -45,12 +39,5 @@ pub(super) fn walk(installed: &BTreeMap<IpNet, u64>, desired: &BTreeMap<IpNet, u
         around.push(node);
         nodes.push(node);
     }
-}
-
-fn take<'a>(
-    from: &mut Peekable<impl Iterator<Item = (&'a IpNet, &'a u64)>>,
-    net: IpNet,
-) -> Option<u64> {
-    from.next_if(|(next, _)| **next == net)
-        .map(|(_, class)| *class)
+    nodes
 }

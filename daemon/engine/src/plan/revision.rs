@@ -121,6 +121,11 @@ impl Moved {
         if host_passes && self.host {
             return true;
         }
+        if self.from.is_empty() {
+            let class = CLASS_ANY;
+            let any = VerdictKey { subject, class };
+            return installed.verdicts.get(&any) != desired.verdicts.get(&any);
+        }
         let (old, new) = (
             Entries::of(installed, subject),
             Entries::of(desired, subject),

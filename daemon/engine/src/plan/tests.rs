@@ -236,6 +236,29 @@ fn long_verdicts_chain_blocks_that_are_there_before_them() {
 }
 
 #[test]
+fn a_prefix_of_one_state_says_in_the_other_s_lane_what_is_around_it() {
+    let net = |text: &str| -> IpNet { text.parse().unwrap() };
+    let [outer, inner, apart] = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24"].map(net);
+    let mut before = tables();
+    before.prefixes.insert(outer, 50);
+    let mut after = before.clone();
+    after.prefixes.extend([(inner, 51), (apart, 52)]);
+    let staged = |plan: &Plan, net: IpNet| {
+        let first = plan.steps.iter().find_map(|step| match step {
+            Step::PutPrefix { net: of, value } if *of == net => Some(value.class),
+            _ => None,
+        });
+        first.unwrap()
+    };
+    let there = plan(&before, &after, GENERATION);
+    assert_eq!(staged(&there, inner), [50, 51]);
+    assert_eq!(staged(&there, apart), [CLASS_ANY, 52]);
+    let back = plan(&after, &before, GENERATION);
+    assert_eq!(staged(&back, inner), [51, 50]);
+    assert_eq!(staged(&back, apart), [52, CLASS_ANY]);
+}
+
+#[test]
 fn only_what_a_change_touches_is_judged_again() {
     let before = tables();
     let changed = |change: &dyn Fn(&mut Tables)| {
