@@ -12,9 +12,15 @@
 #![cfg_attr(target_arch = "bpf", allow(unsafe_code, missing_docs))]
 
 #[cfg(target_arch = "bpf")]
+mod lookup;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod report;
+#[cfg(target_arch = "bpf")]
+mod skb;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {

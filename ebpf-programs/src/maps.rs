@@ -9,6 +9,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use netpol_abi::{
+    judge::View,
     limits,
     tables::{
         Address, COUNTERS as COUNTER_SLOTS, Collected, Control, Counter, Endpoint, Flow, FlowKey4,
@@ -60,3 +61,5 @@ pub static COLLECTED: Array<Collected> = Array::with_max_entries(limits::ENDPOIN
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENT_RING_BYTES, 0);
+#[map]
+pub static SCRATCH: PerCpuArray<View> = PerCpuArray::with_max_entries(1, 0);

@@ -1,31 +1,57 @@
-//! The entry points.
+//! The entry points: judge, count, report, and let on or shoot.
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use netpol_abi::{
+    judge::{View, judge},
+    packet::Direction,
+};
 
-use crate::maps;
+use crate::{
+    lookup::Maps,
+    maps,
+    report::{count, report},
+    skb::Skb,
+};
 
-/// From the container.
+/// From the container: TC ingress of the host's end.
 #[classifier]
 pub fn netpold_egress(context: TcContext) -> i32 {
-    touch(&context)
+    run(&context, Direction::Egress)
 }
 
-/// To the container.
+/// To the container: TC egress of the host's end.
 #[classifier]
 pub fn netpold_ingress(context: TcContext) -> i32 {
-    touch(&context)
+    run(&context, Direction::Ingress)
 }
 
-fn touch(context: &TcContext) -> i32 {
-    let key4 = Default::default();
-    let key6 = Default::default();
-    unsafe {
-        let _ = maps::FLOWS4.get(&key4);
-        let _ = maps::FLOWS6.get(&key6);
+#[inline(always)]
+fn run(context: &TcContext, direction: Direction) -> i32 {
+    // SAFETY: the context is valid for the whole run of the program.
+    let ifindex = unsafe { (*context.skb.skb).ifindex };
+    // Parsed headers do not fit the stack beside the rest. There is no frame without this
+    // element, and nothing passes without it.
+    let Some(view) = maps::SCRATCH.get_ptr_mut(0) else {
+        return TC_ACT_SHOT;
+    };
+    // SAFETY: the element is this processor's own, and a TC program is not entered again
+    // on the same processor while it runs.
+    let view: &mut View = unsafe { &mut *view };
+    let outcome = judge(&Maps, &Skb(context), direction, ifindex, view);
+    count(&outcome, direction, context.len());
+    if outcome.opened || !outcome.reason.allows() {
+        report(&outcome, view, direction, ifindex, context.len());
     }
-    let _ = maps::CONTROL.get(0);
-    let _ = context.len();
-    TC_ACT_UNSPEC
+    // UNSPEC, not OK: other programs on the interface still have their say.
+    if outcome.passes {
+        TC_ACT_UNSPEC
+    } else {
+        TC_ACT_SHOT
+    }
 }
 
 #[panic_handler]

@@ -1,1 +1,528 @@
-//! .
+//! The packet parser: Ethernet, ARP, IPv4 with options, IPv6 with extension headers,
+//! fragments, TCP, UDP, SCTP, ICMP, and the header that an ICMP error carries.
+//!
+//! It never reads outside the frame, never allocates, and has a defined answer for
+//! every byte sequence: a [`Packet`], or the [`Reason`] why there is none. It only
+//! reads; what a packet may do is [`crate::judge`]'s business.
+//!
+//! RFC 791, 826, 8200, 4443, 4861; lengths are checked against the frame and
+//! against the header that claims them.
+
+use crate::{limits::MAX_EXTENSION_HEADERS, reason::Reason};
+
+/// The endpoint's own view. Beware: the TC *ingress* hook of the host's end of a
+/// veth sees the endpoint's *egress*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Direction {
+    /// Towards the endpoint.
+    Ingress = 0,
+    /// From the endpoint.
+    Egress = 1,
+}
+
+impl Direction {
+    /// The direction with this number, if there is one.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Ingress),
+            1 => Some(Self::Egress),
+            _ => None,
+        }
+    }
+}
+
+/// Ethertypes, host order.
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// Address resolution.
+    pub const ARP: u16 = 0x0806;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// 802.1Q tag.
+    pub const VLAN: u16 = 0x8100;
+    /// 802.1ad tag.
+    pub const QINQ: u16 = 0x88a8;
+}
+
+/// IP protocol numbers.
+pub mod protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(super) const DESTINATION: u8 = 60;
+    pub(super) const MOBILITY: u8 = 135;
+    pub(super) const HIP: u8 = 139;
+    pub(super) const SHIM6: u8 = 140;
+}
+
+/// TCP flags.
+pub mod tcp {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise: opens.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement is valid.
+    pub const ACK: u8 = 0x10;
+}
+
+/// Length of an Ethernet header.
+pub const ETHERNET: usize = 14;
+
+/// A frame's bytes: an skb in the kernel, a slice elsewhere.
+pub trait Frame {
+    /// Bytes of the whole frame, link-layer header included.
+    fn len(&self) -> usize;
+    /// `N` bytes at `offset`, where they are inside the frame.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// Does the frame carry a VLAN tag in its metadata (hardware-accelerated tags)?
+    fn has_vlan_tag(&self) -> bool;
+    /// Is there nothing in it?
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A plain slice, without metadata.
+impl Frame for &[u8] {
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..offset.checked_add(N)?)?.try_into().ok()
+    }
+    fn has_vlan_tag(&self) -> bool {
+        false
+    }
+}
+
+/// The Ethernet header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ethernet {
+    /// Destination MAC.
+    pub destination: [u8; 6],
+    /// Source MAC.
+    pub source: [u8; 6],
+    /// Ethertype, host order.
+    pub ethertype: u16,
+}
+
+/// Whether a packet is a piece of a datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Piece {
+    /// A whole datagram.
+    #[default]
+    Whole = 0,
+    /// The first fragment: it has the transport header.
+    First = 1,
+    /// A later one: it has no ports.
+    Later = 2,
+}
+
+/// What a verdict needs of an IP packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packet {
+    /// Source address in network order; IPv4 in the first four octets.
+    pub source: [u8; 16],
+    /// Destination address, likewise.
+    pub destination: [u8; 16],
+    /// Identification of the datagram, where it is a fragment.
+    pub fragment_id: u32,
+    /// Offset of the transport header in the frame.
+    pub transport: u32,
+    /// Offset behind the packet's last byte, by its own account.
+    pub end: u32,
+    /// Bytes of the datagram that come before this fragment's.
+    pub fragment_offset: u16,
+    /// TCP, UDP, SCTP: source port. ICMP: type.
+    pub source_port: u16,
+    /// TCP, UDP, SCTP: destination port. ICMP: code.
+    pub destination_port: u16,
+    /// ICMP echo: the identifier.
+    pub echo_id: u16,
+    /// 4 or 6.
+    pub version: u8,
+    /// Protocol after extension headers.
+    pub protocol: u8,
+    /// TCP flags.
+    pub tcp_flags: u8,
+    /// Whole or a fragment.
+    pub piece: Piece,
+    /// Time to live, hop limit.
+    pub hops: u8,
+}
+
+/// Reads the Ethernet header.
+///
+/// # Errors
+/// [`Reason::Truncated`] when the frame is shorter than that.
+#[inline(always)]
+pub fn ethernet<F: Frame>(frame: &F) -> Result<Ethernet, Reason> {
+    let bytes: [u8; ETHERNET] = frame.read(0).ok_or(Reason::Truncated)?;
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1] = bytes;
+    Ok(Ethernet {
+        destination: [d0, d1, d2, d3, d4, d5],
+        source: [s0, s1, s2, s3, s4, s5],
+        ethertype: u16::from_be_bytes([e0, e1]),
+    })
+}
+
+/// Reads an IPv4 header at `at`; [`transport`] reads on. `quoted`: it is the packet that an
+/// ICMP error carries, of which only the first bytes are there.
+///
+/// The headers go into `packet`, as far as they could be read. Not inlined, and written in
+/// place: a BPF program has 512 bytes of stack for all its frames together.
+///
+/// # Errors
+/// Why it can't be read.
+#[inline(never)]
+pub fn ipv4<F: Frame>(
+    frame: &F,
+    at: usize,
+    quoted: bool,
+    packet: &mut Packet,
+) -> Result<(), Reason> {
+    *packet = Packet {
+        version: 4,
+        ..Packet::default()
+    };
+    let header: [u8; 20] = frame.read(at).ok_or(Reason::Truncated)?;
+    if header[0] >> 4 != 4 {
+        return Err(Reason::Malformed);
+    }
+    let header_length = usize::from(header[0] & 0xf) * 4;
+    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let there = frame.len().wrapping_sub(at);
+    // A length of zero is how IPv4 BIG TCP (kernel 6.3, b1a78b9b98862) marks a
+    // segment that offload will cut; a frame that is not that large lies.
+    let big = total == 0 && there > 0xffff;
+    if header_length < 20 || (!big && total < header_length) {
+        return Err(Reason::Malformed);
+    }
+    if !quoted && !big && total > there {
+        return Err(Reason::Truncated);
+    }
+    let end = if quoted || big {
+        frame.len()
+    } else {
+        at + total
+    };
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    let offset = fragment & 0x1fff;
+    *packet = Packet {
+        version: 4,
+        protocol: header[9],
+        hops: header[8],
+        transport: (at + header_length) as u32,
+        end: end as u32,
+        fragment_offset: offset * 8,
+        piece: match (offset, fragment & 0x2000 != 0) {
+            (0, false) => Piece::Whole,
+            (0, true) => Piece::First,
+            _ => Piece::Later,
+        },
+        fragment_id: u32::from(u16::from_be_bytes([header[4], header[5]])),
+        source: widen([header[12], header[13], header[14], header[15]]),
+        destination: widen([header[16], header[17], header[18], header[19]]),
+        ..Packet::default()
+    };
+    Ok(())
+}
+
+/// An IPv4 address in the first four octets of sixteen.
+#[must_use]
+#[inline(always)]
+pub const fn widen(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// Reads an IPv6 header and its extensions at `at`; `quoted` as in [`ipv4`].
+///
+/// # Errors
+/// Why it can't be read.
+#[inline(never)]
+pub fn ipv6<F: Frame>(
+    frame: &F,
+    at: usize,
+    quoted: bool,
+    packet: &mut Packet,
+) -> Result<(), Reason> {
+    *packet = Packet {
+        version: 6,
+        ..Packet::default()
+    };
+    let header: [u8; 8] = frame.read(at).ok_or(Reason::Truncated)?;
+    if header[0] >> 4 != 6 {
+        return Err(Reason::Malformed);
+    }
+    let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let there = frame.len().wrapping_sub(at);
+    // As for IPv4: BIG TCP inside the host has no length; a jumbogram would.
+    let big = payload == 0 && there > 0xffff + 40;
+    if !quoted && !big && payload + 40 > there {
+        return Err(Reason::Truncated);
+    }
+    let end = if quoted || big {
+        frame.len()
+    } else {
+        at + 40 + payload
+    };
+    packet.hops = header[7];
+    packet.end = end as u32;
+    packet.source = frame.read(at + 8).ok_or(Reason::Truncated)?;
+    packet.destination = frame.read(at + 24).ok_or(Reason::Truncated)?;
+    let mut next = header[6];
+    let mut at = at + 40;
+    let mut walked = 0;
+    while walked < MAX_EXTENSION_HEADERS {
+        if !is_extension(next) {
+            packet.protocol = next;
+            packet.transport = at as u32;
+            return Ok(());
+        }
+        // Hop-by-hop options stand first or not at all (RFC 8200, 4.1).
+        if next == protocol::HOP_BY_HOP && walked > 0 {
+            return Err(Reason::ExtensionHeaders);
+        }
+        if at + 8 > end {
+            return Err(Reason::Truncated);
+        }
+        let extension: [u8; 8] = frame.read(at).ok_or(Reason::Truncated)?;
+        let length = match next {
+            protocol::FRAGMENT => 8,
+            protocol::AUTHENTICATION => (usize::from(extension[1]) + 2) * 4,
+            _ => (usize::from(extension[1]) + 1) * 8,
+        };
+        // A packet that has routers to visit yet is not for whom its header says.
+        if next == protocol::ROUTING && extension[3] != 0 {
+            return Err(Reason::ExtensionHeaders);
+        }
+        if next == protocol::FRAGMENT {
+            let field = u16::from_be_bytes([extension[2], extension[3]]);
+            if packet.piece != Piece::Whole {
+                return Err(Reason::ExtensionHeaders);
+            }
+            packet.fragment_offset = field & 0xfff8;
+            packet.fragment_id =
+                u32::from_be_bytes([extension[4], extension[5], extension[6], extension[7]]);
+            packet.piece = match (packet.fragment_offset, field & 1 != 0) {
+                // An atomic fragment (RFC 6946) is a whole datagram.
+                (0, false) => Piece::Whole,
+                (0, true) => Piece::First,
+                _ => Piece::Later,
+            };
+            // What follows in a later fragment is data, whatever it looks like.
+            if packet.piece == Piece::Later {
+                packet.protocol = extension[0];
+                packet.transport = (at + 8) as u32;
+                return Ok(());
+            }
+        }
+        next = extension[0];
+        at += length;
+        walked += 1;
+    }
+    Err(Reason::ExtensionHeaders)
+}
+
+#[inline(always)]
+const fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::FRAGMENT
+            | protocol::AUTHENTICATION
+            | protocol::DESTINATION
+            | protocol::MOBILITY
+            | protocol::HIP
+            | protocol::SHIM6
+    )
+}
+
+/// Reads ports, flags and types, once [`ipv4`] or [`ipv6`] has found where they are.
+///
+/// # Errors
+/// Why they can't be read.
+#[inline(never)]
+pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Result<(), Reason> {
+    if packet.piece == Piece::Later {
+        // RFC 3128: a fragment that could overwrite the ports or flags of the first.
+        let needed = if packet.protocol == protocol::TCP {
+            20
+        } else {
+            8
+        };
+        return if packet.fragment_offset < needed {
+            Err(Reason::FragmentTiny)
+        } else {
+            Ok(())
+        };
+    }
+    let end = packet.end as usize;
+    let short = if packet.piece == Piece::First {
+        Reason::FragmentTiny
+    } else {
+        Reason::Truncated
+    };
+    let at = packet.transport as usize;
+    match packet.protocol {
+        protocol::TCP if !quoted => {
+            if at + 20 > end {
+                return Err(short);
+            }
+            let bytes: [u8; 14] = frame.read(at).ok_or(short)?;
+            packet.source_port = u16::from_be_bytes([bytes[0], bytes[1]]);
+            packet.destination_port = u16::from_be_bytes([bytes[2], bytes[3]]);
+            packet.tcp_flags = bytes[13];
+            if bytes[12] >> 4 < 5 {
+                return Err(Reason::Malformed);
+            }
+        }
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            let needed = match packet.protocol {
+                protocol::SCTP if !quoted => 12,
+                _ => 8,
+            };
+            if at + needed > end {
+                return Err(short);
+            }
+            let bytes: [u8; 4] = frame.read(at).ok_or(short)?;
+            packet.source_port = u16::from_be_bytes([bytes[0], bytes[1]]);
+            packet.destination_port = u16::from_be_bytes([bytes[2], bytes[3]]);
+        }
+        protocol::ICMP | protocol::ICMPV6 => {
+            if at + 8 > end {
+                return Err(short);
+            }
+            let bytes: [u8; 8] = frame.read(at).ok_or(short)?;
+            packet.source_port = u16::from(bytes[0]);
+            packet.destination_port = u16::from(bytes[1]);
+            packet.echo_id = u16::from_be_bytes([bytes[4], bytes[5]]);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// ICMP and ICMPv6 types that a verdict looks at.
+pub mod icmp {
+    /// Echo reply, IPv4.
+    pub const ECHO_REPLY: u16 = 0;
+    /// Echo request, IPv4.
+    pub const ECHO: u16 = 8;
+    /// Echo request, IPv6.
+    pub const ECHO6: u16 = 128;
+    /// Echo reply, IPv6.
+    pub const ECHO_REPLY6: u16 = 129;
+    /// Router solicitation.
+    pub const ROUTER_SOLICITATION: u16 = 133;
+    /// Router advertisement.
+    pub const ROUTER_ADVERTISEMENT: u16 = 134;
+    /// Neighbour solicitation.
+    pub const NEIGHBOUR_SOLICITATION: u16 = 135;
+    /// Neighbour advertisement.
+    pub const NEIGHBOUR_ADVERTISEMENT: u16 = 136;
+    /// Redirect.
+    pub const REDIRECT6: u16 = 137;
+}
+
+impl Packet {
+    /// Is it an ICMP error, which quotes the packet that it is about? Redirects are
+    /// not counted: they are about a route, not about a failure.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_icmp_error(&self) -> bool {
+        match self.protocol {
+            protocol::ICMP => self.version == 4 && matches!(self.source_port, 3 | 4 | 11 | 12),
+            protocol::ICMPV6 => self.version == 6 && self.source_port >= 1 && self.source_port <= 4,
+            _ => false,
+        }
+    }
+
+    /// Is it neighbour or router discovery (RFC 4861)?
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_neighbour_discovery(&self) -> bool {
+        self.version == 6
+            && self.protocol == protocol::ICMPV6
+            && self.source_port >= icmp::ROUTER_SOLICITATION
+            && self.source_port <= icmp::REDIRECT6
+    }
+
+    /// Is it multicast listener discovery (RFC 2710, 3810)? Bridges that snoop need it
+    /// to deliver neighbour solicitations.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_listener_discovery(&self) -> bool {
+        self.version == 6
+            && self.protocol == protocol::ICMPV6
+            && matches!(self.source_port, 130 | 131 | 132 | 143)
+    }
+
+    /// Is the destination a multicast group or the limited broadcast address?
+    #[must_use]
+    #[inline(always)]
+    pub const fn to_group(&self) -> bool {
+        if self.version == 4 {
+            self.destination[0] >= 224
+        } else {
+            self.destination[0] == 0xff
+        }
+    }
+}
+
+/// An ARP message for IPv4 over Ethernet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arp {
+    /// The sender's MAC as the message claims it.
+    pub sender_mac: [u8; 6],
+    /// The sender's address; all zero in a probe (RFC 5227).
+    pub sender: [u8; 4],
+    /// The address asked for or announced.
+    pub target: [u8; 4],
+}
+
+/// Reads an ARP message behind the Ethernet header.
+///
+/// # Errors
+/// [`Reason::Truncated`], or [`Reason::Malformed`] when it is not IPv4 over Ethernet.
+#[inline(always)]
+pub fn arp<F: Frame>(frame: &F) -> Result<Arp, Reason> {
+    let bytes: [u8; 28] = frame.read(ETHERNET).ok_or(Reason::Truncated)?;
+    // Hardware Ethernet, protocol IPv4, address lengths 6 and 4.
+    if bytes[0] != 0
+        || bytes[1] != 1
+        || bytes[2] != 8
+        || bytes[3] != 0
+        || bytes[4] != 6
+        || bytes[5] != 4
+    {
+        return Err(Reason::Malformed);
+    }
+    Ok(Arp {
+        sender_mac: [
+            bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13],
+        ],
+        sender: [bytes[14], bytes[15], bytes[16], bytes[17]],
+        target: [bytes[24], bytes[25], bytes[26], bytes[27]],
+    })
+}

@@ -1,0 +1,108 @@
+//! Counters, and records to the ring: first packets of connections, and drops, within
+//! the endpoint's budget. What is over the budget is counted, in full.
+
+use core::mem::MaybeUninit;
+
+use netpol_abi::{
+    connection::TICK_SHIFT,
+    event::{Event, Kind},
+    judge::{Outcome, Tables as _, View},
+    limits::EVENTS_PER_TICK,
+    packet::Direction,
+};
+
+use crate::{
+    lookup::{Maps, now_ns},
+    maps,
+};
+
+/// Counts the packet under its reason.
+#[inline(always)]
+pub fn count(outcome: &Outcome, direction: Direction, length: u32) {
+    let index = (outcome.reason as u32) * 2 + direction as u32;
+    if let Some(counter) = maps::COUNTERS.get_ptr_mut(index) {
+        // SAFETY: the element is this processor's own.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += u64::from(length);
+        }
+    }
+}
+
+/// Sends a record, where the endpoint's budget and the ring have room.
+#[inline(always)]
+pub fn report(outcome: &Outcome, view: &View, direction: Direction, ifindex: u32, length: u32) {
+    let now = now_ns();
+    let Some(cell) = Maps.usage(outcome.slot) else {
+        return;
+    };
+    let mut usage = cell.get();
+    let tick = (now >> TICK_SHIFT) as u32;
+    if usage.tick != tick {
+        usage.tick = tick;
+        usage.drops = 0;
+        usage.opens = 0;
+    }
+    let spent = if outcome.opened {
+        &mut usage.opens
+    } else {
+        &mut usage.drops
+    };
+    let room = *spent < EVENTS_PER_TICK;
+    if room {
+        *spent += 1;
+        if let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) {
+            fill(&mut entry, now, outcome, view, direction, ifindex, length);
+            entry.submit(0);
+            cell.set(usage);
+            return;
+        }
+    }
+    usage.suppressed = usage.suppressed.wrapping_add(1);
+    cell.set(usage);
+}
+
+#[inline(always)]
+fn fill(
+    entry: &mut MaybeUninit<Event>,
+    now: u64,
+    outcome: &Outcome,
+    view: &View,
+    direction: Direction,
+    ifindex: u32,
+    length: u32,
+) {
+    let kind = if outcome.opened {
+        Kind::Opened
+    } else if outcome.passes {
+        Kind::Audited
+    } else {
+        Kind::Dropped
+    };
+    let packet = &view.packet;
+    entry.write(Event {
+        time_ns: now,
+        generation: outcome.generation,
+        subject: outcome.subject,
+        rule: outcome.rule,
+        endpoint: outcome.endpoint,
+        ifindex,
+        length,
+        source: packet.source,
+        destination: packet.destination,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        ethertype: view.ethernet.ethertype,
+        version: packet.version,
+        protocol: packet.protocol,
+        direction: direction as u8,
+        kind: kind as u8,
+        reason: outcome.reason as u8,
+        tcp_flags: packet.tcp_flags,
+        reply: u8::from(outcome.reply),
+        reserved: [0; 3],
+        source_mac: view.ethernet.source,
+        destination_mac: view.ethernet.destination,
+        reserved_end: [0; 4],
+    });
+}
