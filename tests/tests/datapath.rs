@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Map, MapData, MapInfo};
 use aya::programs::{SchedClassifier, TcAttachType};
 use libtest_mimic::{Arguments, Trial};
+use netpol_abi::Reason;
 use netpol_abi::limits::{INTERFACE_SLOTS, LAYOUT_VERSION};
 use netpol_abi::tables::{
     Address, Control, Endpoint, EndpointLane, Interface, PortRange, Verdict, VerdictKey,
@@ -31,7 +32,7 @@ use netpold::datapath::pins::PinsError;
 use netpold::datapath::tables::StepError;
 use netpold::datapath::uninstall::UninstallError;
 use netpold::datapath::wire::Wire;
-use netpold::datapath::{Attached, Kernel, Mechanism, OpenError, Options, uninstall};
+use netpold::datapath::{Attached, Hook, Kernel, Mechanism, OpenError, Options, uninstall};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -62,6 +63,10 @@ fn main() {
         case("clsact_swaps_lose_no_packet", clsact_swaps_lose_no_packet),
         case("swaps_lose_no_packet", swaps_lose_no_packet),
         case("vanished_interfaces", vanished_interfaces),
+        case(
+            "an_unknown_interface_is_held_throughout",
+            an_unknown_interface_is_held_throughout,
+        ),
         case("a_second_daemon_is_refused", a_second_daemon_is_refused),
         case(
             "steps_are_written_and_read_back",
@@ -395,6 +400,69 @@ fn swap_under_traffic(site: &Site, mechanism: Mechanism) -> Result<()> {
         sent == received && sent > 100,
         "sent {sent}, received {received}"
     );
+    Ok(())
+}
+
+/// What nobody has identified passes nothing: not while the daemon is gone, not while its
+/// programs are replaced, not while maps of another layout are. Each way of the path is
+/// open before the first attach, so the test would see a packet.
+fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
+    let ifindex = site.veth(6)?;
+    let receiver = UdpSocket::bind("10.9.6.1:9999")?;
+    receiver.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let container = site.container.clone();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let sender = thread::spawn(move || -> Result<u32> {
+        let namespace = fs::File::open(Path::new("/run/netns").join(container))?;
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        let socket = UdpSocket::bind("10.9.6.2:0")?;
+        let mut sent = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            // An unanswered ARP question is an error in time, and as good as a packet here.
+            sent += u32::from(socket.send_to(b"x", "10.9.6.1:9999").is_ok());
+            thread::yield_now();
+        }
+        Ok(sent)
+    });
+    let mut packet = [0; 8];
+    receiver.recv(&mut packet).context("it is open before")?;
+    let mut kernel = site.open()?;
+    kernel.settle()?;
+    kernel.attachments.attach(ifindex)?;
+    receiver.set_nonblocking(true)?;
+    kernel.tables.apply(&[Step::Fence])?;
+    while receiver.recv(&mut packet).is_ok() {}
+    for round in 0..4 {
+        if round == 2 {
+            drop(kernel);
+            let pin = site.pins.join("maps/CONTROL");
+            let mut control: aya::maps::Array<_, Wire<Control>> =
+                Map::from_map_data(MapData::from_pin(&pin)?)?.try_into()?;
+            let mut value = control.get(&0, 0)?;
+            value.0.layout += 1;
+            control.set(0, value, 0)?;
+        } else {
+            drop(kernel);
+        }
+        kernel = site.open()?;
+        ensure!(kernel.settle()?.swapped.len() == 2);
+        ensure!(
+            receiver.recv(&mut packet).is_err(),
+            "a packet passed in round {round}"
+        );
+    }
+    let counts = kernel.counters.read()?;
+    let held = counts
+        .iter()
+        .find(|count| count.reason == Reason::Unidentified && count.direction == Hook::Egress);
+    ensure!(held.is_some_and(|count| count.packets > 0), "{counts:?}");
+    drop(kernel);
+    uninstall(&site.pins)?;
+    receiver.set_nonblocking(false)?;
+    receiver.recv(&mut packet).context("it is open after")?;
+    stop.store(true, Ordering::Relaxed);
+    ensure!(sender.join().expect("the sender does not panic")? > 0);
     Ok(())
 }
 
