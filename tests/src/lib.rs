@@ -13,6 +13,7 @@
 //! panics.
 
 pub mod daemon;
+pub mod frames;
 pub mod lab;
 pub mod residue;
 

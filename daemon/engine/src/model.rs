@@ -22,6 +22,7 @@ use crate::plan::spread::{Spread, gather, spread_or_deny};
 use crate::policy::Direction;
 use crate::tables::{AddressEntry, EndpointEntry, InterfaceEntry, Tables, VerdictEntry};
 
+pub mod packets;
 #[cfg(test)]
 mod tests;
 

@@ -298,7 +298,11 @@ impl Attachments {
         Ok(found)
     }
 
-    fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
+    /// The loaded program of a hook; public for test runs in the kernel (`BPF_PROG_TEST_RUN`).
+    ///
+    /// # Errors
+    /// When the programs do not have it.
+    pub fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
         self.programs
             .program_mut(hook.program())
             .and_then(|program| program.try_into().ok())

@@ -1,0 +1,124 @@
+//! Frames made by hand: valid ones by default, every field open to be bent.
+//!
+//! Checksums are left zero: the programs do not look at them, the receiving stack does.
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// An Ethernet frame.
+#[must_use]
+pub fn ethernet(source: Mac, destination: Mac, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = [&destination[..], &source[..]].concat();
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// An IPv4 packet without options.
+#[must_use]
+pub fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    ipv4_piece(source, destination, protocol, 0, 0, payload)
+}
+
+/// An IPv4 packet with an identification and the flags-and-offset field.
+#[must_use]
+pub fn ipv4_piece(
+    source: [u8; 4],
+    destination: [u8; 4],
+    protocol: u8,
+    id: u16,
+    fragment: u16,
+    payload: &[u8],
+) -> Vec<u8> {
+    let total = u16::try_from(20 + payload.len()).unwrap_or(u16::MAX);
+    let mut packet = vec![0x45, 0];
+    packet.extend(total.to_be_bytes());
+    packet.extend(id.to_be_bytes());
+    packet.extend(fragment.to_be_bytes());
+    packet.extend([64, protocol, 0, 0]);
+    packet.extend(source);
+    packet.extend(destination);
+    packet.extend(payload);
+    packet
+}
+
+/// An IPv4 packet with options (padded to whole words).
+#[must_use]
+pub fn ipv4_with_options(
+    source: [u8; 4],
+    destination: [u8; 4],
+    protocol: u8,
+    options: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
+    let words = options.len().div_ceil(4);
+    let padded = [options, &vec![0; words * 4 - options.len()]].concat();
+    let mut packet = ipv4(source, destination, protocol, &[&padded, payload].concat());
+    packet[0] = 0x45 + u8::try_from(words).unwrap_or(10);
+    packet
+}
+
+/// An IPv6 packet; `next` is the first header behind it.
+#[must_use]
+pub fn ipv6(
+    source: [u8; 16],
+    destination: [u8; 16],
+    next: u8,
+    hops: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap_or(u16::MAX);
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([next, hops]);
+    packet.extend(source);
+    packet.extend(destination);
+    packet.extend(payload);
+    packet
+}
+
+/// A TCP segment without data.
+#[must_use]
+pub fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
+    let mut segment = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    segment
+}
+
+/// A UDP datagram.
+#[must_use]
+pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).unwrap_or(u16::MAX);
+    let mut datagram = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    datagram.extend(length.to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(payload);
+    datagram
+}
+
+/// An SCTP packet with an INIT chunk's header.
+#[must_use]
+pub fn sctp(source: u16, destination: u16) -> Vec<u8> {
+    let mut packet = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    packet.extend([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 20]);
+    packet.extend([0; 16]);
+    packet
+}
+
+/// An ICMP or ICMPv6 message: type, code, the second word, and what follows.
+#[must_use]
+pub fn icmp(kind: u8, code: u8, word: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    [&[kind, code, 0, 0][..], &word, payload].concat()
+}
+
+/// An ARP message for IPv4 over Ethernet; operation 1 asks, 2 answers.
+#[must_use]
+pub fn arp(operation: u16, sender_mac: Mac, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let mut message = vec![0, 1, 8, 0, 6, 4];
+    message.extend(operation.to_be_bytes());
+    message.extend(sender_mac);
+    message.extend(sender);
+    message.extend([0; 6]);
+    message.extend(target);
+    message
+}
