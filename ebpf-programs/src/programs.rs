@@ -41,7 +41,7 @@ fn run(context: &TcContext, direction: Direction) -> i32 {
     // SAFETY: the element is this processor's own, and a TC program is not entered again
     // on the same processor while it runs.
     let view: &mut View = unsafe { &mut *view };
-    let outcome = judge(&Maps, &Skb(context), direction, ifindex, view);
+    let outcome = judge(&Maps, &Skb::new(context), direction, ifindex, view);
     count(&outcome, direction, context.len());
     if outcome.opened || !outcome.reason.allows() {
         report(&outcome, view, direction, ifindex, context.len());

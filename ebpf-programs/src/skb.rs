@@ -6,7 +6,24 @@ use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_skb_load_bytes, program
 use netpol_abi::packet::Frame;
 
 /// An skb as a frame.
-pub struct Skb<'a>(pub &'a TcContext);
+pub struct Skb<'a>(&'a TcContext);
+
+/// Bytes that [`Frame::read_near`] may reach: Ethernet, IPv6 and TCP.
+const NEAR: u32 = 14 + 40 + 20;
+
+impl<'a> Skb<'a> {
+    /// Makes the headers' part linear, where it is not (a frame of page fragments alone).
+    #[inline(always)]
+    pub fn new(context: &'a TcContext) -> Self {
+        let linear = context.data_end().wrapping_sub(context.data());
+        let length = context.len();
+        if linear < NEAR as usize && linear < length as usize {
+            // If it fails, the headers count as truncated: dropped where anybody isolates.
+            let _ = context.pull_data(if length < NEAR { length } else { NEAR });
+        }
+        Self(context)
+    }
+}
 
 impl Frame for Skb<'_> {
     #[inline(always)]
@@ -28,6 +45,20 @@ impl Frame for Skb<'_> {
         };
         // SAFETY: it did not fail, so all N bytes are written.
         (failed == 0).then(|| unsafe { bytes.assume_init() })
+    }
+
+    #[inline(always)]
+    fn read_near<const AT: usize, const N: usize>(&self) -> Option<[u8; N]> {
+        const {
+            assert!(
+                AT + N <= NEAR as usize,
+                "beyond what `Skb::new` makes linear"
+            )
+        };
+        let start = self.0.data() + AT;
+        // SAFETY: N bytes from `start` are inside the packet's linear data.
+        (start + N <= self.0.data_end())
+            .then(|| unsafe { core::ptr::read_unaligned(start as *const [u8; N]) })
     }
 
     #[inline(always)]

@@ -91,6 +91,11 @@ pub trait Frame {
     fn len(&self) -> usize;
     /// `N` bytes at `offset`, where they are inside the frame.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// `N` bytes at `AT`, an offset that the compiler knows: in the kernel a plain load, where
+    /// [`Frame::read`] is a call.
+    fn read_near<const AT: usize, const N: usize>(&self) -> Option<[u8; N]> {
+        self.read(AT)
+    }
     /// Does the frame carry a VLAN tag in its metadata (hardware-accelerated tags)?
     fn has_vlan_tag(&self) -> bool;
     /// Is there nothing in it?
@@ -175,7 +180,7 @@ pub struct Packet {
 /// [`Reason::Truncated`] when the frame is shorter than that.
 #[inline(always)]
 pub fn ethernet<F: Frame>(frame: &F) -> Result<Ethernet, Reason> {
-    let bytes: [u8; ETHERNET] = frame.read(0).ok_or(Reason::Truncated)?;
+    let bytes: [u8; ETHERNET] = frame.read_near::<0, ETHERNET>().ok_or(Reason::Truncated)?;
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1] = bytes;
     Ok(Ethernet {
         destination: [d0, d1, d2, d3, d4, d5],
@@ -269,7 +274,12 @@ pub fn ipv6<F: Frame>(
         version: 6,
         ..Packet::default()
     };
-    let header: [u8; 8] = frame.read(at).ok_or(Reason::Truncated)?;
+    let header: [u8; 40] = if at == ETHERNET {
+        frame.read_near::<ETHERNET, 40>()
+    } else {
+        frame.read(at)
+    }
+    .ok_or(Reason::Truncated)?;
     if header[0] >> 4 != 6 {
         return Err(Reason::Malformed);
     }
@@ -287,8 +297,10 @@ pub fn ipv6<F: Frame>(
     };
     packet.hops = header[7];
     packet.end = end as u32;
-    packet.source = frame.read(at + 8).ok_or(Reason::Truncated)?;
-    packet.destination = frame.read(at + 24).ok_or(Reason::Truncated)?;
+    let (_, addresses) = header.split_at(8);
+    let (source, destination) = addresses.split_at(16);
+    packet.source.copy_from_slice(source);
+    packet.destination.copy_from_slice(destination);
     let mut next = header[6];
     let mut at = at + 40;
     let mut walked = 0;
@@ -389,7 +401,7 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
             if at + 20 > end {
                 return Err(short);
             }
-            let bytes: [u8; 14] = frame.read(at).ok_or(short)?;
+            let bytes: [u8; 14] = near_or_far(frame, at).ok_or(short)?;
             packet.source_port = u16::from_be_bytes([bytes[0], bytes[1]]);
             packet.destination_port = u16::from_be_bytes([bytes[2], bytes[3]]);
             packet.tcp_flags = bytes[13];
@@ -405,7 +417,7 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
             if at + needed > end {
                 return Err(short);
             }
-            let bytes: [u8; 4] = frame.read(at).ok_or(short)?;
+            let bytes: [u8; 4] = near_or_far(frame, at).ok_or(short)?;
             packet.source_port = u16::from_be_bytes([bytes[0], bytes[1]]);
             packet.destination_port = u16::from_be_bytes([bytes[2], bytes[3]]);
         }
@@ -421,6 +433,18 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
         _ => {}
     }
     Ok(())
+}
+
+/// Behind a plain IPv4 or IPv6 header the transport's place is known beforehand.
+#[inline(always)]
+fn near_or_far<F: Frame, const N: usize>(frame: &F, at: usize) -> Option<[u8; N]> {
+    const BEHIND_IPV4: usize = ETHERNET + 20;
+    const BEHIND_IPV6: usize = ETHERNET + 40;
+    match at {
+        BEHIND_IPV4 => frame.read_near::<BEHIND_IPV4, N>(),
+        BEHIND_IPV6 => frame.read_near::<BEHIND_IPV6, N>(),
+        _ => frame.read(at),
+    }
 }
 
 /// ICMP and ICMPv6 types that a verdict looks at.
