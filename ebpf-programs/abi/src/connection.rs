@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn an_idle_tcp_connection_outlives_days() {
-        let ticks_per_day = 24 * 3600 * 1_000_000_000_u64 >> TICK_SHIFT;
+        let ticks_per_day = (24 * 3600 * 1_000_000_000_u64) >> TICK_SHIFT;
         assert!(u64::from(expires_after(TCP, State::Established)) >= 4 * ticks_per_day);
     }
 }
