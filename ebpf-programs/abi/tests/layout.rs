@@ -1,0 +1,70 @@
+//! Sizes and offsets of everything that lies in a pinned map or in the ring. A change here
+//! is a change of `limits::LAYOUT_VERSION`: an older daemon's maps would be misread.
+
+use core::mem::{offset_of, size_of};
+
+use netpol_abi::event::Event;
+use netpol_abi::limits::LAYOUT_VERSION;
+use netpol_abi::tables::{
+    Address, Control, Counter, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, Fragment,
+    FragmentKey, Interface, PortBlock, PortRange, Prefix, Usage, Verdict, VerdictKey,
+};
+
+#[test]
+fn layouts_are_those_of_the_version() {
+    let sizes = [
+        ("Control", size_of::<Control>(), 24),
+        ("Interface", size_of::<Interface>(), 16),
+        ("EndpointLane", size_of::<EndpointLane>(), 24),
+        ("Endpoint", size_of::<Endpoint>(), 56),
+        ("Address", size_of::<Address>(), 24),
+        ("Prefix", size_of::<Prefix>(), 16),
+        ("VerdictKey", size_of::<VerdictKey>(), 16),
+        ("PortRange", size_of::<PortRange>(), 12),
+        ("Verdict", size_of::<Verdict>(), 64),
+        ("PortBlock", size_of::<PortBlock>(), 256),
+        ("FlowKey4", size_of::<FlowKey4>(), 16),
+        ("FlowKey6", size_of::<FlowKey6>(), 40),
+        ("Flow", size_of::<Flow>(), 16),
+        ("FragmentKey", size_of::<FragmentKey>(), 44),
+        ("Fragment", size_of::<Fragment>(), 8),
+        ("Usage", size_of::<Usage>(), 32),
+        ("Counter", size_of::<Counter>(), 16),
+        ("Event", size_of::<Event>(), 104),
+    ];
+    for (name, size, expected) in sizes {
+        assert_eq!(
+            size, expected,
+            "{name}: a new size needs a new LAYOUT_VERSION"
+        );
+    }
+    let offsets = [
+        ("Control.flags", offset_of!(Control, flags), 8),
+        ("Control.flow_share", offset_of!(Control, flow_share), 16),
+        ("Control.layout", offset_of!(Control, layout), 20),
+        ("Interface.mac", offset_of!(Interface, mac), 8),
+        (
+            "EndpointLane.revision",
+            offset_of!(EndpointLane, revision),
+            16,
+        ),
+        ("Endpoint.lanes", offset_of!(Endpoint, lanes), 8),
+        ("Address.owner", offset_of!(Address, owner), 16),
+        ("Verdict.spill", offset_of!(Verdict, spill), 8),
+        ("Verdict.ranges", offset_of!(Verdict, ranges), 16),
+        ("PortBlock.ranges", offset_of!(PortBlock, ranges), 16),
+        ("Flow.state", offset_of!(Flow, state), 12),
+        ("Event.source", offset_of!(Event, source), 40),
+        ("Event.reason", offset_of!(Event, reason), 82),
+    ];
+    for (name, offset, expected) in offsets {
+        assert_eq!(
+            offset, expected,
+            "{name}: a new place needs a new LAYOUT_VERSION"
+        );
+    }
+    assert_eq!(
+        LAYOUT_VERSION, 1,
+        "change the numbers above together with the version"
+    );
+}
