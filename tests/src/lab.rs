@@ -49,7 +49,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn new(name: String) -> Result<Self> {
+    pub(crate) fn new(name: String) -> Result<Self> {
         ip(&["netns", "add", &name])?;
         let namespace = Self { name };
         namespace.ip(&["link", "set", "lo", "up"])?;

@@ -12,10 +12,13 @@
 //! by side. Everything needs root; everything is removed on drop, also when a test
 //! panics.
 
+pub mod cases;
 pub mod daemon;
 pub mod frames;
 pub mod lab;
+pub mod outside;
 pub mod residue;
 
 pub use daemon::Daemon;
 pub use lab::Lab;
+pub use outside::Outside;

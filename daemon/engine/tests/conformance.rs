@@ -2,13 +2,15 @@
 //! compiled tables and from the oracle. The format is in `tests/conformance/README.md`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../tests/src/cases.rs"]
+mod cases;
 mod support;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use cases::Expected;
 use netpol_engine::compile::compile;
 use netpol_engine::evaluate::{Party, evaluate};
 use netpol_engine::manifest::{File, assemble, parse};
@@ -18,48 +20,7 @@ use netpol_engine::plan::plan;
 use netpol_engine::policy::{Direction, ObjectName, Protocol};
 use netpol_engine::tables::Tables;
 use netpol_engine::world::{Attached, Place, World};
-use serde::Deserialize;
-
 use support::oracle;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expected {
-    #[serde(rename = "title")]
-    _title: String,
-    #[serde(rename = "why")]
-    _why: String,
-    #[serde(rename = "tests")]
-    _tests: String,
-    #[serde(default)]
-    probes: Vec<Probe>,
-    #[serde(default)]
-    implementation_defined: Vec<Probe>,
-    matrix: Option<Table>,
-    #[serde(default)]
-    matrices: Vec<Table>,
-    #[serde(default)]
-    rejected: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Probe {
-    from: String,
-    to: String,
-    protocol: String,
-    port: u16,
-    allow: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    protocol: String,
-    port: u16,
-    default: bool,
-    except: Vec<(String, String)>,
-}
 
 /// A case, its world twice: as it is, and with numbers for its local Pods.
 struct Case {
@@ -71,25 +32,17 @@ struct Case {
 }
 
 fn folders(kind: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/conformance")
-        .join(kind);
-    let mut folders: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    folders.sort();
-    assert!(!folders.is_empty());
-    folders
+    cases::folders(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/conformance"),
+        kind,
+    )
 }
 
 fn read(folder: &Path) -> (File, Expected) {
     let path = folder.join("manifests.yaml");
-    let text = fs::read_to_string(&path).unwrap();
-    let expected = fs::read_to_string(folder.join("expect.yaml")).unwrap();
     (
-        parse(&path.to_string_lossy(), &text),
-        serde_saphyr::from_str(&expected).unwrap(),
+        parse(&path.to_string_lossy(), &cases::text(&path)),
+        Expected::read(folder),
     )
 }
 
@@ -127,65 +80,8 @@ fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    /// Every single expectation: ends, protocol, port, verdict.
-    fn probes(&self) -> Vec<(String, String, Protocol, u16, bool)> {
-        let mut all = Vec::new();
-        for probe in self
-            .expected
-            .probes
-            .iter()
-            .chain(&self.expected.implementation_defined)
-        {
-            let Probe {
-                from,
-                to,
-                protocol,
-                port,
-                allow,
-            } = probe;
-            all.push((
-                from.clone(),
-                to.clone(),
-                protocol.parse().unwrap(),
-                *port,
-                *allow,
-            ));
-        }
-        for table in self.tables() {
-            let protocol = table.protocol.parse().unwrap();
-            for (from, to, allow) in self.pairs(table) {
-                all.push((
-                    from.to_string(),
-                    to.to_string(),
-                    protocol,
-                    table.port,
-                    allow,
-                ));
-            }
-        }
-        all
-    }
-
-    fn tables(&self) -> impl Iterator<Item = &Table> {
-        self.expected.matrices.iter().chain(&self.expected.matrix)
-    }
-
-    fn pairs(&self, table: &Table) -> Vec<(ObjectName, ObjectName, bool)> {
-        let name = |text: &str| -> ObjectName { text.parse().unwrap() };
-        let except: BTreeSet<(ObjectName, ObjectName)> = table
-            .except
-            .iter()
-            .map(|(from, to)| (name(from), name(to)))
-            .collect();
-        assert_eq!(except.len(), table.except.len(), "{}", self.name);
-        let mut pairs = Vec::new();
-        for from in self.world.pods.keys() {
-            for to in self.world.pods.keys().filter(|to| *to != from) {
-                let opposite = except.contains(&(from.clone(), to.clone()));
-                pairs.push((from.clone(), to.clone(), table.default != opposite));
-            }
-        }
-        pairs
+    fn pods(&self) -> BTreeSet<ObjectName> {
+        self.world.pods.keys().cloned().collect()
     }
 
     /// The addresses between which two ends speak, in every family that both have.
@@ -242,7 +138,14 @@ fn rules_tables_and_oracle_answer_as_expected() {
     let mut asked = 0;
     for case in cases() {
         let lanes = Lanes::steady(&case.tables, 1);
-        for (from, to, protocol, port, allow) in case.probes() {
+        for probe in case.expected.expectations(&case.pods()) {
+            let cases::Probe {
+                from,
+                to,
+                protocol,
+                port,
+                allow,
+            } = probe;
             asked += 1;
             let mut answers = Vec::new();
             let verdict = evaluate(
@@ -280,8 +183,8 @@ fn rules_tables_and_oracle_answer_as_expected() {
 #[test]
 fn the_matrix_is_as_expected() {
     for case in cases() {
-        for table in case.tables() {
-            let found = matrix(&case.world, table.protocol.parse().unwrap(), table.port);
+        for table in case.expected.tables() {
+            let found = matrix(&case.world, table.protocol, table.port);
             let found: Vec<_> = found
                 .pairs
                 .into_iter()
@@ -289,7 +192,7 @@ fn the_matrix_is_as_expected() {
                 .collect();
             assert_eq!(
                 found,
-                case.pairs(table),
+                table.pairs(&case.pods()),
                 "{} {} {}",
                 case.name,
                 table.protocol,

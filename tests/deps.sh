@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs what is missing on Debian, and says nothing where nothing is.
+#
+# usage: deps.sh build|demo|test
+#
+# Packages need root, through sudo where that asks for nothing; without, it says what
+# to run. The Rust side goes to whoever runs this.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(gcc libc6-dev)
+case ${1:?usage: deps.sh build|demo|test} in
+  build) ;;
+  demo) packages+=(iproute2 util-linux busybox-static) ;;
+  test) packages+=(iproute2 util-linux busybox-static docker.io containerd iptables nftables tcpdump) ;;
+  *) echo "usage: deps.sh build|demo|test" >&2; exit 2 ;;
+esac
+
+installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+missing=()
+if command -v dpkg-query >/dev/null; then
+  for package in "${packages[@]}"; do installed "$package" || missing+=("$package"); done
+else
+  echo "deps: no Debian: these are needed by their names there: ${packages[*]}" >&2
+fi
+if [ ${#missing[@]} != 0 ]; then
+  root=()
+  if [ "$(id -u)" != 0 ]; then
+    if ! sudo -n true 2>/dev/null; then
+      echo "deps: packages are missing; run: sudo apt-get install ${missing[*]}" >&2
+      exit 1
+    fi
+    root=(sudo)
+  fi
+  echo "deps: installing ${missing[*]}"
+  "${root[@]}" apt-get update -qq
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+command -v cargo >/dev/null || {
+  echo "deps: there is no cargo: install rustup (rustup.rs) first" >&2
+  exit 1
+}
+# rust-toolchain.toml names toolchain and components; rustup brings the former by itself.
+sources=$(rustc --print sysroot)/lib/rustlib/src/rust/library
+if [ ! -d "$sources" ] || ! cargo clippy --version >/dev/null 2>&1 || ! cargo fmt --version >/dev/null 2>&1; then
+  rustup component add rust-src clippy rustfmt
+fi
+# The one that links with the LLVM of the pinned compiler.
+linker=0.10.0
+if [ "$(bpf-linker --version 2>/dev/null)" != "bpf-linker $linker" ]; then
+  cargo install bpf-linker --version "$linker" --locked --force
+fi

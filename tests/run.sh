@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Every test, and one line at the end that sums them up. Called by `make test`.
+#
+# Formatting and lints, then the plain suites (unit, property, offline conformance), then
+# those that need root and BPF (live traffic, kernel test runs, Docker). Those are named
+# as NOT RUN where they can't be; with CI=true that is a failure.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+step() {
+  printf '\n== %s\n' "$*"
+  "$@" 2>&1 | tee -a "$log" || status=1
+}
+
+step cargo fmt --all --check
+# The eBPF programs are for another target; building the daemon compiles them.
+step cargo clippy --quiet --workspace --exclude netpol-ebpf --all-targets -- -D warnings
+step cargo test --quiet --no-fail-fast
+
+refusal() {
+  [ "$(id -u)" = 0 ] || { echo "they need root"; return; }
+  mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf 2>/dev/null || { echo "there is no BPF file system"; return; }
+}
+suites=(tests/tests/*.rs)
+why=$(refusal)
+if [ -z "$why" ]; then
+  # The suites run the programs that stand beside them.
+  step cargo build --quiet --bins
+  step cargo test --quiet --no-fail-fast -p netpold-tests
+else
+  printf '\nNOT RUN: %s\n' "$why"
+  printf '  %s\n' "${suites[@]}"
+  [ "${CI:-}" != true ] || status=1
+fi
+
+read -r passed failed ignored < <(awk '
+  /^test result: / {
+    for (i = 1; i < NF; i++) {
+      if ($(i + 1) == "passed;") passed += $i
+      if ($(i + 1) == "failed;") failed += $i
+      if ($(i + 1) == "ignored;") ignored += $i
+    }
+  }
+  END { print passed + 0, failed + 0, ignored + 0 }' "$log")
+if [ "$ignored" != 0 ]; then
+  printf '\n%s tests were ignored\n' "$ignored"
+  [ "${CI:-}" != true ] || status=1
+fi
+if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+  printf '\nNot every step above succeeded.\n'
+fi
+printf '\n%s passed, %s failed\n' "$passed" "$failed"
+exit "$status"
