@@ -1,10 +1,10 @@
 # netpold: build, test, demo, install. `make help` lists the targets.
 
 CARGO   ?= cargo
-PREFIX  ?= /usr
+PREFIX  ?= /usr/local
 DESTDIR ?=
 SYSCONF := $(DESTDIR)/etc/netpold
-UNITS   := $(DESTDIR)/lib/systemd/system
+UNITS   := $(DESTDIR)$(PREFIX)/lib/systemd/system
 MAN     := $(DESTDIR)$(PREFIX)/share/man
 BASH    := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH     := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
