@@ -15,6 +15,7 @@
 pub mod cases;
 pub mod daemon;
 pub mod frames;
+pub mod kernel;
 pub mod lab;
 pub mod outside;
 pub mod residue;

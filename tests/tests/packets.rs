@@ -6,14 +6,10 @@
 
 mod corpus;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{TestRun as _, TestRunOptions};
 use libtest_mimic::{Arguments, Trial};
-use netpol_abi::Reason;
-use netpol_abi::packet::Direction;
 use netpol_abi::tables::control_flags;
 use netpol_engine::compile::compile;
 use netpol_engine::model::Lanes;
@@ -21,7 +17,7 @@ use netpol_engine::model::packets::Datapath;
 use netpol_engine::plan::plan;
 use netpol_engine::tables::Tables;
 use netpol_engine::world::World;
-use netpold::datapath::{Hook, Kernel, Options};
+use netpold_tests::kernel::InKernel;
 
 use corpus::{Case, Step};
 
@@ -39,76 +35,6 @@ fn main() {
         mutated().map_err(|error| format!("{error:#}").into())
     }));
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-/// The programs with tables of their own; what was pinned is gone on drop.
-struct InKernel {
-    kernel: Kernel,
-    pins: PathBuf,
-    counted: BTreeMap<(Reason, Hook), u64>,
-}
-
-impl InKernel {
-    fn new(name: &str, options: &dyn Fn(&mut Options)) -> Result<Self> {
-        ensure!(nix::unistd::geteuid().is_root(), "this suite needs root");
-        let pins = PathBuf::from(format!("/sys/fs/bpf/npd-pkt-{}-{name}", std::process::id()));
-        let mut wanted = Options::new(&pins);
-        options(&mut wanted);
-        let kernel = Kernel::open(&wanted).context("open the kernel's side")?;
-        Ok(Self {
-            kernel,
-            pins,
-            counted: BTreeMap::new(),
-        })
-    }
-
-    fn install(&mut self, from: &Tables, to: &Tables, generation: u64) -> Result<()> {
-        let steps = plan(from, to, generation).steps;
-        self.kernel.tables.apply(&steps).context("apply a plan")?;
-        Ok(())
-    }
-
-    /// Runs a frame, and reads from the counters which reason it got.
-    fn judge(&mut self, frame: &[u8], direction: Direction) -> Result<(Reason, bool)> {
-        let hook = match direction {
-            Direction::Ingress => Hook::Ingress,
-            Direction::Egress => Hook::Egress,
-        };
-        let program = self.kernel.attachments.program(hook)?;
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(frame),
-            ..TestRunOptions::new()
-        })?;
-        let mut changed = Vec::new();
-        for count in self.kernel.counters.read()? {
-            let before = self
-                .counted
-                .insert((count.reason, count.direction), count.packets)
-                .unwrap_or(0);
-            if count.packets != before {
-                ensure!(
-                    count.packets == before + 1,
-                    "one packet counted {} times",
-                    count.packets - before
-                );
-                ensure!(count.direction == hook, "counted in the other direction");
-                changed.push(count.reason);
-            }
-        }
-        ensure!(
-            changed.len() == 1,
-            "exactly one counter moves, not {changed:?}"
-        );
-        Ok((changed[0], result.return_value != 2))
-    }
-}
-
-impl Drop for InKernel {
-    fn drop(&mut self) {
-        // The lock goes with the kernel's parts, which are still here: the maps' pins are
-        // removed by hand.
-        let _ = std::fs::remove_dir_all(&self.pins);
-    }
 }
 
 /// The tables of a world, as the daemon would make them.
@@ -208,7 +134,7 @@ fn mutated() -> Result<()> {
         }
         let mut kernel = InKernel::new(&format!("m-{}", case.name), &|_| {})?;
         let wanted = tables(&case.world, case.flags);
-        kernel.install(&Tables::default(), &wanted, 0)?;
+        kernel.apply(&plan(&Tables::default(), &wanted, 0).steps)?;
         let mut model = Datapath::new(Lanes::default());
         model.lanes.control.flow_share = 1 << 16;
         model.tick = 1000;

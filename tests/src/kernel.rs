@@ -1,0 +1,92 @@
+//! The loaded programs under BPF_PROG_TEST_RUN: judged, but not attached anywhere.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::{TestRun as _, TestRunOptions};
+use netpol_abi::Reason;
+use netpol_abi::packet::Direction;
+use netpol_engine::plan::Step;
+use netpold::datapath::{Hook, Kernel, Options};
+
+/// The programs with tables of their own; what was pinned is gone on drop.
+pub struct InKernel {
+    /// Its parts.
+    pub kernel: Kernel,
+    pins: PathBuf,
+    counted: BTreeMap<(Reason, Hook), u64>,
+}
+
+impl InKernel {
+    /// Tables and programs of their own, under a name that no other has.
+    ///
+    /// # Errors
+    /// Without root, or when the kernel refuses.
+    pub fn new(name: &str, options: &dyn Fn(&mut Options)) -> Result<Self> {
+        ensure!(nix::unistd::geteuid().is_root(), "this suite needs root");
+        let pins = PathBuf::from(format!("/sys/fs/bpf/npd-pkt-{}-{name}", std::process::id()));
+        let mut wanted = Options::new(&pins);
+        options(&mut wanted);
+        let kernel = Kernel::open(&wanted).context("open the kernel's side")?;
+        Ok(Self {
+            kernel,
+            pins,
+            counted: BTreeMap::new(),
+        })
+    }
+
+    /// Takes the steps of a plan.
+    ///
+    /// # Errors
+    /// When the kernel refuses one.
+    pub fn apply(&mut self, steps: &[Step]) -> Result<()> {
+        self.kernel.tables.apply(steps).context("apply a plan")
+    }
+
+    /// Runs a frame on interface 1 (a test run's), and reads from the counters which reason it
+    /// got, and from the program's answer whether it passes.
+    ///
+    /// # Errors
+    /// When the run fails, or not exactly one counter of the direction moves by one.
+    pub fn judge(&mut self, frame: &[u8], direction: Direction) -> Result<(Reason, bool)> {
+        let hook = match direction {
+            Direction::Ingress => Hook::Ingress,
+            Direction::Egress => Hook::Egress,
+        };
+        let program = self.kernel.attachments.program(hook)?;
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::new()
+        })?;
+        let mut changed = Vec::new();
+        for count in self.kernel.counters.read()? {
+            let before = self
+                .counted
+                .insert((count.reason, count.direction), count.packets)
+                .unwrap_or(0);
+            if count.packets != before {
+                ensure!(
+                    count.packets == before + 1,
+                    "one packet counted {} times",
+                    count.packets - before
+                );
+                ensure!(count.direction == hook, "counted in the other direction");
+                changed.push(count.reason);
+            }
+        }
+        ensure!(
+            changed.len() == 1,
+            "exactly one counter moves, not {changed:?}"
+        );
+        Ok((changed[0], result.return_value != 2))
+    }
+}
+
+impl Drop for InKernel {
+    fn drop(&mut self) {
+        // The lock goes with the kernel's parts, which are still here: the maps' pins are
+        // removed by hand.
+        let _ = std::fs::remove_dir_all(&self.pins);
+    }
+}
