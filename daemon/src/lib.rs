@@ -18,6 +18,7 @@ pub mod flows;
 pub mod links;
 pub mod printable;
 pub mod probe;
+pub mod reconcile;
 pub mod runtime;
 pub mod store;
 pub mod syntax;

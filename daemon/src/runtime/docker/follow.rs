@@ -22,8 +22,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// Inspections under way at once.
 const INSPECTIONS: usize = 16;
 
-/// What is followed.
-#[derive(Debug)]
+/// What is followed. A clone asks and hears on its own.
+#[derive(Clone, Debug)]
 pub struct Follower {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     ask: mpsc::Sender<oneshot::Sender<()>>,

@@ -1,0 +1,193 @@
+//! Puts programs on interfaces, on a thread of its own: each hook waits 8-16 ms for RCU.
+//!
+//! Orders are worked off one at a time, the urgent first. What is ordered twice is done
+//! once; a later order about an interface replaces an earlier one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use tokio::sync::mpsc;
+
+use crate::datapath::{Attached, Attachments};
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Put both programs on it. Urgent: before those that are not.
+    Attach {
+        /// Which interface.
+        ifindex: u32,
+        /// Some policy isolates who is behind it, or nobody knows who that is.
+        urgent: bool,
+    },
+    /// Take both off.
+    Detach(u32),
+    /// Say where they are.
+    Look,
+}
+
+/// What was done.
+#[derive(Debug)]
+pub enum Answer {
+    /// Both programs are on it.
+    On(u32),
+    /// It is no more.
+    Gone(u32),
+    /// Not both are.
+    Failed(u32, String),
+    /// Where both are.
+    Found(BTreeSet<u32>),
+}
+
+/// What is waiting to be done.
+#[derive(Debug, Default)]
+struct Queue {
+    /// By interface: whether it is urgent.
+    attach: BTreeMap<u32, bool>,
+    detach: BTreeSet<u32>,
+    look: bool,
+}
+
+impl Queue {
+    fn add(&mut self, order: Order) {
+        match order {
+            Order::Attach { ifindex, urgent } => {
+                self.detach.remove(&ifindex);
+                *self.attach.entry(ifindex).or_insert(false) |= urgent;
+            }
+            Order::Detach(ifindex) => {
+                self.attach.remove(&ifindex);
+                self.detach.insert(ifindex);
+            }
+            Order::Look => self.look = true,
+        }
+    }
+
+    fn next(&mut self) -> Option<Order> {
+        let urgent = self.attach.iter().find(|(_, urgent)| **urgent);
+        if let Some((ifindex, urgent)) = urgent.or_else(|| self.attach.iter().next()) {
+            let (ifindex, urgent) = (*ifindex, *urgent);
+            self.attach.remove(&ifindex);
+            return Some(Order::Attach { ifindex, urgent });
+        }
+        if let Some(ifindex) = self.detach.pop_first() {
+            return Some(Order::Detach(ifindex));
+        }
+        std::mem::take(&mut self.look).then_some(Order::Look)
+    }
+}
+
+/// The thread's two ends.
+pub struct Handle {
+    orders: Sender<Order>,
+    answers: mpsc::UnboundedReceiver<Answer>,
+}
+
+impl Handle {
+    /// Starts the thread, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn spawn(attachments: Attachments) -> std::io::Result<Self> {
+        let (orders, inbox) = channel();
+        let (outbox, answers) = mpsc::unbounded_channel();
+        thread::Builder::new()
+            .name("attacher".to_owned())
+            .spawn(move || work(attachments, &inbox, &outbox))?;
+        Ok(Self { orders, answers })
+    }
+
+    /// Gives an order.
+    pub fn order(&self, order: Order) {
+        // The thread ends with this handle, or by a panic, which `answer` shows.
+        let _ = self.orders.send(order);
+    }
+
+    /// The next answer. Dropping the future loses nothing. `None`: the thread has ended.
+    pub async fn answer(&mut self) -> Option<Answer> {
+        self.answers.recv().await
+    }
+}
+
+fn work(
+    mut attachments: Attachments,
+    inbox: &Receiver<Order>,
+    outbox: &mpsc::UnboundedSender<Answer>,
+) {
+    let mut queue = Queue::default();
+    loop {
+        while let Ok(order) = inbox.try_recv() {
+            queue.add(order);
+        }
+        let answer = match queue.next() {
+            Some(Order::Attach { ifindex, .. }) => match attachments.attach(ifindex) {
+                Ok(Attached::Yes) => Answer::On(ifindex),
+                Ok(Attached::Gone) => Answer::Gone(ifindex),
+                Err(error) => Answer::Failed(ifindex, error.to_string()),
+            },
+            Some(Order::Detach(ifindex)) => {
+                if let Err(error) = attachments.detach(ifindex) {
+                    tracing::error!(ifindex, %error, "the programs could not be taken off");
+                }
+                continue;
+            }
+            Some(Order::Look) => match attachments.attached() {
+                Ok(hooks) => Answer::Found(
+                    hooks
+                        .into_iter()
+                        .filter(|(_, hooks)| hooks.complete())
+                        .map(|(ifindex, _)| ifindex)
+                        .collect(),
+                ),
+                Err(error) => {
+                    tracing::error!(%error, "it can't be seen where programs are attached");
+                    continue;
+                }
+            },
+            None => match inbox.recv() {
+                Ok(order) => {
+                    queue.add(order);
+                    continue;
+                }
+                Err(_) => return,
+            },
+        };
+        if outbox.send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_urgent_go_first_and_the_last_word_counts() {
+        let mut queue = Queue::default();
+        let attach = |ifindex, urgent| Order::Attach { ifindex, urgent };
+        for order in [
+            Order::Look,
+            attach(3, false),
+            attach(4, false),
+            attach(5, true),
+            attach(4, true),
+            Order::Detach(3),
+            Order::Detach(6),
+            attach(6, false),
+            attach(4, false),
+        ] {
+            queue.add(order);
+        }
+        let done: Vec<Order> = std::iter::from_fn(|| queue.next()).collect();
+        let expected = [
+            attach(4, true),
+            attach(5, true),
+            attach(6, false),
+            Order::Detach(3),
+            Order::Look,
+        ];
+        assert_eq!(done, expected);
+    }
+}

@@ -1,0 +1,218 @@
+//! Puts worlds in force: compile, plan, write. One after the other, on a thread of its own: a plan
+//! waits for RCU, and a large world takes its time to compile.
+//!
+//! A world that does not fit is refused whole; what was in force stays.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+
+use netpol_engine::compile::{self, Names};
+use netpol_engine::plan;
+use netpol_engine::tables::{EndpointEntry, Tables};
+use netpol_engine::world::World;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::datapath::KernelTables;
+use crate::datapath::tables::{Fill, StepError};
+
+/// Why a world is not in force.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    /// It has no room.
+    #[error("{0}: what was in force before still is")]
+    NoRoom(#[source] StepError),
+    /// Some rules have more ports than a verdict can hold.
+    #[error(
+        "{0} pairs of endpoints and peers have more than {max} ranges of ports between them: what was in force before still is",
+        max = plan::spread::MAX_RANGES
+    )]
+    TooManyRanges(usize),
+    /// Writing failed before the new world was in force.
+    #[error("{0}: what was in force before still is")]
+    NotBegun(#[source] StepError),
+    /// Writing failed afterwards.
+    #[error("{0}: the new state is in force, and old entries are left over")]
+    NotCleaned(#[source] StepError),
+}
+
+impl InstallError {
+    /// Is the new world in force all the same?
+    #[must_use]
+    pub const fn is_in_force(&self) -> bool {
+        matches!(self, Self::NotCleaned(_))
+    }
+}
+
+/// A world to put in force.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The caller's number for it.
+    pub round: u64,
+    /// Which.
+    pub world: Arc<World>,
+}
+
+/// What became of an order.
+#[derive(Debug)]
+pub struct Answer {
+    /// The order's number.
+    pub round: u64,
+    /// The world that was asked for.
+    pub world: Arc<World>,
+    /// What its numbers stand for.
+    pub names: Arc<Names>,
+    /// The endpoints as they were compiled, by slot.
+    pub endpoints: Arc<BTreeMap<u32, EndpointEntry>>,
+    /// The generation that is in force.
+    pub generation: u64,
+    /// How full the tables are.
+    pub fill: Vec<Fill>,
+    /// An endpoint was removed.
+    pub removed: bool,
+    /// Why it is not in force.
+    pub error: Option<InstallError>,
+}
+
+/// The writer of the tables.
+pub struct Installer {
+    /// What is installed, as it was read back or planned.
+    installed: Tables,
+    /// Flags that policy does not decide.
+    flags: u32,
+}
+
+impl Installer {
+    /// A writer for tables that may be those of an earlier daemon. `flags` are set whatever
+    /// the world says.
+    ///
+    /// # Errors
+    /// What a daemon left half done can't be undone.
+    pub fn new(tables: &mut KernelTables, flags: u32) -> Result<Self, StepError> {
+        Ok(Self {
+            installed: recover(tables)?,
+            flags,
+        })
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub const fn installed(&self) -> &Tables {
+        &self.installed
+    }
+
+    /// Puts a world in force.
+    pub fn install(&mut self, tables: &mut KernelTables, order: Order) -> Answer {
+        let compiled = compile::compile(&order.world);
+        let mut desired = compiled.tables;
+        desired.flags |= self.flags;
+        let endpoints = Arc::new(desired.endpoints.clone());
+        let removed = self
+            .installed
+            .endpoints
+            .values()
+            .any(|before| !endpoints.values().any(|after| after.id == before.id));
+        let error = self.carry_out(tables, desired).err();
+        Answer {
+            round: order.round,
+            world: order.world,
+            names: Arc::new(compiled.names),
+            endpoints,
+            generation: tables.installed().control.generation,
+            fill: tables.fill(),
+            removed,
+            error,
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        tables: &mut KernelTables,
+        desired: Tables,
+    ) -> Result<(), InstallError> {
+        let generation = tables.installed().control.generation;
+        let plan = plan::plan(&self.installed, &desired, generation);
+        if plan.is_empty() {
+            return Ok(());
+        }
+        if !plan.demand.too_many_ranges.is_empty() {
+            return Err(InstallError::TooManyRanges(
+                plan.demand.too_many_ranges.len(),
+            ));
+        }
+        tables.check(&plan.demand).map_err(InstallError::NoRoom)?;
+        match tables.apply(&plan.steps) {
+            Ok(()) => {
+                self.installed = plan.installed(desired);
+                Ok(())
+            }
+            Err(failed) => {
+                match recover(tables) {
+                    Ok(installed) => self.installed = installed,
+                    Err(error) => {
+                        tracing::error!(%error, "the kernel's tables could not be tidied up");
+                        self.installed = tables.installed().read_back();
+                    }
+                }
+                Err(if failed.flipped {
+                    InstallError::NotCleaned(failed.cause)
+                } else {
+                    InstallError::NotBegun(failed.cause)
+                })
+            }
+        }
+    }
+
+    /// Goes on in a thread of its own, for as long as somebody gives orders. Of orders that
+    /// wait, only the last one counts: each is a whole world.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn spawn(mut self, mut tables: KernelTables) -> std::io::Result<Handle> {
+        let (orders, inbox) = std::sync::mpsc::channel::<Order>();
+        let (outbox, answers) = mpsc::unbounded_channel();
+        thread::Builder::new()
+            .name("installer".to_owned())
+            .spawn(move || {
+                while let Ok(mut order) = inbox.recv() {
+                    while let Ok(newer) = inbox.try_recv() {
+                        order = newer;
+                    }
+                    if outbox.send(self.install(&mut tables, order)).is_err() {
+                        break;
+                    }
+                }
+            })?;
+        Ok(Handle { orders, answers })
+    }
+}
+
+/// Brings half done plans to an end, and says what is installed then.
+fn recover(tables: &mut KernelTables) -> Result<Tables, StepError> {
+    if let Err(error) = tables.resync() {
+        tracing::error!(%error, "the kernel's tables can't be read");
+    }
+    let steps = plan::recover(tables.installed());
+    tables.apply(&steps).map_err(|failed| failed.cause)?;
+    Ok(tables.installed().read_back())
+}
+
+/// The thread's two ends.
+pub struct Handle {
+    orders: std::sync::mpsc::Sender<Order>,
+    answers: mpsc::UnboundedReceiver<Answer>,
+}
+
+impl Handle {
+    /// Gives an order.
+    pub fn order(&self, order: Order) {
+        // The thread ends with this handle, or by a panic, which `answer` shows.
+        let _ = self.orders.send(order);
+    }
+
+    /// The next answer. Dropping the future loses nothing. `None`: the thread has ended.
+    pub async fn answer(&mut self) -> Option<Answer> {
+        self.answers.recv().await
+    }
+}

@@ -1,0 +1,231 @@
+//! Which endpoint has which number and slot, and what it was when it was last seen.
+//!
+//! Numbers are given in rising order and not again (connections in the kernel carry
+//! them); slots in a round, so that one is free for long before it is somebody
+//! else's. Kept in the state directory, so that a restart knows its endpoints before a
+//! runtime answers. It counts for the boot that it was written in, and never for
+//! more than the pinned tables say themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use netpol_abi::limits::ENDPOINTS;
+use netpol_engine::labels::Labels;
+use netpol_engine::policy::ObjectName;
+use netpol_engine::tables::Tables;
+use netpol_engine::world::NamedPort;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The largest number.
+const LAST: u32 = 0x00ff_ffff;
+/// Its file in the state directory.
+const FILE: &str = "endpoints.json";
+/// Another one is not read.
+const VERSION: u32 = 1;
+/// Far more than 4,095 endpoints take.
+const LARGEST: u64 = 64 << 20;
+
+/// Who an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Key {
+    /// A Pod manifest declares it.
+    Declared(ObjectName),
+    /// The container of this ID owns it.
+    Container(String),
+}
+
+/// An endpoint as it was when it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its network namespace.
+    pub netns: (u64, u64),
+    /// Its number.
+    pub id: u32,
+    /// Its slot.
+    pub slot: u32,
+    /// Its name.
+    pub name: ObjectName,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its named ports.
+    pub ports: Vec<NamedPort>,
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Its interfaces, by index.
+    pub interfaces: BTreeMap<u32, Interface>,
+}
+
+/// An interface as it was when it was last seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The container end's MAC address.
+    pub mac: [u8; 6],
+    /// The container end's index.
+    pub peer: Option<u32>,
+    /// The id of the namespace that it is in.
+    pub nsid: Option<i32>,
+}
+
+/// All endpoints with a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Register {
+    /// The number given last.
+    last: u32,
+    /// The slot given last.
+    cursor: u32,
+    /// By who they are.
+    pub records: BTreeMap<Key, Record>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    boot: String,
+    last: u32,
+    endpoints: Vec<(Key, Record)>,
+}
+
+/// Why the register could not be kept.
+#[derive(Debug, Error)]
+#[error("`{}`: {source}", path.display())]
+pub struct RegisterError {
+    /// Its file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl Register {
+    /// What an earlier daemon left that the tables bear out. `fresh`: the tables are new, so
+    /// nobody is enforced.
+    #[must_use]
+    pub fn adopt(mut self, tables: &Tables, empty_tables: EmptyTables) -> Self {
+        match empty_tables {
+            EmptyTables::NobodyEnforced => self.records.clear(),
+            EmptyTables::OthersStillEnforce => {}
+            EmptyTables::No => self.records.retain(|_, record| {
+                tables
+                    .endpoints
+                    .get(&record.slot)
+                    .is_some_and(|entry| entry.id == record.id)
+            }),
+        }
+        let used = tables.endpoints.values().map(|entry| entry.id).max();
+        self.last = self.last.max(used.unwrap_or(0));
+        self.cursor = tables.endpoints.keys().max().copied().unwrap_or(0);
+        self
+    }
+
+    /// The number and slot of an endpoint in a namespace: those that it has, or new ones.
+    /// `None`: there is no slot left.
+    pub fn number(&mut self, key: &Key, netns: (u64, u64)) -> Option<(u32, u32)> {
+        if let Some(record) = self.records.get(key)
+            && record.netns == netns
+        {
+            return Some((record.id, record.slot));
+        }
+        let slots: BTreeSet<u32> = self.records.values().map(|record| record.slot).collect();
+        let ids: BTreeSet<u32> = self.records.values().map(|record| record.id).collect();
+        let slot = (1..ENDPOINTS)
+            .map(|step| (self.cursor + step - 1) % (ENDPOINTS - 1) + 1)
+            .find(|slot| !slots.contains(slot))?;
+        let id = (1..=LAST)
+            .map(|step| (self.last + step - 1) % LAST + 1)
+            .find(|id| !ids.contains(id))?;
+        self.cursor = slot;
+        self.last = id;
+        Some((id, slot))
+    }
+
+    /// Who has an address.
+    #[must_use]
+    pub fn holders(&self) -> BTreeMap<IpAddr, &Key> {
+        self.records
+            .iter()
+            .flat_map(|(key, record)| record.addresses.iter().map(move |address| (*address, key)))
+            .collect()
+    }
+
+    /// Reads what was kept; nothing, where there is nothing of this boot.
+    pub fn read(state: &Path, boot: &str) -> Self {
+        let path = state.join(FILE);
+        match read(&path) {
+            Ok(saved) if saved.version == VERSION && saved.boot == boot && !boot.is_empty() => {
+                Self {
+                    last: saved.last,
+                    cursor: 0,
+                    records: saved.endpoints.into_iter().collect(),
+                }
+            }
+            Ok(_) => Self::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the endpoints of before can't be read: containers are on hold until their engine lists them");
+                Self::default()
+            }
+        }
+    }
+
+    /// Keeps it.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn save(&self, state: &Path, boot: &str) -> Result<(), RegisterError> {
+        let path = state.join(FILE);
+        let saved = Saved {
+            version: VERSION,
+            boot: boot.to_owned(),
+            last: self.last,
+            endpoints: self
+                .records
+                .iter()
+                .map(|(key, record)| (key.clone(), record.clone()))
+                .collect(),
+        };
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(state)?;
+            let new = state.join(".endpoints.json");
+            let mut file = fs::File::create(&new)?;
+            serde_json::to_writer(&mut file, &saved)?;
+            file.write_all(b"\n")?;
+            fs::rename(&new, &path)
+        };
+        write().map_err(|source| RegisterError {
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+/// What empty tables mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmptyTables {
+    /// They are not empty: they were adopted.
+    No,
+    /// Nothing was pinned.
+    NobodyEnforced,
+    /// An earlier daemon's tables still enforce, and are about to be replaced.
+    OthersStillEnforce,
+}
+
+fn read(path: &Path) -> io::Result<Saved> {
+    let file = fs::File::open(path)?;
+    if file.metadata()?.len() > LARGEST {
+        return Err(io::Error::other("it is too large"));
+    }
+    serde_json::from_reader(io::BufReader::new(file)).map_err(io::Error::from)
+}
+
+/// Tells this boot from others.
+#[must_use]
+pub fn boot() -> String {
+    // Without it nothing of before counts, which is safe.
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}

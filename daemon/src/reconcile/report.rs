@@ -1,0 +1,291 @@
+//! What is to be said about one state: the API's status, the line for systemd, and what is new
+//! for the log. Pure, but for the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use netpol_engine::compile::Names;
+use netpol_engine::policy::ObjectName;
+use netpol_engine::tables::EndpointEntry;
+use netpol_engine::world::{Place, World};
+
+use super::assemble::Assembled;
+use super::facts::Facts;
+use crate::api::wire::{
+    DatapathStatus, EndpointStatus, InterfaceStatus, Isolated, PolicyStatus, Problem, Rejected,
+    RuntimeStatus, Status, TableStatus,
+};
+use crate::datapath::tables::Fill;
+use crate::printable::printable;
+
+/// What is in force.
+#[derive(Clone, Debug, Default)]
+pub struct InForce {
+    /// The world.
+    pub world: Arc<World>,
+    /// What its numbers stand for.
+    pub names: Arc<Names>,
+    /// Its endpoints as they were compiled, by slot.
+    pub endpoints: Arc<BTreeMap<u32, EndpointEntry>>,
+    /// The generation.
+    pub generation: u64,
+    /// How full the tables are.
+    pub fill: Vec<Fill>,
+    /// Why a newer world is not in force.
+    pub failure: Option<String>,
+}
+
+/// How it is enforced.
+#[derive(Clone, Debug, Default)]
+pub struct How {
+    /// `tcx` or `clsact`.
+    pub attach: &'static str,
+    /// `enforce` or `audit`.
+    pub mode: &'static str,
+}
+
+/// Where programs are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Ordered.
+    Pending,
+    /// On both hooks.
+    On,
+    /// Not there, and why.
+    Failed(String),
+}
+
+/// Files that are not in force as they stand.
+pub fn rejected(facts: &Facts) -> Vec<Rejected> {
+    facts
+        .store
+        .rejected
+        .iter()
+        .map(|rejected| Rejected {
+            file: PathBuf::from(&rejected.path),
+            previous_in_force: rejected.in_force,
+            diagnostics: rejected.diagnostics.iter().map(Problem::from).collect(),
+        })
+        .collect()
+}
+
+/// What `netpol status` shows.
+pub fn status(
+    facts: &Facts,
+    assembled: &Assembled,
+    in_force: &InForce,
+    programs: &BTreeMap<u32, Program>,
+    how: &How,
+    flows: &[Fill],
+) -> Status {
+    let endpoints = endpoints(assembled, in_force, programs);
+    let mut selects: BTreeMap<&ObjectName, usize> = BTreeMap::new();
+    for endpoint in &endpoints {
+        for policy in &endpoint.policies {
+            *selects.entry(policy).or_default() += 1;
+        }
+    }
+    let policies = in_force
+        .world
+        .policies
+        .keys()
+        .map(|name| PolicyStatus {
+            name: name.clone(),
+            file: assembled
+                .origins
+                .policies
+                .get(name)
+                .and_then(|origin| origin.file.clone()),
+            selects: selects.get(name).copied().unwrap_or(0),
+        })
+        .collect();
+    let mut warnings = Vec::new();
+    if let Some(failure) = &in_force.failure {
+        warnings.push(format!("not in force: {failure}"));
+    }
+    for (ifindex, program) in programs {
+        if let Program::Failed(why) = program {
+            warnings.push(format!("not enforced: {why} (interface {ifindex})"));
+        }
+    }
+    warnings.extend(assembled.warnings.iter().cloned());
+    warnings.extend(facts.store.warnings.iter().map(ToString::to_string));
+    let tables = in_force
+        .fill
+        .iter()
+        .chain(flows)
+        .map(|fill| TableStatus {
+            name: fill.table.to_owned(),
+            used: u64::from(fill.entries),
+            limit: u64::from(fill.limit),
+        })
+        .collect();
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        policies,
+        endpoints,
+        rejected: rejected(facts),
+        unprotected: assembled.unprotected.clone(),
+        unidentified: assembled.unidentified.clone(),
+        conflicts: assembled.conflicts.clone(),
+        runtimes: runtimes(facts),
+        tables,
+        datapath: DatapathStatus {
+            attach: how.attach.to_owned(),
+            generation: in_force.generation,
+            mode: how.mode.to_owned(),
+        },
+        warnings,
+    }
+}
+
+fn endpoints(
+    assembled: &Assembled,
+    in_force: &InForce,
+    programs: &BTreeMap<u32, Program>,
+) -> Vec<EndpointStatus> {
+    let mut endpoints = Vec::new();
+    for (name, pod) in &in_force.world.pods {
+        let Place::Attached(attached) = &pod.place else {
+            continue;
+        };
+        let entry = in_force
+            .endpoints
+            .get(&attached.slot)
+            .copied()
+            .unwrap_or_default();
+        let policies: BTreeSet<&ObjectName> = [entry.ingress, entry.egress]
+            .iter()
+            .filter_map(|subject| in_force.names.subjects.get(subject))
+            .flat_map(|subject| &subject.policies)
+            .collect();
+        endpoints.push(EndpointStatus {
+            name: name.name.clone(),
+            namespace: name.namespace.clone(),
+            id: attached.id,
+            slot: attached.slot,
+            netns: assembled.namespaces.get(name).cloned(),
+            interfaces: attached
+                .interfaces
+                .keys()
+                .map(|ifindex| InterfaceStatus {
+                    name: assembled
+                        .interface_names
+                        .get(ifindex)
+                        .cloned()
+                        .unwrap_or_default(),
+                    ifindex: *ifindex,
+                    attached: programs.get(ifindex) == Some(&Program::On),
+                })
+                .collect(),
+            addresses: pod.addresses.iter().copied().collect(),
+            isolated: Isolated {
+                ingress: entry.ingress != netpol_abi::tables::SUBJECT_NOT_ISOLATED,
+                egress: entry.egress != netpol_abi::tables::SUBJECT_NOT_ISOLATED,
+            },
+            policies: policies.into_iter().cloned().collect(),
+        });
+    }
+    endpoints
+}
+
+fn runtimes(facts: &Facts) -> Vec<RuntimeStatus> {
+    let engine = &facts.docker;
+    // Where none is expected and none is there, there is nothing to say.
+    let shown = engine.followed && (engine.required || engine.socket || engine.listed);
+    shown
+        .then(|| RuntimeStatus {
+            name: "docker".to_owned(),
+            connected: engine.snapshot.connected,
+            error: engine.snapshot.error.clone(),
+        })
+        .into_iter()
+        .collect()
+}
+
+/// One line for `systemctl status`.
+pub fn line(status: &Status) -> String {
+    let mut parts = vec![
+        format!("{} policies in force", status.policies.len()),
+        format!("{} endpoints", status.endpoints.len()),
+    ];
+    for (number, what) in [
+        (status.rejected.len(), "files rejected"),
+        (status.unprotected.len(), "containers unprotected"),
+        (status.unidentified.len(), "interfaces unidentified"),
+        (status.warnings.len(), "warnings"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{number} {what}"));
+        }
+    }
+    parts.join(", ")
+}
+
+/// Says what is new; what the store says of files, it says itself.
+pub fn log(before: &Status, after: &Status) {
+    let policies = |status: &Status| -> BTreeSet<ObjectName> {
+        status
+            .policies
+            .iter()
+            .map(|policy| policy.name.clone())
+            .collect()
+    };
+    let (old, new) = (policies(before), policies(after));
+    for name in new.difference(&old) {
+        tracing::info!("policy {name} is in force");
+    }
+    for name in old.difference(&new) {
+        tracing::info!("policy {name} is no longer in force");
+    }
+    let ids =
+        |status: &Status| -> BTreeSet<u32> { status.endpoints.iter().map(|one| one.id).collect() };
+    let (old, new) = (ids(before), ids(after));
+    for endpoint in &after.endpoints {
+        if !old.contains(&endpoint.id) {
+            let name = format!("{}/{}", endpoint.namespace, endpoint.name);
+            let interfaces: Vec<&str> = endpoint
+                .interfaces
+                .iter()
+                .map(|interface| interface.name.as_str())
+                .collect();
+            tracing::info!(
+                "endpoint {} identified on {}",
+                printable(&name),
+                printable(&interfaces.join(", "))
+            );
+        }
+    }
+    for endpoint in &before.endpoints {
+        if !new.contains(&endpoint.id) {
+            let name = format!("{}/{}", endpoint.namespace, endpoint.name);
+            tracing::info!("endpoint {} is gone", printable(&name));
+        }
+    }
+    for one in added(&before.unprotected, &after.unprotected) {
+        tracing::warn!(
+            "{} is not protected: {}",
+            printable(&one.container),
+            printable(&one.reason)
+        );
+    }
+    for one in added(&before.unidentified, &after.unidentified) {
+        tracing::info!("{} is on hold: {}", printable(&one.interface), one.reason);
+    }
+    for one in added(&before.conflicts, &after.conflicts) {
+        tracing::warn!(
+            "{} belongs to {}, and {} can't use it",
+            one.address,
+            printable(&one.holder.to_string()),
+            printable(&one.other.to_string())
+        );
+    }
+    for one in added(&before.warnings, &after.warnings) {
+        tracing::warn!("{}", printable(one));
+    }
+}
+
+fn added<'a, T: PartialEq>(before: &'a [T], after: &'a [T]) -> impl Iterator<Item = &'a T> {
+    after.iter().filter(|one| !before.contains(one))
+}

@@ -1,0 +1,592 @@
+//! The loop itself, from the start to SIGTERM.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use netpol_abi::tables::control_flags;
+use netpol_engine::world;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::assemble::{self, Assembled, Settings};
+use super::attacher;
+use super::installer::{self, Installer};
+use super::register::{self, EmptyTables, Register};
+use super::report::{self, How, InForce, Program};
+use super::sources::{Sources, SourcesError};
+use super::traffic::{self, Naming, Waker};
+use crate::api::listener::ListenError;
+use crate::api::wire::Synced;
+use crate::api::{self, Published, SyncRequest};
+use crate::config::{Config, Established, HostTraffic, Mode, Unidentified};
+use crate::datapath::maps::MapsError;
+use crate::datapath::tables::{Fill, StepError};
+use crate::datapath::{AttachError, Kernel, Mechanism, OpenError, Options, Origin};
+use crate::flows::{Namer, Recorder};
+use crate::telemetry::systemd;
+
+/// Why the daemon could not start, or go on. What was enforced before still is.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The kernel's side.
+    #[error("{0}")]
+    Kernel(#[from] OpenError),
+    /// Files, interfaces.
+    #[error("{0}")]
+    Sources(#[from] SourcesError),
+    /// The API's socket.
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    /// The kernel's tables.
+    #[error("the kernel's tables can't be written: {0}")]
+    Tables(#[from] StepError),
+    /// The connections.
+    #[error("the kernel's connections can't be read: {0}")]
+    Flows(#[from] MapsError),
+    /// The programs of an earlier daemon.
+    #[error("the programs of an earlier netpold can't be replaced: {0}")]
+    Settle(#[from] AttachError),
+    /// The system.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    /// A thread has ended.
+    #[error("the {0} has ended unexpectedly: enforcement stays as it is")]
+    Ended(&'static str),
+}
+
+/// Runs until SIGTERM or SIGINT. To be called inside a tokio runtime of one thread, in the host's
+/// network namespace.
+///
+/// # Errors
+/// The daemon can't start; afterwards, one of its threads has ended.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let mut signals = Signals::new()?;
+    // The socket first: a second daemon stops here, before it touches anything.
+    let socket = api::listener::bind(&config.api.socket).await?;
+    let kernel = Kernel::open(&Options::new(&config.datapath.pin_directory))?;
+    let origin = kernel.origin;
+    tracing::info!(
+        pins = %config.datapath.pin_directory.display(),
+        "{}",
+        match origin {
+            Origin::Fresh => "nothing was enforced before",
+            Origin::Adopted => "what an earlier netpold enforced is adopted",
+            Origin::Replacing => "an earlier netpold's tables are of another layout, and replaced",
+        }
+    );
+    let sources = Sources::open(&config)?;
+    let (published, seen) = watch::channel(Arc::new(Published::default()));
+    let (ask, asked) = mpsc::channel(64);
+    let recorder = Arc::new(Recorder::default());
+    let state = api::State {
+        published: seen,
+        flows: Arc::clone(&recorder),
+        sync: ask,
+    };
+    let mut daemon = Daemon::start(&config, kernel, sources, published, recorder)?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(api::server::serve(socket, state, async {
+        // Dropped or sent: both end it.
+        let _ = stopped.await;
+    }));
+    let ended = daemon.go_round(asked, &mut signals).await;
+    systemd::stopping();
+    drop(stop);
+    // Removes the socket's name.
+    let _ = server.await;
+    ended
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Somebody waits for a full sync.
+struct Waiting {
+    /// A round that began after this one has everything.
+    since: u64,
+    reply: oneshot::Sender<Synced>,
+}
+
+struct Daemon {
+    settings: Settings,
+    how: How,
+    state: PathBuf,
+    boot: String,
+    node: String,
+    sources: Sources,
+    register: Register,
+    saved: Register,
+    installer: installer::Handle,
+    attacher: attacher::Handle,
+    waker: Waker,
+    flows: watch::Receiver<Vec<Fill>>,
+    naming: watch::Sender<Naming>,
+    published: watch::Sender<Arc<Published>>,
+    /// The newest state, and its number.
+    assembled: Arc<Assembled>,
+    round: u64,
+    /// The round that is being installed.
+    installing: Option<u64>,
+    /// The round that was answered last.
+    installed: u64,
+    in_force: InForce,
+    programs: BTreeMap<u32, Program>,
+    waiting: Vec<Waiting>,
+    ready: bool,
+}
+
+impl Daemon {
+    fn start(
+        config: &Config,
+        mut kernel: Kernel,
+        mut sources: Sources,
+        published: watch::Sender<Arc<Published>>,
+        recorder: Arc<Recorder>,
+    ) -> Result<Self, StartError> {
+        let settings = settings(config);
+        let boot = register::boot();
+        let mut installer = Installer::new(&mut kernel.tables, flags(config))?;
+        let saved = Register::read(&config.state.directory, &boot);
+        let mut register = saved.clone().adopt(
+            installer.installed(),
+            match kernel.origin {
+                Origin::Fresh => EmptyTables::NobodyEnforced,
+                Origin::Adopted => EmptyTables::No,
+                Origin::Replacing => EmptyTables::OthersStillEnforce,
+            },
+        );
+        // Connections of endpoints that went while nobody looked: their numbers may be given again
+        // after sixteen million.
+        traffic::sweep_once(&mut kernel.flows)?;
+        let programmed: BTreeMap<u32, Program> = kernel
+            .attachments
+            .attached()?
+            .into_keys()
+            .map(|ifindex| (ifindex, Program::Pending))
+            .collect();
+        let assembled = assemble::assemble(
+            sources.gather(),
+            &settings,
+            &programmed.keys().copied().collect(),
+            &mut register,
+        );
+        let order = installer::Order {
+            round: 1,
+            world: Arc::new(assembled.world.clone()),
+        };
+        let answer = installer.install(&mut kernel.tables, order);
+        if kernel.origin == Origin::Replacing
+            && let Some(error) = &answer.error
+            && !error.is_in_force()
+        {
+            // What enforces now knows more than empty tables.
+            return Err(StartError::System(std::io::Error::other(format!(
+                "the policies can't be put in force: {error}"
+            ))));
+        }
+        let adopted = kernel.settle()?;
+        if !adopted.swapped.is_empty() {
+            tracing::info!(
+                hooks = adopted.swapped.len(),
+                "the programs that an earlier netpold attached were replaced in place"
+            );
+        }
+        let how = How {
+            attach: match kernel.attachments.mechanism() {
+                Mechanism::Tcx => "tcx",
+                Mechanism::Clsact => "clsact",
+            },
+            mode: match config.enforcement.mode {
+                Mode::Enforce => "enforce",
+                Mode::Audit => "audit",
+            },
+        };
+        let on = kernel.attachments.attached()?;
+        let programs = programmed
+            .into_keys()
+            .map(|ifindex| {
+                let complete = on.get(&ifindex).is_some_and(|hooks| hooks.complete());
+                let program = if complete {
+                    Program::On
+                } else {
+                    Program::Failed("it had not both programs at the start".to_owned())
+                };
+                (ifindex, program)
+            })
+            .collect();
+        let Kernel {
+            tables,
+            attachments,
+            events,
+            flows,
+            ..
+        } = kernel;
+        let (waker, filled) = traffic::sweep(flows)?;
+        let node = node();
+        let (naming, names) = watch::channel(Naming {
+            generation: answer.generation,
+            namer: Arc::new(Namer::new(
+                node.clone(),
+                Arc::clone(&answer.world),
+                Arc::clone(&answer.names),
+            )),
+        });
+        tokio::spawn(traffic::report(
+            events.listen()?,
+            names,
+            recorder,
+            waker.clone(),
+        ));
+        let mut daemon = Self {
+            settings,
+            how,
+            state: config.state.directory.clone(),
+            boot,
+            node,
+            sources,
+            register,
+            saved,
+            installer: installer.spawn(tables)?,
+            attacher: attacher::Handle::spawn(attachments)?,
+            waker,
+            flows: filled,
+            naming,
+            published,
+            assembled: Arc::new(assembled),
+            round: 1,
+            installing: Some(1),
+            installed: 0,
+            in_force: InForce::default(),
+            programs,
+            waiting: Vec::new(),
+            ready: false,
+        };
+        daemon.attach();
+        daemon.answered(answer);
+        Ok(daemon)
+    }
+
+    async fn go_round(
+        &mut self,
+        mut asked: mpsc::Receiver<SyncRequest>,
+        signals: &mut Signals,
+    ) -> Result<(), StartError> {
+        let mut syncing = FuturesUnordered::new();
+        let mut watchdog = systemd::watchdog().map(tokio::time::interval);
+        loop {
+            let beat = async {
+                match &mut watchdog {
+                    Some(interval) => interval.tick().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hangup.recv() => {
+                    tracing::info!("looking at everything again");
+                    self.sources.doubt_all();
+                    self.attacher.order(attacher::Order::Look);
+                    self.look();
+                }
+                links = self.sources.changed() => {
+                    self.look();
+                    if links {
+                        self.attacher.order(attacher::Order::Look);
+                    }
+                }
+                answer = self.installer.answer() => {
+                    self.answered(answer.ok_or(StartError::Ended("writer of the kernel's tables"))?);
+                }
+                answer = self.attacher.answer() => {
+                    self.attached(answer.ok_or(StartError::Ended("attacher of programs"))?);
+                }
+                Some(request) = asked.recv() => {
+                    let engine = self.sources.engine();
+                    syncing.push(async move {
+                        engine.sync().await;
+                        request
+                    });
+                }
+                Some(request) = syncing.next(), if !syncing.is_empty() => {
+                    self.sources.doubt_all();
+                    self.waiting.push(Waiting { since: self.round, reply: request.reply });
+                    self.look();
+                }
+                _ = beat => systemd::alive(),
+            }
+            self.reply();
+        }
+        tracing::info!("stopping; what is in force stays in force");
+        Ok(())
+    }
+
+    /// Gathers, assembles, and orders what follows from it.
+    fn look(&mut self) {
+        let facts = self.sources.gather();
+        let programmed: BTreeSet<u32> = self.programs.keys().copied().collect();
+        let assembled = assemble::assemble(facts, &self.settings, &programmed, &mut self.register);
+        self.round += 1;
+        let same = assembled.world == self.assembled.world;
+        self.assembled = Arc::new(assembled);
+        self.attach();
+        if same && self.installing.is_none() && self.in_force.failure.is_none() {
+            self.installed = self.round;
+            self.save();
+            self.publish();
+        } else {
+            self.install();
+        }
+    }
+
+    /// Orders the newest state to be installed, once the one before is.
+    fn install(&mut self) {
+        if self.installing.is_some() {
+            return;
+        }
+        self.installing = Some(self.round);
+        let order = installer::Order {
+            round: self.round,
+            world: Arc::new(self.assembled.world.clone()),
+        };
+        self.installer.order(order);
+    }
+
+    /// Orders programs where they have to be, and off where they do not.
+    fn attach(&mut self) {
+        let wanted = &self.assembled.interfaces;
+        let unwanted: Vec<u32> = self
+            .programs
+            .keys()
+            .filter(|ifindex| !wanted.contains_key(ifindex))
+            .copied()
+            .collect();
+        for ifindex in unwanted {
+            self.programs.remove(&ifindex);
+            self.attacher.order(attacher::Order::Detach(ifindex));
+        }
+        for (ifindex, owner) in wanted {
+            if matches!(
+                self.programs.get(ifindex),
+                Some(Program::On | Program::Pending)
+            ) {
+                continue;
+            }
+            let urgent = owner.as_ref().is_none_or(|name| {
+                self.assembled
+                    .world
+                    .policies
+                    .keys()
+                    .any(|policy| policy.namespace == name.namespace)
+            });
+            self.programs.insert(*ifindex, Program::Pending);
+            self.attacher.order(attacher::Order::Attach {
+                ifindex: *ifindex,
+                urgent,
+            });
+        }
+    }
+
+    fn attached(&mut self, answer: attacher::Answer) {
+        use attacher::Answer;
+        let put = |programs: &mut BTreeMap<u32, Program>, ifindex, program| {
+            // It may have been ordered off meanwhile.
+            if let Some(known) = programs.get_mut(&ifindex) {
+                *known = program;
+            }
+        };
+        match answer {
+            Answer::On(ifindex) => put(&mut self.programs, ifindex, Program::On),
+            Answer::Gone(ifindex) => {
+                self.programs.remove(&ifindex);
+            }
+            Answer::Failed(ifindex, why) => {
+                tracing::error!("not enforced: {why}");
+                put(&mut self.programs, ifindex, Program::Failed(why));
+            }
+            Answer::Found(found) => {
+                let mut lost = false;
+                for (ifindex, program) in &mut self.programs {
+                    if *program == Program::On && !found.contains(ifindex) {
+                        *program = Program::Failed("its programs were taken off".to_owned());
+                        lost = true;
+                    }
+                }
+                if lost {
+                    self.attach();
+                }
+                return;
+            }
+        }
+        if !self.is_attaching() {
+            self.publish();
+        }
+    }
+
+    fn is_attaching(&self) -> bool {
+        self.programs
+            .values()
+            .any(|program| *program == Program::Pending)
+    }
+
+    fn answered(&mut self, answer: installer::Answer) {
+        self.installing = None;
+        self.installed = answer.round;
+        if answer.removed {
+            self.waker.now();
+        }
+        let failed = answer
+            .error
+            .as_ref()
+            .is_some_and(|error| !error.is_in_force());
+        self.in_force.failure = answer.error.as_ref().map(ToString::to_string);
+        self.in_force.fill = answer.fill;
+        self.in_force.generation = answer.generation;
+        if !failed {
+            self.in_force.world = answer.world;
+            self.in_force.names = answer.names;
+            self.in_force.endpoints = answer.endpoints;
+            self.naming.send_replace(Naming {
+                generation: answer.generation,
+                namer: Arc::new(Namer::new(
+                    self.node.clone(),
+                    Arc::clone(&self.in_force.world),
+                    Arc::clone(&self.in_force.names),
+                )),
+            });
+        }
+        if self.round > answer.round && self.assembled.world != *self.in_force.world {
+            self.install();
+        } else {
+            self.installed = self.round;
+        }
+        self.save();
+        self.publish();
+    }
+
+    fn save(&mut self) {
+        if self.register == self.saved {
+            return;
+        }
+        match self.register.save(&self.state, &self.boot) {
+            Ok(()) => self.saved = self.register.clone(),
+            Err(error) => {
+                tracing::warn!(%error, "the endpoints can't be kept for a restart");
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let facts = self.sources.facts();
+        let status = report::status(
+            facts,
+            &self.assembled,
+            &self.in_force,
+            &self.programs,
+            &self.how,
+            &self.flows.borrow_and_update(),
+        );
+        let before = Arc::clone(&self.published.borrow());
+        if before.status != status {
+            report::log(&before.status, &status);
+            if self.ready {
+                systemd::status(&report::line(&status));
+            }
+        }
+        if !self.ready && self.is_done() {
+            self.ready = true;
+            tracing::info!("{}", report::line(&status));
+            systemd::ready(&report::line(&status));
+        }
+        self.published.send_replace(Arc::new(Published {
+            world: Arc::clone(&self.in_force.world),
+            origins: self.assembled.origins.clone(),
+            status,
+        }));
+    }
+
+    /// Is all that is known in force, as far as it can be?
+    fn is_done(&self) -> bool {
+        self.installing.is_none() && self.installed == self.round && !self.is_attaching()
+    }
+
+    /// Answers those whose sync is complete.
+    fn reply(&mut self) {
+        if self.waiting.is_empty() || !self.is_done() || !self.sources.facts().store.settled {
+            return;
+        }
+        let facts = self.sources.facts();
+        if facts.docker.snapshot.connected && facts.docker.snapshot.incomplete {
+            return;
+        }
+        let mut failures: Vec<String> = self.in_force.failure.iter().cloned().collect();
+        failures.extend(facts.problems.iter().cloned());
+        failures.extend(self.programs.values().filter_map(|program| match program {
+            Program::Failed(why) => Some(why.clone()),
+            _ => None,
+        }));
+        let synced = Synced {
+            generation: self.in_force.generation,
+            rejected: report::rejected(facts),
+            failures,
+        };
+        let round = self.installed;
+        let (done, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<Vec<_>, _>(|waiting| waiting.since < round);
+        self.waiting = waiting;
+        for waiting in done {
+            // Whoever asked may have gone.
+            let _ = waiting.reply.send(synced.clone());
+        }
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        labels: config.labels.clone(),
+        namespaces: config.namespaces.clone(),
+        host: world::Settings {
+            host_ingress: config.host.ingress == HostTraffic::Allow,
+            host_egress: config.host.egress == HostTraffic::Allow,
+        },
+    }
+}
+
+fn flags(config: &Config) -> u32 {
+    let enforcement = &config.enforcement;
+    let mut flags = 0;
+    if enforcement.mode == Mode::Audit {
+        flags |= control_flags::AUDIT;
+    }
+    if enforcement.established == Established::Keep {
+        flags |= control_flags::KEEP_ESTABLISHED;
+    }
+    if enforcement.unidentified == Unidentified::Allow {
+        flags |= control_flags::UNIDENTIFIED_PASS;
+    }
+    flags
+}
+
+/// This host's name.
+fn node() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}

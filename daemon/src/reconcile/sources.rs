@@ -1,0 +1,373 @@
+//! Where the facts come from, and which of them have to be gathered again.
+//!
+//! A hint marks what it is about; [`Sources::gather`] lists that afresh and keeps the rest, so that a
+//! new policy does not cost a look into every container. Nothing here decides anything.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use thiserror::Error;
+
+use super::facts::{Declared, Engine, Facts, Namespace};
+use crate::config::{Config, Enabled};
+use crate::links::{self, Links, LinksError, Listener, Netns};
+use crate::runtime::declared::{self, Presence};
+use crate::runtime::docker;
+use crate::runtime::identity::container_of_cgroup;
+use crate::runtime::resolvers::Resolvers;
+use crate::store::Store;
+use crate::watch::WatchError;
+use netpol_engine::manifest;
+
+/// Why nothing can be followed.
+#[derive(Debug, Error)]
+pub enum SourcesError {
+    /// Files.
+    #[error("files can't be watched: {0}")]
+    Watch(#[from] WatchError),
+    /// Interfaces.
+    #[error(transparent)]
+    Links(#[from] LinksError),
+}
+
+/// What has to be listed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stale {
+    store: bool,
+    engine: bool,
+    links: bool,
+    /// Declared namespaces, and what is inside.
+    declared: bool,
+    resolvers: bool,
+}
+
+impl Stale {
+    const ALL: Self = Self {
+        store: true,
+        engine: true,
+        links: true,
+        declared: true,
+        resolvers: true,
+    };
+    const NOTHING: Self = Self {
+        store: false,
+        engine: false,
+        links: false,
+        declared: false,
+        resolvers: false,
+    };
+}
+
+/// Hints that are taken in one go before the listing.
+const BATCH: usize = 64;
+/// The wait before what failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Everything that is followed.
+pub struct Sources {
+    store: Store,
+    engine: docker::Follower,
+    engine_settings: crate::config::Docker,
+    declared: declared::Follower,
+    resolvers: Option<Resolvers>,
+    links: Links,
+    listener: Listener,
+    /// Namespaces of containers, with the process that they were found by.
+    found: BTreeMap<String, (u32, Namespace)>,
+    stale: Stale,
+    /// Something could not be listed.
+    failed: bool,
+    facts: Facts,
+}
+
+impl Sources {
+    /// Begins to follow. To be called inside a tokio runtime, in the host's network namespace.
+    ///
+    /// # Errors
+    /// The kernel gives no watches or sockets.
+    pub fn open(config: &Config) -> Result<Self, SourcesError> {
+        // Before the first dump, so that nothing is missed.
+        let listener = Listener::open()?;
+        let resolvers = if config.dns.kube_dns {
+            Some(Resolvers::of_host()?)
+        } else {
+            None
+        };
+        let engine = Engine {
+            followed: config.docker.enabled != Enabled::No,
+            required: config.docker.enabled == Enabled::Yes,
+            ..Engine::default()
+        };
+        Ok(Self {
+            store: Store::open(
+                &config.manifests.directory,
+                &config.state.directory,
+                manifest::parse,
+            )?,
+            engine: docker::follow(&config.docker)?,
+            engine_settings: config.docker.clone(),
+            declared: declared::Follower::new()?,
+            resolvers,
+            links: Links::open()?,
+            listener,
+            found: BTreeMap::new(),
+            stale: Stale::ALL,
+            failed: false,
+            facts: Facts {
+                docker: engine,
+                ..Facts::default()
+            },
+        })
+    }
+
+    /// What was gathered last.
+    #[must_use]
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Asks the engine to be up to date.
+    #[must_use]
+    pub fn engine(&self) -> docker::Follower {
+        self.engine.clone()
+    }
+
+    /// Everything is to be listed again.
+    pub const fn doubt_all(&mut self) {
+        self.stale = Stale::ALL;
+    }
+
+    /// Returns when it is time to [`Sources::gather`]. Dropping the future loses nothing.
+    /// True: interfaces changed.
+    pub async fn changed(&mut self) -> bool {
+        let mut links = self.hint().await;
+        for _ in 0..BATCH {
+            match self.hint().now_or_never() {
+                Some(hint) => links |= hint,
+                None => break,
+            }
+        }
+        links
+    }
+
+    async fn hint(&mut self) -> bool {
+        let resolvers = self.resolvers.as_mut();
+        let resolvers = async {
+            match resolvers {
+                Some(resolvers) => resolvers.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let again = async {
+            if self.failed {
+                tokio::time::sleep(AGAIN).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = self.store.changed() => self.stale.store = true,
+            () = self.engine.changed() => self.stale.engine = true,
+            () = self.declared.changed() => self.stale.declared = true,
+            () = resolvers => self.stale.resolvers = true,
+            () = again => self.stale = Stale::ALL,
+            hints = self.listener.next() => return self.linked(hints),
+        }
+        false
+    }
+
+    fn linked(&mut self, hints: std::io::Result<links::Hints>) -> bool {
+        match hints {
+            Ok(hints) => {
+                let links = !hints.links.is_empty() || hints.resync;
+                self.stale.links |= links || hints.addresses;
+                self.stale.declared |= links || hints.inside;
+                links
+            }
+            Err(error) => {
+                tracing::error!(%error, "changes of interfaces can't be read; looking at all of them instead");
+                match Listener::open() {
+                    Ok(listener) => self.listener = listener,
+                    Err(error) => tracing::error!(%error, "changes of interfaces are not noticed"),
+                }
+                self.failed = true;
+                self.stale = Stale::ALL;
+                true
+            }
+        }
+    }
+
+    /// Lists what may have changed.
+    pub fn gather(&mut self) -> &Facts {
+        let stale = std::mem::replace(&mut self.stale, Stale::NOTHING);
+        self.failed = false;
+        if stale == Stale::ALL {
+            self.facts.problems.clear();
+        }
+        if stale.store {
+            let view = self.store.reload();
+            self.facts.store = view;
+        }
+        let mut look_inside = stale.declared;
+        if stale.store || stale.declared {
+            look_inside |= self.declare(stale.declared);
+        }
+        if stale.engine {
+            self.ask_engine();
+        }
+        // The dump comes after the engine's word: the interfaces of a container that it names
+        // are there.
+        if stale.links || stale.engine || look_inside {
+            match self.links.dump() {
+                Ok(snapshot) => self.facts.links = snapshot,
+                Err(error) => self.problem(error.to_string()),
+            }
+        }
+        if stale.engine || stale.links {
+            self.find_containers();
+        }
+        if stale.resolvers {
+            self.facts.resolvers = self.resolvers.as_mut().map(Resolvers::read);
+        }
+        &self.facts
+    }
+
+    fn problem(&mut self, problem: String) {
+        self.failed = true;
+        if !self.facts.problems.contains(&problem) {
+            tracing::error!("{problem}");
+            self.facts.problems.push(problem);
+        }
+    }
+
+    /// Looks at declared namespaces. `all`: at those that were declared before, too. True:
+    /// there are new ones.
+    fn declare(&mut self, all: bool) -> bool {
+        let wanted = declared::declared(self.facts.store.objects().map(|(object, ..)| object));
+        let same = wanted.len() == self.facts.declared.len()
+            && wanted
+                .iter()
+                .zip(&self.facts.declared)
+                .all(|(one, other)| one.name == other.name && one.netns == other.path);
+        if same && !all {
+            return false;
+        }
+        let presence = self.declared.look(&wanted);
+        let mut found = Vec::with_capacity(wanted.len());
+        for (one, presence) in wanted.into_iter().zip(presence) {
+            let namespace = match presence {
+                Presence::Missing => Err("is not there".to_owned()),
+                Presence::NotANamespace => Err("is not a network namespace".to_owned()),
+                Presence::There { .. } => self
+                    .look_into(&Netns::Path(one.netns.clone()))
+                    .map_err(|error| format!("can't be looked at ({error})")),
+            };
+            found.push(Declared {
+                name: one.name,
+                path: one.netns,
+                namespace,
+            });
+        }
+        self.facts.declared = found;
+        true
+    }
+
+    fn look_into(&mut self, netns: &Netns) -> Result<Namespace, LinksError> {
+        let mut namespace = self.namespace(netns)?;
+        if namespace.nsid.is_some() {
+            namespace.inside = links::inside(netns)?;
+        }
+        Ok(namespace)
+    }
+
+    fn namespace(&mut self, netns: &Netns) -> Result<Namespace, LinksError> {
+        Ok(Namespace {
+            path: netns.path(),
+            identity: netns.identity()?,
+            nsid: self.links.nsid(netns)?,
+            inside: Vec::new(),
+        })
+    }
+
+    fn ask_engine(&mut self) {
+        let snapshot = self.engine.snapshot();
+        let engine = &mut self.facts.docker;
+        engine.listed |= snapshot.connected && !snapshot.incomplete;
+        engine.snapshot = snapshot;
+        engine.socket = self.engine_settings.socket.exists();
+    }
+
+    /// The namespaces of running containers.
+    fn find_containers(&mut self) {
+        let snapshot = std::sync::Arc::clone(&self.facts.docker.snapshot);
+        let mut before = std::mem::take(&mut self.found);
+        let mut containers = BTreeMap::new();
+        for container in &snapshot.containers {
+            if container.pid == 0 || !container.is_running() || container.joined.is_some() {
+                continue;
+            }
+            let known = before
+                .remove(&container.id)
+                .filter(|(pid, _)| *pid == container.pid);
+            let namespace = match known {
+                Some((_, namespace)) if is_there(container.pid, namespace.identity) => namespace,
+                _ => {
+                    if !is_of(container.pid, &container.id) {
+                        continue;
+                    }
+                    match self.namespace(&Netns::Pid(container.pid)) {
+                        Ok(namespace) => namespace,
+                        // It ended: the engine says so in a moment.
+                        Err(error) => {
+                            tracing::debug!(id = container.id, %error, "a container's namespace is gone");
+                            continue;
+                        }
+                    }
+                }
+            };
+            let namespace = self.see(container, namespace);
+            self.found
+                .insert(container.id.clone(), (container.pid, namespace.clone()));
+            containers.insert(container.id.clone(), namespace);
+        }
+        self.facts.containers = containers;
+    }
+
+    /// Looks inside, where the engine does not say what an interface's MAC address is.
+    fn see(&self, container: &docker::Container, mut namespace: Namespace) -> Namespace {
+        let links = &self.facts.links;
+        let unsaid = links.veths.iter().any(|veth| {
+            let bridge = veth.master.and_then(|master| links.bridges.get(&master));
+            namespace.nsid.is_some()
+                && veth.peer_nsid == namespace.nsid
+                && !container
+                    .networks
+                    .iter()
+                    .any(|network| network.mac.is_some() && network.bridge.as_ref() == bridge)
+        });
+        if unsaid {
+            match links::inside(&Netns::Pid(container.pid)) {
+                Ok(inside) => namespace.inside = inside,
+                Err(error) => {
+                    tracing::debug!(id = container.id, %error, "can't look into a container");
+                }
+            }
+        }
+        namespace
+    }
+}
+
+/// Is the process still in that namespace?
+fn is_there(pid: u32, identity: (u64, u64)) -> bool {
+    Netns::Pid(pid)
+        .identity()
+        .is_ok_and(|found| found == identity)
+}
+
+/// May this process be that container's? A number is given again when a process ends.
+fn is_of(pid: u32, id: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        .ok()
+        .is_none_or(|text| container_of_cgroup(&text).is_none_or(|found| found == id))
+}

@@ -1,0 +1,192 @@
+//! What the packets do: reports become flows, and connections that timed out are swept.
+//!
+//! Reports are named by the state that was in force when they were made, or the next one that
+//! is known. Nothing runs while nothing passes: the sweeper sleeps until a connection can time out,
+//! and without one until a report says that there is one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netpol_abi::Reason;
+use netpol_abi::connection::{State, TICK_SHIFT, expires_after};
+use netpol_abi::event::{Event, Kind};
+use tokio::sync::watch;
+
+use crate::datapath::events::Events;
+use crate::datapath::flows::{FlowTables, Sweep, coarse_clock};
+use crate::datapath::maps::MapsError;
+use crate::datapath::tables::Fill;
+use crate::flows::{Clock, Namer, Recorder};
+
+/// A tick of the connections' clock.
+const TICK: Duration = Duration::from_nanos(1 << TICK_SHIFT);
+/// The first sweep after a time without connections.
+const FIRST: Duration = Duration::from_secs(30);
+/// Between two sweeps for a full table.
+const PRESSED: Duration = Duration::from_secs(1);
+/// How long a report waits for the names of its generation.
+const NAMES: Duration = Duration::from_millis(250);
+
+/// The names of one state, and its generation.
+#[derive(Clone, Debug)]
+pub struct Naming {
+    /// The generation from which on they hold.
+    pub generation: u64,
+    /// The names.
+    pub namer: Arc<Namer>,
+}
+
+/// Why to sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// A connection was opened, and there was none before.
+    First,
+    /// A table is full, or an endpoint was removed.
+    Now,
+}
+
+/// Wakes the sweeper.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    causes: Sender<Cause>,
+    asleep: Arc<AtomicBool>,
+}
+
+impl Waker {
+    /// Sweep now: an endpoint was removed, or a table is full.
+    pub fn now(&self) {
+        // It ends with the daemon alone.
+        let _ = self.causes.send(Cause::Now);
+    }
+
+    fn traffic(&self) {
+        if self.asleep.swap(false, Ordering::Relaxed) {
+            let _ = self.causes.send(Cause::First);
+        }
+    }
+}
+
+/// Starts the sweeper's thread.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn sweep(flows: FlowTables) -> std::io::Result<(Waker, watch::Receiver<Vec<Fill>>)> {
+    let (causes, inbox) = channel();
+    let (fill, filled) = watch::channel(Vec::new());
+    let asleep = Arc::new(AtomicBool::new(false));
+    let waker = Waker {
+        causes,
+        asleep: Arc::clone(&asleep),
+    };
+    thread::Builder::new()
+        .name("sweeper".to_owned())
+        .spawn(move || sweeper(flows, &inbox, &fill, &asleep))?;
+    Ok((waker, filled))
+}
+
+fn sweeper(
+    mut flows: FlowTables,
+    inbox: &Receiver<Cause>,
+    fill: &watch::Sender<Vec<Fill>>,
+    asleep: &AtomicBool,
+) {
+    loop {
+        let pause = match sweep_once(&mut flows) {
+            Ok(sweep) => {
+                fill.send_replace(sweep.fill.to_vec());
+                sweep.pause(TICK)
+            }
+            Err(error) => {
+                tracing::error!(%error, "connections that timed out can't be removed");
+                Some(FIRST)
+            }
+        };
+        asleep.store(pause.is_none(), Ordering::Relaxed);
+        if !wait(inbox, pause) {
+            return;
+        }
+    }
+}
+
+/// Sleeps until the next sweep. False: nobody is there any more.
+fn wait(inbox: &Receiver<Cause>, pause: Option<Duration>) -> bool {
+    let swept = Instant::now();
+    let mut until = pause.map(|pause| swept + pause);
+    loop {
+        let cause = match until {
+            Some(until) => inbox.recv_timeout(until.saturating_duration_since(Instant::now())),
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let sooner = match cause {
+            Ok(Cause::First) => Instant::now() + FIRST,
+            Ok(Cause::Now) => swept + PRESSED,
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        until = Some(until.map_or(sooner, |until| until.min(sooner)));
+    }
+}
+
+/// Removes what timed out, and what belongs to endpoints that are no more.
+///
+/// # Errors
+/// A table can't be read.
+pub fn sweep_once(flows: &mut FlowTables) -> Result<Sweep, MapsError> {
+    let now = (coarse_clock() >> TICK_SHIFT) as u32;
+    flows.sweep(now, |flow, protocol| {
+        expires_after(protocol, State::from_number(flow.state))
+    })
+}
+
+/// Reads reports for as long as the daemon lives.
+pub async fn report(
+    mut events: Events,
+    mut naming: watch::Receiver<Naming>,
+    recorder: Arc<Recorder>,
+    waker: Waker,
+) {
+    let mut batch = Vec::new();
+    loop {
+        batch.clear();
+        if let Err(error) = events.next(&mut batch).await {
+            tracing::error!(%error, "the kernel's reports can't be read: no flows from now on");
+            return;
+        }
+        let newest = batch.iter().map(|event| event.generation).max();
+        let known = naming.wait_for(|naming| Some(naming.generation) >= newest);
+        // Too late, or the loop has ended: the names of before are better than none.
+        let _ = tokio::time::timeout(NAMES, known).await;
+        let namer = Arc::clone(&naming.borrow_and_update().namer);
+        // Suspend moves the clocks against each other.
+        let clock = match Clock::read() {
+            Ok(clock) => clock,
+            Err(error) => {
+                tracing::error!(%error, "there is no clock");
+                continue;
+            }
+        };
+        for event in &batch {
+            wake(event, &waker);
+            if let Some(flow) = namer.flow(event, clock) {
+                recorder.record(flow);
+            }
+        }
+        // A flood of reports must not keep the loop from its work.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn wake(event: &Event, waker: &Waker) {
+    if Kind::from_number(event.kind) == Some(Kind::Opened) {
+        waker.traffic();
+    }
+    if matches!(
+        Reason::from_number(event.reason),
+        Some(Reason::FlowTableFull | Reason::FlowShareFull)
+    ) {
+        waker.now();
+    }
+}
