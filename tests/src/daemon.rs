@@ -46,13 +46,25 @@ impl Daemon {
     /// # Errors
     /// When its directories can't be made.
     pub fn prepare(lab: &Lab, settings: &str) -> Result<Self> {
+        Self::prepare_beside(lab, None, settings)
+    }
+
+    /// As [`Daemon::prepare`], for a daemon that follows the container engine on this socket.
+    ///
+    /// # Errors
+    /// When its directories can't be made.
+    pub fn prepare_beside(lab: &Lab, engine: Option<&Path>, settings: &str) -> Result<Self> {
+        let docker = match engine {
+            Some(socket) => format!("enabled = \"auto\"\nsocket = {socket:?}"),
+            None => "enabled = false".to_owned(),
+        };
         let directory = tempfile::Builder::new().prefix("npd-").tempdir()?;
         let root = directory.path();
         let pins = Path::new("/sys/fs/bpf").join(&lab.name);
         fs::create_dir(root.join("manifests"))?;
         let config = format!(
             "[manifests]\ndirectory = {:?}\n\
-             [docker]\nenabled = false\n\
+             [docker]\n{docker}\n\
              [containerd]\nenabled = false\n\
              [datapath]\npin-directory = {pins:?}\n\
              [state]\ndirectory = {:?}\n\

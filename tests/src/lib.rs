@@ -14,6 +14,7 @@
 
 pub mod cases;
 pub mod daemon;
+pub mod docker;
 pub mod frames;
 pub mod kernel;
 pub mod lab;
@@ -21,5 +22,6 @@ pub mod outside;
 pub mod residue;
 
 pub use daemon::Daemon;
+pub use docker::Engine;
 pub use lab::Lab;
 pub use outside::Outside;

@@ -3,7 +3,10 @@
 //! Each connection's first packet is run at both of its ends.
 //!
 //! Needs root, and fails without it.
-#![allow(clippy::unwrap_used, reason = "the engine's test support, included here, does")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the engine's test support, included here, does"
+)]
 
 #[path = "../../daemon/engine/tests/support/mod.rs"]
 mod support;

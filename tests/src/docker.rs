@@ -1,0 +1,248 @@
+//! A Docker engine of a lab's own: its network namespace, data and socket.
+//!
+//! The one image has busybox alone, taken from this machine, so nothing is downloaded. Host
+//! firewalls are left to nobody: the engine makes no rules.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use netpold::probe::namespace;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::lab::Lab;
+
+/// The image that containers are made of.
+pub const IMAGE: &str = "busybox";
+
+/// How long the engine may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The programs of the image.
+const PROGRAMS: [&str; 9] = [
+    "sh", "sleep", "nc", "ping", "httpd", "ip", "wget", "cat", "true",
+];
+
+/// A running engine; it ends, with its containers, on drop.
+#[derive(Debug)]
+pub struct Engine {
+    child: Option<Child>,
+    host: PathBuf,
+    directory: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+/// A container of it.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Its name.
+    pub name: String,
+    /// Its ID.
+    pub id: String,
+    /// Its first process.
+    pub pid: u32,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Running {
+    /// Its network namespace.
+    #[must_use]
+    pub fn netns(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.pid))
+    }
+}
+
+impl Engine {
+    /// Starts one in the lab's host namespace, with these further arguments.
+    ///
+    /// # Errors
+    /// When there is no dockerd, or it does not start.
+    pub fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("npd-docker-").tempdir()?;
+        let mut engine = Self {
+            child: None,
+            host: lab.host().path(),
+            directory,
+            arguments: arguments
+                .iter()
+                .map(|argument| (*argument).to_owned())
+                .collect(),
+        };
+        engine.launch()?;
+        engine.import()?;
+        Ok(engine)
+    }
+
+    /// Starts it (again).
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub fn launch(&mut self) -> Result<()> {
+        let root = self.directory.path();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(root.join("log"))?;
+        let mut command = Command::new("dockerd");
+        command
+            .arg("--data-root")
+            .arg(root.join("data"))
+            .arg("--exec-root")
+            .arg(root.join("exec"))
+            .arg("--pidfile")
+            .arg(root.join("pid"))
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket().display()))
+            .args(["--storage-driver", "vfs", "--bip", "172.30.0.1/16"])
+            .args(["--iptables=false", "--ip6tables=false"])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = namespace::inside(&self.host, move || command.spawn())?
+            .context("can't run dockerd: is Docker installed?")?;
+        self.child = Some(child);
+        let deadline = Instant::now() + PATIENCE;
+        while self.docker(&["version"]).is_err() {
+            if Instant::now() > deadline {
+                bail!("the engine does not answer:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn import(&self) -> Result<()> {
+        let root = self.directory.path().join("image");
+        let bin = root.join("bin");
+        fs::create_dir_all(&bin)?;
+        let busybox = ["/usr/bin/busybox", "/bin/busybox"]
+            .iter()
+            .find(|path| Path::new(path).is_file())
+            .context("busybox is needed for the image")?;
+        fs::copy(busybox, bin.join("busybox"))?;
+        for program in PROGRAMS {
+            std::os::unix::fs::symlink("busybox", bin.join(program))?;
+        }
+        let archive = self.directory.path().join("image.tar");
+        let packed = Command::new("tar")
+            .arg("-C")
+            .arg(&root)
+            .arg("-cf")
+            .arg(&archive)
+            .arg(".")
+            .status()?;
+        ensure!(packed.success(), "tar failed");
+        let archive = archive.display().to_string();
+        self.docker(&["import", &archive, IMAGE])?;
+        Ok(())
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("docker.sock")
+    }
+
+    /// What it said so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// docker(1) with its socket; what it prints, trimmed.
+    ///
+    /// # Errors
+    /// What docker(1) says.
+    pub fn docker(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new("docker")
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket().display()))
+            .args(arguments)
+            .output()
+            .context("can't run docker(1)")?;
+        ensure!(
+            output.status.success(),
+            "docker {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Runs a container in the background: `options` before the image, `command` after it.
+    ///
+    /// # Errors
+    /// What docker(1) says.
+    pub fn run(&self, name: &str, options: &[&str], command: &[&str]) -> Result<Running> {
+        let mut arguments = vec!["run", "--detach", "--name", name];
+        arguments.extend(options);
+        arguments.push(IMAGE);
+        arguments.extend(command);
+        self.docker(&arguments)?;
+        self.inspect(name)
+    }
+
+    /// A container as it is now.
+    ///
+    /// # Errors
+    /// What docker(1) says.
+    pub fn inspect(&self, name: &str) -> Result<Running> {
+        let format = "{{.Id}} {{.State.Pid}}{{range .NetworkSettings.Networks}} {{.IPAddress}} {{.GlobalIPv6Address}}{{end}}";
+        let text = self.docker(&["inspect", "--format", format, name])?;
+        let mut words = text.split_whitespace();
+        let id = words.next().context("no ID")?.to_owned();
+        let pid = words.next().context("no process")?.parse()?;
+        Ok(Running {
+            name: name.to_owned(),
+            id,
+            pid,
+            addresses: words.filter_map(|word| word.parse().ok()).collect(),
+        })
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
+        let deadline = Instant::now() + PATIENCE;
+        while child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                child.kill()?;
+                child.wait()?;
+                bail!("the engine did not end:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.child.is_some()
+            && let Ok(all) = self.docker(&["ps", "--all", "--quiet"])
+        {
+            for id in all.lines() {
+                let _ = self.docker(&["rm", "--force", id]);
+            }
+        }
+        // What is left is seen by the residue check.
+        let _ = self.stop();
+        let data = self.directory.path().join("data");
+        let _ = nix::mount::umount2(&data, nix::mount::MntFlags::MNT_DETACH);
+        for path in ["exec/netns/default", "data"] {
+            let path = self.directory.path().join(path);
+            let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
