@@ -21,12 +21,13 @@ use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 use aya::{Ebpf, pin::PinError};
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use thiserror::Error;
 
+use super::hook::Hook;
 use super::pins::{self, Layout, Lock, PinsError};
 
 /// Before everybody else's filters.
@@ -39,54 +40,6 @@ const HANDLE: TcHandle = TcHandle::new(0, 0x6e70);
 pub(super) const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often to look meanwhile.
 pub(super) const DETACH_POLL: Duration = Duration::from_millis(2);
-
-/// A hook, in the endpoint's view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hook {
-    /// Towards the container: TC's egress hook of the host's end.
-    Ingress,
-    /// From the container: TC's ingress hook of the host's end.
-    Egress,
-}
-
-impl Hook {
-    /// Both, the container's own packets first: it is held before it can speak.
-    pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
-
-    /// As it stands in pin names and messages.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
-    }
-
-    /// As a direction in the programs' records and counters.
-    #[must_use]
-    pub const fn number(self) -> u32 {
-        match self {
-            Self::Ingress => 0,
-            Self::Egress => 1,
-        }
-    }
-
-    /// The program for this hook.
-    #[must_use]
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::Ingress => "netpold_ingress",
-            Self::Egress => "netpold_egress",
-        }
-    }
-
-    pub(super) const fn tc(self) -> TcAttachType {
-        match self {
-            Self::Ingress => TcAttachType::Egress,
-            Self::Egress => TcAttachType::Ingress,
-        }
-    }
-}
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use aya::maps::{MapData, PerCpuArray};
 use netpol_abi::Reason;
 use netpol_abi::tables::Counter;
 
-use super::attach::Hook;
+use super::hook::Hook;
 use super::maps::MapsError;
 use super::pins::Lock;
 use super::wire::Wire;

@@ -18,10 +18,11 @@ use netpol_abi::tables::Control;
 use thiserror::Error;
 
 use super::PROGRAMS;
-use super::attach::{Adopted, AttachError, Attachments, Hook, Mechanism};
+use super::attach::{Adopted, AttachError, Attachments, Mechanism};
 use super::counters::CounterTable;
 use super::events::EventRing;
 use super::flows::FlowTables;
+use super::hook::Hook;
 use super::maps::{self, MAPS, MapsError, Opener};
 use super::pins::{self, Layout, Lock, PinsError, Stage};
 use super::requirements::{self, Requirement};

@@ -20,6 +20,7 @@ pub mod counters;
 pub mod events;
 pub mod fence;
 pub mod flows;
+pub mod hook;
 pub mod kernel;
 pub mod maps;
 pub mod pins;
@@ -28,7 +29,8 @@ pub mod tables;
 pub mod uninstall;
 pub mod wire;
 
-pub use attach::{AttachError, Attached, Attachments, Hook, Mechanism};
+pub use attach::{AttachError, Attached, Attachments, Mechanism};
+pub use hook::Hook;
 pub use kernel::{Kernel, OpenError, Options, Origin, Sizes};
 pub use tables::KernelTables;
 pub use uninstall::{Removed, uninstall};

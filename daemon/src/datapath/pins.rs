@@ -23,7 +23,7 @@ use nix::mount::MsFlags;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use thiserror::Error;
 
-use super::attach::Hook;
+use super::hook::Hook;
 
 /// Where the kernel's BPF file system is on every distribution.
 const BPFFS: &str = "/sys/fs/bpf";

@@ -13,9 +13,8 @@ use aya::programs::SchedClassifier;
 use aya::programs::links::{FdLink, PinnedLink};
 use thiserror::Error;
 
-use super::attach::{
-    AttachError, DETACH_POLL, DETACH_TIMEOUT, Hook, interface_name, remove_filter,
-};
+use super::attach::{AttachError, DETACH_POLL, DETACH_TIMEOUT, interface_name, remove_filter};
+use super::hook::Hook;
 use super::kernel::remove_maps;
 use super::pins::{self, Layout, Lock, PinsError, Stage};
 

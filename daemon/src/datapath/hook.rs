@@ -1,0 +1,52 @@
+//! The two hooks of an interface: which direction each is, by which names, for which program.
+
+use aya::programs::TcAttachType;
+use netpol_abi::packet::Direction;
+
+/// A hook, in the endpoint's view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Towards the container: TC's egress hook of the host's end.
+    Ingress,
+    /// From the container: TC's ingress hook of the host's end.
+    Egress,
+}
+
+impl Hook {
+    /// Both, the container's own packets first: it is held before it can speak.
+    pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
+
+    /// As it stands in pin names and messages.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    /// As a direction in the programs' records and counters.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Ingress => Direction::Ingress as u32,
+            Self::Egress => Direction::Egress as u32,
+        }
+    }
+
+    /// The program for this hook.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => "netpold_ingress",
+            Self::Egress => "netpold_egress",
+        }
+    }
+
+    pub(super) const fn tc(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Egress,
+            Self::Egress => TcAttachType::Ingress,
+        }
+    }
+}
