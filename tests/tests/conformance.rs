@@ -28,9 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(400);
 /// Probes under way at a time: most of the time they wait.
 const AT_A_TIME: usize = 48;
+/// Cases under way at a time, unless `--test-threads` says otherwise.
+const CASES_AT_A_TIME: usize = 8;
 
 fn main() {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // They wait for silence most of the time.
+    arguments.test_threads.get_or_insert(CASES_AT_A_TIME);
     let conformance = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
     let mut groups: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for folder in cases::folders(&conformance, "cases") {

@@ -40,6 +40,8 @@ fi
 heading() { printf '\n%s%s%s\n\n' "$bold" "$*" "$plain"; }
 run() { printf '%s$ %s%s\n' "$bold" "$*" "$plain"; "$@"; }
 fail() { printf 'demo: %s\n' "$*" >&2; exit 2; }
+# In a session of its own: what the engine was asked for is there, or it is not, when Ctrl-C is met.
+docker() { setsid -w docker "$@"; }
 netpol() { "$bin/netpol" --socket "$work/netpold.sock" "$@"; }
 # Inside the network namespace that plays the host; with Docker that is the host itself.
 on_host() { if [ "$mode" = namespaces ]; then nsenter --net="/run/netns/$id-host" "$@"; else "$@"; fi; }
@@ -50,7 +52,7 @@ for program in netpold netpol; do
 done
 
 engine_is_free() {
-  command -v docker >/dev/null && timeout 10 docker version >/dev/null 2>&1 || return 1
+  command -v docker >/dev/null && docker version >/dev/null 2>&1 || return 1
   # Another netpold has this host's containers; and somebody may have containers of these names.
   [ ! -S /run/netpold/netpold.sock ] || return 1
   for pod in "${pods[@]}"; do
@@ -62,7 +64,7 @@ if [ "$mode" = auto ]; then
   if engine_is_free; then mode=docker; else mode=namespaces; fi
 fi
 
-work=$(mktemp -d)
+work=''
 netpold=''
 mounted=''
 cleanup() {
@@ -85,9 +87,11 @@ cleanup() {
   esac >/dev/null 2>&1 || :
   [ -z "$mounted" ] || umount /sys/fs/bpf
   rm -rf "$work"
+  [ ! -e "/sys/fs/bpf/$id" ] || echo "demo: \`/sys/fs/bpf/$id\` is still there" >&2
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
+work=$(mktemp -d)
 
 # ---- the scene --------------------------------------------------------------
 
@@ -129,7 +133,7 @@ metadata:
   namespace: $namespace
   labels:
     app: $name
-    ${label:+${label%%=*}: "${label#*=}"}
+    ${label:+${label%%=*}: \"${label#*=}\"}
   annotations:
     netpold.io/netns: /run/netns/$id-$name
 POD
@@ -279,7 +283,7 @@ in_force
 printf '\nReal connections now:\n\n'
 measure
 show measured
-printf '\nWhat \`netpol matrix\` predicts from the policies alone:\n\n'
+printf '\nWhat `netpol matrix` predicts from the policies alone:\n\n'
 predict
 show predicted
 compare
