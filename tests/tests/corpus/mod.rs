@@ -396,13 +396,58 @@ fn spoofing() -> Vec<Case> {
                     ipv6(FRIEND6, BOX6, 58, 64, &icmp(135, 0, [0; 4], &BOX6)),
                     ForgedNd,
                 ),
+                // Tags come off on the way, and what they hid is read then.
+                raw(
+                    Direction::Egress,
+                    BOX_MAC,
+                    0x8100,
+                    &[&[0, 0, 8, 6][..], &frames::arp(2, BOX_MAC, HOST, FRIEND)].concat(),
+                    Vlan,
+                ),
+                raw(Direction::Egress, BOX_MAC, 0x88a8, &[0, 1, 8, 0], Vlan),
+                from_box(
+                    ipv6(FRIEND6, FOE6, 60, 255, &advertisement_behind(12)),
+                    ExtensionHeaders,
+                ),
+                from_box(
+                    ipv6(BOX6, FOE6, 60, 255, &advertisement_behind(12)),
+                    ExtensionHeaders,
+                ),
+                from_box(
+                    ipv6(BOX6, FOE6, 60, 255, &advertisement_behind(3)),
+                    ForgedNd,
+                ),
             ],
         )
     };
     vec![
         lies(guarded(), "lies_of_an_isolated_endpoint"),
         lies(open(), "lies_of_an_endpoint_nobody_isolates"),
+        case(
+            "what_can_not_be_read_goes_under_its_own_name",
+            open(),
+            vec![
+                raw(Direction::Egress, BOX_MAC, 0x88cc, b"lldp", NotIsolated),
+                from_box(
+                    ipv4_piece(BOX, STRANGER, 6, 9, 0x2000, &tcp(1, 2, SYN)[..8]),
+                    NotIsolated,
+                ),
+                from_box(
+                    ipv4_piece(FRIEND, STRANGER, 6, 9, 0x2000, &tcp(1, 2, SYN)[..8]),
+                    SpoofedAddress,
+                ),
+                from_box(ipv6(FOE6, FRIEND6, 17, 64, &[0, 1, 0]), SpoofedAddress),
+            ],
+        ),
     ]
+}
+
+/// A neighbour advertisement for `lab/friend` behind so many destination options.
+fn advertisement_behind(headers: usize) -> Vec<u8> {
+    let mut payload = [60, 0, 1, 4, 0, 0, 0, 0].repeat(headers);
+    payload[(headers - 1) * 8] = 58;
+    payload.extend(icmp(136, 0, [0x20, 0, 0, 0], &FRIEND6));
+    payload
 }
 
 fn hostile_shapes() -> Vec<Case> {
@@ -593,6 +638,7 @@ fn errors() -> Vec<Case> {
     let sent = ipv4(BOX, FRIEND, 6, &tcp(40000, 5432, SYN));
     let sent6 = ipv6(BOX6, FRIEND6, 6, 64, &tcp(40000, 5432, SYN));
     let never = ipv4(BOX, FRIEND, 6, &tcp(40009, 5432, SYN));
+    let got = ipv4(FRIEND, BOX, 6, &tcp(40000, 8080, SYN));
     let too_big = [0, 0, 5, 0];
     vec![case(
         "icmp_errors_about_allowed_connections",
@@ -621,6 +667,20 @@ fn errors() -> Vec<Case> {
             to_box(
                 ipv4(STRANGER, BOX, 1, &icmp(5, 1, FOE, &sent[..28])),
                 PolicyDenied,
+            ),
+            // An error is for who sent the packet, or it would carry anything to anybody.
+            to_box(ipv4(FRIEND, BOX, 6, &tcp(40000, 8080, SYN)), RuleAllowed),
+            from_box(
+                ipv4(BOX, FRIEND, 1, &icmp(3, 4, too_big, &got[..28])),
+                Related,
+            ),
+            from_box(
+                ipv4(BOX, STRANGER, 1, &icmp(3, 4, too_big, &got[..28])),
+                UnrelatedError,
+            ),
+            from_box(
+                ipv4(BOX, FOE, 1, &icmp(11, 0, [0; 4], &got)),
+                UnrelatedError,
             ),
             from_box(sent6.clone(), RuleAllowed),
             to_box(

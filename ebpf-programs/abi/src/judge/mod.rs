@@ -219,7 +219,7 @@ pub fn judge<T: Tables, F: Frame>(
         Ok(()) => rule_on(&scene, frame, view),
         // What can't be read can't be judged: an isolated endpoint neither sends nor gets it.
         Err(reason) if scene.isolated() => Ruling::of(reason),
-        Err(_) => unread_and_not_isolated(&scene, view),
+        Err(reason) => unread_and_not_isolated(&scene, view, reason),
     };
     outcome.reason = ruling.reason;
     outcome.rule = ruling.rule;
@@ -292,10 +292,24 @@ fn network<F: Frame>(
 }
 
 /// An endpoint that nobody isolates may send what we can't read, but under its own name.
+///
+/// Not what the next hop would read otherwise than we can: a tag is taken off on the way (that
+/// of VLAN 0 by any receiver, a port's own by a bridge that filters), and behind a long chain
+/// of headers may stand a neighbour advertisement. Both would carry a lie past the checks of
+/// the sender, and, untagged, past those of the receiver.
 #[inline(always)]
-fn unread_and_not_isolated<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Ruling {
-    if scene.direction == Direction::Egress && view.ethernet.source != scene.mac {
-        return Ruling::of(Reason::SpoofedMac);
+fn unread_and_not_isolated<T: Tables>(scene: &Scene<'_, T>, view: &View, reason: Reason) -> Ruling {
+    if scene.direction == Direction::Egress {
+        if view.ethernet.source != scene.mac {
+            return Ruling::of(Reason::SpoofedMac);
+        }
+        if matches!(reason, Reason::Vlan | Reason::ExtensionHeaders) {
+            return Ruling::of(reason);
+        }
+        let packet = &view.packet;
+        if packet.version != 0 && !lookup::is_own(scene, packet.version, &packet.source) {
+            return Ruling::of(Reason::SpoofedAddress);
+        }
     }
     Ruling::of(Reason::NotIsolated)
 }

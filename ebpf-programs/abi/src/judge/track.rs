@@ -375,7 +375,8 @@ fn held<T: Tables>(scene: &Scene<'_, T>, used: crate::tables::Usage) -> u32 {
 }
 
 /// Does the packet that an ICMP error quotes belong to a connection of this endpoint? The
-/// quoted packet went the other way (RFC 792, 4443): the error's receiver sent it.
+/// quoted packet went the other way (RFC 792, 4443): the error's receiver sent it. An error to
+/// anybody else would be a way out: its sender chooses what follows the quoted header.
 #[inline(always)]
 fn is_related<T: Tables, F: Frame>(
     scene: &Scene<'_, T>,
@@ -389,7 +390,9 @@ fn is_related<T: Tables, F: Frame>(
     } else {
         ethertype::IPV6
     };
-    super::network(frame, at, ethertype, true, quoted).is_ok() && is_of_connection(scene, quoted)
+    super::network(frame, at, ethertype, true, quoted).is_ok()
+        && u128::from_ne_bytes(quoted.source) == u128::from_ne_bytes(packet.destination)
+        && is_of_connection(scene, quoted)
 }
 
 /// Not inlined: the keys would not fit the stack of the caller, see [`packet::ipv4`].
