@@ -4,12 +4,17 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use netpol_abi::packet::Frame;
+use zerocopy::FromBytes;
 
 /// An skb as a frame.
 pub struct Skb<'a>(&'a TcContext);
 
 /// Bytes that [`Frame::read_near`] may reach: Ethernet, IPv6 and TCP.
 const NEAR: u32 = 14 + 40 + 20;
+
+/// The verifier takes misaligned access to a packet, but not to the stack.
+#[repr(C, align(8))]
+struct Aligned<H>(MaybeUninit<H>);
 
 impl<'a> Skb<'a> {
     /// Makes the headers' part linear, where it is not (a frame of page fragments alone).
@@ -32,33 +37,33 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: the helper writes exactly N bytes or fails, and checks the offset itself.
+    fn read<H: FromBytes>(&self, offset: usize) -> Option<H> {
+        let mut header = Aligned(MaybeUninit::<H>::uninit());
+        // SAFETY: the helper writes all of the header or fails, and checks the offset itself.
         let failed = unsafe {
             bpf_skb_load_bytes(
                 self.0.as_ptr(),
                 offset as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
+                header.0.as_mut_ptr().cast(),
+                size_of::<H>() as u32,
             )
         };
-        // SAFETY: it did not fail, so all N bytes are written.
-        (failed == 0).then(|| unsafe { bytes.assume_init() })
+        // SAFETY: it did not fail, so every byte is written, and any bytes are a header.
+        (failed == 0).then(|| unsafe { header.0.assume_init() })
     }
 
     #[inline(always)]
-    fn read_near<const AT: usize, const N: usize>(&self) -> Option<[u8; N]> {
+    fn read_near<const AT: usize, H: FromBytes>(&self) -> Option<H> {
         const {
             assert!(
-                AT + N <= NEAR as usize,
-                "beyond what `Skb::new` makes linear"
+                AT + size_of::<H>() <= NEAR as usize,
+                "beyond what is made linear"
             )
         };
         let start = self.0.data() + AT;
-        // SAFETY: N bytes from `start` are inside the packet's linear data.
-        (start + N <= self.0.data_end())
-            .then(|| unsafe { core::ptr::read_unaligned(start as *const [u8; N]) })
+        // SAFETY: the header lies inside the packet's linear data, and any bytes are one.
+        (start + size_of::<H>() <= self.0.data_end())
+            .then(|| unsafe { core::ptr::read_unaligned(start as *const H) })
     }
 
     #[inline(always)]

@@ -37,3 +37,7 @@ pub use uninstall::{Removed, uninstall};
 
 /// The eBPF programs, as the build script made them.
 pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netpol"));
+
+/// What benchmarks measure the programs against (`ebpf-programs/src/bin/floor.rs`). Not linked
+/// into a binary that does not name it.
+pub static FLOOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor"));

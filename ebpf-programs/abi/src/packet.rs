@@ -8,6 +8,8 @@
 //! RFC 791, 826, 8200, 4443, 4861; lengths are checked against the frame and
 //! against the header that claims them.
 
+use zerocopy::FromBytes;
+
 use crate::{limits::MAX_EXTENSION_HEADERS, reason::Reason};
 
 /// The endpoint's own view. Beware: the TC *ingress* hook of the host's end of a
@@ -89,11 +91,11 @@ pub const ETHERNET: usize = 14;
 pub trait Frame {
     /// Bytes of the whole frame, link-layer header included.
     fn len(&self) -> usize;
-    /// `N` bytes at `offset`, where they are inside the frame.
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
-    /// `N` bytes at `AT`, an offset that the compiler knows: in the kernel a plain load, where
+    /// A header at `offset`, where all of it is inside the frame.
+    fn read<H: FromBytes>(&self, offset: usize) -> Option<H>;
+    /// A header at `AT`, an offset that the compiler knows: in the kernel plain loads, where
     /// [`Frame::read`] is a call.
-    fn read_near<const AT: usize, const N: usize>(&self) -> Option<[u8; N]> {
+    fn read_near<const AT: usize, H: FromBytes>(&self) -> Option<H> {
         self.read(AT)
     }
     /// Does the frame carry a VLAN tag in its metadata (hardware-accelerated tags)?
@@ -109,11 +111,85 @@ impl Frame for &[u8] {
     fn len(&self) -> usize {
         <[u8]>::len(self)
     }
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.get(offset..offset.checked_add(N)?)?.try_into().ok()
+    fn read<H: FromBytes>(&self, offset: usize) -> Option<H> {
+        let (header, _) = H::read_from_prefix(self.get(offset..)?).ok()?;
+        Some(header)
     }
     fn has_vlan_tag(&self) -> bool {
         false
+    }
+}
+
+/// Headers as they lie in a frame: integers in network order, at their natural offsets. Whole
+/// fields, not bytes: the programs load each with one instruction.
+mod wire {
+    use zerocopy::FromBytes;
+
+    #[derive(Clone, Copy, FromBytes)]
+    #[repr(C)]
+    pub struct Ethernet {
+        pub destination: [u8; 6],
+        pub source: [u8; 6],
+        pub ethertype_be: u16,
+    }
+
+    /// RFC 791, without options.
+    #[derive(Clone, Copy, FromBytes)]
+    #[repr(C)]
+    pub struct Ipv4 {
+        pub version_and_length: u8,
+        pub service: u8,
+        pub total_be: u16,
+        pub id_be: u16,
+        pub fragment_be: u16,
+        pub hops: u8,
+        pub protocol: u8,
+        pub checksum_be: u16,
+        pub source_be: u32,
+        pub destination_be: u32,
+    }
+
+    /// RFC 8200.
+    #[derive(Clone, Copy, FromBytes)]
+    #[repr(C)]
+    pub struct Ipv6 {
+        pub version_class_label_be: u32,
+        pub payload_be: u16,
+        pub next: u8,
+        pub hops: u8,
+        pub source_be: [u64; 2],
+        pub destination_be: [u64; 2],
+    }
+
+    /// RFC 9293, up to the window.
+    #[derive(Clone, Copy, FromBytes)]
+    #[repr(C)]
+    pub struct Tcp {
+        pub ports: Ports,
+        pub sequence_be: u32,
+        pub acknowledged_be: u32,
+        pub length: u8,
+        pub flags: u8,
+        pub window_be: u16,
+    }
+
+    /// What TCP, UDP and SCTP begin with.
+    #[derive(Clone, Copy, FromBytes)]
+    #[repr(C)]
+    pub struct Ports {
+        pub source_be: u16,
+        pub destination_be: u16,
+    }
+
+    /// RFC 792 and 4443, with the first two fields of an echo.
+    #[derive(Clone, Copy, FromBytes)]
+    #[repr(C)]
+    pub struct Icmp {
+        pub kind: u8,
+        pub code: u8,
+        pub checksum_be: u16,
+        pub echo_id_be: u16,
+        pub echo_sequence_be: u16,
     }
 }
 
@@ -180,128 +256,134 @@ pub struct Packet {
 /// [`Reason::Truncated`] when the frame is shorter than that.
 #[inline(always)]
 pub fn ethernet<F: Frame>(frame: &F) -> Result<Ethernet, Reason> {
-    let bytes: [u8; ETHERNET] = frame.read_near::<0, ETHERNET>().ok_or(Reason::Truncated)?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1] = bytes;
+    let header: wire::Ethernet = frame.read_near::<0, _>().ok_or(Reason::Truncated)?;
     Ok(Ethernet {
-        destination: [d0, d1, d2, d3, d4, d5],
-        source: [s0, s1, s2, s3, s4, s5],
-        ethertype: u16::from_be_bytes([e0, e1]),
+        destination: header.destination,
+        source: header.source,
+        ethertype: u16::from_be(header.ethertype_be),
     })
 }
 
 /// Reads an IPv4 header at `at`; [`transport`] reads on. `quoted`: it is the packet that an
 /// ICMP error carries, of which only the first bytes are there.
 ///
-/// The headers go into `packet`, as far as they could be read. Not inlined, and written in
-/// place: a BPF program has 512 bytes of stack for all its frames together.
+/// The headers go into `packet`, as far as they could be read, and nothing of what it held
+/// before stays.
 ///
 /// # Errors
 /// Why it can't be read.
-#[inline(never)]
+#[inline(always)]
 pub fn ipv4<F: Frame>(
     frame: &F,
     at: usize,
     quoted: bool,
     packet: &mut Packet,
 ) -> Result<(), Reason> {
-    *packet = Packet {
-        version: 4,
-        ..Packet::default()
+    let header: Option<wire::Ipv4> = if at == ETHERNET {
+        frame.read_near::<ETHERNET, _>()
+    } else {
+        frame.read(at)
     };
-    let header: [u8; 20] = frame.read(at).ok_or(Reason::Truncated)?;
-    if header[0] >> 4 != 4 {
-        return Err(Reason::Malformed);
-    }
-    let header_length = usize::from(header[0] & 0xf) * 4;
-    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let Some(header) = header else {
+        *packet = Packet {
+            version: 4,
+            ..Packet::default()
+        };
+        return Err(Reason::Truncated);
+    };
+    let header_length = usize::from(header.version_and_length & 0xf) * 4;
+    let total = usize::from(u16::from_be(header.total_be));
     let there = frame.len().wrapping_sub(at);
     // A length of zero is how IPv4 BIG TCP (kernel 6.3, b1a78b9b98862) marks a
     // segment that offload will cut; a frame that is not that large lies.
     let big = total == 0 && there > 0xffff;
-    if header_length < 20 || (!big && total < header_length) {
-        return Err(Reason::Malformed);
-    }
-    if !quoted && !big && total > there {
-        return Err(Reason::Truncated);
-    }
     let end = if quoted || big {
         frame.len()
     } else {
         at + total
     };
-    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    let fragment = u16::from_be(header.fragment_be);
     let offset = fragment & 0x1fff;
     *packet = Packet {
         version: 4,
-        protocol: header[9],
-        hops: header[8],
+        protocol: header.protocol,
+        hops: header.hops,
         transport: (at + header_length) as u32,
         end: end as u32,
-        fragment_offset: offset * 8,
+        fragment_offset: offset << 3,
         piece: match (offset, fragment & 0x2000 != 0) {
             (0, false) => Piece::Whole,
             (0, true) => Piece::First,
             _ => Piece::Later,
         },
-        fragment_id: u32::from(u16::from_be_bytes([header[4], header[5]])),
-        source: widen([header[12], header[13], header[14], header[15]]),
-        destination: widen([header[16], header[17], header[18], header[19]]),
+        fragment_id: u32::from(u16::from_be(header.id_be)),
+        source: widen(header.source_be),
+        destination: widen(header.destination_be),
         ..Packet::default()
     };
+    if header.version_and_length >> 4 != 4 || header_length < 20 || (!big && total < header_length)
+    {
+        return Err(Reason::Malformed);
+    }
+    if !quoted && !big && total > there {
+        return Err(Reason::Truncated);
+    }
     Ok(())
 }
 
-/// An IPv4 address in the first four octets of sixteen.
-#[must_use]
+/// An IPv4 address, as it was loaded from the wire, in the first four octets of sixteen.
 #[inline(always)]
-pub const fn widen(address: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address;
-    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+const fn widen(address_be: u32) -> [u8; 16] {
+    (u32::from_le(address_be) as u128).to_le_bytes()
 }
 
 /// Reads an IPv6 header and its extensions at `at`; `quoted` as in [`ipv4`].
 ///
 /// # Errors
 /// Why it can't be read.
-#[inline(never)]
+#[inline(always)]
 pub fn ipv6<F: Frame>(
     frame: &F,
     at: usize,
     quoted: bool,
     packet: &mut Packet,
 ) -> Result<(), Reason> {
-    *packet = Packet {
-        version: 6,
-        ..Packet::default()
-    };
-    let header: [u8; 40] = if at == ETHERNET {
-        frame.read_near::<ETHERNET, 40>()
+    let header: Option<wire::Ipv6> = if at == ETHERNET {
+        frame.read_near::<ETHERNET, _>()
     } else {
         frame.read(at)
-    }
-    .ok_or(Reason::Truncated)?;
-    if header[0] >> 4 != 6 {
-        return Err(Reason::Malformed);
-    }
-    let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    };
+    let Some(header) = header else {
+        *packet = Packet {
+            version: 6,
+            ..Packet::default()
+        };
+        return Err(Reason::Truncated);
+    };
+    let payload = usize::from(u16::from_be(header.payload_be));
     let there = frame.len().wrapping_sub(at);
     // As for IPv4: BIG TCP inside the host has no length; a jumbogram would.
     let big = payload == 0 && there > 0xffff + 40;
-    if !quoted && !big && payload + 40 > there {
-        return Err(Reason::Truncated);
-    }
     let end = if quoted || big {
         frame.len()
     } else {
         at + 40 + payload
     };
-    packet.hops = header[7];
-    packet.end = end as u32;
-    let (_, addresses) = header.split_at(8);
-    let (source, destination) = addresses.split_at(16);
-    packet.source.copy_from_slice(source);
-    packet.destination.copy_from_slice(destination);
-    let mut next = header[6];
+    *packet = Packet {
+        version: 6,
+        hops: header.hops,
+        end: end as u32,
+        source: join(header.source_be),
+        destination: join(header.destination_be),
+        ..Packet::default()
+    };
+    if u32::from_be(header.version_class_label_be) >> 28 != 6 {
+        return Err(Reason::Malformed);
+    }
+    if !quoted && !big && payload + 40 > there {
+        return Err(Reason::Truncated);
+    }
+    let mut next = header.next;
     let mut at = at + 40;
     let mut walked = 0;
     while walked < MAX_EXTENSION_HEADERS {
@@ -355,6 +437,13 @@ pub fn ipv6<F: Frame>(
     Err(Reason::ExtensionHeaders)
 }
 
+/// An IPv6 address from the two halves in which it was loaded.
+#[inline(always)]
+const fn join(halves_be: [u64; 2]) -> [u8; 16] {
+    let [low, high] = halves_be;
+    (u64::from_le(low) as u128 | (u64::from_le(high) as u128) << 64).to_le_bytes()
+}
+
 #[inline(always)]
 const fn is_extension(next: u8) -> bool {
     matches!(
@@ -374,7 +463,7 @@ const fn is_extension(next: u8) -> bool {
 ///
 /// # Errors
 /// Why they can't be read.
-#[inline(never)]
+#[inline(always)]
 pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Result<(), Reason> {
     if packet.piece == Piece::Later {
         // RFC 3128: a fragment that could overwrite the ports or flags of the first.
@@ -401,11 +490,11 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
             if at + 20 > end {
                 return Err(short);
             }
-            let bytes: [u8; 14] = near_or_far(frame, at).ok_or(short)?;
-            packet.source_port = u16::from_be_bytes([bytes[0], bytes[1]]);
-            packet.destination_port = u16::from_be_bytes([bytes[2], bytes[3]]);
-            packet.tcp_flags = bytes[13];
-            if bytes[12] >> 4 < 5 {
+            let header: wire::Tcp = near_or_far(frame, at).ok_or(short)?;
+            packet.source_port = u16::from_be(header.ports.source_be);
+            packet.destination_port = u16::from_be(header.ports.destination_be);
+            packet.tcp_flags = header.flags;
+            if header.length >> 4 < 5 {
                 return Err(Reason::Malformed);
             }
         }
@@ -417,18 +506,18 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
             if at + needed > end {
                 return Err(short);
             }
-            let bytes: [u8; 4] = near_or_far(frame, at).ok_or(short)?;
-            packet.source_port = u16::from_be_bytes([bytes[0], bytes[1]]);
-            packet.destination_port = u16::from_be_bytes([bytes[2], bytes[3]]);
+            let header: wire::Ports = near_or_far(frame, at).ok_or(short)?;
+            packet.source_port = u16::from_be(header.source_be);
+            packet.destination_port = u16::from_be(header.destination_be);
         }
         protocol::ICMP | protocol::ICMPV6 => {
             if at + 8 > end {
                 return Err(short);
             }
-            let bytes: [u8; 8] = frame.read(at).ok_or(short)?;
-            packet.source_port = u16::from(bytes[0]);
-            packet.destination_port = u16::from(bytes[1]);
-            packet.echo_id = u16::from_be_bytes([bytes[4], bytes[5]]);
+            let header: wire::Icmp = near_or_far(frame, at).ok_or(short)?;
+            packet.source_port = u16::from(header.kind);
+            packet.destination_port = u16::from(header.code);
+            packet.echo_id = u16::from_be(header.echo_id_be);
         }
         _ => {}
     }
@@ -437,12 +526,12 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
 
 /// Behind a plain IPv4 or IPv6 header the transport's place is known beforehand.
 #[inline(always)]
-fn near_or_far<F: Frame, const N: usize>(frame: &F, at: usize) -> Option<[u8; N]> {
+fn near_or_far<F: Frame, H: FromBytes>(frame: &F, at: usize) -> Option<H> {
     const BEHIND_IPV4: usize = ETHERNET + 20;
     const BEHIND_IPV6: usize = ETHERNET + 40;
     match at {
-        BEHIND_IPV4 => frame.read_near::<BEHIND_IPV4, N>(),
-        BEHIND_IPV6 => frame.read_near::<BEHIND_IPV6, N>(),
+        BEHIND_IPV4 => frame.read_near::<BEHIND_IPV4, H>(),
+        BEHIND_IPV6 => frame.read_near::<BEHIND_IPV6, H>(),
         _ => frame.read(at),
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn neighbour_discovery<T: Tables, F: Frame>(
         icmp::ROUTER_SOLICITATION => own_source && own_link_layer(scene, frame, at + RS_OPTIONS),
         icmp::NEIGHBOUR_SOLICITATION => own_source && own_link_layer(scene, frame, at + ND_OPTIONS),
         icmp::NEIGHBOUR_ADVERTISEMENT => {
-            let Some(target) = frame.read::<16>(at + 8) else {
+            let Some(target) = frame.read::<[u8; 16]>(at + 8) else {
                 return Reason::ForgedNd;
             };
             own_source
@@ -83,7 +83,7 @@ fn own_link_layer<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, first: u
         if at >= frame.len() {
             return at == frame.len();
         }
-        let Some(option) = frame.read::<8>(at) else {
+        let Some(option) = frame.read::<[u8; 8]>(at) else {
             return false;
         };
         if option[1] == 0 {

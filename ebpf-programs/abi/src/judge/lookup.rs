@@ -14,7 +14,8 @@ use crate::{
 /// The first four octets: where an IPv4 address stands.
 #[inline(always)]
 pub(super) const fn v4(address: &[u8; 16]) -> [u8; 4] {
-    [address[0], address[1], address[2], address[3]]
+    let [a, b, c, d, ..] = *address;
+    u32::from_ne_bytes([a, b, c, d]).to_ne_bytes()
 }
 
 #[inline(always)]

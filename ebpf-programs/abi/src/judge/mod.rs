@@ -274,6 +274,13 @@ fn read<F: Frame>(frame: &F, view: &mut View) -> Result<(), Reason> {
     }
 }
 
+/// [`network`] for the packet that an ICMP error is about. Not inlined: a BPF program has 512
+/// bytes of stack for all its frames together, and errors are rare.
+#[inline(never)]
+fn quoted<F: Frame>(frame: &F, at: usize, ethertype: u16, packet: &mut Packet) -> bool {
+    network(frame, at, ethertype, true, packet).is_ok()
+}
+
 /// A packet's headers, from the network's to the transport's.
 #[inline(always)]
 fn network<F: Frame>(

@@ -390,12 +390,12 @@ fn is_related<T: Tables, F: Frame>(
     } else {
         ethertype::IPV6
     };
-    super::network(frame, at, ethertype, true, quoted).is_ok()
+    super::quoted(frame, at, ethertype, quoted)
         && u128::from_ne_bytes(quoted.source) == u128::from_ne_bytes(packet.destination)
         && is_of_connection(scene, quoted)
 }
 
-/// Not inlined: the keys would not fit the stack of the caller, see [`packet::ipv4`].
+/// Not inlined: the keys would not fit the stack of the caller, see `judge::quoted`.
 #[inline(never)]
 fn is_of_connection<T: Tables>(scene: &Scene<'_, T>, quoted: &Packet) -> bool {
     if quoted.piece == Piece::Later || quoted.is_icmp_error() {
