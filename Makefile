@@ -14,7 +14,7 @@ NETPOL  := target/release/netpol
 # What is for root, by sudo where somebody else calls.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env NO_COLOR="$$NO_COLOR")
 
-.PHONY: build help deps demo test check fmt install uninstall clean
+.PHONY: build help deps demo test check bench fmt install uninstall clean
 
 build: ## Build netpold and netpol (the default)
 	@tests/deps.sh build
@@ -40,6 +40,9 @@ check: ## Formatting and lints alone
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all
+
+bench: deps ## What a packet costs, as ratios of one run (needs root)
+	$(CARGO) bench -p netpold-tests
 
 # Builds nothing: `make` does, so that root need not have a compiler.
 install: ## Install what `make` built (DESTDIR, PREFIX)
