@@ -20,6 +20,9 @@ use netpold_tests::frames::{ethernet, ipv4, ipv6, tcp};
 use netpold_tests::kernel::InKernel;
 use scene::{BOX, BOX_MAC, BOX6, FOE, FRIEND, FRIEND6, OTHER_MAC, guarded, open};
 
+/// Name, world, hook, the frame that opens, the frame that is timed.
+type Case<'a> = (&'a str, fn() -> World, Hook, &'a [u8], &'a [u8]);
+
 const ROUNDS: usize = 31;
 const REPEAT: u32 = 20_000;
 
@@ -66,7 +69,7 @@ fn main() -> Result<()> {
         0x0800,
         &ipv4(FOE, BOX, 6, &tcp(40000, 8080, SYN)),
     );
-    let cases: [(&str, fn() -> World, Hook, &[u8], &[u8]); 5] = [
+    let cases: [Case<'_>; 5] = [
         ("established, IPv4", guarded, Hook::Ingress, &syn, &segment),
         ("reply, IPv4", guarded, Hook::Egress, &syn, &reply),
         (
