@@ -266,7 +266,10 @@ impl Assembly<'_> {
         let mut containers: Vec<&Container> = snapshot
             .containers
             .iter()
-            .filter(|container| container.is_running() && container.joined.is_none())
+            .filter(|container| container.joined.is_none())
+            .filter(|container| {
+                container.is_running() || self.facts.containers.contains_key(&container.id)
+            })
             .collect();
         containers.sort_by_key(|container| (container.created, &container.id));
         // A name once given stays, whoever comes later.

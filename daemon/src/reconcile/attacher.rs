@@ -36,8 +36,8 @@ pub enum Answer {
     Gone(u32),
     /// Not both are.
     Failed(u32, String),
-    /// Where both are.
-    Found(BTreeSet<u32>),
+    /// Where both are; `None`: that can't be seen.
+    Found(Option<BTreeSet<u32>>),
 }
 
 /// What is waiting to be done.
@@ -133,16 +133,16 @@ fn work(
                 continue;
             }
             Some(Order::Look) => match attachments.attached() {
-                Ok(hooks) => Answer::Found(
+                Ok(hooks) => Answer::Found(Some(
                     hooks
                         .into_iter()
                         .filter(|(_, hooks)| hooks.complete())
                         .map(|(ifindex, _)| ifindex)
                         .collect(),
-                ),
+                )),
                 Err(error) => {
                     tracing::error!(%error, "it can't be seen where programs are attached");
-                    continue;
+                    Answer::Found(None)
                 }
             },
             None => match inbox.recv() {

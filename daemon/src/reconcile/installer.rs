@@ -1,9 +1,9 @@
 //! Puts worlds in force: compile, plan, write. One after the other, on a thread of its own: a plan
 //! waits for RCU, and a large world takes its time to compile.
 //!
-//! A world that does not fit is refused whole; what was in force stays.
+//! Policies that do not fit are refused whole; those that were in force stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 
@@ -37,14 +37,6 @@ pub enum InstallError {
     NotCleaned(#[source] StepError),
 }
 
-impl InstallError {
-    /// Is the new world in force all the same?
-    #[must_use]
-    pub const fn is_in_force(&self) -> bool {
-        matches!(self, Self::NotCleaned(_))
-    }
-}
-
 /// A world to put in force.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -60,19 +52,28 @@ pub struct Answer {
     /// The order's number.
     pub round: u64,
     /// The world that was asked for.
-    pub world: Arc<World>,
-    /// What its numbers stand for.
-    pub names: Arc<Names>,
-    /// The endpoints as they were compiled, by slot.
-    pub endpoints: Arc<BTreeMap<u32, EndpointEntry>>,
+    pub asked: Arc<World>,
+    /// What is in force now; `None`: what was before.
+    pub installed: Option<Installed>,
     /// The generation that is in force.
     pub generation: u64,
     /// How full the tables are.
     pub fill: Vec<Fill>,
     /// An endpoint was removed.
     pub removed: bool,
-    /// Why it is not in force.
+    /// Why what was asked for is not in force, or not without leftovers.
     pub error: Option<InstallError>,
+}
+
+/// A world in force.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// Which.
+    pub world: Arc<World>,
+    /// What its numbers stand for.
+    pub names: Arc<Names>,
+    /// The endpoints as they were compiled, by slot.
+    pub endpoints: Arc<BTreeMap<u32, EndpointEntry>>,
 }
 
 /// The writer of the tables.
@@ -81,6 +82,8 @@ pub struct Installer {
     installed: Tables,
     /// Flags that policy does not decide.
     flags: u32,
+    /// The world whose policies are in force.
+    policies: Option<Arc<World>>,
 }
 
 impl Installer {
@@ -93,6 +96,7 @@ impl Installer {
         Ok(Self {
             installed: recover(tables)?,
             flags,
+            policies: None,
         })
     }
 
@@ -102,27 +106,59 @@ impl Installer {
         &self.installed
     }
 
-    /// Puts a world in force.
+    /// Puts a world in force; where its policies do not fit, its endpoints with the policies of
+    /// before: a container that starts must not wait on hold for somebody to mend a file.
     pub fn install(&mut self, tables: &mut KernelTables, order: Order) -> Answer {
-        let compiled = compile::compile(&order.world);
-        let mut desired = compiled.tables;
-        desired.flags |= self.flags;
-        let endpoints = Arc::new(desired.endpoints.clone());
-        let removed = self
-            .installed
-            .endpoints
-            .values()
-            .any(|before| !endpoints.values().any(|after| after.id == before.id));
-        let error = self.carry_out(tables, desired).err();
+        let before: BTreeSet<u32> = self.ids();
+        let (mut installed, error) = self.attempt(tables, &order.world);
+        if installed.is_none()
+            && let Some(policies) = &self.policies
+            && policies.policies != order.world.policies
+        {
+            let fallback = World {
+                policies: policies.policies.clone(),
+                namespaces: policies.namespaces.clone(),
+                ..World::clone(&order.world)
+            };
+            installed = self.attempt(tables, &Arc::new(fallback)).0;
+        }
+        if let Some(installed) = &installed {
+            self.policies = Some(Arc::clone(&installed.world));
+        }
+        let after = self.ids();
         Answer {
             round: order.round,
-            world: order.world,
-            names: Arc::new(compiled.names),
-            endpoints,
+            asked: order.world,
+            installed,
             generation: tables.installed().control.generation,
             fill: tables.fill(),
-            removed,
+            removed: before.difference(&after).next().is_some(),
             error,
+        }
+    }
+
+    fn ids(&self) -> BTreeSet<u32> {
+        let endpoints = self.installed.endpoints.values();
+        endpoints.map(|entry| entry.id).collect()
+    }
+
+    fn attempt(
+        &mut self,
+        tables: &mut KernelTables,
+        world: &Arc<World>,
+    ) -> (Option<Installed>, Option<InstallError>) {
+        let compiled = compile::compile(world);
+        let mut desired = compiled.tables;
+        desired.flags |= self.flags;
+        let installed = Installed {
+            world: Arc::clone(world),
+            names: Arc::new(compiled.names),
+            endpoints: Arc::new(desired.endpoints.clone()),
+        };
+        match self.carry_out(tables, desired) {
+            Ok(()) => (Some(installed), None),
+            Err(error @ InstallError::NotCleaned(_)) => (Some(installed), Some(error)),
+            Err(error) => (None, Some(error)),
         }
     }
 

@@ -147,6 +147,8 @@ struct Daemon {
     installed: u64,
     in_force: InForce,
     programs: BTreeMap<u32, Program>,
+    /// The kernel was asked where they are.
+    looking: bool,
     waiting: Vec<Waiting>,
     ready: bool,
 }
@@ -192,8 +194,8 @@ impl Daemon {
         };
         let answer = installer.install(&mut kernel.tables, order);
         if kernel.origin == Origin::Replacing
+            && answer.installed.is_none()
             && let Some(error) = &answer.error
-            && !error.is_in_force()
         {
             // What enforces now knows more than empty tables.
             return Err(StartError::System(std::io::Error::other(format!(
@@ -241,11 +243,7 @@ impl Daemon {
         let node = node();
         let (naming, names) = watch::channel(Naming {
             generation: answer.generation,
-            namer: Arc::new(Namer::new(
-                node.clone(),
-                Arc::clone(&answer.world),
-                Arc::clone(&answer.names),
-            )),
+            namer: Arc::new(Namer::new(node.clone(), Arc::default(), Arc::default())),
         });
         tokio::spawn(traffic::report(
             events.listen()?,
@@ -274,6 +272,7 @@ impl Daemon {
             installed: 0,
             in_force: InForce::default(),
             programs,
+            looking: false,
             waiting: Vec::new(),
             ready: false,
         };
@@ -302,13 +301,13 @@ impl Daemon {
                 _ = signals.hangup.recv() => {
                     tracing::info!("looking at everything again");
                     self.sources.doubt_all();
-                    self.attacher.order(attacher::Order::Look);
                     self.look();
+                    self.look_at_programs();
                 }
                 links = self.sources.changed() => {
                     self.look();
                     if links {
-                        self.attacher.order(attacher::Order::Look);
+                        self.look_at_programs();
                     }
                 }
                 answer = self.installer.answer() => {
@@ -328,6 +327,7 @@ impl Daemon {
                     self.sources.doubt_all();
                     self.waiting.push(Waiting { since: self.round, reply: request.reply });
                     self.look();
+                    self.look_at_programs();
                 }
                 _ = beat => systemd::alive(),
             }
@@ -421,6 +421,8 @@ impl Daemon {
                 put(&mut self.programs, ifindex, Program::Failed(why));
             }
             Answer::Found(found) => {
+                self.looking = false;
+                let Some(found) = found else { return };
                 let mut lost = false;
                 for (ifindex, program) in &mut self.programs {
                     if *program == Program::On && !found.contains(ifindex) {
@@ -429,9 +431,11 @@ impl Daemon {
                     }
                 }
                 if lost {
+                    tracing::warn!(
+                        "programs were taken off interfaces by somebody else, and are put back"
+                    );
                     self.attach();
                 }
-                return;
             }
         }
         if !self.is_attaching() {
@@ -439,10 +443,18 @@ impl Daemon {
         }
     }
 
+    /// Asks the kernel whether the programs are where they were put.
+    fn look_at_programs(&mut self) {
+        self.looking = true;
+        self.attacher.order(attacher::Order::Look);
+    }
+
     fn is_attaching(&self) -> bool {
-        self.programs
-            .values()
-            .any(|program| *program == Program::Pending)
+        self.looking
+            || self
+                .programs
+                .values()
+                .any(|program| *program == Program::Pending)
     }
 
     fn answered(&mut self, answer: installer::Answer) {
@@ -451,17 +463,13 @@ impl Daemon {
         if answer.removed {
             self.waker.now();
         }
-        let failed = answer
-            .error
-            .as_ref()
-            .is_some_and(|error| !error.is_in_force());
         self.in_force.failure = answer.error.as_ref().map(ToString::to_string);
         self.in_force.fill = answer.fill;
         self.in_force.generation = answer.generation;
-        if !failed {
-            self.in_force.world = answer.world;
-            self.in_force.names = answer.names;
-            self.in_force.endpoints = answer.endpoints;
+        if let Some(installed) = answer.installed {
+            self.in_force.world = installed.world;
+            self.in_force.names = installed.names;
+            self.in_force.endpoints = installed.endpoints;
             self.naming.send_replace(Naming {
                 generation: answer.generation,
                 namer: Arc::new(Namer::new(
@@ -471,7 +479,7 @@ impl Daemon {
                 )),
             });
         }
-        if self.round > answer.round && self.assembled.world != *self.in_force.world {
+        if self.round > answer.round && self.assembled.world != *answer.asked {
             self.install();
         } else {
             self.installed = self.round;

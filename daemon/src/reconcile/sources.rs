@@ -3,18 +3,18 @@
 //! A hint marks what it is about; [`Sources::gather`] lists that afresh and keeps the rest, so that a
 //! new policy does not cost a look into every container. Nothing here decides anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use thiserror::Error;
 
 use super::facts::{Declared, Engine, Facts, Namespace};
+use super::processes;
 use crate::config::{Config, Enabled};
 use crate::links::{self, Links, LinksError, Listener, Netns};
 use crate::runtime::declared::{self, Presence};
-use crate::runtime::docker;
-use crate::runtime::identity::container_of_cgroup;
+use crate::runtime::docker::{self, State};
 use crate::runtime::resolvers::Resolvers;
 use crate::store::Store;
 use crate::watch::WatchError;
@@ -303,35 +303,74 @@ impl Sources {
         let snapshot = std::sync::Arc::clone(&self.facts.docker.snapshot);
         let mut before = std::mem::take(&mut self.found);
         let mut containers = BTreeMap::new();
+        let mut starting = BTreeSet::new();
         for container in &snapshot.containers {
-            if container.pid == 0 || !container.is_running() || container.joined.is_some() {
+            if container.state == State::Ended || container.joined.is_some() {
                 continue;
             }
             let known = before
                 .remove(&container.id)
-                .filter(|(pid, _)| *pid == container.pid);
-            let namespace = match known {
-                Some((_, namespace)) if is_there(container.pid, namespace.identity) => namespace,
-                _ => {
-                    if !is_of(container.pid, &container.id) {
+                .filter(|(pid, _)| container.pid == 0 || *pid == container.pid)
+                .filter(|(pid, namespace)| is_there(*pid, namespace.identity));
+            let (pid, namespace) = match known {
+                Some(known) => known,
+                None if container.pid == 0 => {
+                    starting.insert(container.id.as_str());
+                    continue;
+                }
+                None if !is_of(container.pid, &container.id) => continue,
+                None => match self.namespace(&Netns::Pid(container.pid)) {
+                    Ok(namespace) => (container.pid, namespace),
+                    // It ended: the engine says so in a moment.
+                    Err(error) => {
+                        tracing::debug!(id = container.id, %error, "a container's namespace is gone");
                         continue;
                     }
-                    match self.namespace(&Netns::Pid(container.pid)) {
-                        Ok(namespace) => namespace,
-                        // It ended: the engine says so in a moment.
-                        Err(error) => {
-                            tracing::debug!(id = container.id, %error, "a container's namespace is gone");
-                            continue;
-                        }
-                    }
-                }
+                },
             };
             let namespace = self.see(container, namespace);
             self.found
-                .insert(container.id.clone(), (container.pid, namespace.clone()));
+                .insert(container.id.clone(), (pid, namespace.clone()));
             containers.insert(container.id.clone(), namespace);
         }
+        for (id, pid, namespace) in self.find_starting(&starting) {
+            self.found.insert(id.clone(), (pid, namespace.clone()));
+            containers.insert(id, namespace);
+        }
         self.facts.containers = containers;
+    }
+
+    /// The namespaces of containers whose process the engine does not name yet. It does so a
+    /// few milliseconds after a container's first packet; until then a process says itself, by its
+    /// control group, whose it is.
+    fn find_starting(&mut self, starting: &BTreeSet<&str>) -> Vec<(String, u32, Namespace)> {
+        let known: BTreeSet<i32> = self
+            .found
+            .values()
+            .filter_map(|(_, namespace)| namespace.nsid)
+            .collect();
+        let unknown: BTreeSet<i32> = self
+            .facts
+            .links
+            .veths
+            .iter()
+            .filter_map(|veth| veth.peer_nsid)
+            .filter(|nsid| !known.contains(nsid))
+            .collect();
+        if starting.is_empty() || unknown.is_empty() {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for (pid, id) in processes::by_container(starting) {
+            match self.namespace(&Netns::Pid(pid)) {
+                Ok(namespace) if namespace.nsid.is_some_and(|nsid| unknown.contains(&nsid)) => {
+                    found.push((id, pid, namespace));
+                }
+                // On the way into its namespace, or ended.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        found
     }
 
     /// Looks inside, where the engine does not say what an interface's MAC address is.
@@ -339,7 +378,8 @@ impl Sources {
         let links = &self.facts.links;
         let unsaid = links.veths.iter().any(|veth| {
             let bridge = veth.master.and_then(|master| links.bridges.get(&master));
-            namespace.nsid.is_some()
+            container.pid != 0
+                && namespace.nsid.is_some()
                 && veth.peer_nsid == namespace.nsid
                 && !container
                     .networks
@@ -367,7 +407,5 @@ fn is_there(pid: u32, identity: (u64, u64)) -> bool {
 
 /// May this process be that container's? A number is given again when a process ends.
 fn is_of(pid: u32, id: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
-        .ok()
-        .is_none_or(|text| container_of_cgroup(&text).is_none_or(|found| found == id))
+    processes::container(pid).is_none_or(|found| found == id)
 }

@@ -122,14 +122,15 @@ impl Engine {
 
     /// One container. Waits while it starts.
     pub(super) async fn inspect(&self, id: &str) -> Result<wire::Inspection, EngineError> {
-        // An ID goes into a path: nothing but what IDs are made of.
-        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Err(EngineError::Answer {
-                path: "/containers/json".to_owned(),
-                message: format!("{id:?} is not a container's ID"),
-            });
-        }
+        let id = checked("/containers/json", id)?;
         self.get(&format!("/containers/{id}/json"), START).await
+    }
+
+    /// One network, with the addresses of those who are on it: known before a container
+    /// that joins it has started. Takes no container's lock.
+    pub(super) async fn members(&self, id: &str) -> Result<wire::Members, EngineError> {
+        let id = checked("/networks", id)?;
+        self.get(&format!("/networks/{id}"), PATIENCE).await
     }
 
     /// What happens from now on.
@@ -210,6 +211,17 @@ impl Engine {
             })?;
         sender.send_request(request).await.map_err(failed)
     }
+}
+
+/// An ID goes into a path: nothing but what IDs are made of.
+fn checked<'a>(path: &str, id: &'a str) -> Result<&'a str, EngineError> {
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(EngineError::Answer {
+            path: path.to_owned(),
+            message: format!("{id:?} is no ID"),
+        });
+    }
+    Ok(id)
 }
 
 /// The newest version that both know; none where the engine's can't be read.

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::engine::{Engine, EngineError, Events};
 use super::model::{self, wire};
-use super::{Container, Snapshot, State};
+use super::{Attachment, Container, Snapshot, State};
 use crate::config::{Docker, Enabled};
 use crate::watch::{Wanted, WatchError, Watcher};
 
@@ -113,7 +113,12 @@ impl Task {
         tracing::info!(socket = %self.settings.socket.display(), containers = world.containers.len(), "following the container engine");
         *wait = BACKOFF.0;
         let mut inspections = FuturesUnordered::new();
+        let mut networks = FuturesUnordered::new();
         loop {
+            for id in std::mem::take(&mut world.joined) {
+                let engine = &engine;
+                networks.push(async move { engine.members(&id).await });
+            }
             while inspections.len() < INSPECTIONS
                 && let Some(id) = world.next_to_inspect()
             {
@@ -136,6 +141,9 @@ impl Task {
                 }
                 Some((answer, id)) = inspections.next(), if !inspections.is_empty() => {
                     world.inspected(&id, answer)?;
+                }
+                Some(answer) = networks.next(), if !networks.is_empty() => {
+                    world.met(answer)?;
                 }
                 asked = self.asked.recv() => match asked {
                     None => return Ok(Dropped),
@@ -264,6 +272,10 @@ struct World {
     uninspected: BTreeSet<String>,
     /// Being inspected, and whether an event came since: then the answer is not the last word.
     asked: BTreeMap<String, bool>,
+    /// Networks that somebody has just joined.
+    joined: BTreeSet<String>,
+    /// What networks say of containers, by network's name: a listing has it later.
+    members: BTreeMap<String, BTreeMap<String, Attachment>>,
 }
 
 impl World {
@@ -297,7 +309,38 @@ impl World {
             }
         }
         self.uninspected.retain(|id| containers.contains_key(id));
+        self.members.retain(|id, _| containers.contains_key(id));
         self.containers = containers;
+        self.fill();
+    }
+
+    /// Adds what networks say to what the listing does not.
+    fn fill(&mut self) {
+        for (id, members) in &self.members {
+            if let Some(container) = self.containers.get_mut(id) {
+                model::fill(container, members);
+            }
+        }
+    }
+
+    /// A network has named its members.
+    fn met(&mut self, answer: Result<wire::Members, EngineError>) -> Result<(), EngineError> {
+        match answer {
+            Ok(network) => {
+                for (id, member) in &network.containers {
+                    let member = model::member(&network.name, member);
+                    let known = self.members.entry(id.clone()).or_default();
+                    known.insert(network.name.clone(), member);
+                }
+                self.fill();
+            }
+            // The start of the container tells the same a little later.
+            Err(
+                EngineError::Late { .. } | EngineError::Answer { .. } | EngineError::Refused { .. },
+            ) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Takes an event in. True: it is a reason to list again.
@@ -305,7 +348,12 @@ impl World {
         if model::is_noise(event) {
             return false;
         }
+        self.joined
+            .extend(model::joined(event).map(ToOwned::to_owned));
         if let Some(id) = model::subject(event) {
+            if event.action == "disconnect" || matches!(event.action.as_str(), "die" | "died") {
+                self.members.remove(id);
+            }
             if model::ends_process(event)
                 && let Some(container) = self.containers.get_mut(id)
             {

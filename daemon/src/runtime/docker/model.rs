@@ -110,6 +110,27 @@ pub(super) mod wire {
         pub options: HashMap<String, String>,
     }
 
+    /// One network, with those who are on it.
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct Members {
+        #[serde(deserialize_with = "lenient")]
+        pub name: String,
+        #[serde(deserialize_with = "lenient")]
+        pub containers: HashMap<String, Member>,
+    }
+
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct Member {
+        #[serde(deserialize_with = "lenient")]
+        pub mac_address: String,
+        #[serde(rename = "IPv4Address", deserialize_with = "lenient")]
+        pub ipv4_address: String,
+        #[serde(rename = "IPv6Address", deserialize_with = "lenient")]
+        pub ipv6_address: String,
+    }
+
     #[derive(Debug, Default, Deserialize)]
     #[serde(default)]
     pub struct Event {
@@ -281,6 +302,35 @@ fn mac(text: &str) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(bytes)
 }
 
+/// The network that a container has just joined.
+pub(super) fn joined(event: &wire::Event) -> Option<&str> {
+    (event.kind == "network" && event.action == "connect").then_some(&event.actor.id)
+}
+
+/// What a network says of one who is on it, before the container has started.
+pub(super) fn member(name: &str, member: &wire::Member) -> Attachment {
+    // `172.17.0.2/16`
+    let address = |text: &str| text.split('/').next().unwrap_or_default().to_owned();
+    Attachment {
+        name: name.to_owned(),
+        mac: mac(&member.mac_address),
+        ipv4: address(&member.ipv4_address).parse().ok(),
+        ipv6: address(&member.ipv6_address).parse().ok(),
+        ..Attachment::default()
+    }
+}
+
+/// Adds what a network says to what a listing does not say yet.
+pub(super) fn fill(container: &mut Container, members: &BTreeMap<String, Attachment>) {
+    for network in &mut container.networks {
+        if let Some(member) = members.get(&network.name) {
+            network.mac = network.mac.or(member.mac);
+            network.ipv4 = network.ipv4.or(member.ipv4);
+            network.ipv6 = network.ipv6.or(member.ipv6);
+        }
+    }
+}
+
 /// What an inspection adds to a listing.
 pub(super) fn inspected(container: &mut Container, inspection: &wire::Inspection) {
     let now = state(&inspection.state.status);
@@ -401,6 +451,24 @@ mod tests {
     }
 
     #[test]
+    fn a_network_knows_its_members_before_a_listing_does() {
+        let mut web = listed(
+            r#"[{"Id":"1","Names":["/web"],"State":"created","NetworkSettings":{"Networks":{"bridge":{"NetworkID":"b0"}}}}]"#,
+        )
+        .remove(0);
+        let members: wire::Members = serde_json::from_str(
+            r#"{"Name":"bridge","Containers":{"1":{"MacAddress":"02:42:0a:00:00:02","IPv4Address":"172.17.0.2/16","IPv6Address":""}}}"#,
+        )
+        .unwrap();
+        let one = member(&members.name, &members.containers["1"]);
+        fill(&mut web, &BTreeMap::from([(one.name.clone(), one)]));
+        assert_eq!(web.networks[0].ipv4, Some("172.17.0.2".parse().unwrap()));
+        assert_eq!(web.networks[0].mac, Some([2, 0x42, 0x0a, 0, 0, 2]));
+        assert_eq!(web.networks[0].ipv6, None);
+        assert_eq!(web.networks[0].bridge.as_deref(), Some("docker0"));
+    }
+
+    #[test]
     fn events_say_whom_they_are_about() {
         let event = |json: &str| serde_json::from_str::<wire::Event>(json).unwrap();
         let start = event(
@@ -421,6 +489,7 @@ mod tests {
             ),
             (Some("1"), false, false)
         );
+        assert_eq!((joined(&connect), joined(&start)), (Some("n"), None));
         let exec = event(r#"{"Type":"container","Action":"exec_start: sh","Actor":{"ID":"1"}}"#);
         assert!(is_noise(&exec));
         assert!(!is_noise(&event("{}")));
