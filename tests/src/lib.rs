@@ -20,8 +20,10 @@ pub mod kernel;
 pub mod lab;
 pub mod outside;
 pub mod residue;
+pub mod wire;
 
 pub use daemon::Daemon;
 pub use docker::Engine;
 pub use lab::Lab;
 pub use outside::Outside;
+pub use wire::Wire;

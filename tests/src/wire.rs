@@ -1,0 +1,90 @@
+//! Frames on a Pod's own interface, as a container with NET_RAW sends them: whole, unchecked,
+//! and under any name. The same socket says what arrived.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, bail};
+use netpold::probe::namespace;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+
+use crate::frames::Mac;
+use crate::lab::Pod;
+
+/// How long a frame that must arrive may take.
+const PATIENCE: i64 = 5;
+/// Longer than any frame here.
+const LARGEST: usize = 1 << 17;
+
+/// A packet socket on the `eth0` of a Pod.
+#[derive(Debug)]
+pub struct Wire {
+    socket: OwnedFd,
+    /// The interface's MAC address.
+    pub mac: Mac,
+}
+
+impl Wire {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Without the right, or without the interface.
+    pub fn open(pod: &Pod) -> Result<Self> {
+        namespace::inside(&pod.namespace.path(), || {
+            let all = SockProtocol::EthAll;
+            let socket = socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                all,
+            )?;
+            let link = getifaddrs()?
+                .filter(|interface| interface.interface_name == "eth0")
+                .find_map(|interface| interface.address?.as_link_addr().copied())
+                .context("there is no eth0")?;
+            bind(socket.as_raw_fd(), &link)?;
+            setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20))?;
+            setsockopt(
+                &socket,
+                sockopt::ReceiveTimeout,
+                &TimeVal::seconds(PATIENCE),
+            )?;
+            let mac = link.addr().context("eth0 has no MAC address")?;
+            Ok(Self { socket, mac })
+        })?
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        let sent = send(self.socket.as_raw_fd(), frame, MsgFlags::empty())?;
+        if sent != frame.len() {
+            bail!("only {sent} bytes of {} were sent", frame.len());
+        }
+        Ok(())
+    }
+
+    /// Everything seen before this frame. VLAN tags are not seen: the kernel takes them off.
+    ///
+    /// # Errors
+    /// The frame does not come.
+    pub fn until(&self, last: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let mut seen = Vec::new();
+        let mut buffer = vec![0; LARGEST];
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())
+                .context("the last frame did not arrive")?;
+            let frame = &buffer[..length];
+            if frame == last {
+                return Ok(seen);
+            }
+            seen.push(frame.to_vec());
+        }
+    }
+}
