@@ -28,7 +28,9 @@ impl InKernel {
         let pins = PathBuf::from(format!("/sys/fs/bpf/npd-pkt-{}-{name}", std::process::id()));
         let mut wanted = Options::new(&pins);
         options(&mut wanted);
-        let kernel = Kernel::open(&wanted).context("open the kernel's side")?;
+        let kernel = Kernel::open(&wanted)
+            .inspect_err(|_| drop(std::fs::remove_dir_all(&pins)))
+            .context("open the kernel's side")?;
         Ok(Self {
             kernel,
             pins,
