@@ -52,8 +52,9 @@ install: ## Install what `make` built (DESTDIR, PREFIX)
 	sed -i 's|^ExecStart=/usr/bin/|ExecStart=$(PREFIX)/bin/|' $(UNITS)/netpold.service
 	install -d -m 755 $(SYSCONF)/manifests
 	test -e $(SYSCONF)/netpold.toml || install -m 644 -t $(SYSCONF) config/netpold.toml
-	install -d $(MAN)/man1 $(BASH) $(ZSH) $(FISH)
+	install -d $(MAN)/man1 $(MAN)/man8 $(BASH) $(ZSH) $(FISH)
 	$(NETPOL) man $(MAN)/man1 > /dev/null
+	mv $(MAN)/man1/netpold.8 $(MAN)/man8/
 	$(NETPOL) completions bash > $(BASH)/netpol
 	$(NETPOL) completions zsh > $(ZSH)/_netpol
 	$(NETPOL) completions fish > $(FISH)/netpol.fish
@@ -65,7 +66,7 @@ uninstall: ## Remove what install put there; enforcement first
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl disable --now netpold 2> /dev/null || true
 	@test -n "$(DESTDIR)" || ! test -x $(PREFIX)/bin/netpol || $(PREFIX)/bin/netpol uninstall
 	rm -f $(DESTDIR)$(PREFIX)/bin/netpold $(DESTDIR)$(PREFIX)/bin/netpol $(UNITS)/netpold.service
-	rm -f $(MAN)/man1/netpol.1 $(MAN)/man1/netpol-*.1 $(BASH)/netpol $(ZSH)/_netpol $(FISH)/netpol.fish
+	rm -f $(MAN)/man1/netpol.1 $(MAN)/man1/netpol-*.1 $(MAN)/man8/netpold.8 $(BASH)/netpol $(ZSH)/_netpol $(FISH)/netpol.fish
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
 
 clean: ## Remove what was built

@@ -1,48 +1,13 @@
 //! The daemon: reads its configuration and runs [`netpold::reconcile`].
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use netpold::cli::NetpoldArguments;
 use netpold::{config, reconcile, telemetry};
 
-/// Kubernetes NetworkPolicy for this host's containers
-///
-/// netpold puts the NetworkPolicies in a directory in force for the containers of this
-/// host, and keeps them so: with Docker, and for network namespaces that Pod manifests
-/// declare. A file that is put into the directory is in force at once; `netpol wait`
-/// returns when it is.
-///
-/// The kernel enforces. Stopping netpold leaves enforcement on; `netpol uninstall` takes it
-/// off.
-#[derive(Debug, Parser)]
-#[command(name = "netpold", version, after_help = HELP)]
-struct Arguments {
-    /// The configuration; without it, the default one, which need not be there
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-const HELP: &str = "\
-Files:
-  /etc/netpold/netpold.toml   configuration: every key has a default
-  /etc/netpold/manifests/     NetworkPolicies, Namespaces and Pods, watched
-  /run/netpold/netpold.sock   what `netpol` talks to
-
-Environment:
-  NETPOLD_LOG   how much is logged: `debug`, `netpold::store=trace,info`
-
-Signals:
-  SIGTERM, SIGINT   stop; what is in force stays in force
-  SIGHUP            look at everything again
-
-Exit codes:
-  0  stopped as asked
-  1  it could not start, or go on
-  2  usage, or a configuration that can't be";
-
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = NetpoldArguments::parse();
     if let Err(error) = telemetry::log::start() {
         return failed(&error.to_string(), 2);
     }

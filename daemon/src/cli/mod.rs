@@ -21,6 +21,7 @@ mod explain;
 mod get;
 mod man;
 mod matrix;
+mod netpold;
 mod object;
 mod observe;
 mod output;
@@ -34,6 +35,7 @@ mod verdict;
 mod wait;
 
 pub use exit::Exit;
+pub use netpold::NetpoldArguments;
 use source::Source;
 
 /// Kubernetes NetworkPolicy for hosts that are not Kubernetes.
