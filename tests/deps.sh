@@ -12,29 +12,32 @@ packages=(gcc libc6-dev)
 case ${1:?usage: deps.sh build|demo|test} in
   build) ;;
   demo) packages+=(iproute2 util-linux busybox-static) ;;
-  test) packages+=(iproute2 util-linux busybox-static docker.io containerd iptables nftables tcpdump) ;;
+  test) packages+=(iproute2 util-linux busybox-static docker.io containerd) ;;
   *) echo "usage: deps.sh build|demo|test" >&2; exit 2 ;;
 esac
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
-missing=()
-if command -v dpkg-query >/dev/null; then
-  for package in "${packages[@]}"; do installed "$package" || missing+=("$package"); done
-else
-  echo "deps: no Debian: these are needed by their names there: ${packages[*]}" >&2
-fi
-if [ ${#missing[@]} != 0 ]; then
-  root=()
+install() {
+  local root=()
   if [ "$(id -u)" != 0 ]; then
     if ! sudo -n true 2>/dev/null; then
-      echo "deps: packages are missing; run: sudo apt-get install ${missing[*]}" >&2
+      echo "deps: packages are missing; run: sudo apt-get install $*" >&2
       exit 1
     fi
     root=(sudo)
   fi
-  echo "deps: installing ${missing[*]}"
+  echo "deps: installing $*"
   "${root[@]}" apt-get update -qq
-  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+if command -v dpkg-query >/dev/null; then
+  missing=()
+  for package in "${packages[@]}"; do installed "$package" || missing+=("$package"); done
+  [ ${#missing[@]} = 0 ] || install "${missing[@]}"
+  # Debian 13 has the engine's client in a package of its own.
+  [ "$1" != test ] || command -v docker >/dev/null || install docker-cli
+else
+  echo "deps: no Debian: these are needed by their names there: ${packages[*]}" >&2
 fi
 
 command -v cargo >/dev/null || {
