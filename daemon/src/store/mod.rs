@@ -19,7 +19,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -372,16 +372,32 @@ impl Store {
     /// Saves what changed; what can't be saved is in force all the same, and tried again.
     fn save(&mut self, changes: Vec<Change>) {
         self.unsaved.extend(changes);
+        let removed: BTreeSet<u64> = self
+            .unsaved
+            .iter()
+            .filter_map(|change| match change {
+                Change::Remove(order) => Some(*order),
+                Change::Save(_) => None,
+            })
+            .collect();
+        // The newest version of each is what counts, and one that was withdrawn must not come back.
+        self.unsaved.retain(
+            |change| !matches!(change, Change::Save(version) if removed.contains(&version.order)),
+        );
+        let versions: BTreeMap<u64, Record> = self
+            .unsaved
+            .iter()
+            .filter_map(|change| match change {
+                Change::Save(version) => Some((version.order, record(version))),
+                Change::Remove(_) => None,
+            })
+            .collect();
+        let versions: Vec<Record> = versions.into_values().collect();
+        let done = self.saved.save(&versions).map_err(said);
         let saved = &self.saved;
-        self.unsaved.retain(|change| {
-            let done = match change {
-                Change::Save(version) => saved.save(&record(version)),
-                Change::Remove(order) => saved.remove(*order),
-            };
-            if let Err(error) = &done {
-                tracing::warn!(%error, "the accepted manifests can't be saved");
-            }
-            done.is_err()
+        self.unsaved.retain(|change| match change {
+            Change::Save(_) => done.is_err(),
+            Change::Remove(order) => saved.remove(*order).map_err(said).is_err(),
         });
     }
 
@@ -571,6 +587,10 @@ fn warning(path: &Path, rule: &'static str, message: &str) -> Diagnostic {
 
 fn shown(directory: &Path, key: &str) -> String {
     directory.join(key).to_string_lossy().into_owned()
+}
+
+fn said(error: SavedError) {
+    tracing::warn!(%error, "the accepted manifests can't be saved");
 }
 
 fn record(version: &Accepted) -> Record {

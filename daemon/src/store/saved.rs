@@ -9,10 +9,15 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
 /// The form of a record; another number is not read.
 const FORM: u32 = 1;
+
+/// So many files are synced each for itself; more, with all of their file system, which may
+/// hold much that is not ours.
+const ONE_BY_ONE: usize = 4;
 
 /// One accepted version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,28 +108,47 @@ impl Saved {
         (records, failed)
     }
 
-    /// Saves a version in the place of the one with its order.
-    pub(super) fn save(&self, record: &Record) -> Result<(), SavedError> {
-        DirBuilder::new()
+    /// Saves versions, each in the place of the one with its order. After an error none of
+    /// them counts as saved.
+    ///
+    /// However many they are, the disk is waited for a few times only: three thousand
+    /// manifests, synced one by one, would hold up everything else for twenty seconds.
+    pub(super) fn save(&self, records: &[Record]) -> Result<(), SavedError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let directory = DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.directory)
+            .and_then(|()| File::open(&self.directory))
             .map_err(at(&self.directory))?;
-        let path = self.path(record.order);
-        let new = path.with_extension("new");
-        let write = || {
-            let mut file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(&serde_json::to_vec(record)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.directory)?.sync_all()
-        };
-        write().map_err(at(&path))
+        for record in records {
+            let file = self.write(record).map_err(at(&self.path(record.order)))?;
+            if records.len() <= ONE_BY_ONE {
+                file.sync_all().map_err(at(&self.path(record.order)))?;
+            }
+        }
+        if records.len() > ONE_BY_ONE {
+            syncfs(&directory).map_err(|error| at(&self.directory)(error.into()))?;
+        }
+        for record in records {
+            let path = self.path(record.order);
+            fs::rename(path.with_extension("new"), &path).map_err(at(&path))?;
+        }
+        directory.sync_all().map_err(at(&self.directory))
+    }
+
+    /// Writes a version beside its place.
+    fn write(&self, record: &Record) -> io::Result<File> {
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.path(record.order).with_extension("new"))?;
+        file.write_all(&serde_json::to_vec(record)?)?;
+        Ok(file)
     }
 
     /// Forgets the version of this order.
@@ -159,10 +183,10 @@ mod tests {
         let record = |order, text: &str| {
             Record::new(format!("{order}.yaml"), order, vec![7], text.to_owned())
         };
-        saved.save(&record(11, "b")).unwrap();
-        saved.save(&record(2, "old")).unwrap();
-        saved.save(&record(2, "a")).unwrap();
-        saved.save(&record(3, "gone")).unwrap();
+        saved.save(&[record(11, "b")]).unwrap();
+        saved.save(&[record(2, "old")]).unwrap();
+        saved.save(&[record(2, "a")]).unwrap();
+        saved.save(&[record(3, "gone")]).unwrap();
         saved.remove(3).unwrap();
         saved.remove(4).unwrap();
         let (records, failed) = saved.read();
@@ -171,11 +195,22 @@ mod tests {
     }
 
     #[test]
+    fn many_are_saved_at_once() {
+        let state = tempfile::tempdir().unwrap();
+        let saved = Saved::below(state.path());
+        let many: Vec<Record> = (0..100)
+            .map(|order| Record::new(format!("{order}.yaml"), order, vec![], "a".to_owned()))
+            .collect();
+        saved.save(&many).unwrap();
+        assert_eq!(saved.read().0, many);
+    }
+
+    #[test]
     fn what_is_damaged_is_told_and_the_rest_is_read() {
         let state = tempfile::tempdir().unwrap();
         let saved = Saved::below(state.path());
         let record = Record::new("a.yaml".to_owned(), 1, vec![], "a".to_owned());
-        saved.save(&record).unwrap();
+        saved.save(&[record]).unwrap();
         fs::write(saved.path(2), "{\"form\":1").unwrap();
         fs::write(saved.path(3).with_extension("new"), "half").unwrap();
         fs::copy(saved.path(1), saved.path(4)).unwrap();
