@@ -363,3 +363,90 @@ fn drops_are_named() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn programs_that_somebody_takes_off_are_put_back() -> Result<()> {
+    let lab = lab()?;
+    let daemon = daemon(&lab)?;
+    daemon.put("policy.yaml", &only_front(Protocol::Tcp, 5432))?;
+    daemon.wait()?;
+    let links = daemon.pins().join("links");
+    for link in std::fs::read_dir(&links)? {
+        std::fs::remove_file(link?.path())?;
+    }
+    // What detaches is detached by the kernel a little later; the daemon looks when it is asked.
+    daemon.wait()?;
+    expect(
+        &lab,
+        &daemon,
+        ("db/other", "db/store"),
+        Protocol::Tcp,
+        5432,
+        false,
+    )?;
+    ensure!(std::fs::read_dir(&links)?.count() == 6, "not all are back");
+    Ok(())
+}
+
+#[test]
+fn metrics_tell_of_drops() -> Result<()> {
+    let lab = lab()?;
+    let mut daemon = Daemon::prepare(&lab, "[metrics]\nlisten = \"127.0.0.1:9469\"")?;
+    declare(&lab, &daemon)?;
+    daemon.put("policy.yaml", &only_front(Protocol::Tcp, 5432))?;
+    daemon.launch()?;
+    daemon.wait()?;
+    expect(
+        &lab,
+        &daemon,
+        ("db/other", "db/store"),
+        Protocol::Tcp,
+        5432,
+        false,
+    )?;
+    let mut stream = namespace::inside(&lab.host().path(), || {
+        TcpStream::connect(("127.0.0.1", 9469))
+    })??;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let dropped = text.lines().find_map(|line| {
+        line.strip_prefix(
+            "netpold_packets_total{reason=\"policy-denied\",direction=\"ingress\",verdict=\"dropped\"} ",
+        )
+    });
+    let dropped: u64 = dropped.context("no such line")?.parse()?;
+    ensure!(
+        dropped > 0 && text.contains("netpold_endpoints 3"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_bad_configuration_and_a_second_daemon_are_refused_in_a_sentence() -> Result<()> {
+    let lab = lab()?;
+    let daemon = daemon(&lab)?;
+    let netpold = netpold_tests::daemon::binary("netpold")?;
+    let second = std::process::Command::new(&netpold)
+        .arg("--config")
+        .arg(daemon.config())
+        .output()?;
+    let said = String::from_utf8_lossy(&second.stderr);
+    ensure!(
+        second.status.code() == Some(1) && said.contains("another netpold answers on"),
+        "{said}"
+    );
+    let wrong = daemon.config().with_file_name("wrong.toml");
+    std::fs::write(&wrong, "[docker]\nenabeld = true\n")?;
+    let refused = std::process::Command::new(&netpold)
+        .arg("--config")
+        .arg(&wrong)
+        .output()?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(
+        refused.status.code() == Some(2) && said.contains("enabeld") && said.contains(":2:"),
+        "{said}"
+    );
+    Ok(())
+}

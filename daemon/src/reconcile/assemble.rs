@@ -24,6 +24,9 @@ use crate::links::Veth;
 use crate::runtime::docker::{self, Container};
 use crate::runtime::{identity, resolvers};
 
+#[cfg(test)]
+mod tests;
+
 /// What the configuration says about it.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {

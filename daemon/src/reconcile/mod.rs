@@ -28,6 +28,7 @@ pub mod assemble;
 mod attacher;
 mod facts;
 mod installer;
+mod metrics;
 mod processes;
 mod register;
 mod report;

@@ -229,3 +229,93 @@ pub fn boot() -> String {
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use netpol_engine::tables::EndpointEntry;
+
+    use super::*;
+
+    fn record(id: u32, slot: u32) -> Record {
+        Record {
+            netns: (4, u64::from(id)),
+            id,
+            slot,
+            name: ObjectName::new("default", format!("c{id}")),
+            labels: Labels::new(),
+            ports: Vec::new(),
+            addresses: ["10.0.0.1".parse().unwrap()].into(),
+            interfaces: [(
+                7,
+                Interface {
+                    mac: [2; 6],
+                    peer: Some(2),
+                    nsid: Some(1),
+                },
+            )]
+            .into(),
+        }
+    }
+
+    fn key(id: u32) -> Key {
+        Key::Container(id.to_string())
+    }
+
+    #[test]
+    fn it_is_kept_for_this_boot() {
+        let root = tempfile::tempdir().unwrap();
+        let mut register = Register::default();
+        let (id, slot) = register.number(&key(1), (4, 1)).unwrap();
+        register.records.insert(key(1), record(id, slot));
+        let declared = Key::Declared(ObjectName::new("a", "b"));
+        register.records.insert(declared, record(2, 2));
+        register.save(root.path(), "boot").unwrap();
+        let read = Register::read(root.path(), "boot");
+        assert_eq!(read.records, register.records);
+        assert_eq!(read.last, 1);
+        assert_eq!(Register::read(root.path(), "another"), Register::default());
+        fs::write(root.path().join(FILE), "{").unwrap();
+        assert_eq!(Register::read(root.path(), "boot"), Register::default());
+    }
+
+    #[test]
+    fn only_what_the_tables_bear_out_is_adopted() {
+        let mut register = Register::default();
+        register.records.insert(key(5), record(5, 1));
+        register.records.insert(key(6), record(6, 2));
+        let mut tables = Tables::default();
+        for (slot, id) in [(1, 5), (2, 9)] {
+            let entry = EndpointEntry {
+                id,
+                ..EndpointEntry::default()
+            };
+            tables.endpoints.insert(slot, entry);
+        }
+        let mut adopted = register.clone().adopt(&tables, EmptyTables::No);
+        assert_eq!(adopted.records.keys().collect::<Vec<_>>(), [&key(5)]);
+        // Never the number of somebody who may have connections.
+        assert_eq!(adopted.number(&key(7), (4, 7)), Some((10, 3)));
+        assert_eq!(adopted.number(&key(5), (4, 5)), Some((5, 1)));
+        assert_ne!(adopted.number(&key(5), (4, 8)).unwrap().0, 5);
+        let fresh = register.adopt(&Tables::default(), EmptyTables::NobodyEnforced);
+        assert!(fresh.records.is_empty());
+    }
+
+    #[test]
+    fn slots_go_round_and_end() {
+        let mut register = Register::default();
+        for _ in 1..ENDPOINTS {
+            let next = register.last + 1;
+            let (id, slot) = register.number(&key(next), (4, 1)).unwrap();
+            register.records.insert(key(next), record(id, slot));
+        }
+        assert_eq!(register.number(&key(9999), (4, 1)), None);
+        register.records.remove(&key(3));
+        let (id, slot) = register.number(&key(9999), (4, 1)).unwrap();
+        assert_eq!((id, slot), (ENDPOINTS, 3));
+        register.last = LAST;
+        let (id, _) = register.number(&key(9999), (4, 1)).unwrap();
+        assert_eq!(id, 3, "numbers begin anew, past those in use");
+    }
+}

@@ -1,6 +1,7 @@
 //! The loop itself, from the start to SIGTERM.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::assemble::{self, Assembled, Settings};
 use super::attacher;
 use super::installer::{self, Installer};
+use super::metrics;
 use super::register::{self, EmptyTables, Register};
 use super::report::{self, How, InForce, Program};
 use super::sources::{Sources, SourcesError};
@@ -22,6 +24,7 @@ use crate::api::listener::ListenError;
 use crate::api::wire::Synced;
 use crate::api::{self, Published, SyncRequest};
 use crate::config::{Config, Established, HostTraffic, Mode, Unidentified};
+use crate::datapath::counters::CounterTable;
 use crate::datapath::maps::MapsError;
 use crate::datapath::tables::{Fill, StepError};
 use crate::datapath::{AttachError, Kernel, Mechanism, OpenError, Options, Origin};
@@ -49,6 +52,14 @@ pub enum StartError {
     /// The programs of an earlier daemon.
     #[error("the programs of an earlier netpold can't be replaced: {0}")]
     Settle(#[from] AttachError),
+    /// The metrics' address.
+    #[error("metrics can't be served on {listen}: {source}\nhelp: set another `[metrics] listen`")]
+    Metrics {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The system.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -86,7 +97,12 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         flows: Arc::clone(&recorder),
         sync: ask,
     };
-    let mut daemon = Daemon::start(&config, kernel, sources, published, recorder)?;
+    let (mut daemon, counters) = Daemon::start(&config, kernel, sources, published, recorder)?;
+    if let Some(listen) = config.metrics.listen {
+        metrics::serve(listen, counters, state.published.clone())
+            .await
+            .map_err(|source| StartError::Metrics { listen, source })?;
+    }
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(api::server::serve(socket, state, async {
         // Dropped or sent: both end it.
@@ -160,7 +176,7 @@ impl Daemon {
         mut sources: Sources,
         published: watch::Sender<Arc<Published>>,
         recorder: Arc<Recorder>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, CounterTable), StartError> {
         let settings = settings(config);
         let boot = register::boot();
         let mut installer = Installer::new(&mut kernel.tables, flags(config))?;
@@ -237,6 +253,7 @@ impl Daemon {
             attachments,
             events,
             flows,
+            counters,
             ..
         } = kernel;
         let (waker, filled) = traffic::sweep(flows)?;
@@ -278,7 +295,7 @@ impl Daemon {
         };
         daemon.attach();
         daemon.answered(answer);
-        Ok(daemon)
+        Ok((daemon, counters))
     }
 
     async fn go_round(

@@ -4,6 +4,7 @@
 //! new policy does not cost a look into every container. Nothing here decides anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -19,6 +20,7 @@ use crate::runtime::resolvers::Resolvers;
 use crate::store::Store;
 use crate::watch::WatchError;
 use netpol_engine::manifest;
+use netpol_engine::policy::ObjectName;
 
 /// Why nothing can be followed.
 #[derive(Debug, Error)]
@@ -37,8 +39,10 @@ struct Stale {
     store: bool,
     engine: bool,
     links: bool,
-    /// Declared namespaces, and what is inside.
+    /// Which declared namespaces are there.
     declared: bool,
+    /// What is inside them.
+    inside: bool,
     resolvers: bool,
 }
 
@@ -48,6 +52,7 @@ impl Stale {
         engine: true,
         links: true,
         declared: true,
+        inside: true,
         resolvers: true,
     };
     const NOTHING: Self = Self {
@@ -55,6 +60,7 @@ impl Stale {
         engine: false,
         links: false,
         declared: false,
+        inside: false,
         resolvers: false,
     };
 }
@@ -182,7 +188,7 @@ impl Sources {
             Ok(hints) => {
                 let links = !hints.links.is_empty() || hints.resync;
                 self.stale.links |= links || hints.addresses;
-                self.stale.declared |= links || hints.inside;
+                self.stale.inside |= links || hints.inside;
                 links
             }
             Err(error) => {
@@ -209,16 +215,13 @@ impl Sources {
             let view = self.store.reload();
             self.facts.store = view;
         }
-        let mut look_inside = stale.declared;
-        if stale.store || stale.declared {
-            look_inside |= self.declare(stale.declared);
-        }
+        let looked_inside = (stale.store || stale.declared || stale.inside) && self.declare(stale);
         if stale.engine {
             self.ask_engine();
         }
         // The dump comes after the engine's word: the interfaces of a container that it names
         // are there.
-        if stale.links || stale.engine || look_inside {
+        if stale.links || stale.engine || looked_inside {
             match self.links.dump() {
                 Ok(snapshot) => self.facts.links = snapshot,
                 Err(error) => self.problem(error.to_string()),
@@ -241,36 +244,51 @@ impl Sources {
         }
     }
 
-    /// Looks at declared namespaces. `all`: at those that were declared before, too. True:
-    /// there are new ones.
-    fn declare(&mut self, all: bool) -> bool {
+    /// Looks at declared namespaces; inside only where one is new, or something may have changed
+    /// there. True: it looked inside one.
+    fn declare(&mut self, stale: Stale) -> bool {
         let wanted = declared::declared(self.facts.store.objects().map(|(object, ..)| object));
         let same = wanted.len() == self.facts.declared.len()
             && wanted
                 .iter()
                 .zip(&self.facts.declared)
                 .all(|(one, other)| one.name == other.name && one.netns == other.path);
-        if same && !all {
+        if same && !stale.declared && !stale.inside {
             return false;
         }
+        let mut before: BTreeMap<(ObjectName, PathBuf), Namespace> =
+            std::mem::take(&mut self.facts.declared)
+                .into_iter()
+                .filter_map(|known| Some(((known.name, known.path), known.namespace.ok()?)))
+                .collect();
+        let mut looked_inside = false;
         let presence = self.declared.look(&wanted);
         let mut found = Vec::with_capacity(wanted.len());
         for (one, presence) in wanted.into_iter().zip(presence) {
+            let (name, path) = (one.name, one.netns);
+            let known = before.remove(&(name.clone(), path.clone()));
             let namespace = match presence {
                 Presence::Missing => Err("is not there".to_owned()),
                 Presence::NotANamespace => Err("is not a network namespace".to_owned()),
-                Presence::There { .. } => self
-                    .look_into(&Netns::Path(one.netns.clone()))
-                    .map_err(|error| format!("can't be looked at ({error})")),
+                Presence::There { device, inode } => {
+                    match known.filter(|known| !stale.inside && known.identity == (device, inode)) {
+                        Some(known) => Ok(known),
+                        None => {
+                            looked_inside = true;
+                            self.look_into(&Netns::Path(path.clone()))
+                                .map_err(|error| format!("can't be looked at ({error})"))
+                        }
+                    }
+                }
             };
             found.push(Declared {
-                name: one.name,
-                path: one.netns,
+                name,
+                path,
                 namespace,
             });
         }
         self.facts.declared = found;
-        true
+        looked_inside
     }
 
     fn look_into(&mut self, netns: &Netns) -> Result<Namespace, LinksError> {
