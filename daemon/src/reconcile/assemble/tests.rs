@@ -1,3 +1,5 @@
+//! What becomes of listings: endpoints, holds, names, addresses, restarts.
+
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
