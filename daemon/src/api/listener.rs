@@ -21,6 +21,9 @@ pub enum ListenError {
     /// Something else has its name.
     #[error("`{0}` exists and is not a socket\nhelp: remove it, or set another `[api] socket`")]
     NotASocket(PathBuf),
+    /// Without the right.
+    #[error("no right to listen on `{0}`\nhelp: run as root, or set another `[api] socket`")]
+    NoRight(PathBuf),
     /// The system said no.
     #[error("can't listen on `{path}`: {source}")]
     Io {
@@ -51,9 +54,12 @@ impl Drop for Socket {
 /// # Errors
 /// When somebody else has the path, or the system refuses.
 pub async fn bind(path: &Path) -> Result<Socket, ListenError> {
-    let failed = |source| ListenError::Io {
-        path: path.to_owned(),
-        source,
+    let failed = |source: io::Error| match source.kind() {
+        ErrorKind::PermissionDenied => ListenError::NoRight(path.to_owned()),
+        _ => ListenError::Io {
+            path: path.to_owned(),
+            source,
+        },
     };
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new()

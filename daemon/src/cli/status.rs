@@ -171,6 +171,9 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
     )
 }
 
+/// Policies that an endpoint's row names.
+const POLICIES_SHOWN: usize = 8;
+
 fn row(endpoint: &EndpointStatus, wide: bool) -> Vec<String> {
     let isolated = match (endpoint.isolated.ingress, endpoint.isolated.egress) {
         (true, true) => "ingress,egress",
@@ -191,11 +194,19 @@ fn row(endpoint: &EndpointStatus, wide: bool) -> Vec<String> {
         })
         .collect();
     let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
-    let policies: Vec<String> = endpoint
+    // A row stays a row: `-o wide` and the list of policies have them all.
+    let shown = if wide { usize::MAX } else { POLICIES_SHOWN };
+    let mut policies: Vec<String> = endpoint
         .policies
         .iter()
+        .take(shown)
         .map(|name| name.name.clone())
         .collect();
+    if let Some(more) = endpoint.policies.len().checked_sub(shown)
+        && more > 0
+    {
+        policies.push(format!("… {more} more"));
+    }
     let mut row = vec![
         endpoint.namespace.clone(),
         endpoint.name.clone(),
