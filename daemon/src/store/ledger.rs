@@ -162,9 +162,15 @@ impl Ledger {
             .map(|(path, _)| path.clone())
             .collect();
         let mut lost: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        while let Some((loser, winners)) = self.losers(&trying, &held) {
-            trying.remove(&loser);
-            lost.insert(loser, winners);
+        loop {
+            let losers = self.losers(&trying, &held);
+            if losers.is_empty() {
+                break;
+            }
+            for (loser, winners) in losers {
+                trying.remove(&loser);
+                lost.insert(loser, winners);
+            }
         }
         for (loser, winners) in &lost {
             let findings = self.collisions(loser, winners, &trying);
@@ -213,12 +219,12 @@ impl Ledger {
         changes
     }
 
-    /// One file whose candidate can't be taken beside the others, and who has its objects.
+    /// Files whose candidates can't be taken beside the others, and who has their objects.
     fn losers(
         &self,
         trying: &BTreeSet<String>,
         held: &BTreeMap<ObjectId, (String, SystemTime)>,
-    ) -> Option<(String, BTreeSet<String>)> {
+    ) -> BTreeMap<String, BTreeSet<String>> {
         let mut claims: BTreeMap<ObjectId, Vec<&str>> = BTreeMap::new();
         for (path, entry) in &self.entries {
             let file = entry.file(trying.contains(path));
@@ -249,12 +255,18 @@ impl Ledger {
                 }
             }
         }
-        if let Some((path, winners)) = lost.into_iter().next() {
-            return Some((path.to_owned(), winners));
+        // All of these at once: a holder keeps its objects, whoever else loses.
+        if !lost.is_empty() {
+            return lost
+                .into_iter()
+                .map(|(path, winners)| (path.to_owned(), winners))
+                .collect();
         }
         // Only new ones among themselves: the last to come is left out, and the rest is asked
         // again, as it may have been the only one in their way.
-        last.map(|(_, path, first)| (path.to_owned(), BTreeSet::from([first.to_owned()])))
+        last.into_iter()
+            .map(|(_, path, first)| (path.to_owned(), BTreeSet::from([first.to_owned()])))
+            .collect()
     }
 
     /// What is said of a file that lost, naming both places.

@@ -502,13 +502,19 @@ impl Store {
         {
             tracing::warn!("{warning}");
         }
+        // By their number: with thousands of files, looking for each among all takes seconds.
+        let by_order = |view: &StoreView| -> BTreeMap<u64, Arc<Accepted>> {
+            let numbered = |version: &Arc<Accepted>| (version.order, Arc::clone(version));
+            view.accepted.iter().map(numbered).collect()
+        };
+        let (before, now) = (by_order(old), by_order(view));
         for version in &view.accepted {
-            if !old.accepted.contains(version) {
+            if before.get(&version.order) != Some(version) {
                 tracing::info!(path = %version.path.escape_debug(), objects = version.file.documents.len(), "accepted");
             }
         }
         for version in &old.accepted {
-            if !view.accepted.iter().any(|now| now.order == version.order) {
+            if !now.contains_key(&version.order) {
                 tracing::info!(path = %version.path.escape_debug(), "withdrawn");
             }
         }
