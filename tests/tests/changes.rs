@@ -19,6 +19,8 @@ const V6: usize = 1;
 const PORT: u16 = 5432;
 /// Between one word and the next: the daemon under test needs the processors, too.
 const PACE: Duration = Duration::from_micros(500);
+/// A port is free again by then.
+const FREED: Duration = Duration::from_secs(5);
 /// What arrives late was dropped and sent again: TCP's shortest wait for that is 200 ms.
 const LATE: Duration = Duration::from_millis(190);
 
@@ -85,9 +87,17 @@ fn bound(pod: &Pod, family: usize, port: u16) -> Result<UdpSocket> {
 
 fn bound_to(pod: &Pod, address: IpAddr, port: u16) -> Result<UdpSocket> {
     let address = SocketAddr::new(address, port);
-    Ok(namespace::inside(&pod.namespace.path(), || {
-        UdpSocket::bind(address)
-    })??)
+    let begun = Instant::now();
+    loop {
+        let bound = namespace::inside(&pod.namespace.path(), || UdpSocket::bind(address))?;
+        match bound {
+            // A child that another test starts has all our sockets until it is another program.
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < FREED => {
+                thread::yield_now();
+            }
+            bound => return Ok(bound?),
+        }
+    }
 }
 
 /// Asks and awaits each answer, until it is over; how many there were. After each, somebody

@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_abi::packet::tcp::SYN;
@@ -13,6 +13,8 @@ use netpold_tests::lab::Pod;
 use netpold_tests::{Daemon, Lab, Wire, frames, residue};
 
 const PORT: u16 = 5432;
+/// A port is free again by then.
+const FREED: Duration = Duration::from_secs(5);
 const HOST: &str = "10.77.0.1";
 
 /// Nobody may reach `db/store`.
@@ -47,9 +49,17 @@ fn declare(daemon: &Daemon, pod: &Pod) -> Result<()> {
 }
 
 fn bound(namespace: &Path, address: IpAddr, port: u16) -> Result<UdpSocket> {
-    let socket = namespace::inside(namespace, || {
-        UdpSocket::bind(SocketAddr::new(address, port))
-    })??;
+    let address = SocketAddr::new(address, port);
+    let begun = Instant::now();
+    let socket = loop {
+        match namespace::inside(namespace, || UdpSocket::bind(address))? {
+            // A child that another test starts has all our sockets until it is another program.
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < FREED => {
+                std::thread::yield_now();
+            }
+            bound => break bound?,
+        }
+    };
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     Ok(socket)
 }
