@@ -223,3 +223,82 @@ fn without_its_engine_what_was_enforced_stays() -> Result<()> {
     ensure!(numbers(&before) == numbers(&after), "{before} {after}");
     Ok(())
 }
+
+#[test]
+fn every_network_of_a_container_and_both_families() -> Result<()> {
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    engine.docker(&["network", "create", "front"])?;
+    let dual = [
+        "network",
+        "create",
+        "--ipv6",
+        "--subnet",
+        "fd00:77::/64",
+        "back",
+    ];
+    engine.docker(&dual)?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    let db = service(&engine, "db", &["--network", "front"], &IDLE)?;
+    let web = service(&engine, "web", &["--network", "back"], &IDLE)?;
+    let other = service(&engine, "other", &["--network", "back"], &IDLE)?;
+    // A network that a running container gets later, with IPv6, is enforced like the first.
+    engine.docker(&["network", "connect", "back", "shop-db"])?;
+    daemon.wait()?;
+    let first = db.addresses.clone();
+    let db = engine.inspect("shop-db")?;
+    let added: Vec<_> = db
+        .addresses
+        .iter()
+        .filter(|address| !first.contains(address))
+        .collect();
+    ensure!(
+        added.iter().any(|address| address.is_ipv6()),
+        "no IPv6 address: {db:?}"
+    );
+    ensure!(
+        added.iter().any(|address| address.is_ipv4()),
+        "no IPv4 address: {db:?}"
+    );
+    for address in added {
+        for (from, allowed) in [(&web, true), (&other, false)] {
+            let same_family = |own: &&std::net::IpAddr| own.is_ipv4() == address.is_ipv4();
+            let source = *from
+                .addresses
+                .iter()
+                .find(same_family)
+                .context("no such family")?;
+            let to = Running {
+                addresses: vec![*address],
+                ..db.clone()
+            };
+            let from = Running {
+                addresses: vec![source],
+                ..from.clone()
+            };
+            expect(&daemon, (&from, &to), 5432, allowed)?;
+            expect(&daemon, (&from, &to), 5433, false)?;
+        }
+    }
+    // And taken off again: nothing of the container is left behind on that bridge.
+    engine.docker(&["network", "disconnect", "back", "shop-db"])?;
+    daemon.wait()?;
+    let status = status(&daemon)?;
+    let endpoints = status["endpoints"].as_array().context("endpoints")?;
+    let db = endpoints
+        .iter()
+        .find(|endpoint| endpoint["name"] == "shop-db")
+        .context("shop-db")?;
+    ensure!(
+        db["interfaces"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1),
+        "{db}"
+    );
+    ensure!(!db["addresses"].to_string().contains("fd00:77:"), "{db}");
+    let name = lab.name.clone();
+    drop((daemon, engine, lab));
+    residue::check(&name)
+}
