@@ -30,7 +30,7 @@ pub const PORT_BLOCKS: u32 = 131_072;
 pub const FLOWS4: u32 = 262_144;
 /// Tracked connections, IPv6.
 pub const FLOWS6: u32 = 131_072;
-/// Datagrams whose fragments are under way, per family (LRU).
+/// Datagrams whose fragments are under way, both families together (LRU).
 pub const FRAGMENTS: u32 = 4096;
 /// Bytes of the event ring; a power of two and a multiple of the page size.
 pub const EVENT_RING_BYTES: u32 = 512 * 1024;
