@@ -17,6 +17,7 @@ use super::exit::Exit;
 use crate::api::Client;
 use crate::api::wire::{Listing, Origin};
 use crate::printable::printable;
+use crate::store::is_manifest;
 
 /// Where the world comes from.
 #[derive(Clone, Debug)]
@@ -176,11 +177,8 @@ fn is_left_out(path: &Path) -> bool {
 }
 
 fn has_manifest_name(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| {
-        ["yaml", "yml", "json"]
-            .iter()
-            .any(|known| extension == *known)
-    })
+    path.file_name()
+        .is_some_and(|name| is_manifest(&name.to_string_lossy()))
 }
 
 fn offline(directory: &Path) -> Result<Listing, NoWorld> {

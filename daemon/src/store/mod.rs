@@ -19,6 +19,8 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+pub use scan::is_manifest;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

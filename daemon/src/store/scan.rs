@@ -34,7 +34,8 @@ pub(super) struct Listing {
 /// Is it the name of a manifest? Hidden files are not, and neither are the backup, lock
 /// and swap files of editors: those end differently (`x.yaml~`, `.x.yaml.swp`,
 /// `x.yaml.bak`), or begin with `#` (Emacs).
-pub(super) fn is_manifest(name: &str) -> bool {
+#[must_use]
+pub fn is_manifest(name: &str) -> bool {
     let extension = Path::new(name)
         .extension()
         .and_then(|ending| ending.to_str());
