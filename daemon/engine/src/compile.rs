@@ -21,7 +21,6 @@ mod blocks;
 mod classes;
 mod digest;
 mod flatten;
-mod kinds;
 mod peers;
 mod subjects;
 mod verdicts;
@@ -35,9 +34,9 @@ use netpol_abi::tables::control_flags;
 use serde::Serialize;
 
 use self::classes::Classes;
-use self::kinds::Kinds;
 use self::subjects::Subjects;
 pub use self::verdicts::MAX_VERDICTS;
+use crate::kinds::Kinds;
 use crate::policy::{Direction, ObjectName};
 use crate::tables::{InterfaceEntry, Tables};
 use crate::world::{Place, Settings, World};

@@ -16,6 +16,7 @@
 pub mod compile;
 pub mod diagnostic;
 pub mod evaluate;
+mod kinds;
 pub mod labels;
 pub mod manifest;
 pub mod matrix;

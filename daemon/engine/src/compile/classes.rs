@@ -8,9 +8,9 @@ use netpol_abi::tables::{CLASS_ANY, OWNER_HOST};
 
 use super::blocks::{Covered, cover};
 use super::digest::number;
-use super::kinds::Kinds;
 use super::peers::AtomSet;
 use super::subjects::{Resolved, Subjects, resolve};
+use crate::kinds::Kinds;
 use crate::tables::AddressEntry;
 use crate::world::{Place, World};
 

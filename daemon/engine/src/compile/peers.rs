@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::digest::{SetDigest, part};
-use super::kinds::Kinds;
+use crate::kinds::Kinds;
 use crate::policy::{Direction, IpBlock, Peer, PodPeer, Policy};
 
 /// Blocks of one rule up to which the atom is known by what it says, so that rules that say

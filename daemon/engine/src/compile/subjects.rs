@@ -7,9 +7,9 @@ use netpol_abi::tables::SUBJECT_NOT_ISOLATED;
 
 use super::digest::{number, part};
 use super::flatten::Range;
-use super::kinds::Kinds;
 use super::peers::Atoms;
 use super::{Names, RuleName, SubjectNames};
+use crate::kinds::Kinds;
 use crate::policy::{Action, Direction, Policy, Ports, Protocol, Tier};
 use crate::tables::EndpointEntry;
 use crate::world::{Place, Pod, World};

@@ -8,14 +8,14 @@ use crate::policy::{Namespaces, ObjectName, PodPeer};
 use crate::world::{Place, Pod, World};
 
 /// Pods that no selector tells apart.
-pub(super) struct Kind<'w> {
+pub(crate) struct Kind<'w> {
     pub namespace: &'w str,
     pub labels: &'w Labels,
     pub pods: Vec<(&'w ObjectName, &'w Pod)>,
 }
 
 /// All kinds of Pods, those on the host's network excepted: they are the host.
-pub(super) struct Kinds<'w> {
+pub(crate) struct Kinds<'w> {
     pub all: Vec<Kind<'w>>,
     /// Kinds by namespace, ascending.
     namespaces: BTreeMap<&'w str, (Labels, Vec<usize>)>,
@@ -24,7 +24,7 @@ pub(super) struct Kinds<'w> {
 }
 
 impl<'w> Kinds<'w> {
-    pub(super) fn of(world: &'w World) -> Self {
+    pub(crate) fn of(world: &'w World) -> Self {
         let mut kinds = Self {
             all: Vec::new(),
             namespaces: BTreeMap::new(),
@@ -68,7 +68,7 @@ impl<'w> Kinds<'w> {
     }
 
     /// The kinds of one namespace that a selector matches, ascending.
-    pub(super) fn select_in(&self, namespace: &str, selector: &Selector) -> Vec<usize> {
+    pub(crate) fn select_in(&self, namespace: &str, selector: &Selector) -> Vec<usize> {
         let Some((_, inside)) = self.namespaces.get(namespace) else {
             return Vec::new();
         };
@@ -83,7 +83,7 @@ impl<'w> Kinds<'w> {
     }
 
     /// The kinds that a peer matches, ascending.
-    pub(super) fn select(&self, peer: &PodPeer) -> Vec<usize> {
+    pub(crate) fn select(&self, peer: &PodPeer) -> Vec<usize> {
         let selector = match &peer.namespaces {
             Namespaces::Own(namespace) => return self.select_in(namespace, &peer.pods),
             Namespaces::Matching(selector) => selector,
