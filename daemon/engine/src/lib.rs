@@ -23,5 +23,6 @@ pub mod matrix;
 pub mod model;
 pub mod plan;
 pub mod policy;
+pub mod spelling;
 pub mod tables;
 pub mod world;

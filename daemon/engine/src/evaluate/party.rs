@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use crate::labels::Labels;
 use crate::policy::ObjectName;
+use crate::spelling::distance;
 use crate::world::{Place, Pod, World};
 
 /// One end of a connection, as people write it: `namespace/name`, or `ip:ADDRESS`.
@@ -200,20 +201,4 @@ fn nearest(world: &World, name: &ObjectName) -> Option<ObjectName> {
         .filter(|(letters, known)| *letters <= 1 + known.name.chars().count() / 4)
         .min()
         .map(|(_, known)| known.clone())
-}
-
-/// Letters to insert, remove or replace to get from one text to the other (Levenshtein).
-fn distance(one: &str, two: &str) -> usize {
-    let two: Vec<char> = two.chars().collect();
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, b) in two.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[two.len()]
 }

@@ -13,6 +13,7 @@ use super::report;
 use super::scalar::Scalar;
 use super::tree::{Entry, Node, Span, Value};
 use crate::diagnostic::{Diagnostic, Severity, rule};
+pub(super) use crate::spelling::nearest;
 
 /// A field and its place: a list on the stack, written out only for a report.
 #[derive(Clone, Copy)]
@@ -512,36 +513,6 @@ pub(super) fn clip(text: &str) -> Cow<'_, str> {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
     }
-}
-
-/// The known word that this one is a slip of, if any.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    if word.len() > 40 {
-        return None;
-    }
-    let word = word.to_ascii_lowercase();
-    known
-        .iter()
-        .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= 2 && *distance * 2 < candidate.len())
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| *candidate)
-}
-
-/// Edits between two short words (Levenshtein).
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, from) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for (column, to) in right.iter().enumerate() {
-            let changed = diagonal + usize::from(from != *to);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[right.len()]
 }
 
 /// Pairs of a mapping as an owned map.
