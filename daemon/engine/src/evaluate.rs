@@ -17,7 +17,7 @@ use netpol_abi::Reason;
 use serde::{Serialize, Serializer};
 
 pub(crate) use self::judge::{Question, selecting};
-pub(crate) use self::party::{End, addresses};
+pub(crate) use self::party::{End, addresses, meet};
 pub use self::party::{EvaluateError, Party, PartyError};
 use crate::policy::{Direction, ObjectName, Policy, Protocol};
 use crate::world::{Settings, World};

@@ -23,6 +23,7 @@ pub mod matrix;
 pub mod model;
 pub mod plan;
 pub mod policy;
+pub mod reach;
 pub mod spelling;
 pub mod tables;
 pub mod world;

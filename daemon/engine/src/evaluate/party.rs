@@ -153,6 +153,14 @@ impl<'a> End<'a> {
         }
     }
 
+    /// The address that this end is spoken to at, for IPv4 and for IPv6.
+    pub(crate) fn by_family(&self) -> [Option<IpAddr>; 2] {
+        [true, false].map(|v4| {
+            let mut all = self.addresses.iter().copied();
+            all.find(|address| address.is_ipv4() == v4)
+        })
+    }
+
     /// Are they one and the same endpoint (or both the host)?
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (self.pod, other.pod) {
@@ -163,20 +171,21 @@ impl<'a> End<'a> {
     }
 }
 
-/// The addresses between which two ends speak: the first of each in a family that both
-/// have, IPv4 before IPv6. Without such a family each end's own first one: there will be no
-/// connection, but labels and blocks still have an answer.
+/// The addresses between which two ends speak, see [`meet`].
 pub(crate) fn addresses(from: &End, to: &End) -> (Option<IpAddr>, Option<IpAddr>) {
-    let first = |end: &End, v4: bool| {
-        let mut all = end.addresses.iter().copied();
-        all.find(|address| address.is_ipv4() == v4)
-    };
-    for v4 in [true, false] {
-        if let (Some(from), Some(to)) = (first(from, v4), first(to, v4)) {
-            return (Some(from), Some(to));
+    meet(from.by_family(), to.by_family())
+}
+
+/// What two ends speak by, of what each has for IPv4 and IPv6: that of the first family that
+/// both have, IPv4 before IPv6. Without such a family each end's own first one: there will be no
+/// connection, but labels and blocks still have an answer.
+pub(crate) fn meet<T: Copy>(from: [Option<T>; 2], to: [Option<T>; 2]) -> (Option<T>, Option<T>) {
+    for (from, to) in from.into_iter().zip(to) {
+        if from.is_some() && to.is_some() {
+            return (from, to);
         }
     }
-    let own = |end: &End| first(end, true).or_else(|| first(end, false));
+    let own = |[v4, v6]: [Option<T>; 2]| v4.or(v6);
     (own(from), own(to))
 }
 

@@ -313,13 +313,18 @@ fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(Obj
 
 /// All addresses worth asking about.
 pub fn addresses(world: &World) -> BTreeSet<IpAddr> {
+    let mut addresses = known_addresses(world);
+    addresses.extend(STRANGERS.iter().map(|text| text.parse::<IpAddr>().unwrap()));
+    addresses
+}
+
+/// Those that a Pod or the host has.
+pub fn known_addresses(world: &World) -> BTreeSet<IpAddr> {
     let pods = world
         .pods
         .values()
         .flat_map(|pod| pod.addresses.iter().copied());
-    pods.chain(world.host.iter().copied())
-        .chain(STRANGERS.iter().map(|text| text.parse().unwrap()))
-        .collect()
+    pods.chain(world.host.iter().copied()).collect()
 }
 
 /// The numbers of endpoints, with where they are.

@@ -1,0 +1,332 @@
+//! Who reaches whom on which ports, for all ends at once.
+//!
+//! ```text
+//!  World ─▶ numbers for local Pods ─▶ compile ─▶ Tables ─▶ groups of equal ends ─▶ ports(from, to)
+//! ```
+//!
+//! [`Reach`] asks the compiler's tables, so what it says is what the kernel would do; by
+//! [`crate::evaluate`]'s conventions (which addresses two Pods speak by, itself, the host), so
+//! both say the same. Ends that policy treats alike are one [`Group`]: a thousand replicas cost
+//! what one does, and whoever compares worlds or looks for contradictions walks pairs of
+//! groups, never pairs of Pods. An end without an address is covered by no block.
+//!
+//! For `netpol matrix` and `diff`, and for lints that look at pairs. A function of the
+//! world: no clock, no I/O.
+
+mod ports;
+mod regions;
+mod stand_in;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netpol_abi::tables::{CLASS_ANY, SUBJECT_NOT_ISOLATED, VerdictKey};
+
+pub use self::ports::PortSet;
+pub use self::regions::Region;
+use self::regions::{class_in, partition};
+use crate::compile::{MAX_VERDICTS, compile};
+use crate::evaluate::{End, Party, meet};
+use crate::policy::ObjectName;
+use crate::tables::AddressEntry;
+use crate::world::{Settings, World};
+
+/// The reachability of a world.
+#[derive(Clone, Debug)]
+pub struct Reach<'w> {
+    world: &'w World,
+    groups: Vec<Group<'w>>,
+    /// By Pod: its group.
+    pods: HashMap<&'w ObjectName, usize>,
+    /// Subjects of the enforced Pods, ingress and egress.
+    subjects: HashMap<&'w ObjectName, [u64; 2]>,
+    /// Addresses lent to Pods that have none.
+    lent: HashMap<&'w ObjectName, IpAddr>,
+    addresses: BTreeMap<IpAddr, AddressEntry>,
+    prefixes: BTreeMap<IpNet, u64>,
+    /// Every different answer once.
+    sets: Vec<PortSet>,
+    /// Which of them a subject and class get.
+    verdicts: HashMap<VerdictKey, usize>,
+    nothing: PortSet,
+    all: PortSet,
+}
+
+/// There are more verdicts than any kernel table is made for: such a world is never in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "these policies make more than {MAX_VERDICTS} verdicts: they are refused as a whole\n  \
+     Pods that share labels, and rules that share peers, share verdicts"
+)]
+pub struct TooManyVerdicts;
+
+/// Ends that policy treats alike, as senders and as receivers.
+#[derive(Clone, Debug)]
+pub struct Group<'w> {
+    /// Who they are.
+    pub members: Members<'w>,
+    /// What policy sees of each.
+    pub profile: Profile,
+}
+
+/// The members of a [`Group`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Members<'w> {
+    /// Pods by name, sorted, at least one. Those on the host's network are among them, and act as
+    /// the host.
+    Pods(Vec<&'w ObjectName>),
+    /// The host, at these of its addresses; none where no address of it is known.
+    Host(Vec<IpAddr>),
+    /// Addresses that neither the host nor a Pod has.
+    Strangers(Region),
+}
+
+/// What policy sees of an end: two ends with equal profiles get the same answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Profile {
+    host: bool,
+    ingress: u64,
+    egress: u64,
+    /// Class of the address that it is spoken to at, for IPv4 and for IPv6.
+    classes: [Option<u64>; 2],
+    /// Class without an address.
+    bare: u64,
+}
+
+/// What both sides allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports<'r> {
+    /// What the sender's policies let out.
+    pub egress: &'r PortSet,
+    /// What the receiver's policies let in.
+    pub ingress: &'r PortSet,
+}
+
+impl Ports<'_> {
+    /// What passes: what both sides allow.
+    #[must_use]
+    pub fn reachable(&self) -> PortSet {
+        self.egress.intersection(self.ingress)
+    }
+
+    /// Does this port pass?
+    #[must_use]
+    pub fn allow(&self, protocol: crate::policy::Protocol, port: u16) -> bool {
+        self.egress.contains(protocol, port) && self.ingress.contains(protocol, port)
+    }
+}
+
+impl<'w> Reach<'w> {
+    /// Compiles a world. Local Pods need not have numbers.
+    ///
+    /// # Errors
+    /// The policies make more verdicts than any kernel table holds.
+    pub fn of(world: &'w World) -> Result<Self, TooManyVerdicts> {
+        let stand_in = stand_in::of(world);
+        let mut tables = compile(&stand_in.world).tables;
+        if tables.verdicts.len() > MAX_VERDICTS {
+            return Err(TooManyVerdicts);
+        }
+        if let Some(hole) = stand_in.hole {
+            tables.prefixes.remove(&hole);
+        }
+        let mut reach = Self {
+            world,
+            groups: Vec::new(),
+            pods: HashMap::new(),
+            subjects: HashMap::new(),
+            lent: stand_in.addresses,
+            addresses: tables.addresses,
+            prefixes: tables.prefixes,
+            sets: Vec::new(),
+            verdicts: HashMap::new(),
+            nothing: PortSet::nothing(),
+            all: PortSet::all(),
+        };
+        let mut known = HashMap::new();
+        for (key, entry) in &tables.verdicts {
+            let set = *known
+                .entry(PortSet::allowed_by(entry))
+                .or_insert_with_key(|set| {
+                    reach.sets.push(set.clone());
+                    reach.sets.len() - 1
+                });
+            reach.verdicts.insert(*key, set);
+        }
+        for (name, slot) in world.pods.keys().zip(0..) {
+            if let Some(entry) = tables.endpoints.get(&slot) {
+                let subjects = [entry.ingress, entry.egress];
+                reach.subjects.insert(name, subjects);
+            }
+        }
+        reach.group();
+        Ok(reach)
+    }
+
+    /// All ends, each in one group: first Pods (by their first name), then the host, then
+    /// strangers by region.
+    #[must_use]
+    pub fn groups(&self) -> &[Group<'w>] {
+        &self.groups
+    }
+
+    /// What passes from one end to another. Of two *different* ends: one and the same always
+    /// reaches itself.
+    #[must_use]
+    pub fn ports(&self, from: Profile, to: Profile) -> Ports<'_> {
+        let (from_class, to_class) = meet(from.classes, to.classes);
+        let Settings {
+            host_ingress,
+            host_egress,
+        } = self.world.settings;
+        Ports {
+            egress: self.side(
+                from.egress,
+                to_class.unwrap_or(to.bare),
+                to.host && host_egress,
+            ),
+            ingress: self.side(
+                to.ingress,
+                from_class.unwrap_or(from.bare),
+                from.host && host_ingress,
+            ),
+        }
+    }
+
+    /// What passes between two ends as people name them; an end reaches itself. `None`: there
+    /// is no Pod of such a name.
+    #[must_use]
+    pub fn between(&self, from: &Party, to: &Party) -> Option<Ports<'_>> {
+        let (one, two) = (
+            End::of(self.world, from).ok()?,
+            End::of(self.world, to).ok()?,
+        );
+        if one.is(&two) {
+            let all = &self.all;
+            return Some(Ports {
+                egress: all,
+                ingress: all,
+            });
+        }
+        Some(self.ports(self.profile_of(&one), self.profile_of(&two)))
+    }
+
+    /// What policy sees of a Pod.
+    #[must_use]
+    pub fn pod(&self, name: &ObjectName) -> Option<Profile> {
+        Some(self.groups[*self.pods.get(name)?].profile)
+    }
+
+    fn side(&self, subject: u64, class: u64, host: bool) -> &PortSet {
+        if subject == SUBJECT_NOT_ISOLATED || host {
+            return &self.all;
+        }
+        [class, CLASS_ANY]
+            .into_iter()
+            .find_map(|class| self.verdicts.get(&VerdictKey { subject, class }))
+            .map_or(&self.nothing, |set| &self.sets[*set])
+    }
+
+    fn class(&self, address: IpAddr) -> u64 {
+        self.addresses.get(&address).map_or_else(
+            || class_in(&self.prefixes, address.into()),
+            |entry| entry.class,
+        )
+    }
+
+    fn profile_of(&self, end: &End) -> Profile {
+        let name = end.pod.map(|(name, _)| name);
+        let subjects = name.and_then(|name| self.subjects.get(name));
+        let [ingress, egress] = subjects.copied().unwrap_or([SUBJECT_NOT_ISOLATED; 2]);
+        let lent = name.and_then(|name| self.lent.get(name));
+        Profile {
+            host: end.host,
+            ingress,
+            egress,
+            classes: end.by_family().map(|address| Some(self.class(address?))),
+            bare: lent.map_or(CLASS_ANY, |address| self.class(*address)),
+        }
+    }
+
+    fn group(&mut self) {
+        let world = self.world;
+        let mut known: HashMap<Profile, usize> = HashMap::new();
+        for (name, pod) in &world.pods {
+            let profile = self.profile_of(&End::of_pod(world, name, pod));
+            let next = self.groups.len();
+            let group = *known.entry(profile).or_insert(next);
+            if group == next {
+                self.groups.push(Group {
+                    members: Members::Pods(Vec::new()),
+                    profile,
+                });
+            }
+            if let Members::Pods(pods) = &mut self.groups[group].members {
+                pods.push(name);
+            }
+            self.pods.insert(name, group);
+        }
+        self.group_the_host();
+        let known = |address| self.addresses.contains_key(&address);
+        let strangers = partition([&self.prefixes], known);
+        self.groups
+            .extend(strangers.into_iter().map(|([class], region)| Group {
+                members: Members::Strangers(region),
+                profile: Profile::outside(class),
+            }));
+    }
+
+    /// By what a rule sees of its addresses, where a rule is asked at all.
+    fn group_the_host(&mut self) {
+        let Settings {
+            host_ingress,
+            host_egress,
+        } = self.world.settings;
+        let mut by_class: BTreeMap<u64, Vec<IpAddr>> = BTreeMap::new();
+        for address in &self.world.host {
+            let class = if host_ingress && host_egress {
+                CLASS_ANY
+            } else {
+                self.class(*address)
+            };
+            by_class.entry(class).or_default().push(*address);
+        }
+        if by_class.is_empty() {
+            by_class.insert(CLASS_ANY, Vec::new());
+        }
+        self.groups
+            .extend(by_class.into_iter().map(|(class, addresses)| Group {
+                members: Members::Host(addresses),
+                profile: Profile {
+                    host: true,
+                    ..Profile::outside(class)
+                },
+            }));
+    }
+}
+
+impl Profile {
+    /// Of who is not enforced: its class is the same whatever address the other end is spoken to at.
+    const fn outside(class: u64) -> Self {
+        Self {
+            host: false,
+            ingress: SUBJECT_NOT_ISOLATED,
+            egress: SUBJECT_NOT_ISOLATED,
+            classes: [Some(class); 2],
+            bare: class,
+        }
+    }
+
+    /// Do policies select it for egress?
+    #[must_use]
+    pub const fn is_isolated_for_egress(&self) -> bool {
+        self.egress != SUBJECT_NOT_ISOLATED
+    }
+
+    /// Do policies select it for ingress?
+    #[must_use]
+    pub const fn is_isolated_for_ingress(&self) -> bool {
+        self.ingress != SUBJECT_NOT_ISOLATED
+    }
+}

@@ -1,0 +1,198 @@
+//! The address space, cut where what policy sees of strangers changes.
+//!
+//! Longest-prefix tables of classes in, regions of one class each out: a region is blocks with
+//! exceptions, as in an ipBlock. Several tables can be laid over one another.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netpol_abi::tables::CLASS_ANY;
+
+use crate::policy::IpBlock;
+
+/// Addresses that no policy tells apart. Who has one of them (a Pod, the host) is not a stranger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Region(pub Vec<IpBlock>);
+
+impl Region {
+    /// Every address of both families.
+    #[must_use]
+    pub fn is_everywhere(&self) -> bool {
+        self.0.len() == 2
+            && self
+                .0
+                .iter()
+                .all(|block| block.cidr.prefix_len() == 0 && block.except.is_empty())
+    }
+}
+
+/// `10.0.0.0/8 except 10.1.0.0/16 10.2.0.0/16, 192.0.2.0/24`; `anywhere`.
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_everywhere() {
+            return f.write_str("anywhere");
+        }
+        for (position, block) in self.0.iter().enumerate() {
+            if position > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{}", block.cidr)?;
+            for (position, net) in block.except.iter().enumerate() {
+                f.write_str(if position == 0 { " except " } else { " " })?;
+                write!(f, "{net}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The class of the strangers in a network that no longer prefix divides, or at its first address.
+pub(super) fn class_in(prefixes: &BTreeMap<IpNet, u64>, net: IpNet) -> u64 {
+    let mut around = Some(net);
+    while let Some(net) = around {
+        if let Some(class) = prefixes.get(&net) {
+            return *class;
+        }
+        around = net.supernet();
+    }
+    CLASS_ANY
+}
+
+/// The regions in which each of these tables has one class, by those classes. `known` addresses
+/// are nobody's who is a stranger.
+pub(super) fn partition<const N: usize>(
+    tables: [&BTreeMap<IpNet, u64>; N],
+    known: impl Fn(IpAddr) -> bool,
+) -> BTreeMap<[u64; N], Region> {
+    let roots: [IpNet; 2] = [
+        Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
+        Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
+    ];
+    let mut nets: Vec<IpNet> = tables
+        .iter()
+        .flat_map(|table| table.keys().copied())
+        .chain(roots)
+        .collect();
+    // By address, then length: an outer one before those inside it.
+    nets.sort_unstable();
+    nets.dedup();
+
+    let mut blocks: Vec<([u64; N], IpBlock)> = Vec::new();
+    // Where each prefix that goes on around the current one is: its classes and its block.
+    let mut around: Vec<(IpNet, [u64; N], usize)> = Vec::new();
+    for net in nets {
+        while around.pop_if(|(outer, ..)| !outer.contains(&net)).is_some() {}
+        let outer = around.last().copied();
+        let said: [Option<&u64>; N] = tables.map(|table| table.get(&net));
+        let inherited = outer.map_or([CLASS_ANY; N], |(_, classes, _)| classes);
+        let classes: [u64; N] =
+            std::array::from_fn(|layer| said[layer].copied().unwrap_or(inherited[layer]));
+        if let Some((_, _, block)) = outer {
+            if classes == inherited {
+                continue;
+            }
+            blocks[block].1.except.push(net);
+        }
+        around.push((net, classes, blocks.len()));
+        let block = IpBlock {
+            cidr: net,
+            except: Vec::new(),
+        };
+        blocks.push((classes, block));
+    }
+
+    let mut regions: BTreeMap<[u64; N], Region> = BTreeMap::new();
+    for (classes, block) in blocks {
+        if !is_taken(&block, &known) {
+            regions.entry(classes).or_default().0.push(block);
+        }
+    }
+    regions
+}
+
+/// Is there no address in it that a stranger could have?
+fn is_taken(block: &IpBlock, known: impl Fn(IpAddr) -> bool) -> bool {
+    let whole = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+    (whole(&block.cidr) && known(block.cidr.addr()))
+        || IpNet::aggregate(&block.except) == [block.cidr]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn table(prefixes: &[(&str, u64)]) -> BTreeMap<IpNet, u64> {
+        prefixes
+            .iter()
+            .map(|(net, class)| (net.parse().unwrap(), *class))
+            .collect()
+    }
+
+    fn shown<const N: usize>(tables: [&BTreeMap<IpNet, u64>; N]) -> Vec<String> {
+        let known = |address: IpAddr| address == IpAddr::from([10, 0, 0, 1]);
+        partition(tables, known)
+            .into_iter()
+            .map(|(classes, region)| format!("{classes:?} {region}"))
+            .collect()
+    }
+
+    #[test]
+    fn without_a_prefix_there_is_one_region() {
+        assert_eq!(shown([&table(&[])]), ["[1] anywhere"]);
+    }
+
+    #[test]
+    fn a_region_is_what_is_left_of_its_blocks() {
+        let one = table(&[
+            ("10.0.0.0/8", 20),
+            ("10.1.0.0/16", 30),
+            ("10.1.2.0/24", 20),
+            // Nobody but a Pod can have this one.
+            ("10.0.0.1/32", 40),
+            // Both halves say something else than the whole.
+            ("192.0.2.0/24", 50),
+            ("192.0.2.0/25", 20),
+            ("192.0.2.128/25", 20),
+        ]);
+        assert_eq!(
+            shown([&one]),
+            [
+                "[1] 0.0.0.0/0 except 10.0.0.0/8 192.0.2.0/24, ::/0",
+                "[20] 10.0.0.0/8 except 10.0.0.1/32 10.1.0.0/16, 10.1.2.0/24, 192.0.2.0/25, 192.0.2.128/25",
+                "[30] 10.1.0.0/16 except 10.1.2.0/24",
+            ]
+        );
+    }
+
+    #[test]
+    fn tables_lie_over_one_another() {
+        let one = table(&[("10.0.0.0/8", 20)]);
+        let two = table(&[("10.1.0.0/16", 30), ("::/0", 40)]);
+        assert_eq!(
+            shown([&one, &two]),
+            [
+                "[1, 1] 0.0.0.0/0 except 10.0.0.0/8",
+                "[1, 40] ::/0",
+                "[20, 1] 10.0.0.0/8 except 10.1.0.0/16",
+                "[20, 30] 10.1.0.0/16",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_longest_prefix_decides() {
+        let one = table(&[("10.0.0.0/8", 20), ("10.1.0.0/16", 30)]);
+        for (net, class) in [
+            ("10.1.2.3/32", 30),
+            ("10.2.0.0/16", 20),
+            ("10.0.0.0/7", CLASS_ANY),
+            ("::1/128", CLASS_ANY),
+        ] {
+            assert_eq!(class_in(&one, net.parse().unwrap()), class, "{net}");
+        }
+    }
+}

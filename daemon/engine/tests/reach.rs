@@ -1,0 +1,121 @@
+//! What is said of all ends at once is what the rules say of each connection, in random worlds.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::policy::{IpBlock, ObjectName, Protocol};
+use netpol_engine::reach::{Members, Ports, Reach};
+use netpol_engine::world::{Place, World};
+use proptest::prelude::*;
+
+use support::worlds;
+
+/// As manifests state it: local Pods without numbers, and some Pods without addresses.
+fn stated() -> impl Strategy<Value = World> {
+    (worlds::world(), any::<u8>()).prop_map(|(mut world, bare)| {
+        for (index, pod) in world.pods.values_mut().enumerate() {
+            if matches!(pod.place, Place::Attached(_)) {
+                pod.place = Place::Local;
+            }
+            if bare & (1 << index) != 0 {
+                pod.addresses.clear();
+            }
+        }
+        world
+    })
+}
+
+/// Both sides of a pair, held against the rules for every port worth asking about.
+fn agree(world: &World, from: &Party, to: &Party, ports: Ports) -> Result<(), TestCaseError> {
+    for protocol in Protocol::ALL {
+        for port in worlds::PORTS {
+            let verdict = evaluate(world, from, to, protocol, port).unwrap();
+            let found = [ports.egress, ports.ingress].map(|set| set.contains(protocol, port));
+            let expected = [verdict.egress.allowed, verdict.ingress.allowed];
+            prop_assert_eq!(found, expected, "{} -> {} {}/{}", from, to, port, protocol);
+            prop_assert_eq!(ports.allow(protocol, port), verdict.allowed);
+        }
+    }
+    Ok(())
+}
+
+fn parties(world: &World) -> Vec<Party> {
+    let pods = world.pods.keys().cloned().map(Party::Pod);
+    let addresses = worlds::addresses(world).into_iter().map(Party::Address);
+    pods.chain(addresses).collect()
+}
+
+fn covers(block: &IpBlock, address: IpAddr) -> bool {
+    block.cidr.contains(&address) && !block.except.iter().any(|net| net.contains(&address))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn reach_says_what_the_rules_say(world in stated()) {
+        let reach = Reach::of(&world).unwrap();
+        for from in parties(&world) {
+            for to in parties(&world) {
+                agree(&world, &from, &to, reach.between(&from, &to).unwrap())?;
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_speaks_for_each_of_its_members(world in stated()) {
+        let reach = Reach::of(&world).unwrap();
+        let members = |members: &Members| -> Vec<Party> {
+            match members {
+                Members::Pods(pods) => pods.iter().map(|name| Party::Pod((*name).clone())).collect(),
+                Members::Host(addresses) => addresses.iter().copied().map(Party::Address).collect(),
+                Members::Strangers(region) => worlds::STRANGERS
+                    .iter()
+                    .map(|text| text.parse().unwrap())
+                    .filter(|address| region.0.iter().any(|block| covers(block, *address)))
+                    .filter(|address| !worlds::known_addresses(&world).contains(address))
+                    .map(Party::Address)
+                    .collect(),
+            }
+        };
+        let mut seen: BTreeSet<Party> = BTreeSet::new();
+        for from in reach.groups() {
+            for one in members(&from.members) {
+                prop_assert!(seen.insert(one), "in two groups");
+            }
+            for to in reach.groups() {
+                let ports = reach.ports(from.profile, to.profile);
+                for one in members(&from.members) {
+                    for two in members(&to.members).iter().filter(|two| **two != one) {
+                        let strangers = [&from, &to].iter().all(|group| !matches!(group.members, Members::Pods(_)));
+                        if !strangers {
+                            agree(&world, &one, two, ports)?;
+                        }
+                    }
+                }
+            }
+        }
+        let everybody = parties(&world).into_iter().filter(|party| match party {
+            Party::Pod(_) => true,
+            Party::Address(address) => !world.pods.values().any(|pod| pod.addresses.contains(address)),
+        });
+        prop_assert_eq!(seen, everybody.collect::<BTreeSet<_>>());
+    }
+}
+
+#[test]
+fn an_unknown_name_has_no_answer() {
+    let world = World::default();
+    let reach = Reach::of(&world).unwrap();
+    let nobody = ObjectName::new("a", "b");
+    assert!(reach.pod(&nobody).is_none());
+    assert!(
+        reach
+            .between(&Party::Pod(nobody), &Party::Address([10, 0, 0, 1].into()))
+            .is_none()
+    );
+}
