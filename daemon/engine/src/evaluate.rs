@@ -16,7 +16,7 @@ mod tests;
 use netpol_abi::Reason;
 use serde::{Serialize, Serializer};
 
-pub(crate) use self::judge::{Question, selecting};
+pub(crate) use self::judge::{Question, Unmet, selecting};
 pub(crate) use self::party::{End, addresses, meet};
 pub use self::party::{EvaluateError, Party, PartyError};
 use crate::policy::{Direction, ObjectName, Policy, Protocol};
@@ -83,15 +83,7 @@ pub fn evaluate(
         protocol,
         port,
     };
-    let (egress, ingress) = (
-        connection.side(Direction::Egress),
-        connection.side(Direction::Ingress),
-    );
-    Ok(Verdict {
-        allowed: egress.allowed && ingress.allowed,
-        egress,
-        ingress,
-    })
+    Ok(connection.verdict())
 }
 
 /// An end with the policies that select it in one direction.
@@ -104,6 +96,14 @@ impl<'w> Policed<'w> {
     pub(crate) fn of(world: &'w World, end: End<'w>, direction: Direction) -> Self {
         let policies = selecting(world, &end, direction);
         Self { end, policies }
+    }
+
+    /// An end whose own side is not asked.
+    pub(crate) fn unasked(end: End<'w>) -> Self {
+        Self {
+            end,
+            policies: Vec::new(),
+        }
     }
 }
 
@@ -121,33 +121,39 @@ impl<'a> Connection<'a> {
     pub(crate) fn is_allowed(&self) -> bool {
         [Direction::Egress, Direction::Ingress]
             .into_iter()
-            .all(|direction| self.ask(direction).reason.allows())
+            .all(|direction| self.allows(direction))
     }
 
-    fn policies(&self, direction: Direction) -> &'a [&'a Policy] {
+    /// Does one side allow it?
+    pub(crate) fn allows(&self, direction: Direction) -> bool {
+        self.ask(direction).reason.allows()
+    }
+
+    /// What both sides say.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let (egress, ingress) = (self.side(Direction::Egress), self.side(Direction::Ingress));
+        Verdict {
+            allowed: egress.allowed && ingress.allowed,
+            egress,
+            ingress,
+        }
+    }
+
+    /// The end whose policies are asked.
+    pub(crate) fn policed(&self, direction: Direction) -> &'a Policed<'a> {
         match direction {
-            Direction::Egress => &self.from.policies,
-            Direction::Ingress => &self.to.policies,
+            Direction::Egress => self.from,
+            Direction::Ingress => self.to,
         }
     }
 
-    fn ask(&self, direction: Direction) -> judge::Answer<'a> {
+    /// What that end's rules are asked.
+    pub(crate) fn question(&self, direction: Direction) -> Question<'a> {
         let (from, to) = addresses(&self.from.end, &self.to.end);
-        let (peer, peer_address, host) = match direction {
-            Direction::Egress => (&self.to.end, to, self.settings.host_egress),
-            Direction::Ingress => (&self.from.end, from, self.settings.host_ingress),
+        let (peer, peer_address) = match direction {
+            Direction::Egress => (&self.to.end, to),
+            Direction::Ingress => (&self.from.end, from),
         };
-        let policies = self.policies(direction);
-        let without_rule = |reason| judge::Answer {
-            reason,
-            by: Vec::new(),
-        };
-        if self.from.end.is(&self.to.end) {
-            return without_rule(Reason::Itself);
-        }
-        if !policies.is_empty() && peer.host && host {
-            return without_rule(Reason::Host);
-        }
         Question {
             direction,
             peer,
@@ -156,13 +162,33 @@ impl<'a> Connection<'a> {
             protocol: self.protocol,
             port: self.port,
         }
-        .ask(policies)
+    }
+
+    fn ask(&self, direction: Direction) -> judge::Answer<'a> {
+        let host = match direction {
+            Direction::Egress => self.settings.host_egress,
+            Direction::Ingress => self.settings.host_ingress,
+        };
+        let question = self.question(direction);
+        let policies = &self.policed(direction).policies;
+        let without_rule = |reason| judge::Answer {
+            reason,
+            by: Vec::new(),
+        };
+        if self.from.end.is(&self.to.end) {
+            return without_rule(Reason::Itself);
+        }
+        if !policies.is_empty() && question.peer.host && host {
+            return without_rule(Reason::Host);
+        }
+        question.ask(policies)
     }
 
     fn side(&self, direction: Direction) -> Side {
         let answer = self.ask(direction);
         let isolated_by: Vec<ObjectName> = self
-            .policies(direction)
+            .policed(direction)
+            .policies
             .iter()
             .map(|policy| policy.name.clone())
             .collect();

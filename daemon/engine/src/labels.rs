@@ -70,9 +70,13 @@ impl Selector {
     /// Do all requirements hold for these labels?
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.requirements
-            .iter()
-            .all(|requirement| requirement.matches(labels))
+        self.unmet(labels).next().is_none()
+    }
+
+    /// The requirements that do not hold for these labels.
+    pub fn unmet<'s>(&'s self, labels: &Labels) -> impl Iterator<Item = &'s Requirement> {
+        let requirements = self.requirements.iter();
+        requirements.filter(|requirement| !requirement.matches(labels))
     }
 }
 

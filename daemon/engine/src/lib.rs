@@ -16,6 +16,7 @@
 pub mod compile;
 pub mod diagnostic;
 pub mod evaluate;
+pub mod explain;
 mod kinds;
 pub mod labels;
 pub mod manifest;

@@ -6,11 +6,14 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netpol_abi::Reason;
 
 use super::party::End;
+use crate::labels::Requirement;
 use crate::policy::{
-    Action, Direction, IpBlock, Namespaces, Peer, Policy, Ports, Protocol, Rule, Tier,
+    Action, Direction, IpBlock, Namespaces, Peer, PodPeer, Policy, Port, Ports, Protocol, Rule,
+    Tier,
 };
 use crate::world::{Pod, World};
 
@@ -36,6 +39,29 @@ pub(crate) struct Answer<'p> {
     pub reason: Reason,
     /// The rules that decided: policy, rule, peer.
     pub by: Vec<(&'p Policy, usize, Option<usize>)>,
+}
+
+/// A condition of a rule that a connection does not fulfil. A verdict asks whether there is
+/// one, an explanation for all of them.
+pub(crate) enum Unmet<'r> {
+    /// The entry selects Pods, and the other end is none.
+    Pod,
+    /// The entry has no `namespaceSelector`: Pods of this Namespace alone.
+    Namespace(&'r str),
+    /// The labels of the other end's Namespace.
+    NamespaceLabel(&'r Requirement),
+    /// The other end's labels.
+    PodLabel(&'r Requirement),
+    /// The other end's address is not in this block, or not known.
+    Block(&'r IpNet),
+    /// It is, and in this part that is taken out of it.
+    Except(&'r IpNet),
+    /// Another protocol than this one.
+    Protocol(Protocol),
+    /// A port outside this range, whatever the protocol.
+    Range(u16, u16),
+    /// Another port than the one of this name and protocol at the destination.
+    Name(&'r str, Protocol),
 }
 
 /// The policies that select a Pod in a direction, in the order in which they are asked.
@@ -114,41 +140,95 @@ impl Question<'_> {
     ) -> impl Iterator<Item = (&'p Policy, usize, &'p Rule, Option<usize>)> {
         let rules = policy.rules(self.direction).unwrap_or_default();
         rules.iter().enumerate().filter_map(move |(index, rule)| {
-            let peer = if rule.peers.is_empty() {
-                None
-            } else {
-                Some(rule.peers.iter().position(|peer| self.is_peer(peer))?)
-            };
-            self.has_port(rule).then_some((policy, index, rule, peer))
+            let peer = self.matched(rule)?;
+            Some((policy, index, rule, peer))
         })
     }
 
-    fn is_peer(&self, peer: &Peer) -> bool {
-        match peer {
-            Peer::Pods(pods) => self.peer.pod.is_some_and(|(name, pod)| {
-                let here = match &pods.namespaces {
-                    Namespaces::Own(own) => *own == name.namespace,
-                    Namespaces::Matching(selector) => selector.matches(&self.peer.namespace_labels),
-                };
-                here && pods.pods.matches(&pod.labels)
-            }),
-            Peer::Block(IpBlock { cidr, except }) => self.peer_address.is_some_and(|address| {
-                cidr.contains(&address) && !except.iter().any(|net| net.contains(&address))
-            }),
-        }
+    /// Does a rule match, and by which of its peers? `Some(None)`: it is for any.
+    fn matched(&self, rule: &Rule) -> Option<Option<usize>> {
+        let peer = if rule.peers.is_empty() {
+            None
+        } else {
+            Some(rule.peers.iter().position(|peer| self.is_peer(peer))?)
+        };
+        self.has_port(rule).then_some(peer)
+    }
+
+    /// Does a rule match?
+    pub(crate) fn matches(&self, rule: &Rule) -> bool {
+        self.matched(rule).is_some()
+    }
+
+    /// Is the other end this peer?
+    pub(crate) fn is_peer(&self, peer: &Peer) -> bool {
+        self.unmet(peer).next().is_none()
     }
 
     fn has_port(&self, rule: &Rule) -> bool {
-        rule.ports.is_empty()
-            || rule.ports.iter().any(|port| {
-                port.protocol == self.protocol
-                    && match &port.ports {
-                        Ports::All => true,
-                        Ports::Range(first, last) => (*first..=*last).contains(&self.port),
-                        Ports::Named(name) => self.destination.is_some_and(|pod| {
-                            pod.named_port(name, self.protocol) == Some(self.port)
-                        }),
-                    }
-            })
+        let is_port = |port| self.unmet_port(port).next().is_none();
+        rule.ports.is_empty() || rule.ports.iter().any(is_port)
+    }
+
+    /// The conditions of a peer that the other end does not fulfil: none, and it is that peer.
+    pub(crate) fn unmet<'r>(&'r self, peer: &'r Peer) -> impl Iterator<Item = Unmet<'r>> {
+        let (pods, block) = match peer {
+            Peer::Pods(pods) => (Some(pods), None),
+            Peer::Block(block) => (None, Some(block)),
+        };
+        let pods = pods.into_iter().flat_map(|pods| self.unmet_pods(pods));
+        let block = block.into_iter().flat_map(|block| self.unmet_block(block));
+        pods.chain(block)
+    }
+
+    fn unmet_pods<'r>(&'r self, wanted: &'r PodPeer) -> impl Iterator<Item = Unmet<'r>> {
+        let pod = self.peer.pod;
+        let no_pod = pod.is_none().then_some(Unmet::Pod);
+        let unlike = pod.into_iter().flat_map(move |(name, pod)| {
+            let (own, selector) = match &wanted.namespaces {
+                Namespaces::Own(own) => (Some(own.as_str()), None),
+                Namespaces::Matching(selector) => (None, Some(selector)),
+            };
+            let elsewhere = own.filter(|own| *own != name.namespace);
+            let labels = &self.peer.namespace_labels;
+            let namespace = selector
+                .into_iter()
+                .flat_map(move |selector| selector.unmet(labels));
+            elsewhere
+                .map(Unmet::Namespace)
+                .into_iter()
+                .chain(namespace.map(Unmet::NamespaceLabel))
+                .chain(wanted.pods.unmet(&pod.labels).map(Unmet::PodLabel))
+        });
+        no_pod.into_iter().chain(unlike)
+    }
+
+    fn unmet_block<'r>(&self, block: &'r IpBlock) -> impl Iterator<Item = Unmet<'r>> {
+        let inside = self
+            .peer_address
+            .filter(|address| block.cidr.contains(address));
+        let outside = inside.is_none().then_some(Unmet::Block(&block.cidr));
+        let except = inside.into_iter().flat_map(|address| {
+            let nets = block.except.iter();
+            nets.filter(move |net| net.contains(&address))
+        });
+        outside.into_iter().chain(except.map(Unmet::Except))
+    }
+
+    /// The conditions of a port that the connection does not fulfil.
+    pub(crate) fn unmet_port<'r>(&self, port: &'r Port) -> impl Iterator<Item = Unmet<'r>> {
+        let protocol = (port.protocol != self.protocol).then_some(Unmet::Protocol(port.protocol));
+        let number = match &port.ports {
+            Ports::All => None,
+            Ports::Range(first, last) => {
+                (!(*first..=*last).contains(&self.port)).then_some(Unmet::Range(*first, *last))
+            }
+            Ports::Named(name) => {
+                let pod = self.destination;
+                let there = pod.and_then(|pod| pod.named_port(name, port.protocol));
+                (there != Some(self.port)).then_some(Unmet::Name(name, port.protocol))
+            }
+        };
+        protocol.into_iter().chain(number)
     }
 }

@@ -228,5 +228,10 @@ pub fn parse_bytes(path: &str, bytes: &[u8]) -> File {
     }
 }
 
+/// Would the API take this label? Containers may have others.
+pub(crate) fn is_label(key: &str, value: &str) -> bool {
+    names::qualified(key).is_ok() && names::value(value).is_ok()
+}
+
 #[cfg(test)]
 mod tests;

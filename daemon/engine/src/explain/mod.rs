@@ -1,0 +1,287 @@
+//! Why a connection is allowed or denied, as data: which policies isolate each side, rule by
+//! rule what matched and which condition did not hold, what came closest, and the smallest
+//! policy that would allow it.
+//!
+//! The verdict is [`evaluate`](crate::evaluate)'s, and so is every condition that is said to
+//! hold or not: nothing is matched here a second time. What is added are hints (spelling,
+//! cost), which decide nothing. Texts that others chose (labels, names) stand here as they
+//! are; whoever prints them makes them safe. Ports are host order. Called by `netpol verdict`
+//! and `explain`, and by the API.
+
+mod answer;
+mod mend;
+mod missed;
+mod nearest;
+mod suggest;
+mod yaml;
+
+use netpol_abi::Reason;
+use serde::Serialize;
+
+pub use self::answer::{PeerAnswer, PolicyAnswer, PortAnswer, Reading, RuleAnswer};
+pub use self::mend::{Change, Mend};
+pub use self::missed::{Label, LabelMissed, Missed, NotAPod};
+pub use self::nearest::Nearest;
+pub use self::suggest::Suggestion;
+use crate::evaluate::{self, Connection, End, EvaluateError, Party, Policed};
+use crate::policy::{Direction, ObjectName, Policy, Ports, Protocol};
+use crate::world::World;
+
+/// A verdict with its reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Who opens the connection, as it was asked.
+    #[serde(serialize_with = "as_text")]
+    pub from: Party,
+    /// Who is asked, as it was asked.
+    #[serde(serialize_with = "as_text")]
+    pub to: Party,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Destination port.
+    pub port: u16,
+    /// Both sides allow it.
+    pub allowed: bool,
+    /// What the source's policies say.
+    pub egress: Side,
+    /// What the destination's policies say.
+    pub ingress: Side,
+    /// What one should know besides.
+    pub hints: Vec<Hint>,
+}
+
+/// One side of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Side {
+    /// What it says. Its fields stand beside these: readers of a bare verdict find them there.
+    #[serde(flatten)]
+    pub verdict: evaluate::Side,
+    /// What this end is.
+    pub end: Standing,
+    /// The policies that isolate it, in the order in which they are asked.
+    pub policies: Vec<PolicyAnswer>,
+    /// Policies of its Namespace that have a say in this direction and all but select it.
+    pub almost: Vec<AlmostSelects>,
+    /// Where denied: the rule that came closest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<Nearest>,
+    /// Where denied: the smallest policy that allows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<Suggestion>,
+}
+
+/// What an end is to policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// A Pod that policies are enforced for.
+    Pod,
+    /// A Pod elsewhere: it has labels, and nothing is enforced for it.
+    ExternalPod,
+    /// The host, or a Pod on its network.
+    Host,
+    /// An address that nobody here has.
+    Stranger,
+}
+
+/// A policy that one condition keeps from selecting a Pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AlmostSelects {
+    /// The policy.
+    pub policy: ObjectName,
+    /// The one requirement of its `podSelector` that does not hold.
+    pub missed: LabelMissed,
+    /// A rule of it that would match, were the Pod selected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<usize>,
+}
+
+/// What one should know besides the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hint {
+    /// The ends have no address family in common: whatever policy says, they don't meet.
+    NoCommonFamily,
+    /// Denied on port 53: names are looked up over UDP, and over TCP where an answer is long.
+    ResolversNeedBoth,
+    /// The source's egress is isolated and no rule is for 53/UDP: it can't look up names.
+    NoDns,
+    /// Policy decides about the host because `[host] ingress` says so.
+    HostIngressSetting,
+    /// Policy decides about the host because `[host] egress` says so.
+    HostEgressSetting,
+}
+
+/// The port of DNS.
+const DNS: u16 = 53;
+
+/// May `from` open a connection to `port` of `to`, and why?
+///
+/// # Errors
+/// A Pod is not known.
+pub fn explain(
+    world: &World,
+    from: &Party,
+    to: &Party,
+    protocol: Protocol,
+    port: u16,
+) -> Result<Explanation, EvaluateError> {
+    let (source, destination) = (End::of(world, from)?, End::of(world, to)?);
+    let egress = Policed::of(world, source, Direction::Egress);
+    let ingress = Policed::of(world, destination, Direction::Ingress);
+    let case = Case {
+        world,
+        connection: Connection {
+            settings: world.settings,
+            from: &egress,
+            to: &ingress,
+            protocol,
+            port,
+        },
+    };
+    let verdict = case.connection.verdict();
+    Ok(Explanation {
+        from: from.clone(),
+        to: to.clone(),
+        protocol,
+        port,
+        allowed: verdict.allowed,
+        hints: case.hints(&verdict),
+        egress: case.side(Direction::Egress, verdict.egress),
+        ingress: case.side(Direction::Ingress, verdict.ingress),
+    })
+}
+
+/// A connection in its world.
+struct Case<'a> {
+    world: &'a World,
+    connection: Connection<'a>,
+}
+
+impl Case<'_> {
+    fn side(&self, direction: Direction, verdict: evaluate::Side) -> Side {
+        let policed = self.connection.policed(direction);
+        let question = self.connection.question(direction);
+        let asked = is_asked(&verdict);
+        let policies: Vec<PolicyAnswer> = policed
+            .policies
+            .iter()
+            .map(|policy| PolicyAnswer::of(self.world, &question, policy, asked))
+            .collect();
+        let almost = if asked || verdict.reason == Reason::NotIsolated {
+            self.almost(direction)
+        } else {
+            Vec::new()
+        };
+        let nearest = (!verdict.allowed)
+            .then(|| Nearest::of(self.world, &question, &policed.end, &policies, &almost))
+            .flatten();
+        let suggestion = (!verdict.allowed)
+            .then(|| Suggestion::of(self, direction, &verdict))
+            .flatten();
+        Side {
+            end: Standing::of(&policed.end),
+            verdict,
+            policies,
+            almost,
+            nearest,
+            suggestion,
+        }
+    }
+
+    /// The policies that would select the Pod, were it not for one requirement: a slip, or
+    /// the only one of several that does not hold.
+    fn almost(&self, direction: Direction) -> Vec<AlmostSelects> {
+        let end = &self.connection.policed(direction).end;
+        let question = self.connection.question(direction);
+        let Some((name, pod)) = end.pod.filter(|(_, pod)| pod.is_enforced()) else {
+            return Vec::new();
+        };
+        let of_namespace = self.world.policies.values();
+        of_namespace
+            .filter(|policy| policy.name.namespace == name.namespace)
+            .filter_map(|policy| {
+                let rules = policy.rules(direction)?;
+                let mut unmet = policy.subject.unmet(&pod.labels);
+                let missed = LabelMissed::of(unmet.next()?, &pod.labels);
+                let alone = unmet.next().is_none();
+                let others = policy.subject.requirements().count() > 1;
+                (alone && (others || missed.is_slip())).then(|| AlmostSelects {
+                    policy: policy.name.clone(),
+                    missed,
+                    rule: rules.iter().position(|rule| question.matches(rule)),
+                })
+            })
+            .collect()
+    }
+
+    fn hints(&self, verdict: &evaluate::Verdict) -> Vec<Hint> {
+        let connection = &self.connection;
+        let (from, to) = (&connection.from.end, &connection.to.end);
+        let mut hints = Vec::new();
+        if !from.is(to) {
+            let (one, two) = evaluate::addresses(from, to);
+            if let (Some(one), Some(two)) = (one, two)
+                && one.is_ipv4() != two.is_ipv4()
+            {
+                hints.push(Hint::NoCommonFamily);
+            }
+        }
+        let decides = |side: &evaluate::Side, peer: &End| {
+            peer.host && side.isolated && side.reason != Reason::Itself && is_asked(side)
+        };
+        if decides(&verdict.egress, to) {
+            hints.push(Hint::HostEgressSetting);
+        }
+        if decides(&verdict.ingress, from) {
+            hints.push(Hint::HostIngressSetting);
+        }
+        let is_dns = connection.port == DNS && connection.protocol != Protocol::Sctp;
+        if is_dns && !verdict.egress.allowed {
+            hints.push(Hint::ResolversNeedBoth);
+        } else if !is_dns && is_asked(&verdict.egress) && !may_ask_dns(&connection.from.policies) {
+            hints.push(Hint::NoDns);
+        }
+        hints
+    }
+}
+
+/// Is any rule asked, or is it decided before?
+fn is_asked(side: &evaluate::Side) -> bool {
+    side.isolated && !matches!(side.reason, Reason::Itself | Reason::Host)
+}
+
+/// Is some rule for 53/UDP? What a named port stands for depends on the destination: it may.
+fn may_ask_dns(policies: &[&Policy]) -> bool {
+    let rules = policies
+        .iter()
+        .flat_map(|policy| policy.rules(Direction::Egress).unwrap_or_default());
+    rules.into_iter().any(|rule| {
+        rule.ports.is_empty()
+            || rule.ports.iter().any(|port| {
+                port.protocol == Protocol::Udp
+                    && match &port.ports {
+                        Ports::All | Ports::Named(_) => true,
+                        Ports::Range(first, last) => (*first..=*last).contains(&DNS),
+                    }
+            })
+    })
+}
+
+impl Standing {
+    fn of(end: &End) -> Self {
+        match end.pod {
+            Some((_, pod)) if pod.is_enforced() => Self::Pod,
+            Some(_) => Self::ExternalPod,
+            None if end.host => Self::Host,
+            None => Self::Stranger,
+        }
+    }
+}
+
+fn as_text<S: serde::Serializer>(
+    value: &impl std::fmt::Display,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}

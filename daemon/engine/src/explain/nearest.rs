@@ -1,0 +1,157 @@
+//! What came closest: rules ordered by how much of them does not hold.
+//!
+//! The cost of a condition says how likely it is the mistake: a slip costs least, a peer of
+//! another kind most. Only its order matters, and nothing but the order of what is said
+//! follows from it.
+
+use serde::Serialize;
+
+use super::{AlmostSelects, LabelMissed, Mend, Missed, PolicyAnswer, RuleAnswer};
+use crate::evaluate::{End, Question};
+use crate::policy::{Action, ObjectName, Policy, Rule, Tier};
+use crate::world::World;
+
+/// The rule that came closest, by the peer and the port of it that did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Nearest {
+    /// The policy.
+    pub policy: ObjectName,
+    /// The rule.
+    pub rule: usize,
+    /// The entry of its `from` or `to`; `None`: it is for any peer.
+    pub peer: Option<usize>,
+    /// The entry of its `ports`; `None`: it is for any port.
+    pub port: Option<usize>,
+    /// Why the policy does not select this end; `None`: it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_selected: Option<LabelMissed>,
+    /// What does not hold of that peer and port.
+    pub missed: Vec<Missed>,
+    /// A change of a word that would mend it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<Mend>,
+}
+
+impl Nearest {
+    /// The closest rule of the policies that select an end, or all but do.
+    pub(super) fn of(
+        world: &World,
+        question: &Question,
+        end: &End,
+        policies: &[PolicyAnswer],
+        almost: &[AlmostSelects],
+    ) -> Option<Self> {
+        let of_world = |name: &ObjectName| {
+            let policy = world.policies.get(name);
+            policy.filter(|policy| policy.tier == Tier::NetworkPolicy)
+        };
+        let (_, policy, rule, nearest) = selecting(question, policies, &of_world)
+            .chain(not_selecting(question, almost, &of_world))
+            .min_by_key(|(cost, ..)| *cost)?;
+        let mend = Mend::of(world, question, end, policy, rule, &nearest);
+        Some(Self { mend, ..nearest })
+    }
+}
+
+type Candidate<'w> = (u32, &'w Policy, &'w Rule, Nearest);
+
+fn selecting<'w>(
+    question: &Question,
+    policies: &[PolicyAnswer],
+    of_world: &impl Fn(&ObjectName) -> Option<&'w Policy>,
+) -> impl Iterator<Item = Candidate<'w>> {
+    let direction = question.direction;
+    policies.iter().flat_map(move |answer| {
+        let policy = of_world(&answer.policy);
+        answer.rules.iter().filter_map(move |rule| {
+            let policy = policy?;
+            let written = policy.rules(direction)?.get(rule.rule)?;
+            if written.action != Action::Allow {
+                return None;
+            }
+            let (peer, of_peer) = rule.closest_peer();
+            let (port, of_port) = rule.closest_port();
+            let nearest = Nearest {
+                policy: answer.policy.clone(),
+                rule: rule.rule,
+                peer,
+                port,
+                not_selected: None,
+                missed: of_peer.iter().chain(of_port).cloned().collect(),
+                mend: None,
+            };
+            Some((rule.cost(), policy, written, nearest))
+        })
+    })
+}
+
+/// Policies that would allow it, did they select the end.
+fn not_selecting<'w>(
+    question: &Question,
+    almost: &[AlmostSelects],
+    of_world: &impl Fn(&ObjectName) -> Option<&'w Policy>,
+) -> impl Iterator<Item = Candidate<'w>> {
+    let direction = question.direction;
+    almost.iter().filter_map(move |almost| {
+        let policy = of_world(&almost.policy)?;
+        let rule = almost.rule?;
+        let written = policy.rules(direction)?.get(rule)?;
+        let nearest = Nearest {
+            policy: almost.policy.clone(),
+            rule,
+            peer: None,
+            port: None,
+            not_selected: Some(almost.missed.clone()),
+            missed: Vec::new(),
+            mend: None,
+        };
+        Some((almost.missed.cost(), policy, written, nearest))
+    })
+}
+
+impl RuleAnswer {
+    /// How far it is from matching; only its order means something.
+    #[must_use]
+    pub fn cost(&self) -> u32 {
+        sum(self.closest_peer().1) + sum(self.closest_port().1)
+    }
+
+    /// The peer that came closest, and what does not hold of it.
+    fn closest_peer(&self) -> (Option<usize>, &[Missed]) {
+        let closest = self.peers.iter().min_by_key(|peer| sum(&peer.missed));
+        closest.map_or((None, &[]), |peer| (Some(peer.peer), &peer.missed))
+    }
+
+    /// The port that came closest, and what does not hold of it.
+    fn closest_port(&self) -> (Option<usize>, &[Missed]) {
+        let closest = self.ports.iter().min_by_key(|port| sum(&port.missed));
+        closest.map_or((None, &[]), |port| (Some(port.port), &port.missed))
+    }
+}
+
+/// What a list of conditions costs together.
+fn sum(missed: &[Missed]) -> u32 {
+    missed.iter().map(Missed::cost).sum()
+}
+
+impl Missed {
+    /// How far this condition is from holding; only its order means something.
+    #[must_use]
+    pub fn cost(&self) -> u32 {
+        match self {
+            // The two mistakes that are made most: a selector left out, a protocol left out.
+            Self::OtherNamespace { .. } | Self::Protocol { .. } => 2,
+            Self::PortName { .. } | Self::Port { .. } => 3,
+            Self::NamespaceLabel { label, .. } | Self::PodLabel { label } => label.cost(),
+            Self::InExcept { .. } => 4,
+            Self::OutsideBlock { .. } => 8,
+            Self::NotAPod { .. } => 10,
+        }
+    }
+}
+
+impl LabelMissed {
+    fn cost(&self) -> u32 {
+        if self.is_slip() { 1 } else { 4 }
+    }
+}

@@ -1,0 +1,339 @@
+//! The smallest policy that would allow a connection on one side: for this Pod, this peer,
+//! this port, and as few others as labels can tell apart.
+//!
+//! It only ever adds. A policy isolates what it selects, so it must select nobody who is not
+//! isolated yet: its `podSelector` holds what one of the policies that isolate this Pod asks
+//! for, and more. That is true of Pods that come later, too.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::{Case, yaml};
+use crate::evaluate::{self, Connection, End, Policed, Question};
+use crate::labels::{Labels, Operator, Requirement, Selector};
+use crate::manifest;
+use crate::policy::{
+    Action, Direction, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports, Rule,
+    Tier,
+};
+use crate::world::{METADATA_NAME, Place, World};
+
+/// A policy to add.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Suggestion {
+    /// Its name, which is free.
+    pub name: ObjectName,
+    /// The manifest, valid as it stands.
+    pub yaml: String,
+    /// The Pod has no label to select it by: the policy selects all that another one does.
+    pub unlabelled: bool,
+    /// The peer has no label to select it by: the whole Namespace is let through.
+    pub unlabelled_peer: bool,
+    /// Other Pods that it lets such a connection through for.
+    pub also_selects: BTreeSet<ObjectName>,
+    /// Other peers that it lets through.
+    pub also_peers: BTreeSet<ObjectName>,
+}
+
+impl Suggestion {
+    /// `None` where no policy helps: a rule denies it before NetworkPolicy is asked, or there
+    /// is no way to name the peer or the port.
+    pub(super) fn of(case: &Case, direction: Direction, verdict: &evaluate::Side) -> Option<Self> {
+        let Case { world, connection } = case;
+        let policed = connection.policed(direction);
+        let question = connection.question(direction);
+        let is_denied_by_a_rule = verdict.by.iter().any(|by| by.rule.is_some());
+        // Port 0 is no port that a rule can name.
+        if is_denied_by_a_rule || connection.port == 0 {
+            return None;
+        }
+        let (own, pod) = policed.end.pod?;
+        let neighbours: Vec<&Labels> = in_namespace(world, &own.namespace)
+            .filter(|(name, pod)| *name != own && pod.is_enforced())
+            .map(|(_, pod)| &pod.labels)
+            .collect();
+        let labels = distinguishing(&pod.labels, &neighbours);
+        let subject = isolated_already(&policed.policies, &labels)?;
+        let (peer, unlabelled_peer) = peer(world, own, &question)?;
+        let port = Port {
+            protocol: connection.protocol,
+            ports: Ports::Range(connection.port, connection.port),
+        };
+        let rules = Some(vec![Rule {
+            action: Action::Allow,
+            peers: vec![peer],
+            ports: vec![port],
+        }]);
+        let (ingress, egress) = match direction {
+            Direction::Ingress => (rules, None),
+            Direction::Egress => (None, rules),
+        };
+        let policy = Policy {
+            name: free_name(world, own, &question),
+            tier: Tier::NetworkPolicy,
+            subject,
+            ingress,
+            egress,
+        };
+        let (mut also_selects, mut also_peers) = also(case, &question, &policy);
+        also_selects.remove(own);
+        if let Some((name, _)) = question.peer.pod {
+            also_peers.remove(name);
+        }
+        Some(Self {
+            yaml: yaml::document(&policy),
+            unlabelled: labels.is_empty(),
+            unlabelled_peer,
+            also_selects,
+            also_peers,
+            name: policy.name.clone(),
+        })
+    }
+}
+
+/// The Pods of one namespace that labels can select.
+fn in_namespace<'w>(
+    world: &'w World,
+    namespace: &str,
+) -> impl Iterator<Item = (&'w ObjectName, &'w crate::world::Pod)> {
+    world
+        .pods
+        .iter()
+        .filter(move |(name, pod)| name.namespace == namespace && pod.place != Place::HostNetwork)
+}
+
+/// Keys that say what a Pod is, those that people select by first.
+const IDENTITY: [&str; 10] = [
+    "app",
+    "app.kubernetes.io/name",
+    "k8s-app",
+    "app.kubernetes.io/component",
+    "component",
+    "tier",
+    "role",
+    "com.docker.compose.service",
+    "name",
+    "app.kubernetes.io/instance",
+];
+
+/// Keys whose values change with a version, a rollout or a replica: a policy by them would
+/// not outlive the next one.
+const FLEETING: [&str; 11] = [
+    "pod-template-hash",
+    "pod-template-generation",
+    "controller-revision-hash",
+    "controller-uid",
+    "batch.kubernetes.io/controller-uid",
+    "job-name",
+    "batch.kubernetes.io/job-name",
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+    "version",
+    "app.kubernetes.io/version",
+];
+
+/// Prefixes of keys that image builders and Compose write for themselves.
+const FLEETING_PREFIXES: [&str; 3] = ["org.opencontainers.", "org.label-schema.", "helm.sh/"];
+
+fn rank(key: &str) -> usize {
+    let known = IDENTITY.iter().position(|known| *known == key);
+    let is_fleeting = FLEETING.contains(&key)
+        || FLEETING_PREFIXES
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
+        || (key.starts_with("com.docker.compose.")
+            && key != "com.docker.compose.project"
+            && known.is_none());
+    match known {
+        Some(rank) => rank,
+        None if is_fleeting => 1000,
+        None if key.contains('/') => 101,
+        None => 100,
+    }
+}
+
+/// As few labels as tell a Pod from its neighbours, as far as any do: the one that people
+/// would select it by, then those that leave the fewest others.
+fn distinguishing(labels: &Labels, neighbours: &[&Labels]) -> Vec<Requirement> {
+    let mut ranked: Vec<(usize, &String, &String)> = labels
+        .iter()
+        .filter(|(key, value)| manifest::is_label(key, value))
+        .map(|(key, value)| (rank(key), key, value))
+        .collect();
+    ranked.sort();
+    let stable = ranked.iter().take_while(|(rank, ..)| *rank < 1000).count();
+    // Better a label that will change than none.
+    ranked.truncate(stable.max(1));
+    let mut left: Vec<&Labels> = neighbours.to_vec();
+    let mut chosen = Vec::new();
+    while !ranked.is_empty() && (chosen.is_empty() || !left.is_empty()) {
+        let caught = |(_, key, value): &(usize, &String, &String)| {
+            let has = left
+                .iter()
+                .filter(|labels| labels.get(*key) == Some(*value));
+            has.count()
+        };
+        let best = if chosen.is_empty() {
+            0
+        } else {
+            let counts: Vec<usize> = ranked.iter().map(caught).collect();
+            let fewest = counts.iter().copied().min().unwrap_or(0);
+            if fewest == left.len() {
+                break;
+            }
+            counts
+                .iter()
+                .position(|count| *count == fewest)
+                .unwrap_or(0)
+        };
+        let (_, key, value) = ranked.remove(best);
+        left.retain(|labels| labels.get(key) == Some(value));
+        chosen.push(Requirement::equals(key, value));
+    }
+    chosen
+}
+
+/// Those labels, and what they leave open of the policy that isolates with the fewest words:
+/// whoever matches is isolated by that policy already.
+fn isolated_already(policies: &[&Policy], labels: &[Requirement]) -> Option<Selector> {
+    let missing = |policy: &Policy| -> Vec<Requirement> {
+        let open = policy.subject.requirements();
+        open.filter(|requirement| !labels.iter().any(|label| implies(label, requirement)))
+            .cloned()
+            .collect()
+    };
+    let missing = policies
+        .iter()
+        .filter(|policy| policy.tier == Tier::NetworkPolicy)
+        .map(|policy| missing(policy))
+        .min_by_key(Vec::len)?;
+    Some(Selector::new(labels.iter().cloned().chain(missing)))
+}
+
+/// Does a label with this one value fulfil a requirement?
+fn implies(label: &Requirement, requirement: &Requirement) -> bool {
+    let Operator::In(values) = &label.operator else {
+        return false;
+    };
+    label.key == requirement.key
+        && values
+            .iter()
+            .all(|value| requirement.matches(&[(label.key.clone(), value.clone())].into()))
+}
+
+/// The other end as a peer, and whether it has no label to name it by.
+fn peer(world: &World, own: &ObjectName, question: &Question) -> Option<(Peer, bool)> {
+    let Some((name, pod)) = question.peer.pod else {
+        let cidr = question.peer_address?.into();
+        let except = Vec::new();
+        return Some((Peer::Block(IpBlock { cidr, except }), false));
+    };
+    let neighbours: Vec<&Labels> = in_namespace(world, &name.namespace)
+        .filter(|(other, _)| *other != name)
+        .map(|(_, pod)| &pod.labels)
+        .collect();
+    let labels = distinguishing(&pod.labels, &neighbours);
+    let is_unlabelled = labels.is_empty();
+    let namespaces = if name.namespace == own.namespace {
+        Namespaces::Own(own.namespace.clone())
+    } else {
+        let here = Requirement::equals(METADATA_NAME, &name.namespace);
+        Namespaces::Matching(Selector::new([here]))
+    };
+    let pods = Selector::new(labels);
+    Some((Peer::Pods(PodPeer { namespaces, pods }), is_unlabelled))
+}
+
+/// `allow-db-from-web`, or with a number after it where that is taken.
+fn free_name(world: &World, own: &ObjectName, question: &Question) -> ObjectName {
+    const LONGEST: usize = 100;
+    let other = match (question.peer.pod, question.peer_address) {
+        (Some((name, _)), _) => name.name.clone(),
+        (None, _) if question.peer.host => "host".to_owned(),
+        (None, Some(address)) => address.to_string(),
+        (None, None) => "peer".to_owned(),
+    };
+    let word = match question.direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    };
+    let part = |text: &str| {
+        let mut part = String::new();
+        for letter in text.chars().take(LONGEST) {
+            let letter = letter.to_ascii_lowercase();
+            if letter.is_ascii_lowercase() || letter.is_ascii_digit() {
+                part.push(letter);
+            } else if !part.ends_with('-') {
+                part.push('-');
+            }
+        }
+        part.trim_matches('-').to_owned()
+    };
+    let name = format!("allow-{}-{word}-{}", part(&own.name), part(&other));
+    let name = name.trim_end_matches('-');
+    let numbered = (2..).map(|number: u32| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned())
+        .chain(numbered)
+        .map(|name| ObjectName::new(&own.namespace, name));
+    names
+        .find(|name| !world.policies.contains_key(name))
+        .unwrap_or_default()
+}
+
+/// Who else may then open the same connection: other Pods that the policy selects, and other
+/// peers that it lets through, where what is between them is denied now.
+fn also(
+    case: &Case,
+    question: &Question,
+    policy: &Policy,
+) -> (BTreeSet<ObjectName>, BTreeSet<ObjectName>) {
+    let (world, direction) = (case.world, question.direction);
+    let rules = policy.rules(direction).unwrap_or_default();
+    let named: Vec<(&ObjectName, Policed)> = world
+        .pods
+        .iter()
+        .map(|(name, pod)| (name, End::of_pod(world, name, pod)))
+        .filter(|(_, end)| {
+            let asked = Question {
+                peer: end,
+                ..*question
+            };
+            let mut wanted = rules.iter().flat_map(|rule| &rule.peers);
+            question.peer.pod.is_some() && wanted.any(|peer| asked.is_peer(peer))
+        })
+        .map(|(name, end)| (name, Policed::unasked(end)))
+        .collect();
+    // A peer without a name is an address of its own.
+    let stranger = Policed::unasked(question.peer.clone());
+    let peers: Vec<(Option<&ObjectName>, &Policed)> = if named.is_empty() {
+        vec![(None, &stranger)]
+    } else {
+        named
+            .iter()
+            .map(|(name, peer)| (Some(*name), peer))
+            .collect()
+    };
+    let of_policy = in_namespace(world, &policy.name.namespace)
+        .filter(|(_, pod)| pod.is_enforced() && policy.subject.matches(&pod.labels));
+    let (mut selects, mut lets) = (BTreeSet::new(), BTreeSet::new());
+    for (name, pod) in of_policy {
+        let own = Policed::of(world, End::of_pod(world, name, pod), direction);
+        for (peer_name, peer) in &peers {
+            let (from, to) = match direction {
+                Direction::Ingress => (*peer, &own),
+                Direction::Egress => (&own, *peer),
+            };
+            let asked = Connection {
+                from,
+                to,
+                ..case.connection
+            };
+            if !asked.allows(direction) {
+                selects.insert(name.clone());
+                lets.extend(peer_name.cloned());
+            }
+        }
+    }
+    (selects, lets)
+}
