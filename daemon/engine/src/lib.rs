@@ -15,6 +15,7 @@
 
 pub mod compile;
 pub mod diagnostic;
+pub mod diff;
 pub mod evaluate;
 pub mod explain;
 mod kinds;

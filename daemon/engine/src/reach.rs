@@ -13,6 +13,7 @@
 //! For `netpol matrix` and `diff`, and for lints that look at pairs. A function of the
 //! world: no clock, no I/O.
 
+pub(crate) mod cover;
 mod ports;
 mod regions;
 mod stand_in;
@@ -49,9 +50,12 @@ pub struct Reach<'w> {
     sets: Vec<PortSet>,
     /// Which of them a subject and class get.
     verdicts: HashMap<VerdictKey, usize>,
-    nothing: PortSet,
-    all: PortSet,
 }
+
+/// Index of the answer that allows nothing.
+const NOTHING: usize = 0;
+/// Index of the answer that allows everything.
+const ALL: usize = 1;
 
 /// There are more verdicts than any kernel table is made for: such a world is never in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +105,21 @@ pub struct Ports<'r> {
     pub egress: &'r PortSet,
     /// What the receiver's policies let in.
     pub ingress: &'r PortSet,
+    /// Which of the world's answers these are.
+    key: [usize; 2],
+}
+
+impl Members<'_> {
+    /// How many Pods, blocks of addresses, or addresses of the host (one, where none is known).
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Pods(pods) => pods.len(),
+            Self::Host(addresses) => addresses.len().max(1),
+            Self::Strangers(region) => region.0.len(),
+        }
+    }
 }
 
 impl Ports<'_> {
@@ -108,6 +127,11 @@ impl Ports<'_> {
     #[must_use]
     pub fn reachable(&self) -> PortSet {
         self.egress.intersection(self.ingress)
+    }
+
+    /// Within one world, equal keys are equal answers: for whoever computes something of them once.
+    pub(crate) const fn key(&self) -> [usize; 2] {
+        self.key
     }
 
     /// Does this port pass?
@@ -139,12 +163,10 @@ impl<'w> Reach<'w> {
             lent: stand_in.addresses,
             addresses: tables.addresses,
             prefixes: tables.prefixes,
-            sets: Vec::new(),
+            sets: vec![PortSet::nothing(), PortSet::all()],
             verdicts: HashMap::new(),
-            nothing: PortSet::nothing(),
-            all: PortSet::all(),
         };
-        let mut known = HashMap::new();
+        let mut known: HashMap<PortSet, usize> = reach.sets.iter().cloned().zip(0..).collect();
         for (key, entry) in &tables.verdicts {
             let set = *known
                 .entry(PortSet::allowed_by(entry))
@@ -180,18 +202,18 @@ impl<'w> Reach<'w> {
             host_ingress,
             host_egress,
         } = self.world.settings;
-        Ports {
-            egress: self.side(
+        self.answer([
+            self.side(
                 from.egress,
                 to_class.unwrap_or(to.bare),
                 to.host && host_egress,
             ),
-            ingress: self.side(
+            self.side(
                 to.ingress,
                 from_class.unwrap_or(from.bare),
                 from.host && host_ingress,
             ),
-        }
+        ])
     }
 
     /// What passes between two ends as people name them; an end reaches itself. `None`: there
@@ -203,11 +225,7 @@ impl<'w> Reach<'w> {
             End::of(self.world, to).ok()?,
         );
         if one.is(&two) {
-            let all = &self.all;
-            return Some(Ports {
-                egress: all,
-                ingress: all,
-            });
+            return Some(self.answer([ALL; 2]));
         }
         Some(self.ports(self.profile_of(&one), self.profile_of(&two)))
     }
@@ -218,14 +236,51 @@ impl<'w> Reach<'w> {
         Some(self.groups[*self.pods.get(name)?].profile)
     }
 
-    fn side(&self, subject: u64, class: u64, host: bool) -> &PortSet {
+    /// Strangers by regions that neither this world nor the other divides, with what policy sees
+    /// of them here and there.
+    pub(crate) fn strangers_of_both(&self, other: &Reach) -> Vec<(Members<'w>, [Profile; 2])> {
+        let known = |address: IpAddr| {
+            self.addresses.contains_key(&address) || other.addresses.contains_key(&address)
+        };
+        partition([&self.prefixes, &other.prefixes], known)
+            .into_iter()
+            .map(|(classes, region)| (Members::Strangers(region), classes.map(Profile::outside)))
+            .collect()
+    }
+
+    /// The host by addresses that neither this world nor the other tells apart, likewise.
+    pub(crate) fn host_of_both(&self, other: &Reach) -> Vec<(Members<'w>, [Profile; 2])> {
+        let mut by_profile: BTreeMap<[Profile; 2], Vec<IpAddr>> = BTreeMap::new();
+        for address in self.world.host.intersection(&other.world.host) {
+            let profiles = [self.host_at(Some(*address)), other.host_at(Some(*address))];
+            by_profile.entry(profiles).or_default().push(*address);
+        }
+        if by_profile.is_empty() {
+            by_profile.insert([self.host_at(None), other.host_at(None)], Vec::new());
+        }
+        by_profile
+            .into_iter()
+            .map(|(profiles, addresses)| (Members::Host(addresses), profiles))
+            .collect()
+    }
+
+    fn answer(&self, key: [usize; 2]) -> Ports<'_> {
+        Ports {
+            egress: &self.sets[key[0]],
+            ingress: &self.sets[key[1]],
+            key,
+        }
+    }
+
+    fn side(&self, subject: u64, class: u64, host: bool) -> usize {
         if subject == SUBJECT_NOT_ISOLATED || host {
-            return &self.all;
+            return ALL;
         }
         [class, CLASS_ANY]
             .into_iter()
             .find_map(|class| self.verdicts.get(&VerdictKey { subject, class }))
-            .map_or(&self.nothing, |set| &self.sets[*set])
+            .copied()
+            .unwrap_or(NOTHING)
     }
 
     fn class(&self, address: IpAddr) -> u64 {
@@ -277,32 +332,33 @@ impl<'w> Reach<'w> {
             }));
     }
 
-    /// By what a rule sees of its addresses, where a rule is asked at all.
     fn group_the_host(&mut self) {
+        let mut by_profile: BTreeMap<Profile, Vec<IpAddr>> = BTreeMap::new();
+        for address in &self.world.host {
+            let profile = self.host_at(Some(*address));
+            by_profile.entry(profile).or_default().push(*address);
+        }
+        if by_profile.is_empty() {
+            by_profile.insert(self.host_at(None), Vec::new());
+        }
+        self.groups
+            .extend(by_profile.into_iter().map(|(profile, addresses)| Group {
+                members: Members::Host(addresses),
+                profile,
+            }));
+    }
+
+    /// The host at one of its addresses: which one matters only where a rule is asked at all.
+    fn host_at(&self, address: Option<IpAddr>) -> Profile {
         let Settings {
             host_ingress,
             host_egress,
         } = self.world.settings;
-        let mut by_class: BTreeMap<u64, Vec<IpAddr>> = BTreeMap::new();
-        for address in &self.world.host {
-            let class = if host_ingress && host_egress {
-                CLASS_ANY
-            } else {
-                self.class(*address)
-            };
-            by_class.entry(class).or_default().push(*address);
+        let asked = address.filter(|_| !(host_ingress && host_egress));
+        Profile {
+            host: true,
+            ..Profile::outside(asked.map_or(CLASS_ANY, |address| self.class(address)))
         }
-        if by_class.is_empty() {
-            by_class.insert(CLASS_ANY, Vec::new());
-        }
-        self.groups
-            .extend(by_class.into_iter().map(|(class, addresses)| Group {
-                members: Members::Host(addresses),
-                profile: Profile {
-                    host: true,
-                    ..Profile::outside(class)
-                },
-            }));
     }
 }
 

@@ -38,11 +38,19 @@ impl fmt::Display for Region {
             if position > 0 {
                 f.write_str(", ")?;
             }
-            write!(f, "{}", block.cidr)?;
-            for (position, net) in block.except.iter().enumerate() {
-                f.write_str(if position == 0 { " except " } else { " " })?;
-                write!(f, "{net}")?;
-            }
+            block.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// `10.0.0.0/8 except 10.1.0.0/16 10.2.0.0/16`.
+impl fmt::Display for IpBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cidr.fmt(f)?;
+        for (position, net) in self.except.iter().enumerate() {
+            f.write_str(if position == 0 { " except " } else { " " })?;
+            net.fmt(f)?;
         }
         Ok(())
     }
@@ -90,7 +98,8 @@ pub(super) fn partition<const N: usize>(
         let classes: [u64; N] =
             std::array::from_fn(|layer| said[layer].copied().unwrap_or(inherited[layer]));
         if let Some((_, _, block)) = outer {
-            if classes == inherited {
+            // Where a Pod or the host is, there is no stranger to make an exception for.
+            if classes == inherited || (is_one_address(net) && known(net.addr())) {
                 continue;
             }
             blocks[block].1.except.push(net);
@@ -105,18 +114,16 @@ pub(super) fn partition<const N: usize>(
 
     let mut regions: BTreeMap<[u64; N], Region> = BTreeMap::new();
     for (classes, block) in blocks {
-        if !is_taken(&block, &known) {
+        // What its exceptions leave nothing of is no region.
+        if IpNet::aggregate(&block.except) != [block.cidr] {
             regions.entry(classes).or_default().0.push(block);
         }
     }
     regions
 }
 
-/// Is there no address in it that a stranger could have?
-fn is_taken(block: &IpBlock, known: impl Fn(IpAddr) -> bool) -> bool {
-    let whole = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
-    (whole(&block.cidr) && known(block.cidr.addr()))
-        || IpNet::aggregate(&block.except) == [block.cidr]
+fn is_one_address(net: IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
 }
 
 #[cfg(test)]
@@ -162,7 +169,7 @@ mod tests {
             shown([&one]),
             [
                 "[1] 0.0.0.0/0 except 10.0.0.0/8 192.0.2.0/24, ::/0",
-                "[20] 10.0.0.0/8 except 10.0.0.1/32 10.1.0.0/16, 10.1.2.0/24, 192.0.2.0/25, 192.0.2.128/25",
+                "[20] 10.0.0.0/8 except 10.1.0.0/16, 10.1.2.0/24, 192.0.2.0/25, 192.0.2.128/25",
                 "[30] 10.1.0.0/16 except 10.1.2.0/24",
             ]
         );
