@@ -1,6 +1,6 @@
 //! Policy as the loaded programs judge it, under BPF_PROG_TEST_RUN: the conformance cases
-//! against what they expect, and random changes of random worlds against the naive oracle.
-//! Each connection's first packet is run at both of its ends.
+//! against what they expect, random manifests and random changes of random worlds against the
+//! reference. Each connection's first packet is run at both of its ends.
 //!
 //! Needs root, and fails without it.
 #![allow(
@@ -11,7 +11,7 @@
 #[path = "../../daemon/engine/tests/support/mod.rs"]
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -31,10 +31,20 @@ use netpold_tests::kernel::InKernel;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-use support::{oracle, worlds};
+use support::reference::Connection;
+use support::tiers::Tiers;
+use support::{manifests, readings, worlds, written};
 
 /// Changes of random worlds that are tried.
 const CHANGES: usize = 150;
+/// Random manifests that are tried.
+const MANIFESTS: usize = 200;
+const PROBED: [(Protocol, u16); 4] = [
+    (Protocol::Tcp, 80),
+    (Protocol::Udp, 53),
+    (Protocol::Tcp, 8080),
+    (Protocol::Sctp, 81),
+];
 const OTHER_MAC: frames::Mac = [2, 0xff, 0, 0, 0, 9];
 
 fn main() {
@@ -46,6 +56,7 @@ fn main() {
     };
     let trials = vec![
         trial("conformance_cases", conformance),
+        trial("random_manifests", random_manifests),
         trial("changes_of_random_worlds", random_changes),
     ];
     libtest_mimic::run(&arguments, trials).exit();
@@ -76,6 +87,29 @@ impl Site {
         self.kernel.apply(&change.steps)?;
         self.tables = change.installed(desired);
         self.generation = change.generation;
+        Ok(())
+    }
+
+    /// Tries every pair of these addresses.
+    fn probe(
+        &mut self,
+        world: &World,
+        addresses: &BTreeSet<IpAddr>,
+        expected: impl Fn(IpAddr, IpAddr, Protocol, u16) -> bool,
+    ) -> Result<()> {
+        for from in addresses.iter().copied() {
+            let same_family = |to: &IpAddr| to.is_ipv4() == from.is_ipv4();
+            for to in addresses.iter().copied().filter(same_family) {
+                for (protocol, port) in PROBED {
+                    let expected = expected(from, to, protocol, port);
+                    let said = self.connects(world, from, to, protocol, port)?;
+                    ensure!(
+                        said == expected,
+                        "{from} to {to} {protocol} {port}: the kernel says {said}, the reference {expected}"
+                    );
+                }
+            }
+        }
         Ok(())
     }
 
@@ -177,7 +211,8 @@ fn conformance() -> Result<()> {
         let manifests = folder.join("manifests.yaml");
         let file = parse(&manifests.display().to_string(), &text(&manifests));
         let mut world = assemble([&file]).world();
-        number_pods(&mut world, u32::try_from(number)?);
+        // A connection of one case is no other's.
+        readings::number(&mut world, u32::try_from(number)?);
         site.install(&world).with_context(|| name.to_string())?;
         let pods: BTreeSet<ObjectName> = world.pods.keys().cloned().collect();
         for probe in Expected::read(folder).expectations(&pods) {
@@ -204,19 +239,6 @@ fn conformance() -> Result<()> {
     Ok(())
 }
 
-/// Numbers that no other case uses: a connection of one case is no other's.
-fn number_pods(world: &mut World, case: u32) {
-    for (index, pod) in (1..).zip(world.pods.values_mut()) {
-        if pod.place == Place::Local {
-            pod.place = Place::Attached(Attached {
-                slot: index,
-                id: case * 256 + index,
-                interfaces: BTreeMap::from([(1000 + index, [2, 0, 0, 0, 0, index as u8])]),
-            });
-        }
-    }
-}
-
 fn ends(world: &World, text: &str) -> Result<Vec<IpAddr>> {
     if let Some(address) = text.strip_prefix("ip:") {
         return Ok(vec![address.parse()?]);
@@ -241,24 +263,40 @@ fn random_changes() -> Result<()> {
             .current();
         for world in [before, after] {
             site.install(&world)?;
+            let tiers = Tiers::of(&world);
             let addresses = worlds::addresses(&world);
-            for from in &addresses {
-                for to in addresses.iter().filter(|to| to.is_ipv4() == from.is_ipv4()) {
-                    for (protocol, port) in [
-                        (Protocol::Tcp, 80),
-                        (Protocol::Udp, 53),
-                        (Protocol::Tcp, 8080),
-                    ] {
-                        let expected = oracle::allows(&world, *from, *to, protocol, port);
-                        let said = site.connects(&world, *from, *to, protocol, port)?;
-                        ensure!(
-                            said == expected,
-                            "change {number}: {from} to {to} {protocol} {port}: the kernel says {said}, the oracle {expected}, in {world:#?}"
-                        );
-                    }
-                }
-            }
+            let expected = |from, to, protocol, port| tiers.allows(from, to, protocol, port);
+            site.probe(&world, &addresses, expected)
+                .with_context(|| format!("change {number}, in {world:#?}"))?;
         }
+    }
+    Ok(())
+}
+
+fn random_manifests() -> Result<()> {
+    let mut runner = TestRunner::deterministic();
+    let mut site = Site::new("manifests")?;
+    for number in 0..MANIFESTS {
+        let manifests = manifests::manifests()
+            .new_tree(&mut runner)
+            .map_err(|reason| anyhow::anyhow!("{reason}"))?
+            .current();
+        let world = readings::world(&manifests, u32::try_from(number)?);
+        site.install(&world)?;
+        let cluster = readings::cluster(&manifests);
+        let pods = world.pods.values().flat_map(|pod| &pod.addresses);
+        let addresses = pods.chain(&world.host).copied();
+        let addresses = addresses.chain(manifests::strangers()).collect();
+        let expected = |from, to, protocol, port| {
+            cluster.allows(Connection {
+                from,
+                to,
+                protocol: written::protocol(protocol),
+                port,
+            })
+        };
+        site.probe(&world, &addresses, expected)
+            .with_context(|| format!("world {number}, of\n{}", manifests.files.join("\n")))?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The conformance cases offline: every expected verdict from the rules, from the matrix, from the
-//! compiled tables and from the oracle. The format is in `tests/conformance/README.md`.
+//! compiled tables and from the reference. The format is in `tests/conformance/README.md`.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../tests/src/cases.rs"]
@@ -19,8 +19,10 @@ use netpol_engine::model::Lanes;
 use netpol_engine::plan::plan;
 use netpol_engine::policy::{Direction, ObjectName, Protocol};
 use netpol_engine::tables::Tables;
-use netpol_engine::world::{Attached, Place, World};
-use support::oracle;
+use netpol_engine::world::{Place, World};
+use support::readings;
+use support::reference::{Cluster, Connection, Host};
+use support::written;
 
 /// A case, its world twice: as it is, and with numbers for its local Pods.
 struct Case {
@@ -29,6 +31,7 @@ struct Case {
     world: World,
     tables: Tables,
     attached: World,
+    cluster: Cluster,
 }
 
 fn folders(kind: &str) -> Vec<PathBuf> {
@@ -38,17 +41,16 @@ fn folders(kind: &str) -> Vec<PathBuf> {
     )
 }
 
-fn read(folder: &Path) -> (File, Expected) {
+fn read(folder: &Path) -> (String, File, Expected) {
     let path = folder.join("manifests.yaml");
-    (
-        parse(&path.to_string_lossy(), &cases::text(&path)),
-        Expected::read(folder),
-    )
+    let text = cases::text(&path);
+    let file = parse(&path.to_string_lossy(), &text);
+    (text, file, Expected::read(folder))
 }
 
 fn cases() -> Vec<Case> {
     let case = |folder: PathBuf| {
-        let (file, expected) = read(&folder);
+        let (text, file, expected) = read(&folder);
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         assert!(file.is_accepted(), "{name}: {:?}", file.diagnostics);
         let assembled = assemble([&file]);
@@ -59,18 +61,11 @@ fn cases() -> Vec<Case> {
         );
         let world = assembled.world();
         let mut attached = world.clone();
-        for (pod, number) in attached.pods.values_mut().zip(1..) {
-            if pod.place == Place::Local {
-                pod.place = Place::Attached(Attached {
-                    slot: number,
-                    id: number,
-                    interfaces: [(number, [2, 0, 0, 0, 0, 1])].into(),
-                });
-            }
-        }
+        readings::number(&mut attached, 0);
         Case {
             name,
             expected,
+            cluster: Cluster::read([text.as_str()], Host::default()).unwrap(),
             tables: compile(&attached).tables,
             world,
             attached,
@@ -133,7 +128,7 @@ impl Case {
 }
 
 #[test]
-fn rules_tables_and_oracle_answer_as_expected() {
+fn rules_tables_and_reference_answer_as_expected() {
     let mut wrong = Vec::new();
     let mut asked = 0;
     for case in cases() {
@@ -161,10 +156,13 @@ fn rules_tables_and_oracle_answer_as_expected() {
                     "tables",
                     case.tables_allow(&lanes, from, to, protocol, port),
                 ));
-                answers.push((
-                    "oracle",
-                    oracle::allows(&case.world, from, to, protocol, port),
-                ));
+                let connection = Connection {
+                    from,
+                    to,
+                    protocol: written::protocol(protocol),
+                    port,
+                };
+                answers.push(("reference", case.cluster.allows(connection)));
             }
             for (who, answer) in answers {
                 if answer != allow {
@@ -226,7 +224,7 @@ fn a_plan_leads_from_each_case_to_the_next() {
 #[test]
 fn what_an_api_server_refuses_is_refused() {
     for folder in folders("invalid") {
-        let (file, expected) = read(&folder);
+        let (_, file, expected) = read(&folder);
         assert!(!file.is_accepted(), "{}", folder.display());
         for name in &expected.rejected {
             let name: ObjectName = name.parse().unwrap();

@@ -1,0 +1,48 @@
+//! The two readings of one set of manifests: the engine's and the reference's.
+
+use netpol_engine::manifest::{File, assemble, parse};
+use netpol_engine::world::{Attached, Place, World};
+
+use super::manifests::Manifests;
+use super::reference::Cluster;
+
+/// The world that the engine reads, its local Pods numbered from `base` as [`number`] does.
+pub fn world(manifests: &Manifests, base: u32) -> World {
+    let files: Vec<File> = (0..)
+        .zip(&manifests.files)
+        .map(|(number, text)| {
+            let file = parse(&format!("{number}.yaml"), text);
+            assert!(file.is_accepted(), "{:#?}\n{text}", file.diagnostics);
+            file
+        })
+        .collect();
+    let assembled = assemble(&files);
+    let diagnostics = assembled.diagnostics.as_slice();
+    assert!(diagnostics.is_empty(), "{diagnostics:?}");
+    let mut world = assembled.world();
+    world.host.extend(&manifests.host.addresses);
+    world.settings.host_ingress = manifests.host.reaches_pods;
+    world.settings.host_egress = manifests.host.reached_by_pods;
+    number(&mut world, base);
+    world
+}
+
+/// Gives local Pods numbers and interfaces, which no two worlds of other `base`s share.
+pub fn number(world: &mut World, base: u32) {
+    for (index, pod) in (1..).zip(world.pods.values_mut()) {
+        if pod.place == Place::Local {
+            pod.place = Place::Attached(Attached {
+                slot: index,
+                id: base * 256 + index,
+                interfaces: [(1000 + index, [2, 0, 0, 0, 0, index as u8])].into(),
+            });
+        }
+    }
+}
+
+/// What the reference reads.
+pub fn cluster(manifests: &Manifests) -> Cluster {
+    let texts = manifests.files.iter().map(String::as_str);
+    Cluster::read(texts, manifests.host.clone())
+        .unwrap_or_else(|error| panic!("{error}\n{}", manifests.files.join("\n--- file\n")))
+}
