@@ -284,9 +284,8 @@ fn random_manifests() -> Result<()> {
         let world = readings::world(&manifests, u32::try_from(number)?);
         site.install(&world)?;
         let cluster = readings::cluster(&manifests);
-        let pods = world.pods.values().flat_map(|pod| &pod.addresses);
-        let addresses = pods.chain(&world.host).copied();
-        let addresses = addresses.chain(manifests::strangers()).collect();
+        let addresses = cluster.addresses().chain(manifests::strangers());
+        let addresses = addresses.collect();
         let expected = |from, to, protocol, port| {
             cluster.allows(Connection {
                 from,

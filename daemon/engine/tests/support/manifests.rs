@@ -177,7 +177,7 @@ fn port() -> impl Strategy<Value = Value> {
     prop_oneof![
         1 => Just((None, None)),
         3 => select(&PORTS[..]).prop_map(|port| (Some(json!(port)), None)),
-        2 => one_of(&["http", "dns"]).prop_map(|name| (Some(name), None)),
+        3 => one_of(&["http", "dns"]).prop_map(|name| (Some(name), None)),
         2 => ends.prop_map(|(first, last)| (Some(first), Some(last))),
         1 => Just((Some(Value::Null), Some(Value::Null))),
     ]
@@ -256,7 +256,7 @@ fn container_ports() -> impl Strategy<Value = Value> {
     let port = |name: &'static str| {
         (
             select(&[53_u16, 80, 90, 8080][..]),
-            field(5, Some(json!("")), one_of(&["TCP", "UDP"])),
+            field(4, Some(json!("")), one_of(&["TCP", "UDP"])),
         )
             .prop_map(move |(port, protocol)| {
                 let name = (!name.is_empty()).then(|| json!(name));
@@ -284,7 +284,7 @@ fn container_ports() -> impl Strategy<Value = Value> {
 }
 
 fn pod() -> impl Strategy<Value = (Value, u8)> {
-    let containers = vec(field(7, Some(json!([])), container_ports()), 1..=2);
+    let containers = vec(field(9, Some(json!([])), container_ports()), 1..=2);
     let host_network = prop_oneof![
         8 => Just(None),
         1 => Just(Some(Value::Null)),

@@ -1,10 +1,14 @@
 //! The two readings of one set of manifests: the engine's and the reference's.
 
+use std::net::IpAddr;
+
 use netpol_engine::manifest::{File, assemble, parse};
+use netpol_engine::model::Lanes;
+use netpol_engine::policy::{Direction, Protocol};
 use netpol_engine::world::{Attached, Place, World};
 
 use super::manifests::Manifests;
-use super::reference::Cluster;
+use super::reference::{Cluster, Connection};
 
 /// The world that the engine reads, its local Pods numbered from `base` as [`number`] does.
 pub fn world(manifests: &Manifests, base: u32) -> World {
@@ -38,6 +42,31 @@ pub fn number(world: &mut World, base: u32) {
             });
         }
     }
+}
+
+/// The number of the endpoint that has an address.
+pub fn endpoint(world: &World, address: IpAddr) -> Option<u32> {
+    if world.host.contains(&address) {
+        return None;
+    }
+    world.pods.values().find_map(|pod| match &pod.place {
+        Place::Attached(attached) if pod.addresses.contains(&address) => Some(attached.id),
+        _ => None,
+    })
+}
+
+/// What both ends' tables say.
+pub fn tables_allow(world: &World, lanes: &Lanes, probe: Connection, protocol: Protocol) -> bool {
+    let sides = [
+        (Direction::Egress, probe.from, probe.to),
+        (Direction::Ingress, probe.to, probe.from),
+    ];
+    sides.into_iter().all(|(direction, own, peer)| {
+        endpoint(world, own).is_none_or(|id| {
+            let ruling = lanes.judge(id, direction, peer, protocol.number(), probe.port);
+            ruling.unwrap().reason.allows()
+        })
+    })
 }
 
 /// What the reference reads.

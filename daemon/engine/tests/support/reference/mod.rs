@@ -124,6 +124,31 @@ impl Cluster {
         }
     }
 
+    /// Every address that somebody has.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let pods = self.pods.iter().flat_map(|(_, addresses)| addresses);
+        pods.chain(&self.host.addresses).copied()
+    }
+
+    /// What one Pod can be reached at; on the host's network that is all that the host has, its
+    /// own status first.
+    pub fn addresses_of(&self, in_namespace: &str, name: &str) -> Vec<IpAddr> {
+        let is_it = |pod: &Pod| {
+            namespace(&pod.metadata) == in_namespace && pod.metadata.name.as_deref() == Some(name)
+        };
+        let Some((pod, own)) = self.pods.iter().find(|(pod, _)| is_it(pod)) else {
+            return Vec::new();
+        };
+        let mut found = own.clone();
+        if on_host_network(pod) {
+            let mut host: Vec<IpAddr> = self.addresses().collect();
+            host.retain(|address| self.is_host(*address));
+            host.sort();
+            found.extend(host);
+        }
+        found
+    }
+
     /// Who of the two ends is asked, and which policies have a say there.
     pub fn standing(&self, direction: Direction, connection: Connection) -> Standing<'_> {
         let (own, peer, always) = match direction {
