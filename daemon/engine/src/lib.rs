@@ -13,6 +13,9 @@
 //! the same ones, so what is explained is what is enforced.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as netpol_engine;
+
 pub mod compile;
 pub mod diagnostic;
 pub mod diff;

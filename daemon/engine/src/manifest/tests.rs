@@ -4,18 +4,24 @@
 use super::*;
 use crate::diagnostic::{Severity, rule};
 
+#[path = "../../tests/support/alike.rs"]
+mod alike;
 mod corpus;
 mod kinds;
 mod messages;
 mod pods;
 mod policies;
 mod properties;
+#[path = "../../tests/support/reference/mod.rs"]
+#[allow(dead_code)]
+mod reference;
 mod yaml;
 
 /// A file that has no finding at all.
 fn clean(text: &str) -> File {
     let file = parse("a.yaml", text);
     assert_eq!(file.diagnostics, [], "{text}");
+    alike::compare(&file, text).unwrap_or_else(|error| panic!("{error}\nof\n{text}"));
     file
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each suite uses its part")]
 #![allow(clippy::unwrap_used)]
 
+pub mod alike;
 pub mod manifests;
 pub mod readings;
 pub mod reference;

@@ -43,7 +43,7 @@ spec:
     securityContext: {capabilities: {drop: [ALL]}}
     volumeMounts: [{mountPath: /x, name: v, readOnly: true}]
   - name: side
-    image: y
+    image: side
     ports: [{name: metrics, containerPort: 9100, protocol: ''}]
   dnsPolicy: ClusterFirst
   enableServiceLinks: true
@@ -51,7 +51,7 @@ spec:
   hostPID: false
   hostUsers: true
   hostname: x
-  nodeName: n
+  nodeName: host-1
   preemptionPolicy: PreemptLowerPriority
   priority: 0
   restartPolicy: Always

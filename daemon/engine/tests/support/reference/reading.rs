@@ -29,7 +29,7 @@ fn values(text: &str) -> Result<Vec<Value>, String> {
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(vec![value]);
     }
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let options = serde_saphyr::options! { legacy_octal_numbers: true, budget: None };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())
 }
 
