@@ -1,7 +1,7 @@
 //! A finding about a manifest, as a plain value, and its text form.
 //!
 //! Owns [`Diagnostic`] (what `netpol check -o json` prints, field by field), the
-//! codes of the manifest rules, and [`render`]. Must never decide anything: whoever
+//! table of the manifest [`rule`]s, and [`render`]. Must never decide anything: whoever
 //! finds a problem says what is right, this file only shows it. Lines and columns
 //! count from 1, columns and lengths in characters. Made by [`crate::manifest`] and
 //! by lints; read by `netpol check`, the daemon's log and `netpol status`.
@@ -11,8 +11,12 @@
 
 use std::fmt;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
+use annotate_snippets::{
+    Annotation, AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str,
+};
 use serde::Serialize;
+
+pub mod rule;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -33,44 +37,28 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Codes of the rules that a manifest can break. Stable: scripts filter by them.
-pub mod rule {
-    /// Not YAML or JSON.
-    pub const SYNTAX: &str = "syntax";
-    /// Too large, too deep, or aliases that multiply.
-    pub const LIMIT: &str = "limit";
-    /// A key stands twice in one mapping.
-    pub const DUPLICATE_KEY: &str = "duplicate-key";
-    /// A field that the API does not have.
-    pub const UNKNOWN_FIELD: &str = "unknown-field";
-    /// A text where a list should be, a number where a text should be.
-    pub const WRONG_TYPE: &str = "wrong-type";
-    /// The API server's `Required value`.
-    pub const REQUIRED: &str = "required";
-    /// The API server's `Invalid value`.
-    pub const INVALID: &str = "invalid";
-    /// The API server's `Unsupported value`.
-    pub const UNSUPPORTED: &str = "unsupported";
-    /// The API server's `Forbidden`.
-    pub const FORBIDDEN: &str = "forbidden";
-    /// The API server's `Duplicate value`, inside one object.
-    pub const DUPLICATE_VALUE: &str = "duplicate-value";
-    /// Two objects of one kind, namespace and name.
-    pub const DUPLICATE_OBJECT: &str = "duplicate-object";
-    /// A kind that is ours in an API version that is not.
-    pub const UNKNOWN_VERSION: &str = "unknown-version";
-    /// Warning: a kind that means nothing here.
-    pub const IGNORED_KIND: &str = "ignored-kind";
-    /// Warning: `null` where leaving out and `{}` differ.
-    pub const NULL_FIELD: &str = "null-field";
-    /// Warning: bits set beyond the prefix length.
-    pub const HOST_BITS: &str = "host-bits";
-    /// Warning: YAML reads the text as something else than it looks like.
-    pub const YAML_READING: &str = "yaml-reading";
-    /// Warning: a field that has no effect where it stands.
-    pub const IGNORED_FIELD: &str = "ignored-field";
-    /// Warning: two Pods state one address.
-    pub const ADDRESS_CONFLICT: &str = "address-conflict";
+/// A rule that a manifest can break: what `netpol check` finds, in general.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Its code. Stable: scripts filter by it.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// A line on what it finds.
+    pub summary: &'static str,
+}
+
+/// A place of a file and what stands there, counted as in [`Diagnostic`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// Line.
+    pub line: usize,
+    /// Column.
+    pub column: usize,
+    /// Characters from there on the same line.
+    pub length: usize,
+    /// A word or two: `first here`.
+    pub label: String,
 }
 
 /// One finding. Its JSON form is the contract of `netpol check -o json`.
@@ -86,6 +74,9 @@ pub struct Diagnostic {
     /// Characters marked from there on the same line; 0: a place between two.
     #[serde(skip)]
     pub length: usize,
+    /// Another place of the same file that it is about.
+    #[serde(skip)]
+    pub also: Option<Mark>,
     /// How bad it is.
     pub severity: Severity,
     /// Its code, see [`rule`].
@@ -105,6 +96,32 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// A finding about a place of a file, and nothing more known yet.
+    #[must_use]
+    pub fn new(
+        path: &str,
+        (line, column): (usize, usize),
+        severity: Severity,
+        rule: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            line,
+            column,
+            length: 0,
+            also: None,
+            severity,
+            rule,
+            kind: None,
+            namespace: None,
+            name: None,
+            field: None,
+            message: message.into(),
+            help: None,
+        }
+    }
+
     /// Is it an error?
     #[must_use]
     pub fn is_error(&self) -> bool {
@@ -166,17 +183,26 @@ pub fn render(diagnostic: &Diagnostic, source: &str, color: bool) -> String {
     let line = line_of(source, diagnostic.line).filter(|line| !line.is_empty());
     let mut group = match line {
         Some(line) => {
-            let annotation = AnnotationKind::Primary.span(marked(line, diagnostic));
+            let annotation =
+                AnnotationKind::Primary.span(marked(line, diagnostic.column, diagnostic.length));
             let annotation = match diagnostic.object() {
                 Some(object) => annotation.label(visible(&object)),
                 None => annotation,
             };
-            title.element(
-                Snippet::source(line)
-                    .line_start(diagnostic.line)
-                    .path(path)
-                    .annotation(annotation),
-            )
+            let snippet = snippet(line, diagnostic.line, &path).annotation(annotation);
+            match &diagnostic.also {
+                Some(also) if also.line == diagnostic.line => {
+                    title.element(snippet.annotation(second(line, also)))
+                }
+                Some(also) => {
+                    let other = line_of(source, also.line).unwrap_or_default();
+                    let other_snippet = self::snippet(other, also.line, &path);
+                    title
+                        .element(snippet)
+                        .element(other_snippet.annotation(second(other, also)))
+                }
+                None => title.element(snippet),
+            }
         }
         None => {
             let origin = annotate_snippets::Origin::path(path)
@@ -196,6 +222,19 @@ pub fn render(diagnostic: &Diagnostic, source: &str, color: bool) -> String {
     renderer.render(&[group])
 }
 
+fn snippet<'s>(line: &'s str, number: usize, path: &str) -> Snippet<'s, Annotation<'s>> {
+    Snippet::source(line)
+        .line_start(number)
+        .path(path.to_owned())
+}
+
+/// The mark of another place.
+fn second<'s>(line: &str, also: &Mark) -> Annotation<'s> {
+    AnnotationKind::Context
+        .span(marked(line, also.column, also.length))
+        .label(visible(&also.label))
+}
+
 /// Control characters as symbols, line breaks as spaces.
 fn visible(text: &str) -> String {
     normalize_untrusted_str(text).replace('\n', " ")
@@ -212,15 +251,15 @@ fn line_of(source: &str, number: usize) -> Option<&str> {
     rest.split(['\n', '\r']).next()
 }
 
-/// The bytes of a line that a diagnostic marks.
-fn marked(line: &str, diagnostic: &Diagnostic) -> std::ops::Range<usize> {
+/// The bytes of a line that so many characters from a column on are.
+fn marked(line: &str, column: usize, length: usize) -> std::ops::Range<usize> {
     let byte = |character: usize| {
         line.char_indices()
             .nth(character)
             .map_or(line.len(), |(at, _)| at)
     };
-    let first = diagnostic.column.saturating_sub(1);
-    byte(first)..byte(first.saturating_add(diagnostic.length))
+    let first = column.saturating_sub(1);
+    byte(first)..byte(first.saturating_add(length))
 }
 
 #[cfg(test)]

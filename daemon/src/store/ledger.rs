@@ -415,17 +415,7 @@ impl Entry {
 /// A finding about a file as a whole.
 pub(super) fn finding(path: &str, rule: &'static str, message: &str, help: &str) -> Diagnostic {
     Diagnostic {
-        path: path.to_owned(),
-        line: 1,
-        column: 1,
-        length: 0,
-        severity: Severity::Error,
-        rule,
-        kind: None,
-        namespace: None,
-        name: None,
-        field: None,
-        message: message.to_owned(),
         help: Some(help.to_owned()),
+        ..Diagnostic::new(path, (1, 1), Severity::Error, rule, message)
     }
 }

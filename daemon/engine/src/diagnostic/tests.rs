@@ -9,6 +9,7 @@ fn sample() -> Diagnostic {
         line: 3,
         column: 9,
         length: 2,
+        also: None,
         severity: Severity::Error,
         rule: rule::INVALID,
         kind: Some("NetworkPolicy".into()),
@@ -32,6 +33,25 @@ fn marks_the_place_and_helps() {
       |
       = help: `endPort` is the last port of the range that begins at `port`
     ");
+}
+
+#[test]
+fn another_place_is_marked_too() {
+    let also = |line, column| Diagnostic {
+        also: Some(Mark {
+            line,
+            column,
+            length: 3,
+            label: "first here".into(),
+        }),
+        help: None,
+        ..sample()
+    };
+    let source = "one\ntwo\nendPort 80\n";
+    insta::assert_snapshot!(render(&also(1, 1), source, false));
+    insta::assert_snapshot!(render(&also(3, 1), source, false));
+    let text = render(&also(99, 1), source, false);
+    assert!(text.contains("a.yaml:3:9"), "{text}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use super::{File, Object, ObjectId, PodManifest, Position, Value};
-use crate::diagnostic::{Diagnostic, Severity, rule};
+use crate::diagnostic::{Diagnostic, Mark, Severity, rule};
 use crate::world::{Place, Pod, World};
 
 /// The objects of many files, each once.
@@ -83,7 +83,14 @@ fn has_own_addresses(pod: &PodManifest) -> bool {
 /// The second of two objects with one name.
 pub(super) fn given_twice(object: &Object, path: &str, first: (&str, Position)) -> Diagnostic {
     let (first_path, first) = first;
+    let also = (first_path == path).then(|| Mark {
+        line: first.line,
+        column: first.column,
+        length: 0,
+        label: "first here".to_owned(),
+    });
     Diagnostic {
+        also,
         message: format!(
             "{} is given twice: first at {first_path}:{}:{}",
             object.id(),
@@ -116,19 +123,12 @@ fn address_twice(
 
 fn about(object: &Object, path: &str, severity: Severity, rule: &'static str) -> Diagnostic {
     let id = object.id();
+    let place = (object.position.line, object.position.column);
     Diagnostic {
-        path: path.to_owned(),
-        line: object.position.line,
-        column: object.position.column,
-        length: 0,
-        severity,
-        rule,
         kind: Some(id.kind.name().to_owned()),
         namespace: Some(id.name.namespace).filter(|namespace| !namespace.is_empty()),
         name: Some(id.name.name),
-        field: None,
-        message: String::new(),
-        help: None,
+        ..Diagnostic::new(path, place, severity, rule, "")
     }
 }
 

@@ -5,14 +5,14 @@
 //! A method that returns `None` has reported why; the caller goes on with the rest,
 //! so that one run shows all mistakes. Called by the files that know kinds.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+pub(super) use super::finding::{Finding, clip, json, quoted};
 use super::report;
 use super::scalar::Scalar;
 use super::tree::{Entry, Node, Span, Value};
-use crate::diagnostic::{Diagnostic, Severity, rule};
+use crate::diagnostic::{Diagnostic, Mark, Severity, rule};
 pub(super) use crate::spelling::nearest;
 
 /// A field and its place: a list on the stack, written out only for a report.
@@ -96,6 +96,12 @@ impl<'p> At<'p> {
         }
     }
 
+    /// The same field, another place marked: the API server names a map of labels as a
+    /// whole, and the author wants to see which of them.
+    pub(super) fn marking(&self, span: Span) -> At<'p> {
+        At { span, ..*self }
+    }
+
     pub(super) fn span(&self) -> Span {
         self.span
     }
@@ -121,58 +127,6 @@ impl fmt::Display for At<'_> {
     }
 }
 
-/// What a finding says, beside its place.
-pub(super) struct Finding {
-    pub(super) rule: &'static str,
-    pub(super) message: String,
-    pub(super) help: Option<String>,
-}
-
-impl Finding {
-    pub(super) fn new(rule: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            rule,
-            message: message.into(),
-            help: None,
-        }
-    }
-
-    /// `Required value: …`
-    pub(super) fn required(detail: &str) -> Self {
-        let colon = if detail.is_empty() { "" } else { ": " };
-        Self::new(rule::REQUIRED, format!("Required value{colon}{detail}"))
-    }
-
-    /// `Invalid value: "…": …`
-    pub(super) fn invalid(value: impl fmt::Display, detail: impl fmt::Display) -> Self {
-        Self::new(rule::INVALID, format!("Invalid value: {value}: {detail}"))
-    }
-
-    /// `Forbidden: …`
-    pub(super) fn forbidden(detail: impl fmt::Display) -> Self {
-        Self::new(rule::FORBIDDEN, format!("Forbidden: {detail}"))
-    }
-
-    /// `Unsupported value: "…": supported values: …`, with what was probably meant as help.
-    pub(super) fn unsupported(value: &str, supported: &[&str]) -> Self {
-        let list: Vec<_> = supported.iter().map(|value| format!("{value:?}")).collect();
-        Self {
-            rule: rule::UNSUPPORTED,
-            message: format!(
-                "Unsupported value: {}: supported values: {}",
-                quoted(value),
-                list.join(", ")
-            ),
-            help: nearest(value, supported).map(|meant| format!("did you mean `{meant}`?")),
-        }
-    }
-
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-}
-
 /// Whose findings these are.
 #[derive(Clone, Default)]
 pub(super) struct Identity {
@@ -181,10 +135,14 @@ pub(super) struct Identity {
     pub(super) name: Option<String>,
 }
 
+/// Where fields of a kind belong: for one that stands elsewhere, most often by its indent.
+pub(super) type Homes = &'static [(&'static str, &'static str)];
+
 /// Decodes one object and collects what is wrong with it.
 pub(super) struct Decoder<'f> {
     path: &'f str,
     pub(super) identity: Identity,
+    pub(super) homes: Homes,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
@@ -193,6 +151,7 @@ impl<'f> Decoder<'f> {
         Self {
             path,
             identity: Identity::default(),
+            homes: &[],
             diagnostics: Vec::new(),
         }
     }
@@ -209,6 +168,13 @@ impl<'f> Decoder<'f> {
         self.report(Severity::Warning, at, finding);
     }
 
+    /// `Invalid value` for each rule that a text breaks, as the API server lists them.
+    pub(super) fn breaches(&mut self, at: &At<'_>, text: &str, breaches: Vec<String>, help: &str) {
+        for breach in breaches {
+            self.error(at, Finding::invalid(quoted(text), breach).help(help));
+        }
+    }
+
     fn report(&mut self, severity: Severity, at: &At<'_>, finding: Finding) {
         // The first error is always kept, so that the object never looks valid.
         if self.diagnostics.len() >= report::MAX
@@ -217,11 +183,18 @@ impl<'f> Decoder<'f> {
             return;
         }
         let field = at.to_string();
+        let also = finding.also.map(|(span, label)| Mark {
+            line: span.line as usize,
+            column: span.column as usize,
+            length: span.length as usize,
+            label,
+        });
         self.diagnostics.push(Diagnostic {
             path: self.path.to_owned(),
             line: at.span.line as usize,
             column: at.span.column as usize,
             length: at.span.length as usize,
+            also,
             severity,
             rule: finding.rule,
             kind: self.identity.kind.clone(),
@@ -239,11 +212,21 @@ impl<'f> Decoder<'f> {
         at: &At<'_>,
         node: &'n Node<'a>,
     ) -> Option<&'n [Entry<'a>]> {
+        self.mapping_or(at, node, |_| None)
+    }
+
+    /// As [`Self::mapping`]; where there is none, what the text was probably meant as.
+    pub(super) fn mapping_or<'n, 'a>(
+        &mut self,
+        at: &At<'_>,
+        node: &'n Node<'a>,
+        meant: impl FnOnce(&Node<'a>) -> Option<String>,
+    ) -> Option<&'n [Entry<'a>]> {
         match &node.value {
             Value::Mapping(entries) => Some(entries),
             _ if node.is_null() => Some(&[]),
             _ => {
-                self.wrong_type(at, node, "a mapping");
+                self.wrong_type_meant(at, node, "a mapping", meant(node));
                 None
             }
         }
@@ -255,11 +238,21 @@ impl<'f> Decoder<'f> {
         at: &At<'_>,
         node: &'n Node<'a>,
     ) -> Option<&'n [Node<'a>]> {
+        self.list_or(at, node, |_| None)
+    }
+
+    /// As [`Self::list`]; where there is none, what the text was probably meant as.
+    pub(super) fn list_or<'n, 'a>(
+        &mut self,
+        at: &At<'_>,
+        node: &'n Node<'a>,
+        meant: impl FnOnce(&Node<'a>) -> Option<String>,
+    ) -> Option<&'n [Node<'a>]> {
         match &node.value {
             Value::List(nodes) => Some(nodes),
             _ if node.is_null() => Some(&[]),
             _ => {
-                self.wrong_type(at, node, "a list");
+                self.wrong_type_meant(at, node, "a list", meant(node));
                 None
             }
         }
@@ -271,7 +264,17 @@ impl<'f> Decoder<'f> {
         at: &At<'_>,
         entry: &'n Entry<'a>,
     ) -> std::iter::Enumerate<std::slice::Iter<'n, Node<'a>>> {
-        self.list(at, &entry.value)
+        self.items_or(at, entry, |_| None)
+    }
+
+    /// As [`Self::items`]; where there is no list, what the text was probably meant as.
+    pub(super) fn items_or<'n, 'a>(
+        &mut self,
+        at: &At<'_>,
+        entry: &'n Entry<'a>,
+        meant: impl FnOnce(&Node<'a>) -> Option<String>,
+    ) -> std::iter::Enumerate<std::slice::Iter<'n, Node<'a>>> {
+        self.list_or(at, &entry.value, meant)
             .unwrap_or_default()
             .iter()
             .enumerate()
@@ -322,8 +325,9 @@ impl<'f> Decoder<'f> {
         &mut self,
         at: &At<'_>,
         node: &'n Node<'a>,
+        meant: fn(&Node<'_>) -> Option<String>,
     ) -> Vec<(&'n Entry<'a>, &'n str)> {
-        let entries = self.mapping(at, node).unwrap_or_default();
+        let entries = self.mapping_or(at, node, meant).unwrap_or_default();
         let mut pairs = Vec::with_capacity(entries.len());
         for entry in entries {
             let place = at.value(entry);
@@ -345,6 +349,16 @@ impl<'f> Decoder<'f> {
     }
 
     pub(super) fn wrong_type(&mut self, at: &At<'_>, node: &Node<'_>, expected: &str) {
+        self.wrong_type_meant(at, node, expected, None);
+    }
+
+    fn wrong_type_meant(
+        &mut self,
+        at: &At<'_>,
+        node: &Node<'_>,
+        expected: &str,
+        meant: Option<String>,
+    ) {
         let finding = match &node.value {
             Value::Scalar(text, scalar) => {
                 let value = match scalar {
@@ -368,7 +382,7 @@ impl<'f> Decoder<'f> {
                     {
                         finding.help("write it without quotes")
                     }
-                    ("a list", _) => finding.help(format!("write [{value}], in brackets")),
+                    ("a list", _) => finding.help(format!("write [{}], in brackets", clip(text))),
                     _ => finding,
                 }
             }
@@ -386,7 +400,13 @@ impl<'f> Decoder<'f> {
                 }
             }
         };
-        self.error(at, finding);
+        self.error(
+            at,
+            match meant {
+                Some(meant) => finding.help(meant),
+                None => finding,
+            },
+        );
     }
 
     /// Reports fields that the API does not have here. Are there none?
@@ -404,9 +424,13 @@ impl<'f> Decoder<'f> {
     fn unknown(&mut self, at: &At<'_>, entry: &Entry<'_>, known: &[&str]) {
         let place = at.named(&entry.key, entry.span);
         let message = format!("unknown field {}", quoted(&place.to_string()));
+        let home = || self.homes.iter().find(|(field, _)| *field == entry.key);
         let help = match nearest(&entry.key, known) {
             Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("the fields here are {}", known.join(", ")),
+            None => match home() {
+                Some((field, home)) => format!("`{field}` belongs {home}: check the indentation"),
+                None => format!("the fields here are {}", known.join(", ")),
+            },
         };
         self.error(
             &place,
@@ -459,16 +483,13 @@ impl<'f> Decoder<'f> {
 
     fn duplicate(&mut self, at: &At<'_>, entry: &Entry<'_>, first: Span) {
         let place = at.named(&entry.key, entry.span);
-        let message = format!(
-            "duplicate field {}: it stands at line {} already",
-            quoted(&place.to_string()),
+        let message = format!("duplicate field {}", quoted(&place.to_string()));
+        let help = format!(
+            "it stands at line {} already: keep one of the two, or merge them",
             first.line
         );
-        let help = "keep one of the two, or merge them";
-        self.error(
-            &place,
-            Finding::new(rule::DUPLICATE_KEY, message).help(help),
-        );
+        let finding = Finding::new(rule::DUPLICATE_KEY, message).help(help);
+        self.error(&place, finding.also(first, "first here"));
     }
 }
 
@@ -498,20 +519,6 @@ pub(super) fn whole(scalar: Scalar) -> Option<i128> {
         #[allow(clippy::cast_possible_truncation)]
         Scalar::Float(value) if value.fract() == 0.0 && value.abs() < 1e21 => Some(value as i128),
         _ => None,
-    }
-}
-
-/// As Go's `%q`, cut where it is too long for a message.
-pub(super) fn quoted(text: &str) -> String {
-    format!("{:?}", clip(text))
-}
-
-/// The text, cut where it is too long for a message.
-pub(super) fn clip(text: &str) -> Cow<'_, str> {
-    const LONGEST: usize = 120;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
-        None => Cow::Borrowed(text),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a file must be before it is YAML: UTF-8 text of a bearable size, without
 //! control characters. Says where it is not.
 
+use super::finding::clip;
 use super::{File, Position};
 use crate::diagnostic::{Diagnostic, Severity, rule};
 
@@ -49,6 +50,36 @@ pub(super) fn control_character(path: &str, text: &str) -> Option<Diagnostic> {
     ))
 }
 
+/// Text behind a `---`. kubectl splits a stream at every line that begins with it, before any
+/// of it is YAML, and bears nothing but a comment there.
+pub(super) fn separators<'t>(
+    path: &'t str,
+    text: &'t str,
+) -> impl Iterator<Item = Diagnostic> + 't {
+    let lines = text.split('\n').enumerate();
+    lines.filter_map(move |(index, line)| {
+        let behind = line.strip_prefix("---")?;
+        let told = behind.trim();
+        if told.is_empty() || told.starts_with('#') {
+            return None;
+        }
+        let message = format!("invalid Yaml document separator: {}", clip(told));
+        let help = "a document begins on the line below its `---`";
+        let indent = behind
+            .chars()
+            .take_while(|letter| letter.is_whitespace())
+            .count();
+        let position = Position {
+            line: 1 + index,
+            column: 4 + indent,
+        };
+        Some(Diagnostic {
+            length: told.chars().count(),
+            ..finding(path, position, rule::SYNTAX, &message, help)
+        })
+    })
+}
+
 /// The place behind a text, line breaks as YAML counts them.
 fn end_of(text: &str) -> Position {
     let breaks = text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
@@ -66,19 +97,10 @@ fn finding(
     message: &str,
     help: &str,
 ) -> Diagnostic {
+    let place = (position.line, position.column);
     Diagnostic {
-        path: path.to_owned(),
-        line: position.line,
-        column: position.column,
-        length: 0,
-        severity: Severity::Error,
-        rule,
-        kind: None,
-        namespace: None,
-        name: None,
-        field: None,
-        message: message.to_owned(),
         help: Some(help.to_owned()),
+        ..Diagnostic::new(path, place, Severity::Error, rule, message)
     }
 }
 

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Kind;
-use super::decode::{At, Decoder, Finding, clip, get, present, quoted, to_map};
+use super::decode::{At, Decoder, Finding, clip, get, present, to_map};
 use super::names;
 use super::tree::{Entry, Node, Value};
+use super::{Kind, bookkeeping};
 use crate::diagnostic::rule;
 use crate::labels::Labels;
 use crate::policy::ObjectName;
@@ -62,6 +62,10 @@ pub(super) fn decode(
     };
     let name = name(decoder, &at, fields, kind);
     decoder.only(&at, fields, FIELDS);
+    if let Some(entry) = present(fields, "generateName") {
+        prefix(decoder, &at, entry, kind);
+    }
+    bookkeeping::check(decoder, &at, fields);
     Metadata {
         name,
         labels: labels(decoder, &at, fields),
@@ -95,26 +99,27 @@ fn name(decoder: &mut Decoder<'_>, at: &At<'_>, fields: &[Entry<'_>], kind: Kind
         text("name").is_some()
             || present(fields, "name").is_some_and(|e| !matches!(e.value.value, Value::Scalar(..)))
     }) else {
-        let finding = Finding::required("name or generateName is required");
-        let finding = match present(fields, "generateName") {
-            Some(_) => finding
-                .help("only an API server makes names from `generateName`: write `name: …` here"),
-            None => finding.help(format!("give the {} a `name` in `metadata`", kind.name())),
+        // `kubectl apply` takes no generated name either: there is nothing to apply it to.
+        let (place, finding) = match present(fields, "generateName") {
+            Some(entry) => {
+                let finding = Finding::required("cannot use generate name with apply");
+                let help = "only an API server makes names from `generateName`: write `name`";
+                (at.named("name", entry.span), finding.help(help))
+            }
+            None => {
+                let finding = Finding::required("name or generateName is required");
+                let help = format!("give the {} a `name` in `metadata`", kind.name());
+                (at.missing("name"), finding.help(help))
+            }
         };
-        decoder.error(&at.missing("name"), finding);
+        decoder.error(&place, finding);
         return object;
     };
     let place = at.field(entry);
     if let Some(name) = decoder.string(&place, &entry.value) {
         name.clone_into(&mut object.name);
-        let check = match kind {
-            Kind::Namespace => names::label(name),
-            Kind::Pod | Kind::NetworkPolicy => names::subdomain(name),
-        };
-        if let Err(message) = check {
-            let finding = Finding::invalid(quoted(name), message);
-            decoder.error(&place, finding.help("such as `my-name` or `name-1`"));
-        }
+        let rules = rules_of(kind);
+        decoder.breaches(&place, name, rules(name), &such_as(name, rules));
     }
     object
 }
@@ -131,9 +136,42 @@ fn namespace(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>, kind: Kind
         decoder.warning(at, Finding::new(rule::IGNORED_FIELD, message));
         return;
     }
-    if let Err(message) = names::label(text) {
-        let finding = Finding::invalid(quoted(text), message);
-        decoder.error(at, finding.help("such as `my-namespace`"));
+    let help = such_as(text, names::label);
+    decoder.breaches(at, text, names::label(text), &help);
+}
+
+/// What a name of this kind may look like.
+fn rules_of(kind: Kind) -> fn(&str) -> names::Breaches {
+    match kind {
+        Kind::Namespace => names::label,
+        Kind::Pod | Kind::NetworkPolicy => names::subdomain,
+    }
+}
+
+fn such_as(name: &str, rules: fn(&str) -> names::Breaches) -> String {
+    match names::lower_like(name, rules) {
+        Some(valid) => format!("such as `{valid}`"),
+        None => "such as `my-name`".to_owned(),
+    }
+}
+
+/// `generateName`, with the letters that are to come.
+fn prefix(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, kind: Kind) {
+    let at = at.field(entry);
+    let Some(text) = decoder.string(&at, &entry.value) else {
+        return;
+    };
+    // The API server judges a last dash as the letter before it.
+    let masked = match text.strip_suffix('-') {
+        Some(rest) if !rest.is_empty() => {
+            let kept = rest.char_indices().last().map_or(0, |(end, _)| end);
+            format!("{}a", &rest[..kept])
+        }
+        _ => text.to_owned(),
+    };
+    if !text.is_empty() {
+        let breaches = rules_of(kind)(&masked);
+        decoder.breaches(&at, text, breaches, "such as `my-name-`");
     }
 }
 
@@ -141,33 +179,41 @@ fn labels(decoder: &mut Decoder<'_>, at: &At<'_>, fields: &[Entry<'_>]) -> Label
     let Some(entry) = present(fields, "labels") else {
         return Labels::new();
     };
-    label_map(decoder, &at.field(entry), &entry.value)
+    label_map(decoder, &at.field(entry), &entry.value, |_| None)
 }
 
-/// Labels, of an object or in `matchLabels`: valid keys and values.
-pub(super) fn label_map(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Labels {
-    let pairs = decoder.string_map(at, node);
+/// Labels, of an object or in `matchLabels`: valid keys and values. As the API server does,
+/// findings name the map and not the key (`ValidateLabels`); the mark shows which it is.
+pub(super) fn label_map(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+    node: &Node<'_>,
+    meant: fn(&Node<'_>) -> Option<String>,
+) -> Labels {
+    let pairs = decoder.string_map(at, node, meant);
     for (entry, value) in &pairs {
-        label_key(decoder, &at.key(entry), &entry.key);
-        label_value(decoder, &at.value(entry), value);
+        label_key(decoder, &at.marking(entry.span), &entry.key);
+        label_value(decoder, &at.marking(at.value(entry).span()), value);
     }
     to_map(&pairs)
 }
 
 /// `ValidateLabelName`
 pub(super) fn label_key(decoder: &mut Decoder<'_>, at: &At<'_>, key: &str) {
-    if let Err(message) = names::qualified(key) {
-        let finding = Finding::invalid(quoted(key), message);
-        decoder.error(at, finding.help("such as `app` or `example.com/app`"));
-    }
+    let help = match names::like(key, names::qualified) {
+        Some(valid) => format!("such as `{valid}`"),
+        None => "such as `app` or `example.com/app`".to_owned(),
+    };
+    decoder.breaches(at, key, names::qualified(key), &help);
 }
 
 /// `IsValidLabelValue`
 pub(super) fn label_value(decoder: &mut Decoder<'_>, at: &At<'_>, value: &str) {
-    if let Err(message) = names::value(value) {
-        let finding = Finding::invalid(quoted(value), message);
-        decoder.error(at, finding.help("such as `MyValue`, `my_value` or `12345`"));
-    }
+    let help = match names::like(value, names::value) {
+        Some(valid) => format!("such as `{valid}`"),
+        None => "such as `my-value`".to_owned(),
+    };
+    decoder.breaches(at, value, names::value(value), &help);
 }
 
 fn annotations(
@@ -179,19 +225,18 @@ fn annotations(
         return BTreeMap::new();
     };
     let at = at.field(entry);
-    let pairs = decoder.string_map(&at, &entry.value);
+    let pairs = decoder.string_map(&at, &entry.value, |_| None);
     let mut size = 0;
     for (entry, value) in &pairs {
         size += entry.key.len() + value.len();
-        let key = entry.key.to_ascii_lowercase();
-        if let Err(message) = names::qualified(&key) {
-            let finding = Finding::invalid(quoted(&entry.key), message);
-            decoder.error(&at.key(entry), finding.help("such as `example.com/note`"));
-        }
+        let breaches = names::qualified(&entry.key.to_lowercase());
+        let place = at.marking(entry.span);
+        decoder.breaches(&place, &entry.key, breaches, "such as `example.com/note`");
     }
     if size > MAX_ANNOTATIONS {
         let message = format!("Too long: may not be more than {MAX_ANNOTATIONS} bytes");
-        decoder.error(&at, Finding::new(rule::INVALID, message));
+        let help = format!("keys and values together have {size}");
+        decoder.error(&at, Finding::new(rule::INVALID, message).help(help));
     }
     to_map(&pairs)
 }

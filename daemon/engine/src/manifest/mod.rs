@@ -23,13 +23,17 @@ use crate::world::NamedPort;
 
 mod address;
 mod assemble;
+mod bookkeeping;
 mod decode;
+mod finding;
 mod input;
 mod metadata;
 mod names;
 mod network_policy;
 mod object;
+mod peer;
 mod pod;
+mod port;
 mod report;
 mod scalar;
 mod selector;
@@ -212,6 +216,7 @@ pub fn parse(path: &str, text: &str) -> File {
         Err(problem) => reader.broken(&problem),
     });
     reader.report.extend(input::control_character(path, text));
+    reader.report.extend(input::separators(path, text));
     File {
         path: path.to_owned(),
         documents: reader.objects,

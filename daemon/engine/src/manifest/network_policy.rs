@@ -5,22 +5,48 @@
 //! or empty `from` means, which namespaces a podSelector looks in. What selectors
 //! match is [`crate::labels`]' business.
 
-use ipnet::IpNet;
-
-use super::address;
-use super::decode::{At, Decoder, Finding, clip, get, nearest, present, quoted, whole};
-use super::names;
+use super::decode::{At, Decoder, Finding, Homes, clip, get, json, nearest, present};
+use super::peer::{self, peer};
+use super::port::{self, port};
 use super::scalar::Scalar;
 use super::selector;
 use super::tree::{Entry, Node, Value};
 use crate::diagnostic::rule;
 use crate::labels::Selector;
-use crate::policy::{
-    Action, Direction, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports,
-    Protocol, Rule, Tier,
-};
+use crate::policy::{Action, Direction, ObjectName, Policy, Rule, Tier};
 
-const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
+/// Where each field belongs.
+pub(super) const HOMES: Homes = &[
+    ("ingress", "directly below `spec`"),
+    ("egress", "directly below `spec`"),
+    ("policyTypes", "directly below `spec`"),
+    (
+        "podSelector",
+        "below `spec`, or to an item of `from` or `to`",
+    ),
+    ("namespaceSelector", "to an item of `from` or `to`"),
+    ("ipBlock", "to an item of `from` or `to`"),
+    ("cidr", "below `ipBlock`"),
+    ("except", "below `ipBlock`"),
+    ("from", "to a rule, an item of `ingress`"),
+    ("to", "to a rule, an item of `egress`"),
+    ("ports", "to a rule, beside `from` or `to`"),
+    ("port", "to an item of `ports`"),
+    ("endPort", "to an item of `ports`"),
+    ("protocol", "to an item of `ports`"),
+    ("matchLabels", "below `podSelector` or `namespaceSelector`"),
+    (
+        "matchExpressions",
+        "below `podSelector` or `namespaceSelector`",
+    ),
+    ("key", "to an item of `matchExpressions`"),
+    ("operator", "to an item of `matchExpressions`"),
+    ("values", "to an item of `matchExpressions`"),
+    ("name", "below `metadata`"),
+    ("namespace", "below `metadata`"),
+    ("labels", "below `metadata`"),
+    ("annotations", "below `metadata`"),
+];
 
 /// Decodes everything but the metadata.
 pub(super) fn decode(
@@ -29,11 +55,19 @@ pub(super) fn decode(
     entries: &[Entry<'_>],
     name: ObjectName,
 ) -> Policy {
-    decoder.only(
-        root,
-        entries,
-        &["apiVersion", "kind", "metadata", "spec", "status"],
-    );
+    for entry in entries {
+        // It had a status up to 1.27, which nothing ever read: old exports still have it.
+        if entry.key == "status" {
+            let place = root.named("status", entry.span);
+            let message = "unknown field \"status\"";
+            let help = "a NetworkPolicy has no status: remove it";
+            let finding = Finding::new(rule::UNKNOWN_FIELD, message).help(help);
+            decoder.error(&place, finding);
+        } else {
+            let known = &["apiVersion", "kind", "metadata", "spec"];
+            decoder.only(root, std::slice::from_ref(entry), known);
+        }
+    }
     let (at, fields) = match present(entries, "spec") {
         Some(entry) => {
             let at = root.field(entry);
@@ -57,7 +91,7 @@ pub(super) fn decode(
         Some(entry) => {
             let at = at.field(entry);
             warn_null(decoder, &at, entry, "it selects every Pod of the namespace");
-            selector::decode(decoder, &at, &entry.value)
+            selector::decode(decoder, &at, entry)
         }
         None => Selector::everything(),
     };
@@ -76,7 +110,7 @@ pub(super) fn decode(
 }
 
 /// `null` where it widens or narrows what the author sees: the API takes it as left out.
-fn warn_null(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, so: &str) {
+pub(super) fn warn_null(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, so: &str) {
     if entry.value.is_null() {
         let message = format!("no value is the same as leaving the field out: {so}");
         let help = "remove the field, or give it a value";
@@ -124,14 +158,21 @@ fn directions(
         return (true, has_egress);
     };
     let at = at.field(entry);
-    let items = decoder.list(&at, &entry.value).unwrap_or_default();
+    let Some(items) = decoder.list_or(&at, &entry.value, meant_types) else {
+        // Whatever was meant: no rule is called ineffective for it.
+        return (true, true);
+    };
     if items.is_empty() {
         return (true, has_egress);
     }
     if items.len() > 2 {
-        let message = "Invalid value: may not specify more than two policyTypes";
-        let help = "they are Ingress and Egress, each once";
-        decoder.error(&at, Finding::new(rule::INVALID, message).help(help));
+        let stated: Vec<_> = items.iter().map(stated).collect();
+        let value = clip(&stated.join(",")).into_owned();
+        let finding = Finding::invalid(
+            format!("[{value}]"),
+            "may not specify more than two policyTypes",
+        );
+        decoder.error(&at, finding.help("they are Ingress and Egress, each once"));
         return (true, true);
     }
     let (mut ingress, mut egress) = (false, false);
@@ -141,14 +182,52 @@ fn directions(
             Some("Ingress") => ingress = true,
             Some("Egress") => egress = true,
             Some(other) => {
-                decoder.error(&at, Finding::unsupported(other, &["Ingress", "Egress"]));
-                // Whatever was meant: no rule is called ineffective for it.
+                let finding = Finding::unsupported(other, TYPES);
+                let finding = match meant_type(other) {
+                    Some(meant) => finding.help(format!("did you mean `{meant}`?")),
+                    None => {
+                        finding.help("write Ingress for what comes in, Egress for what goes out")
+                    }
+                };
+                decoder.error(&at, finding);
                 (ingress, egress) = (true, true);
             }
             None => (ingress, egress) = (true, true),
         }
     }
     (ingress, egress)
+}
+
+const TYPES: &[&str] = &["Ingress", "Egress"];
+
+/// The type that a word stands for, as people name it elsewhere.
+fn meant_type(word: &str) -> Option<&'static str> {
+    match word.to_ascii_lowercase().as_str() {
+        "in" | "inbound" | "incoming" => Some("Ingress"),
+        "out" | "outbound" | "outgoing" => Some("Egress"),
+        word => nearest(word, TYPES),
+    }
+}
+
+/// `policyTypes: Ingress`, or `Ingress, Egress`.
+fn meant_types(node: &Node<'_>) -> Option<String> {
+    let Value::Scalar(text, Scalar::Text) = &node.value else {
+        return None;
+    };
+    let words = text.split(|letter: char| !letter.is_alphanumeric());
+    let types: Option<Vec<_>> = words
+        .filter(|word| !word.is_empty())
+        .map(meant_type)
+        .collect();
+    types.map(|types| format!("write [{}], in brackets", types.join(", ")))
+}
+
+/// A type as the API server prints it in a list.
+fn stated(node: &Node<'_>) -> String {
+    match &node.value {
+        Value::Scalar(text, Scalar::Text) => json(text),
+        _ => "\"\"".to_owned(),
+    }
 }
 
 fn rules(
@@ -162,12 +241,26 @@ fn rules(
         return Vec::new();
     };
     let at = at.field(entry);
-    let items = decoder.list(&at, &entry.value).unwrap_or_default();
-    items
-        .iter()
-        .enumerate()
+    decoder
+        .items_or(&at, entry, meant_rules)
         .map(|(index, item)| rule(decoder, &at.index(index, item), item, direction, namespace))
         .collect()
+}
+
+/// `ingress: {from: …}`: a rule that is no item.
+fn meant_rules(node: &Node<'_>) -> Option<String> {
+    match &node.value {
+        Value::Mapping(_) => {
+            Some("begin each rule with `- `: `ingress` and `egress` are lists of rules".to_owned())
+        }
+        Value::Scalar(_, Scalar::Bool(true)) => {
+            Some("a rule that allows everything is written [{}]".to_owned())
+        }
+        Value::Scalar(_, Scalar::Bool(false)) => {
+            Some("no rule at all is written [], which allows nothing".to_owned())
+        }
+        _ => None,
+    }
 }
 
 fn rule(
@@ -192,7 +285,9 @@ fn rule(
             let place = at.named(other, entry.span);
             let message = format!("unknown field \"{place}\"");
             let name = words(direction).0;
-            let help = format!("the peers of an {name} rule stand below `{peers_field}`");
+            let help = format!(
+                "the peers of an {name} rule stand below `{peers_field}`; `{other}` is for the other direction"
+            );
             decoder.error(
                 &place,
                 Finding::new(rule::UNKNOWN_FIELD, message).help(help),
@@ -206,7 +301,7 @@ fn rule(
     if let Some(entry) = get(fields, peers_field) {
         let at = at.field(entry);
         warn_null(decoder, &at, entry, "every peer is allowed");
-        for (index, item) in decoder.items(&at, entry) {
+        for (index, item) in decoder.items_or(&at, entry, peer::meant_list) {
             peers.extend(peer(decoder, &at.index(index, item), item, namespace));
         }
     }
@@ -214,7 +309,7 @@ fn rule(
     if let Some(entry) = get(fields, "ports") {
         let at = at.field(entry);
         warn_null(decoder, &at, entry, "every port is allowed");
-        for (index, item) in decoder.items(&at, entry) {
+        for (index, item) in decoder.items_or(&at, entry, port::meant_list) {
             ports.extend(port(decoder, &at.index(index, item), item));
         }
     }
@@ -222,277 +317,5 @@ fn rule(
         action: Action::Allow,
         peers,
         ports,
-    }
-}
-
-/// One of `from` or `to` (`ValidateNetworkPolicyPeer`).
-fn peer(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>, namespace: &str) -> Option<Peer> {
-    let fields = decoder.mapping(at, node)?;
-    let known = &["podSelector", "namespaceSelector", "ipBlock"];
-    // A slip of the pen is no empty peer.
-    if !decoder.only(at, fields, known) {
-        return None;
-    }
-    let mut select = |name| {
-        let entry = present(fields, name)?;
-        Some(selector::decode(decoder, &at.field(entry), &entry.value))
-    };
-    let pods = select("podSelector");
-    let namespaces = select("namespaceSelector");
-    let block = present(fields, "ipBlock");
-    if let Some(entry) = block {
-        if pods.is_some() || namespaces.is_some() {
-            let finding = Finding::forbidden("may not specify both ipBlock and another peer");
-            let help = "make them two peers: begin the ipBlock with `- ` of its own";
-            decoder.error(at, finding.help(help));
-            return None;
-        }
-        return ip_block(decoder, &at.field(entry), &entry.value).map(Peer::Block);
-    }
-    if pods.is_none() && namespaces.is_none() {
-        let help = match fields.first() {
-            Some(entry) if entry.value.is_null() => format!(
-                "`{0}` has no value: write `{0}: {{}}` where all are meant",
-                clip(&entry.key)
-            ),
-            _ => "write a podSelector, a namespaceSelector or an ipBlock; `podSelector: {}` is \
-                  every Pod of the namespace"
-                .to_owned(),
-        };
-        decoder.error(at, Finding::required("must specify a peer").help(help));
-        return None;
-    }
-    if let Some(entry) = get(fields, "namespaceSelector") {
-        let so = "only the policy's own namespace counts; `{}` is every namespace";
-        warn_null(decoder, &at.field(entry), entry, so);
-    }
-    if let Some(entry) = get(fields, "podSelector") {
-        let so = "every Pod of those namespaces counts";
-        warn_null(decoder, &at.field(entry), entry, so);
-    }
-    Some(Peer::Pods(PodPeer {
-        namespaces: match namespaces {
-            None => Namespaces::Own(namespace.to_owned()),
-            Some(selector) => Namespaces::Matching(selector),
-        },
-        pods: pods.unwrap_or_default(),
-    }))
-}
-
-/// `ValidateIPBlock`
-fn ip_block(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Option<IpBlock> {
-    let fields = decoder.mapping(at, node)?;
-    decoder.only(at, fields, &["cidr", "except"]);
-    let cidr = match present(fields, "cidr") {
-        Some(entry) => {
-            let at = at.field(entry);
-            let text = decoder.string(&at, &entry.value)?;
-            if text.is_empty() {
-                decoder.error(&at, Finding::required("").help(CIDR_HELP));
-                return None;
-            }
-            cidr(decoder, &at, text)?
-        }
-        None => {
-            let place = at.missing("cidr");
-            decoder.error(&place, Finding::required("").help(CIDR_HELP));
-            return None;
-        }
-    };
-    let mut except = Vec::new();
-    if let Some(entry) = present(fields, "except") {
-        let at = at.field(entry);
-        for (index, item) in decoder.items(&at, entry) {
-            let at = at.index(index, item);
-            let Some(text) = decoder.string(&at, item) else {
-                continue;
-            };
-            let Some(hole) = self::cidr(decoder, &at, text) else {
-                continue;
-            };
-            if !cidr.contains(&hole) || cidr.prefix_len() >= hole.prefix_len() {
-                let finding = Finding::invalid(quoted(text), "must be a strict subset of `cidr`");
-                let help = format!("each `except` lies inside {cidr}, and is smaller");
-                decoder.error(&at, finding.help(help));
-                continue;
-            }
-            except.push(hole);
-        }
-    }
-    Some(IpBlock { cidr, except })
-}
-
-const CIDR_HELP: &str = "write the block of addresses, as `cidr: 10.0.0.0/8`";
-
-/// A block, host bits cleared.
-fn cidr(decoder: &mut Decoder<'_>, at: &At<'_>, text: &str) -> Option<IpNet> {
-    match address::block(text) {
-        Ok(block) => {
-            let masked = block.trunc();
-            if masked != block {
-                let message =
-                    format!("{block} is read as {masked}: bits beyond the prefix are set");
-                let finding = Finding::new(rule::HOST_BITS, message);
-                decoder.warning(at, finding.help(format!("write {masked}")));
-            }
-            Some(masked)
-        }
-        Err(message) => {
-            let finding = Finding::invalid(quoted(text), message);
-            let finding = match address::address(text) {
-                Ok(address) => {
-                    let bits = if address.is_ipv4() { 32 } else { 128 };
-                    finding.help(format!("one address is written {address}/{bits}"))
-                }
-                Err(_) => finding.help("such as 10.9.8.0/24 or 2001:db8::/64"),
-            };
-            decoder.error(at, finding);
-            None
-        }
-    }
-}
-
-/// One of `ports` (`ValidateNetworkPolicyPort`).
-fn port(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Option<Port> {
-    if node.is_null() {
-        let message = "an empty item is every TCP port";
-        let help = "write `- protocol: TCP` where that is meant, else remove the item";
-        decoder.warning(at, Finding::new(rule::NULL_FIELD, message).help(help));
-    }
-    let fields = decoder.mapping(at, node)?;
-    decoder.only(at, fields, &["protocol", "port", "endPort"]);
-    let protocol = match present(fields, "protocol") {
-        None => Some(Protocol::Tcp),
-        Some(entry) => {
-            let at = at.field(entry);
-            let text = decoder.string(&at, &entry.value);
-            text.and_then(|text| protocol(decoder, &at, text))
-        }
-    };
-    let first = match present(fields, "port") {
-        None => Some(Ports::All),
-        Some(entry) => int_or_string(decoder, &at.field(entry), &entry.value),
-    };
-    let ports = match present(fields, "endPort") {
-        None => first,
-        Some(entry) => end_port(decoder, &at.field(entry), &entry.value, first),
-    };
-    Some(Port {
-        protocol: protocol?,
-        ports: ports?,
-    })
-}
-
-/// Exactly as the API spells it.
-pub(super) fn protocol(decoder: &mut Decoder<'_>, at: &At<'_>, text: &str) -> Option<Protocol> {
-    let found = Protocol::ALL
-        .into_iter()
-        .zip(PROTOCOLS)
-        .find(|(_, name)| **name == text);
-    if let Some((protocol, _)) = found {
-        return Some(protocol);
-    }
-    let finding = Finding::unsupported(text, PROTOCOLS);
-    let finding =
-        if nearest(text, PROTOCOLS).is_none() && text.to_ascii_uppercase().starts_with("ICMP") {
-            finding.help("NetworkPolicy has no ICMP: a rule without `ports` allows it")
-        } else if finding.help.is_none() {
-            finding.help("each protocol needs an entry of its own")
-        } else {
-            finding
-        };
-    decoder.error(at, finding);
-    None
-}
-
-/// `port`: a number, or the name of a port.
-fn int_or_string(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Option<Ports> {
-    match &node.value {
-        Value::Scalar(_, scalar) if whole(*scalar).is_some() => {
-            let help = "leave `port` out where every port is meant";
-            let number = port_number(decoder, at, node, help)?;
-            Some(Ports::Range(number, number))
-        }
-        Value::Scalar(text, Scalar::Text) => match names::port(text) {
-            Ok(()) => Some(Ports::Named(text.clone().into_owned())),
-            Err(message) => {
-                let finding = Finding::invalid(quoted(text), message);
-                let finding = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-                {
-                    let help = format!(
-                        "in quotes it is a port's name: write {} without",
-                        clip(text)
-                    );
-                    finding.help(help)
-                } else if text.contains(['-', ':', ','])
-                    && text.starts_with(|c: char| c.is_ascii_digit())
-                {
-                    finding.help("a range is written `port: FIRST` and `endPort: LAST`")
-                } else {
-                    finding.help("such as `http` or `grpc-api`")
-                };
-                decoder.error(at, finding);
-                None
-            }
-        },
-        _ => {
-            decoder.wrong_type(at, node, "a whole number or a port's name");
-            None
-        }
-    }
-}
-
-/// `IsValidPortNum`
-pub(super) fn port_number(
-    decoder: &mut Decoder<'_>,
-    at: &At<'_>,
-    node: &Node<'_>,
-    help: &str,
-) -> Option<u16> {
-    let number = decoder.integer(at, node)?;
-    match u16::try_from(number) {
-        Ok(number) if number > 0 => Some(number),
-        _ => {
-            let detail = "must be between 1 and 65535, inclusive";
-            let finding = Finding::invalid(number, detail);
-            decoder.error(at, finding.help(help));
-            None
-        }
-    }
-}
-
-/// `endPort`, on the numeric `port` that it needs.
-fn end_port(
-    decoder: &mut Decoder<'_>,
-    at: &At<'_>,
-    node: &Node<'_>,
-    first: Option<Ports>,
-) -> Option<Ports> {
-    let last = decoder.integer(at, node)?;
-    let help = "a range is written `port: FIRST` and `endPort: LAST`, both numbers";
-    match first? {
-        Ports::All => {
-            let detail = "may not be specified when `port` is not specified";
-            decoder.error(at, Finding::invalid(last, detail).help(help));
-            None
-        }
-        Ports::Named(_) => {
-            let detail = "may not be specified when `port` is non-numeric";
-            decoder.error(at, Finding::invalid(last, detail).help(help));
-            None
-        }
-        Ports::Range(first, _) if last < i128::from(first) => {
-            let detail = "must be greater than or equal to `port`";
-            decoder.error(at, Finding::invalid(last, detail).help(help));
-            None
-        }
-        Ports::Range(first, _) => match u16::try_from(last) {
-            Ok(last) => Some(Ports::Range(first, last)),
-            Err(_) => {
-                let detail = "must be between 1 and 65535, inclusive";
-                decoder.error(at, Finding::invalid(last, detail).help(help));
-                None
-            }
-        },
     }
 }

@@ -9,7 +9,9 @@ use std::collections::{HashMap, hash_map};
 use super::decode::{At, Decoder, Finding, below, clip, get, nearest, present, quoted};
 use super::report::Report;
 use super::tree::{Document, Entry, Node, Problem, Span, Value as Tree};
-use super::{Kind, Object, ObjectId, Position, Value, assemble, metadata, network_policy, pod};
+use super::{
+    Kind, Object, ObjectId, Position, Value, assemble, metadata, names, network_policy, pod,
+};
 use crate::diagnostic::rule;
 
 /// Lists in lists that are followed.
@@ -124,10 +126,22 @@ impl<'f> Reader<'f> {
         depth: usize,
     ) {
         let entries = decoder.mapping(at, node).unwrap_or_default();
-        decoder.only(at, entries, &["apiVersion", "kind", "metadata", "items"]);
-        let Some(entry) = present(entries, "items") else {
+        let known = &["apiVersion", "kind", "metadata", "items"];
+        // A List without items is to kubectl a kind that nobody knows; what else stands in a
+        // List never reaches the server.
+        let Some(entry) = get(entries, "items") else {
+            if decoder.only(at, entries, known) {
+                let finding = Finding::required("").help("a List has its objects below `items`");
+                decoder.error(&at.missing("items"), finding);
+            }
             return;
         };
+        for other in entries.iter().filter(|other| !known.contains(&&*other.key)) {
+            let message = "a List has no such field: this is ignored";
+            let finding = Finding::new(rule::IGNORED_FIELD, message);
+            let place = at.named(&other.key, other.span);
+            decoder.warning(&place, finding.help("a List has its objects below `items`"));
+        }
         let at = at.field(entry);
         if depth >= MAX_LISTS {
             let message = format!("Lists are nested more than {MAX_LISTS} deep");
@@ -218,7 +232,10 @@ fn kind_of(
                 return Some(Found::List(Some(ours)));
             }
         }
-        let named = kind.eq_ignore_ascii_case(ours.name()) || typed(ours);
+        // In our own version, what looks like our kind is nobody else's.
+        let named = kind.eq_ignore_ascii_case(ours.name())
+            || typed(ours)
+            || (version == ours.api_version() && nearest(kind, &[ours.name()]).is_some());
         if named && is_kubernetes(version) {
             let message = format!(
                 "no matches for kind {} in version {}",
@@ -267,13 +284,13 @@ fn ignored(
     }
 }
 
-/// Is the version one of Kubernetes' own groups? A kind of that name in another group is
-/// another kind, as Calico's NetworkPolicy is.
+/// Is the version one of Kubernetes' own groups, or a slip of one? A kind of that name in
+/// another group is another kind, as Calico's NetworkPolicy is.
 fn is_kubernetes(version: &str) -> bool {
-    match version.split_once('/') {
-        None => true,
-        Some((group, _)) => !group.contains('.') || group.ends_with(".k8s.io"),
-    }
+    let group = version.split_once('/').map_or(version, |(group, _)| group);
+    !group.contains('.')
+        || group.ends_with(".k8s.io")
+        || nearest(group, &["networking.k8s.io"]).is_some()
 }
 
 /// `apiVersion` or `kind`: a text that is not empty.
@@ -311,6 +328,9 @@ fn decode(
     position: Position,
 ) -> Object {
     decoder.identity.kind = Some(kind.name().to_owned());
+    if kind == Kind::NetworkPolicy {
+        decoder.homes = network_policy::HOMES;
+    }
     let metadata = metadata::decode(decoder, at, entries, kind);
     let value = match kind {
         Kind::NetworkPolicy => {
@@ -334,7 +354,11 @@ fn decode(
     }
 }
 
-/// A Namespace's spec and status say nothing here; a slip in its fields is one all the same.
+/// The finalizers that need no prefix (`standardFinalizers`).
+const FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
+
+/// A Namespace's spec and status say nothing here; what is wrong in them is wrong all the same
+/// (`ValidateNamespace`).
 fn namespace(decoder: &mut Decoder<'_>, at: &At<'_>, entries: &[Entry<'_>]) {
     decoder.only(
         at,
@@ -345,5 +369,28 @@ fn namespace(decoder: &mut Decoder<'_>, at: &At<'_>, entries: &[Entry<'_>]) {
         let at = at.field(entry);
         let fields = decoder.mapping(&at, &entry.value).unwrap_or_default();
         decoder.only(&at, fields, &["finalizers"]);
+        if let Some(entry) = present(fields, "finalizers") {
+            finalizers(decoder, &at.field(entry), entry);
+        }
+    }
+    if let Some(entry) = present(entries, "status") {
+        let at = at.field(entry);
+        let fields = decoder.mapping(&at, &entry.value).unwrap_or_default();
+        decoder.only(&at, fields, &["phase", "conditions"]);
+    }
+}
+
+fn finalizers(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>) {
+    for (index, item) in decoder.items(at, entry) {
+        let Some(text) = decoder.string(&at.index(index, item), item) else {
+            continue;
+        };
+        let mut breaches = names::qualified(text);
+        if breaches.is_empty() && !text.contains('/') && !FINALIZERS.contains(&text) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            breaches.push(detail.to_owned());
+        }
+        let help = "such as `kubernetes` or `example.com/cleanup`";
+        decoder.breaches(&at.marking(item.span), text, breaches, help);
     }
 }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::decode::{At, Decoder, Finding, below, get, nearest, present, quoted};
 use super::metadata::Metadata;
-use super::network_policy::{port_number, protocol};
-use super::tree::{Entry, Node};
+use super::port::{port_number, protocol};
+use super::tree::{Entry, Node, Span};
 use super::{ANNOTATION_EXTERNAL, ANNOTATION_NETNS, PodManifest, address, names};
 use crate::diagnostic::rule;
 use crate::policy::Protocol;
@@ -80,7 +80,7 @@ fn container(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>, ports: &mu
         return;
     };
     let at = at.field(entry);
-    let mut taken: Vec<String> = Vec::new();
+    let mut taken: Vec<(String, Span)> = Vec::new();
     for (index, item) in decoder.items(&at, entry) {
         let at = at.index(index, item);
         let Some(fields) = decoder.mapping(&at, item) else {
@@ -89,15 +89,15 @@ fn container(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>, ports: &mu
         let Some(port) = container_port(decoder, &at, fields) else {
             continue;
         };
-        if taken.contains(&port.name) {
+        let span = get(fields, "name").map_or(at.span(), |entry| entry.value.span);
+        if let Some((_, first)) = taken.iter().find(|(name, _)| *name == port.name) {
             let message = format!("Duplicate value: {}", quoted(&port.name));
-            let finding = Finding::new(rule::DUPLICATE_VALUE, message);
+            let finding = Finding::new(rule::DUPLICATE_VALUE, message).also(*first, "first here");
             let help = "each port of a container has a name of its own";
-            let name = get(fields, "name").map_or(at.span(), |entry| entry.value.span);
-            decoder.error(&at.named("name", name), finding.help(help));
+            decoder.error(&at.named("name", span), finding.help(help));
         } else if taken.len() < 1000 {
             // A limit, so that a hostile list of names costs no more than its length.
-            taken.push(port.name.clone());
+            taken.push((port.name.clone(), span));
         }
         ports.push(port);
     }
@@ -111,18 +111,31 @@ fn container_port(
 ) -> Option<NamedPort> {
     let known = &["containerPort", "hostIP", "hostPort", "name", "protocol"];
     let slip = !decoder.only(at, fields, known);
-    let port = match present(fields, "containerPort") {
-        Some(entry) => {
-            let help = "write the port that the container listens on";
-            port_number(decoder, &at.field(entry), &entry.value, help)
-        }
-        None if slip => None,
-        None => {
-            let finding = Finding::required("").help("add the `containerPort`, a number");
-            decoder.error(&at.missing("containerPort"), finding);
+    let mut number = |name: &str| {
+        let entry = present(fields, name)?;
+        let at = at.field(entry);
+        Some((at, decoder.integer(&at, &entry.value)))
+    };
+    let (stated, host) = (number("containerPort"), number("hostPort"));
+    let help = "write the port that the container listens on";
+    let port = match stated {
+        // Zero is as good as absent (`validateContainerPorts`).
+        None | Some((_, Some(0))) => {
+            if !(slip && stated.is_none()) {
+                let place = stated.map_or(at.missing("containerPort"), |(place, _)| place);
+                decoder.error(&place, Finding::required("").help(help));
+            }
             None
         }
+        Some((place, number)) => {
+            number.and_then(|number| port_number(decoder, &place, number, help))
+        }
     };
+    if let Some((place, Some(number))) = host
+        && number != 0
+    {
+        port_number(decoder, &place, number, "leave `hostPort` out");
+    }
     // An empty protocol is the default here, other than in a NetworkPolicy: it is no pointer.
     let protocol = match present(fields, "protocol") {
         None => Some(Protocol::Tcp),
@@ -130,7 +143,7 @@ fn container_port(
             let at = at.field(entry);
             match decoder.string(&at, &entry.value)? {
                 "" => Some(Protocol::Tcp),
-                text => protocol(decoder, &at, text),
+                text => protocol(decoder, &at, text, PROTOCOLS),
             }
         }
     };
@@ -140,16 +153,20 @@ fn container_port(
     if name.is_empty() {
         return None;
     }
-    if let Err(message) = names::port(name) {
-        let finding = Finding::invalid(quoted(name), message);
-        decoder.error(&at, finding.help("such as `http` or `grpc-api`"));
-    }
+    let help = match names::lower_like(name, names::port) {
+        Some(valid) => format!("such as `{valid}`"),
+        None => "such as `http` or `grpc-api`".to_owned(),
+    };
+    decoder.breaches(&at, name, names::port(name), &help);
     Some(NamedPort {
         name: name.to_owned(),
         port: port?,
         protocol: protocol?,
     })
 }
+
+/// In the order in which the API server lists them for a container.
+const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 /// `podIP` and `podIPs`, each address once.
 fn addresses(decoder: &mut Decoder<'_>, at: &At<'_>, fields: &[Entry<'_>]) -> Vec<IpAddr> {

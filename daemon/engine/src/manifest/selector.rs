@@ -3,42 +3,113 @@
 
 use std::collections::BTreeSet;
 
-use super::decode::{At, Decoder, Finding, get, nearest, present, quoted};
+use super::decode::{At, Decoder, Finding, clip, get, json, nearest, present, quoted};
 use super::metadata::{label_key, label_map, label_value};
-use super::tree::Node;
+use super::names;
+use super::scalar::Scalar;
+use super::tree::{Entry, Node, Value};
+use crate::diagnostic::rule;
 use crate::labels::{Operator, Requirement, Selector};
 
+const FIELDS: &[&str] = &["matchLabels", "matchExpressions"];
 const OPERATORS: &[&str] = &["In", "NotIn", "Exists", "DoesNotExist"];
 
-/// A selector. What is wrong in it is reported, and the object not used.
-pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Selector {
-    let Some(fields) = decoder.mapping(at, node) else {
+/// A selector, the value of `podSelector` or `namespaceSelector`. What is wrong in it is
+/// reported, and the object not used.
+pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>) -> Selector {
+    let meant = |node: &Node<'_>| meant_selector(&entry.key, node);
+    let Some(fields) = decoder.mapping_or(at, &entry.value, meant) else {
         return Selector::everything();
     };
-    let known = &["matchLabels", "matchExpressions"];
-    if let Some(entry) = fields.iter().find(|entry| !known.contains(&&*entry.key))
-        && nearest(&entry.key, known).is_none()
-    {
-        let message = format!("unknown field \"{}\"", at.named(&entry.key, entry.span));
-        let finding = Finding::new(crate::diagnostic::rule::UNKNOWN_FIELD, message);
-        let help = "labels that must match stand below `matchLabels`";
-        decoder.error(&at.named(&entry.key, entry.span), finding.help(help));
-    } else {
-        decoder.only(at, fields, known);
+    for field in fields {
+        match (&field.value.value, names::qualified(&field.key).is_empty()) {
+            // `podSelector: {app: web}`
+            (Value::Scalar(value, _), true) if !is_known(decoder, &field.key) => {
+                let place = at.named(&field.key, field.span);
+                let message = format!("unknown field {}", quoted(&place.to_string()));
+                let finding = Finding::new(rule::UNKNOWN_FIELD, message);
+                let (key, value) = (clip(&field.key), clip(value));
+                let help = format!("labels stand below `matchLabels`: {{{key}: {value}}}");
+                decoder.error(&place, finding.help(help));
+            }
+            _ => {
+                decoder.only(at, std::slice::from_ref(field), FIELDS);
+            }
+        }
     }
     let mut requirements = Vec::new();
     if let Some(entry) = present(fields, "matchLabels") {
-        let labels = label_map(decoder, &at.field(entry), &entry.value);
+        let labels = label_map(decoder, &at.field(entry), &entry.value, meant_label_map);
         let equal = |(key, value)| Requirement::equals(key, value);
         requirements.extend(labels.into_iter().map(equal));
     }
     if let Some(entry) = present(fields, "matchExpressions") {
         let at = at.field(entry);
-        for (index, item) in decoder.items(&at, entry) {
+        for (index, item) in decoder.items_or(&at, entry, meant_expressions) {
             requirements.extend(requirement(decoder, &at.index(index, item), item));
         }
     }
     Selector::new(requirements)
+}
+
+/// Is the field one of a selector's, a slip of one, or one that belongs elsewhere?
+fn is_known(decoder: &Decoder<'_>, field: &str) -> bool {
+    nearest(field, FIELDS).is_some() || decoder.homes.iter().any(|(known, _)| *known == field)
+}
+
+/// What a selector that is no mapping was probably meant as.
+fn meant_selector(field: &str, node: &Node<'_>) -> Option<String> {
+    let Value::Scalar(text, Scalar::Text) = &node.value else {
+        return None;
+    };
+    if let Some(labels) = meant_labels(text) {
+        return Some(format!("write {{matchLabels: {labels}}}"));
+    }
+    if !names::label(text).is_empty() {
+        return Some("{} selects all".to_owned()).filter(|_| ["*", ""].contains(&&**text));
+    }
+    Some(if field == "namespaceSelector" {
+        format!("write {{matchLabels: {{kubernetes.io/metadata.name: {text}}}}}, to name it")
+    } else {
+        format!("write {{matchLabels: {{KEY: {text}}}}}, with the label that those Pods have")
+    })
+}
+
+/// `app=web,tier=front`, as `kubectl get -l` has it.
+pub(super) fn meant_labels(text: &str) -> Option<String> {
+    let pairs: Option<Vec<_>> = text
+        .split(',')
+        .map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            let (key, value) = (key.trim(), value.trim_start_matches('=').trim());
+            let valid = names::qualified(key).is_empty() && names::value(value).is_empty();
+            valid.then(|| format!("{key}: {value}"))
+        })
+        .collect();
+    Some(format!("{{{}}}", pairs?.join(", ")))
+}
+
+/// `matchLabels: [app]`, or `app=web`.
+fn meant_label_map(node: &Node<'_>) -> Option<String> {
+    match &node.value {
+        Value::Scalar(text, Scalar::Text) => {
+            meant_labels(text).map(|labels| format!("write {labels}"))
+        }
+        Value::List(_) => Some(
+            "write each label as `KEY: VALUE`, without a dash; that a label is there at all is \
+             for `matchExpressions`, with the operator Exists"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// `matchExpressions: {key: …}`
+fn meant_expressions(node: &Node<'_>) -> Option<String> {
+    match &node.value {
+        Value::Mapping(_) => Some("begin each expression with `- `".to_owned()),
+        _ => None,
+    }
 }
 
 /// One of `matchExpressions` (`ValidateLabelSelectorRequirement`).
@@ -68,8 +139,8 @@ fn requirement(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Optio
     }
     let key = match get(fields, "key") {
         None => {
-            let finding = Finding::invalid("\"\"", "name part must be non-empty");
-            decoder.error(&at.missing("key"), finding.help("add the label's `key`"));
+            let breaches = names::qualified("");
+            decoder.breaches(&at.missing("key"), "", breaches, "add the label's `key`");
             None
         }
         Some(entry) => {
@@ -89,7 +160,7 @@ fn requirement(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Optio
 fn values(
     decoder: &mut Decoder<'_>,
     at: &At<'_>,
-    fields: &[super::tree::Entry<'_>],
+    fields: &[Entry<'_>],
 ) -> Option<BTreeSet<String>> {
     let Some(entry) = get(fields, "values") else {
         return Some(BTreeSet::new());
@@ -123,8 +194,14 @@ fn operator(
         "Exists" => Some(Operator::Exists),
         "DoesNotExist" => Some(Operator::DoesNotExist),
         _ => {
-            let finding = Finding::invalid(quoted(text), "not a valid selector operator");
-            let help = match nearest(text, OPERATORS) {
+            let finding = Finding::invalid(json(text), "not a valid selector operator");
+            let meant = match text.to_ascii_lowercase().as_str() {
+                "=" | "==" | "equals" | "equal" | "is" => Some("In"),
+                "!=" | "notequals" | "isnot" => Some("NotIn"),
+                "!" | "notexists" => Some("DoesNotExist"),
+                _ => nearest(text, OPERATORS),
+            };
+            let help = match meant {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => "it is one of In, NotIn, Exists and DoesNotExist".to_owned(),
             };

@@ -15,6 +15,7 @@ mod properties;
 #[path = "../../tests/support/reference/mod.rs"]
 #[allow(dead_code)]
 mod reference;
+mod validity;
 mod yaml;
 
 /// A file that has no finding at all.

@@ -7,7 +7,7 @@
 //! nothing of Kubernetes. Called by [`super::object`].
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
@@ -42,7 +42,7 @@ pub(super) enum Value<'a> {
     Scalar(Cow<'a, str>, Scalar),
     /// A list.
     List(Vec<Node<'a>>),
-    /// A mapping, in order, repeated keys included; merged keys come last and repeat none.
+    /// A mapping, in order, repeated keys included; merged keys stand where `<<` stood.
     Mapping(Vec<Entry<'a>>),
 }
 
@@ -184,8 +184,8 @@ enum Items<'a> {
         entries: Vec<Entry<'a>>,
         /// The key whose value is awaited; `None` inside: a key that can't be.
         key: Option<Option<Key<'a>>>,
-        /// Values of `<<`.
-        merged: Vec<Node<'a>>,
+        /// Values of `<<`, each with the number of entries that stand before it.
+        merged: Vec<(usize, Node<'a>)>,
     },
 }
 
@@ -196,6 +196,41 @@ enum Key<'a> {
         written: Option<Cow<'a, str>>,
         span: Span,
     },
+}
+
+/// The entries of a mapping while keys are merged into it.
+#[derive(Default)]
+struct Slots<'a> {
+    /// `None`: another one has won.
+    slots: Vec<Option<Entry<'a>>>,
+    /// The last slot of each key, and whether it is the mapping's own.
+    last: HashMap<Cow<'a, str>, (usize, bool)>,
+}
+
+impl<'a> Slots<'a> {
+    /// A key of the mapping itself: one that stands twice is kept twice, to be told.
+    fn own(&mut self, entry: Entry<'a>) {
+        if let Some((slot, false)) = self.last.get(&entry.key) {
+            self.slots[*slot] = None;
+        }
+        self.put(entry, true);
+    }
+
+    fn merged(&mut self, entry: Entry<'a>) {
+        if let Some((slot, _)) = self.last.get(&entry.key) {
+            self.slots[*slot] = None;
+        }
+        self.put(entry, false);
+    }
+
+    fn put(&mut self, entry: Entry<'a>, own: bool) {
+        self.last.insert(entry.key.clone(), (self.slots.len(), own));
+        self.slots.push(Some(entry));
+    }
+
+    fn entries(self) -> Vec<Entry<'a>> {
+        self.slots.into_iter().flatten().collect()
+    }
 }
 
 /// A value that aliases may repeat.
@@ -313,36 +348,44 @@ impl<'a> Builder<'a> {
         let value = match items {
             Items::List(nodes) => Value::List(nodes),
             Items::Mapping {
-                mut entries,
-                merged,
-                ..
-            } => {
-                if !merged.is_empty() {
-                    self.merge(&mut entries, merged);
-                }
-                Value::Mapping(entries)
-            }
+                entries, merged, ..
+            } if merged.is_empty() => Value::Mapping(entries),
+            Items::Mapping {
+                entries, merged, ..
+            } => Value::Mapping(self.merge(entries, merged)),
         };
         self.value(Node { span, value }, anchor, false)
     }
 
-    /// Adds merged keys: the mapping's own win, then earlier ones in the list.
-    fn merge(&mut self, entries: &mut Vec<Entry<'a>>, merged: Vec<Node<'a>>) {
-        let mut sources = Vec::new();
-        for node in merged {
-            match node.value {
-                Value::List(nodes) => sources.extend(nodes),
-                _ => sources.push(node),
+    /// A mapping with its merged keys. As go-yaml v2 has it, and so kubectl: what stands later
+    /// wins, a `<<` over the keys before it too; in a list of mappings the earlier one does.
+    fn merge(&mut self, entries: Vec<Entry<'a>>, merged: Vec<(usize, Node<'a>)>) -> Vec<Entry<'a>> {
+        let mut slots = Slots::default();
+        let mut merged = merged.into_iter().peekable();
+        for (index, entry) in entries.into_iter().enumerate() {
+            while let Some((_, node)) = merged.next_if(|(before, _)| *before <= index) {
+                self.merge_one(&mut slots, node);
             }
+            slots.own(entry);
         }
-        let mut taken: std::collections::HashSet<Cow<'a, str>> =
-            entries.iter().map(|entry| entry.key.clone()).collect();
+        for (_, node) in merged {
+            self.merge_one(&mut slots, node);
+        }
+        slots.entries()
+    }
+
+    fn merge_one(&mut self, slots: &mut Slots<'a>, node: Node<'a>) {
+        let sources = match node.value {
+            Value::List(nodes) => nodes,
+            _ => vec![node],
+        };
+        let mut taken = HashSet::new();
         for node in sources {
             match node.value {
                 Value::Mapping(more) => {
                     for entry in more {
                         if taken.insert(entry.key.clone()) {
-                            entries.push(entry);
+                            slots.merged(entry);
                         }
                     }
                 }
@@ -416,7 +459,7 @@ impl<'a> Builder<'a> {
                     }
                 },
                 Some(None) => {}
-                Some(Some(Key::Merge)) => merged.push(node),
+                Some(Some(Key::Merge)) => merged.push((entries.len(), node)),
                 Some(Some(Key::Text { key, written, span })) => entries.push(Entry {
                     key,
                     written,

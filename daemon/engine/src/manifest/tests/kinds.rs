@@ -146,7 +146,6 @@ metadata:
   uid: 8e5f
 spec:
   podSelector: {}
-status: {}
 ",
     );
     assert_eq!(

@@ -125,28 +125,6 @@ fn blocks_of_both_families() {
 }
 
 #[test]
-fn host_bits_are_cleared_with_a_warning() {
-    let text = with_spec(
-        "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.1.2.3/8, except: [10.9.9.9/16]}}]}]}",
-    );
-    let file = parse("a.yaml", &text);
-    let rules: Vec<_> = file
-        .diagnostics
-        .iter()
-        .map(|d| (d.severity, d.rule))
-        .collect();
-    assert_eq!(rules, [(Severity::Warning, rule::HOST_BITS); 2]);
-    let Value::NetworkPolicy(policy) = &file.documents[0].value else {
-        panic!("{file:?}")
-    };
-    let Peer::Block(block) = &policy.ingress.as_ref().unwrap()[0].peers[0] else {
-        panic!("{policy:?}")
-    };
-    assert_eq!(block.cidr.to_string(), "10.0.0.0/8");
-    assert_eq!(block.except[0].to_string(), "10.9.0.0/16");
-}
-
-#[test]
 fn ports_of_every_form() {
     for (port, protocol, ports) in [
         ("{}", Protocol::Tcp, Ports::All),

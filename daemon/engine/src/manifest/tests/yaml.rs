@@ -108,6 +108,27 @@ fn aliases_and_merge_keys() {
 }
 
 #[test]
+fn what_stands_later_wins_a_merge_too() {
+    // go-yaml v2, which kubectl reads with, sets keys one after the other.
+    for (labels, expected) in [
+        ("{<<: {k: merged}, k: own}", "own"),
+        ("{k: own, <<: {k: merged}}", "merged"),
+        ("{k: own, <<: {k: first}, <<: {k: second}}", "second"),
+        ("{<<: {k: first}, k: own, <<: {k: second}}", "second"),
+        ("{k: own, <<: [{l: x}, {k: first}, {k: second}]}", "first"),
+    ] {
+        let text = format!("{}  labels: {labels}\n", namespace("a"));
+        let file = clean(&text);
+        assert_eq!(file.documents[0].labels["k"], expected, "{labels}");
+    }
+    for labels in ["{k: a, k: b, <<: {l: c}}", "{<<: {k: a}, k: b, k: c}"] {
+        let text = format!("{}  labels: {labels}\n", namespace("a"));
+        let file = parse("a.yaml", &text);
+        assert_eq!(file.diagnostics[0].rule, rule::DUPLICATE_KEY, "{labels}");
+    }
+}
+
+#[test]
 fn merged_lists_prefer_the_earlier() {
     let file = clean(
         "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\n  labels:\n    <<: [{k: first}, {k: second, l: w}]\n",
@@ -265,6 +286,23 @@ fn control_characters_are_refused_even_where_the_parser_takes_them() {
         (file.diagnostics[0].line, file.diagnostics[0].column),
         (5, 22)
     );
+}
+
+#[test]
+fn nothing_but_a_comment_stands_behind_three_dashes() {
+    let (a, b) = (namespace("a"), namespace("b"));
+    for (separator, column) in [("--- x", 5), ("---x", 4), ("---\t- x", 5), ("--- {}", 5)] {
+        let file = parse("a.yaml", &format!("{a}{separator}\n{b}"));
+        assert!(!file.is_accepted(), "{separator}");
+        let found = file
+            .diagnostics
+            .iter()
+            .find(|found| found.message.contains("document separator"))
+            .unwrap();
+        assert_eq!((found.line, found.column), (5, column), "{separator}");
+    }
+    clean(&format!("{a}--- \t# x\r\n{b}"));
+    clean(&format!("{a}  annotations:\n    x: |\n      --- y\n"));
 }
 
 #[test]
