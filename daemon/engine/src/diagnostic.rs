@@ -1,9 +1,9 @@
 //! A finding about a manifest, as a plain value, and its text form.
 //!
 //! Owns [`Diagnostic`] (what `netpol check -o json` prints, field by field), the
-//! table of the manifest [`rule`]s, and [`render`]. Must never decide anything: whoever
-//! finds a problem says what is right, this file only shows it. Lines and columns
-//! count from 1, columns and lengths in characters. Made by [`crate::manifest`] and
+//! table of the manifest [`rule`]s, and two other forms: [`render`] for people, [`sarif`]
+//! for code review tools. Must never decide anything: whoever finds a problem says what is
+//! right, this file only shows it. Lines and columns count from 1, columns and lengths in characters. Made by [`crate::manifest`] and
 //! by lints; read by `netpol check`, the daemon's log and `netpol status`.
 //!
 //! Text in a diagnostic comes from hostile files: control characters are made
@@ -17,6 +17,7 @@ use annotate_snippets::{
 use serde::Serialize;
 
 pub mod rule;
+pub mod sarif;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -3,15 +3,15 @@
 //! Every file by itself, as the daemon would read it, and then all together:
 //! objects that are given twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use netpol_engine::diagnostic::{Diagnostic, Severity};
+use anyhow::bail;
+use netpol_engine::diagnostic::{Diagnostic, Severity, rule, sarif};
 use netpol_engine::manifest;
 
-use super::output::{Columns, Form, Output};
+use super::output::{Columns, Output};
 use super::source::{self, Text};
 use super::{Exit, stdout_has_color};
 
@@ -27,6 +27,8 @@ Examples:
   netpol check policy.yaml
   netpol check --deny-warnings manifests/
   kubectl get netpol -A -o yaml | netpol check -
+  netpol check <(helm template my-chart)
+  netpol check -o sarif manifests/ > netpol.sarif
   netpol check -o json manifests/ | jq -r '.[] | \"\\(.file):\\(.line): \\(.message)\"'")]
 pub struct Check {
     /// Files and directories; `-` is stdin
@@ -35,8 +37,25 @@ pub struct Check {
     /// Exit with 1 on warnings too
     #[arg(long)]
     deny_warnings: bool,
-    #[command(flatten)]
-    form: Form,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: Report,
+}
+
+/// The forms of a report: those of every list, and one for code review tools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Report {
+    /// For people, with the lines that are meant
+    #[default]
+    Table,
+    /// For people with a wide terminal: a line each
+    Wide,
+    /// For programs
+    Json,
+    /// For programs and people
+    Yaml,
+    /// SARIF 2.1.0, for code review tools
+    Sarif,
 }
 
 impl Check {
@@ -52,8 +71,19 @@ impl Check {
         diagnostics.sort_by(|a, b| {
             (&a.path, a.line, a.column, a.severity).cmp(&(&b.path, b.line, b.column, b.severity))
         });
-        if !self.form.output.value(out, &diagnostics)? {
-            self.write(out, &texts, &diagnostics)?;
+        match self.output {
+            Report::Table => write_lines(out, &texts, &diagnostics)?,
+            Report::Wide => write_columns(out, &diagnostics)?,
+            Report::Json => {
+                Output::Json.value(out, &diagnostics)?;
+            }
+            Report::Yaml => {
+                Output::Yaml.value(out, &diagnostics)?;
+            }
+            Report::Sarif => {
+                let log = sarif::log(env!("CARGO_PKG_VERSION"), rule::ALL, &diagnostics);
+                Output::Json.value(out, &log)?;
+            }
         }
         let count = |severity| {
             diagnostics
@@ -83,7 +113,7 @@ impl Check {
 
     /// Each file once, however often it is named.
     fn texts(&self) -> anyhow::Result<Vec<Text>> {
-        let mut seen: BTreeMap<PathBuf, ()> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         let mut texts = Vec::new();
         for path in &self.paths {
             let found = if path != Path::new("-") && path.is_dir() {
@@ -91,50 +121,56 @@ impl Check {
             } else {
                 vec![path.clone()]
             };
+            if found.is_empty() {
+                // Most often it is the wrong folder, and a check that passes would hide that.
+                bail!(
+                    "no manifests in `{}`: they are named *.yaml, *.yml or *.json",
+                    path.display()
+                );
+            }
             for path in found {
-                let identity = if path == Path::new("-") {
-                    path.clone()
-                } else {
-                    path.canonicalize()
-                        .with_context(|| format!("can't open `{}`", path.display()))?
-                };
-                if seen.insert(identity, ()).is_none() {
+                // What is no file of its own, as a pipe of the shell's, is what it is named.
+                let identity = path.canonicalize().unwrap_or_else(|_| path.clone());
+                if seen.insert(identity) {
                     texts.push(source::read(&path)?);
                 }
             }
         }
         Ok(texts)
     }
+}
 
-    fn write(
-        &self,
-        out: &mut dyn Write,
-        texts: &[Text],
-        diagnostics: &[Diagnostic],
-    ) -> anyhow::Result<()> {
-        if self.form.output == Output::Wide {
-            let mut columns =
-                Columns::new(&["SEVERITY", "RULE", "FILE", "OBJECT", "FIELD", "MESSAGE"]);
-            for found in diagnostics {
-                columns.row([
-                    found.severity.to_string(),
-                    found.rule.to_owned(),
-                    format!("{}:{}:{}", found.path, found.line, found.column),
-                    found.object().unwrap_or_default(),
-                    found.field.clone().unwrap_or_default(),
-                    found.message.clone(),
-                ]);
-            }
-            columns.write(out, "")?;
-            return Ok(());
-        }
-        for found in diagnostics {
-            if let Some(text) = texts.iter().find(|text| text.name == found.path) {
-                writeln!(out, "{}\n", text.render(found, stdout_has_color()))?;
-            }
-        }
-        Ok(())
+/// A line each.
+fn write_columns(out: &mut dyn Write, diagnostics: &[Diagnostic]) -> anyhow::Result<()> {
+    let header = ["SEVERITY", "RULE", "FILE", "OBJECT", "FIELD", "MESSAGE"];
+    let mut columns = Columns::new(&header);
+    for found in diagnostics {
+        columns.row([
+            found.severity.to_string(),
+            found.rule.to_owned(),
+            format!("{}:{}:{}", found.path, found.line, found.column),
+            found.object().unwrap_or_default(),
+            found.field.clone().unwrap_or_default(),
+            found.message.clone(),
+        ]);
     }
+    columns.write(out, "")?;
+    Ok(())
+}
+
+/// Each with the line that it is about.
+fn write_lines(
+    out: &mut dyn Write,
+    texts: &[Text],
+    diagnostics: &[Diagnostic],
+) -> anyhow::Result<()> {
+    let named: BTreeMap<&str, &Text> = texts.iter().map(|text| (&*text.name, text)).collect();
+    for found in diagnostics {
+        if let Some(text) = named.get(&*found.path) {
+            writeln!(out, "{}\n", text.render(found, stdout_has_color()))?;
+        }
+    }
+    Ok(())
 }
 
 fn plural(count: usize, noun: &str) -> String {

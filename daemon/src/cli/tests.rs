@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsStr;
+
 use clap::CommandFactory as _;
 
 use super::*;
@@ -222,6 +224,53 @@ fn check_reports_what_it_is_asked_about() {
 }
 
 #[test]
+fn a_check_for_code_review() {
+    let log = json("check -o sarif DIR/.hidden.yaml");
+    let run = &log["runs"][0];
+    assert_eq!(
+        (&log["version"], &run["tool"]["driver"]["name"]),
+        (&"2.1.0".into(), &"netpol".into())
+    );
+    assert_eq!(run["results"][0]["ruleId"], "syntax");
+    let log = json("check -o sarif DIR");
+    assert_eq!(log["runs"][0]["results"], serde_json::json!([]));
+}
+
+/// What a check of these paths says where it can't be done.
+fn no_check(paths: &[&std::path::Path]) -> String {
+    let words = ["netpol", "check"].map(OsStr::new);
+    let words = words
+        .into_iter()
+        .chain(paths.iter().map(|path| path.as_os_str()));
+    let cli = Cli::try_parse_from(words).unwrap();
+    let error = run(&cli, &mut Vec::new()).unwrap_err();
+    message(&error)
+}
+
+#[test]
+fn a_check_of_what_is_not_there_is_no_check() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = no_check(&[directory.path()]);
+    assert!(said.contains("no manifests in `"), "{said}");
+    let good = directory.path().join("good.yaml");
+    std::fs::write(&good, MANIFESTS).unwrap();
+    let said = no_check(&[&good, &directory.path().join("absent.yaml")]);
+    assert!(said.contains("absent.yaml`: No such file"), "{said}");
+}
+
+#[test]
+fn a_check_of_bytes_that_are_no_text() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("program.yaml");
+    std::fs::write(&path, [0x7f, b'E', b'L', b'F', 0xff, 0]).unwrap();
+    let cli = Cli::try_parse_from([OsStr::new("netpol"), OsStr::new("check"), path.as_os_str()]);
+    let mut out = Vec::new();
+    assert_eq!(run(&cli.unwrap(), &mut out).unwrap(), Exit::No);
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("the file is not UTF-8 text"), "{text}");
+}
+
+#[test]
 fn nonsense_is_refused() {
     for arguments in [
         "",
@@ -237,6 +286,8 @@ fn nonsense_is_refused() {
         "wait --timeout soon",
         "check",
         "matrix --port 80 -o xml",
+        "matrix --port 80 -o sarif",
+        "get pods -o sarif",
     ] {
         let words = std::iter::once("netpol").chain(arguments.split_whitespace());
         assert!(Cli::try_parse_from(words).is_err(), "{arguments}");
