@@ -47,18 +47,27 @@ pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         .map(|(_, meant)| *meant)
 }
 
-/// Are two different words probably meant as one? Numbers are not: `web-1` and `web-2` are
-/// neighbours, no slip.
+/// Are two different words probably meant as one: by [`slip`], or with two neighbouring letters
+/// swapped, however short? Numbers are not: `web-1` and `web-2` are neighbours, no slip.
 #[must_use]
 pub fn resembles(one: &str, two: &str) -> bool {
     let without_digits = |text: &str| -> String {
         let letters = text.chars().filter(|letter| !letter.is_ascii_digit());
         letters.collect()
     };
-    one != two
-        && slip(one, two).is_some()
-        && slip(two, one).is_some()
-        && without_digits(one) != without_digits(two)
+    let is_slip = || slip(one, two).is_some() && slip(two, one).is_some();
+    one != two && (is_slip() || is_swap(one, two)) && without_digits(one) != without_digits(two)
+}
+
+/// Do they differ by two neighbouring letters that changed places?
+fn is_swap(one: &str, two: &str) -> bool {
+    let mut differ = one.chars().zip(two.chars()).enumerate();
+    let mut differ = differ.by_ref().filter(|(_, (a, b))| a != b);
+    let (first, second, third) = (differ.next(), differ.next(), differ.next());
+    let (Some((at, (a, b))), Some((next, (c, d))), None) = (first, second, third) else {
+        return false;
+    };
+    one.len() == two.len() && next == at + 1 && (a, b) == (d, c)
 }
 
 /// Are two different label keys one but for their spelling: case, prefix, dashes, dots or
@@ -121,6 +130,10 @@ mod tests {
             ("web-1", "web-2", false),
             ("v1", "v10", false),
             ("db", "dc", false),
+            ("db", "bd", true),
+            ("frontend", "forntend", true),
+            ("ab", "ba-c", false),
+            ("12-a", "21-a", false),
             ("", "a", false),
         ] {
             assert_eq!(resembles(one, two), so, "{one} {two}");

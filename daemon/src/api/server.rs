@@ -14,7 +14,8 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use futures_util::stream;
-use netpol_engine::evaluate::{self, Party};
+use netpol_engine::evaluate::Party;
+use netpol_engine::explain::explain;
 use netpol_engine::matrix;
 use netpol_engine::policy::Protocol;
 use tokio::sync::{broadcast, oneshot};
@@ -177,9 +178,9 @@ async fn verdict(Extract(state): Extract<State>, asked: Asked) -> Result<Respons
     let port: u16 = asked.required("port")?;
     let protocol = asked.one("protocol")?.unwrap_or(Protocol::Tcp);
     let world = Arc::clone(&state.published.borrow().world);
-    let verdict = evaluate::evaluate(&world, &from, &to, protocol, port)
+    let explanation = explain(&world, &from, &to, protocol, port)
         .map_err(|error| Refusal(StatusCode::NOT_FOUND, error.to_string()))?;
-    Ok(Json(verdict).into_response())
+    Ok(Json(explanation).into_response())
 }
 
 async fn reachability(Extract(state): Extract<State>, asked: Asked) -> Result<Response, Refusal> {

@@ -94,25 +94,48 @@ fn an_explanation_names_the_rule_that_came_closest() {
         netpol("explain --manifests DIR --from web/frontend --to payments/api --port 81");
     assert_eq!(exit, Exit::No);
     for sentence in [
-        "web/frontend -> payments/api, TCP 81: denied",
+        "web/frontend -> payments/api, 81/TCP: denied",
+        "Closest for ingress: rule 0 of payments/api misses at ports[0]:",
         "Egress of web/frontend: allowed",
-        "payments/api selects it (app=api).",
-        "Rule 0 of payments/api misses: the peer is right, but it is for the port named http/TCP.",
-        "No rule lets web/frontend in.",
+        "payments/api isolates it (podSelector app=api).",
+        "from[0] Pods with app in `web`: matches",
+        "- `http` is 8080 at payments/api, asked for 81",
+        "  name: allow-api-from-frontend",
     ] {
         assert!(text.contains(sentence), "{sentence}\n{text}");
     }
     let (exit, text) =
-        netpol("explain --manifests DIR --from ip:192.0.2.1 --to payments/api --port 8080");
-    assert_eq!(exit, Exit::No);
-    assert!(
-        text.contains("the port is right, but it is from Pods with app"),
-        "{text}"
-    );
-    let (exit, text) =
         netpol("explain --manifests DIR --from web/frontend --to payments/api --port 8080");
     assert_eq!(exit, Exit::Done);
-    assert!(text.contains("Rule 0 of payments/api allows it."), "{text}");
+    assert!(
+        text.contains("Rule 0 matches: from[0] Pods with app"),
+        "{text}"
+    );
+    assert!(!text.contains("apiVersion"), "{text}");
+}
+
+#[test]
+fn a_verdict_for_programs_has_its_explanation() {
+    let asked = "--manifests DIR --from ip:192.0.2.1 --to payments/api --port 8080 -o json";
+    let value = json(&format!("verdict {asked}"));
+    assert_eq!(value, json(&format!("explain {asked}")));
+    assert_eq!(value["allowed"], false);
+    let ingress = &value["ingress"];
+    assert_eq!(
+        ingress["by"],
+        serde_json::json!([{"policy": "payments/api"}])
+    );
+    assert_eq!(
+        ingress["policies"][0]["rules"][0]["peers"][0]["missed"],
+        serde_json::json!([{"condition": "not-a-pod", "is": "stranger"}])
+    );
+    let yaml = ingress["suggestion"]["yaml"].as_str().unwrap();
+    let file = netpol_engine::manifest::parse("suggested", yaml);
+    assert!(
+        file.diagnostics.is_empty(),
+        "{yaml}\n{:?}",
+        file.diagnostics
+    );
 }
 
 #[test]

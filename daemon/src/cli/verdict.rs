@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use netpol_engine::evaluate::{self, By, Party, Side};
+use netpol_engine::evaluate::{By, Party, Side};
+use netpol_engine::explain::explain;
 use netpol_engine::policy::Protocol;
 
 use super::Exit;
@@ -61,21 +62,25 @@ impl Verdict {
             Err(none) => return none.exit(),
         };
         let Connection { from, to, port } = &self.connection;
-        let verdict = evaluate::evaluate(&listing.world, from, to, port.protocol, port.port)?;
-        if !self.form.output.value(out, &verdict)? {
+        let explanation = explain(&listing.world, from, to, port.protocol, port.port)?;
+        if !self.form.output.value(out, &explanation)? {
             writeln!(
                 out,
                 "{}: {} -> {} {} {}",
-                word(verdict.allowed),
+                word(explanation.allowed),
                 printable(&from.to_string()),
                 printable(&to.to_string()),
                 port.protocol,
                 port.port
             )?;
-            writeln!(out, "  egress:  {}", side(&verdict.egress, from))?;
-            writeln!(out, "  ingress: {}", side(&verdict.ingress, to))?;
+            writeln!(
+                out,
+                "  egress:  {}",
+                side(&explanation.egress.verdict, from)
+            )?;
+            writeln!(out, "  ingress: {}", side(&explanation.ingress.verdict, to))?;
         }
-        Ok(Exit::answer(verdict.allowed))
+        Ok(Exit::answer(explanation.allowed))
     }
 }
 

@@ -4,10 +4,11 @@ use serde::Serialize;
 
 use super::Missed;
 use crate::evaluate::Question;
+use crate::labels::{Operator, Requirement, Selector};
 use crate::policy::{
     Direction, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports, Rule,
 };
-use crate::world::World;
+use crate::world::{METADATA_NAME, World};
 
 /// What a policy that isolates says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -198,10 +199,26 @@ fn words(peer: &Peer) -> String {
     };
     match &pods.namespaces {
         Namespaces::Own(own) => format!("{who} in `{own}`"),
-        Namespaces::Matching(selector) if selector.is_everything() => {
-            format!("{who} in any Namespace")
-        }
-        Namespaces::Matching(selector) => format!("{who} in Namespaces with {selector}"),
+        Namespaces::Matching(selector) => match by_name(selector) {
+            Some(name) => format!("{who} in `{name}`"),
+            None if selector.is_everything() => format!("{who} in any Namespace"),
+            None => format!("{who} in Namespaces with {selector}"),
+        },
+    }
+}
+
+/// The one Namespace that a selector names by the label that each has.
+fn by_name(selector: &Selector) -> Option<&String> {
+    let mut requirements = selector.requirements();
+    match (requirements.next(), requirements.next()) {
+        (
+            Some(Requirement {
+                key,
+                operator: Operator::In(values),
+            }),
+            None,
+        ) if key == METADATA_NAME && values.len() == 1 => values.first(),
+        _ => None,
     }
 }
 

@@ -231,8 +231,12 @@ fn like<'l>(requirement: &Requirement, labels: &'l Labels) -> Option<(&'l String
     let spelled = |(key, _): &(&String, &String)| {
         spelling::same_but_for_spelling(&requirement.key, key.as_str())
     };
-    let valued = |(_, value): &(&String, &String)| match &requirement.operator {
-        Operator::In(values) => tells_something(value) && values.contains(*value),
+    let valued = |(key, value): &(&String, &String)| match &requirement.operator {
+        Operator::In(values) => {
+            let names = |key: &str| NAMES_AN_APP.contains(&key);
+            let is_own = tells_something(value) || names(key) && names(&requirement.key);
+            is_own && values.contains(*value)
+        }
         _ => false,
     };
     let both = |label: &(&String, &String)| spelled(label) && valued(label);
@@ -242,6 +246,15 @@ fn like<'l>(requirement: &Requirement, labels: &'l Labels) -> Option<(&'l String
         .or_else(|| labels.iter().find(spelled))
         .or_else(|| labels.iter().find(valued))
 }
+
+/// Keys that different people give an application's name by.
+const NAMES_AN_APP: [&str; 5] = [
+    "app",
+    "app.kubernetes.io/name",
+    "k8s-app",
+    "name",
+    "com.docker.compose.service",
+];
 
 /// Is a value one's own? Many labels have `true` or `1`.
 fn tells_something(value: &str) -> bool {

@@ -58,6 +58,9 @@ pub struct Side {
     pub verdict: evaluate::Side,
     /// What this end is.
     pub end: Standing,
+    /// The Pod that it is: an address may be one's, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<ObjectName>,
     /// The policies that isolate it, in the order in which they are asked.
     pub policies: Vec<PolicyAnswer>,
     /// Policies of its Namespace that have a say in this direction and all but select it.
@@ -181,6 +184,7 @@ impl Case<'_> {
             .flatten();
         Side {
             end: Standing::of(&policed.end),
+            pod: policed.end.pod.map(|(name, _)| name.clone()),
             verdict,
             policies,
             almost,

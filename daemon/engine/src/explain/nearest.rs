@@ -4,6 +4,9 @@
 //! another kind most. Only its order matters, and nothing but the order of what is said
 //! follows from it.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{AlmostSelects, LabelMissed, Mend, Missed, PolicyAnswer, RuleAnswer};
@@ -144,10 +147,19 @@ impl Missed {
             Self::PortName { .. } | Self::Port { .. } => 3,
             Self::NamespaceLabel { label, .. } | Self::PodLabel { label } => label.cost(),
             Self::InExcept { .. } => 4,
+            Self::OutsideBlock { cidr, address } if is_neighbour(cidr, *address) => 5,
             Self::OutsideBlock { .. } => 8,
             Self::NotAPod { .. } => 10,
         }
     }
+}
+
+/// Is an address in a block's neighbourhood, so that the prefix may be the mistake? 8 bits
+/// are what people write prefixes in.
+fn is_neighbour(cidr: &IpNet, address: Option<IpAddr>) -> bool {
+    let wider = cidr.prefix_len().saturating_sub(8);
+    let around = IpNet::new(cidr.addr(), wider);
+    wider > 0 && address.is_some_and(|address| around.is_ok_and(|net| net.contains(&address)))
 }
 
 impl LabelMissed {

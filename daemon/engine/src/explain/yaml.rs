@@ -79,7 +79,7 @@ fn write(text: &mut String, policy: &Policy) -> fmt::Result {
 }
 
 fn peer(text: &mut String, peer: &Peer) -> fmt::Result {
-    let (first, next, deep) = ("        - ", "          ", "              ");
+    let (first, next, deep) = ("        - ", "          ", "            ");
     match peer {
         Peer::Block(block) => {
             writeln!(text, "{first}ipBlock:")?;

@@ -1,0 +1,537 @@
+//! The answer as a page: the verdict, what came closest, each side, what would help.
+//!
+//! What matters comes first; of long lists what came closest is shown and the rest counted.
+//! 80 columns; colour adds nothing that is not said. The manifests at the end stand at the
+//! left margin, so that they can be copied as they are.
+
+use std::io::{self, Write};
+
+use clap::builder::styling::Style;
+use netpol_abi::Reason;
+use netpol_engine::evaluate::Party;
+use netpol_engine::explain::{
+    AlmostSelects, Change, Explanation, Hint, Mend, PolicyAnswer, Reading, RuleAnswer, Side,
+    Standing, Suggestion,
+};
+use netpol_engine::policy::{Direction, ObjectName};
+
+use super::words::{self, Ends, Who, list};
+use crate::cli::verdict::word;
+use crate::printable::printable;
+
+const COLUMNS: usize = 80;
+/// Rules of a policy, and entries of a rule, that are shown where none matches.
+const MOST_RULES: usize = 5;
+const MOST_ENTRIES: usize = 3;
+/// Names that are listed one by one.
+const MOST_NAMES: usize = 4;
+
+/// Writes it.
+pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Result<()> {
+    let sides = [
+        Told::of(explanation, Direction::Egress),
+        Told::of(explanation, Direction::Ingress),
+    ];
+    let bold = Style::new().bold();
+    writeln!(
+        out,
+        "{bold}{} -> {}, {}/{}{bold:#}: {}",
+        printable(&explanation.from.to_string()),
+        printable(&explanation.to.to_string()),
+        explanation.port,
+        explanation.protocol,
+        word(explanation.allowed)
+    )?;
+    let mut page = Page { out };
+    if !explanation.allowed {
+        page.blank()?;
+        for side in sides.iter().filter(|side| !side.side.verdict.allowed) {
+            page.line(0, &side.closest())?;
+        }
+    }
+    for side in &sides {
+        page.blank()?;
+        side.write(&mut page)?;
+    }
+    if !explanation.hints.is_empty() {
+        page.blank()?;
+        for hint in &explanation.hints {
+            page.line(0, &format!("Note: {}", note(*hint, explanation)))?;
+        }
+    }
+    let mut is_mended = false;
+    for side in &sides {
+        let nearest = side.side.nearest.as_ref();
+        if let Some(mend) = nearest.and_then(|nearest| nearest.mend.as_ref()) {
+            page.blank()?;
+            mended(&mut page, side, mend)?;
+            is_mended = true;
+        }
+    }
+    suggested(&mut page, &sides, is_mended)
+}
+
+/// Who they are.
+fn ends(explanation: &Explanation) -> (Who, Who) {
+    (
+        Who::of(&explanation.from, &explanation.egress),
+        Who::of(&explanation.to, &explanation.ingress),
+    )
+}
+
+/// One side with its direction.
+struct Told<'a> {
+    direction: Direction,
+    side: &'a Side,
+    own: &'a Party,
+    ends: Ends,
+}
+
+impl<'a> Told<'a> {
+    fn of(explanation: &'a Explanation, direction: Direction) -> Self {
+        let (from, to) = ends(explanation);
+        let (side, party, own, peer) = match direction {
+            Direction::Egress => (&explanation.egress, &explanation.from, &from, &to),
+            Direction::Ingress => (&explanation.ingress, &explanation.to, &to, &from),
+        };
+        Self {
+            direction,
+            side,
+            own: party,
+            ends: Ends {
+                own: own.clone(),
+                peer: peer.clone(),
+                destination: to.clone(),
+            },
+        }
+    }
+
+    /// `ingress`.
+    fn word(&self) -> &'static str {
+        match self.direction {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        }
+    }
+
+    /// What came closest, in a sentence.
+    fn closest(&self) -> String {
+        let word = self.word();
+        let own = &self.ends.own.name;
+        match &self.side.nearest {
+            Some(nearest) => {
+                let sentence = self.ends.nearest(self.direction, nearest);
+                format!("Closest for {word}: {sentence}.")
+            }
+            None if self.side.verdict.by.iter().any(|by| by.rule.is_some()) => {
+                format!("Closed for {word}: a rule denies it.")
+            }
+            None => format!(
+                "Closed for {word}: {} isolates {own}, and no policy that selects it has a rule.",
+                few(&self.side.verdict.isolated_by)
+            ),
+        }
+    }
+
+    fn write(&self, page: &mut Page) -> io::Result<()> {
+        let Side {
+            verdict, policies, ..
+        } = self.side;
+        let title = match self.direction {
+            Direction::Egress => "Egress of",
+            Direction::Ingress => "Ingress of",
+        };
+        let own = &self.ends.own;
+        let title = match self.own {
+            Party::Address(address) if own.is_named => format!("{title} {} ({address})", own.name),
+            _ => format!("{title} {}", own.name),
+        };
+        page.title(&title, verdict.allowed)?;
+        match verdict.reason {
+            Reason::Itself => page.line(1, "An endpoint always reaches itself.")?,
+            Reason::NotIsolated => page.line(1, self.not_isolated())?,
+            Reason::Host => {
+                let names: Vec<&ObjectName> = policies.iter().map(|found| &found.policy).collect();
+                page.line(
+                    1,
+                    &format!(
+                        "Isolated by {}, but {} is the host, which always passes.",
+                        few(names),
+                        self.ends.peer.name
+                    ),
+                )?;
+            }
+            _ => {
+                for policy in policies {
+                    self.policy(page, policy)?;
+                }
+            }
+        }
+        for almost in &self.side.almost {
+            page.line(1, &self.almost(almost))?;
+        }
+        Ok(())
+    }
+
+    /// Why no policy has a say.
+    fn not_isolated(&self) -> &'static str {
+        match (self.side.end, self.own) {
+            (Standing::Pod, _) => match self.direction {
+                Direction::Egress => "No policy selects it for egress, so it may reach anybody.",
+                Direction::Ingress => "No policy selects it for ingress, so anybody may reach it.",
+            },
+            (Standing::ExternalPod, _) => "It is elsewhere: no policy is enforced for it here.",
+            (Standing::Host, Party::Pod(_)) => {
+                "It is on the host's network: its traffic is the host's, and no policy is \
+                 enforced for it."
+            }
+            (Standing::Host, Party::Address(_)) => "It is the host: no policy is enforced for it.",
+            (Standing::Stranger, _) => {
+                "No Pod here has this address: no policy is enforced for it."
+            }
+        }
+    }
+
+    fn almost(&self, almost: &AlmostSelects) -> String {
+        let would = match almost.rule {
+            Some(rule) if !self.side.verdict.allowed => {
+                format!(" Its rule {rule} would allow this.")
+            }
+            _ => String::new(),
+        };
+        format!(
+            "{} does not select it: {}.{would}",
+            almost.policy,
+            words::label(&almost.missed, None)
+        )
+    }
+
+    fn policy(&self, page: &mut Page, policy: &PolicyAnswer) -> io::Result<()> {
+        let selects = match &policy.selects {
+            None => format!("{{}}: every Pod of `{}`", policy.policy.namespace),
+            Some(selector) => selector.clone(),
+        };
+        page.line(
+            1,
+            &format!("{} isolates it (podSelector {selects}).", policy.policy),
+        )?;
+        let (matched, mut missed): (Vec<&RuleAnswer>, Vec<_>) =
+            policy.rules.iter().partition(|rule| rule.matched);
+        if policy.rules.is_empty() {
+            let none = format!("It has no rule for {}: it allows nothing.", self.word());
+            return page.line(2, &none);
+        }
+        for rule in &matched {
+            page.line(
+                2,
+                &format!("Rule {} matches: {}.", rule.rule, self.held(rule)),
+            )?;
+            self.reading(page, rule)?;
+        }
+        if self.side.verdict.allowed {
+            return match (matched.len(), missed.len()) {
+                (_, 0) => Ok(()),
+                (0, 1) => page.line(2, "Its rule does not match."),
+                (0, all) => page.line(2, &format!("None of its {all} rules matches.")),
+                (_, 1) => page.line(2, "1 other rule does not match."),
+                (_, others) => page.line(2, &format!("{others} other rules do not match.")),
+            };
+        }
+        missed.sort_by_key(|rule| rule.cost());
+        for rule in missed.iter().take(MOST_RULES) {
+            self.rule(page, rule)?;
+        }
+        match missed.len().saturating_sub(MOST_RULES) {
+            0 => Ok(()),
+            1 => page.line(2, "1 more rule misses by more."),
+            more => page.line(2, &format!("{more} more rules miss by more.")),
+        }
+    }
+
+    /// What of a rule holds: `from[0] Pods with app=web in `shop`, ports[0] 5432/TCP`.
+    fn held(&self, rule: &RuleAnswer) -> String {
+        let list = list(self.direction);
+        let peer = match rule.peers.iter().find(|peer| peer.matched) {
+            Some(peer) => format!("{list}[{}] {}", peer.peer, peer.wants),
+            None => format!("{list} anybody"),
+        };
+        let port = match rule.ports.iter().find(|port| port.matched) {
+            Some(port) => format!("ports[{}] {}", port.port, port.wants),
+            None => "any port".to_owned(),
+        };
+        format!("{peer}; {port}")
+    }
+
+    /// A rule that misses.
+    fn rule(&self, page: &mut Page, rule: &RuleAnswer) -> io::Result<()> {
+        let list = list(self.direction);
+        page.line(2, &format!("Rule {} misses:", rule.rule))?;
+        let peers: Vec<Entry> = rule
+            .peers
+            .iter()
+            .map(|peer| Entry::of(peer.peer, &peer.wants, &peer.missed))
+            .collect();
+        let ports: Vec<Entry> = rule
+            .ports
+            .iter()
+            .map(|port| Entry::of(port.port, &port.wants, &port.missed))
+            .collect();
+        self.entries(page, list, "anybody", peers)?;
+        self.entries(page, "ports", "any", ports)?;
+        self.reading(page, rule)
+    }
+
+    /// Entries of a list: the one that holds, or those that came closest.
+    fn entries(
+        &self,
+        page: &mut Page,
+        list: &str,
+        any: &str,
+        mut entries: Vec<Entry>,
+    ) -> io::Result<()> {
+        if entries.is_empty() {
+            return page.line(3, &format!("{list}: {any}"));
+        }
+        entries.sort_by_key(|entry| entry.cost);
+        if let Some(held) = entries.first().filter(|entry| entry.cost == 0) {
+            return page.line(
+                3,
+                &format!("{list}[{}] {}: matches", held.index, held.wants),
+            );
+        }
+        for entry in entries.iter().take(MOST_ENTRIES) {
+            page.line(3, &format!("{list}[{}] {}:", entry.index, entry.wants))?;
+            for missed in entry.missed {
+                page.item(4, &self.ends.missed(missed))?;
+            }
+        }
+        match entries.len().saturating_sub(MOST_ENTRIES) {
+            0 => Ok(()),
+            1 => page.line(3, &format!("1 more entry of `{list}` misses by more")),
+            more => page.line(3, &format!("{more} more entries of `{list}` miss by more")),
+        }
+    }
+
+    /// Or and and, where the other one would say something else.
+    fn reading(&self, page: &mut Page, rule: &RuleAnswer) -> io::Result<()> {
+        let list = list(self.direction);
+        let Some(reading) = rule.reading else {
+            return Ok(());
+        };
+        page.line(
+            3,
+            &match reading {
+                Reading::Either { pods, namespaces } => format!(
+                    "{list}[{pods}] and {list}[{namespaces}] are two entries: either is enough. \
+                     To ask for both, write the podSelector and the namespaceSelector into one."
+                ),
+                Reading::Both { peer } => format!(
+                    "{list}[{peer}] has both selectors in one entry: both must hold. To let \
+                     either be enough, make them two."
+                ),
+            },
+        )
+    }
+}
+
+/// An entry of `from`, `to` or `ports`.
+struct Entry<'a> {
+    index: usize,
+    wants: &'a str,
+    missed: &'a [netpol_engine::explain::Missed],
+    cost: u32,
+}
+
+impl<'a> Entry<'a> {
+    fn of(index: usize, wants: &'a str, missed: &'a [netpol_engine::explain::Missed]) -> Self {
+        Self {
+            index,
+            wants,
+            missed,
+            cost: missed.iter().map(|missed| missed.cost()).sum(),
+        }
+    }
+}
+
+fn note(hint: Hint, explanation: &Explanation) -> String {
+    let (from, to) = ends(explanation);
+    match hint {
+        Hint::NoCommonFamily => format!(
+            "{} and {} have no address family in common, so there is no connection whatever \
+             policy says.",
+            from.name, to.name
+        ),
+        Hint::ResolversNeedBoth => {
+            "names are looked up over 53/UDP, and over 53/TCP where an answer is long: allow \
+             both."
+                .to_owned()
+        }
+        Hint::NoDns => format!(
+            "no rule for the egress of {} is for 53/UDP, so it can't look up names.",
+            from.name
+        ),
+        Hint::HostIngressSetting => host_setting("ingress"),
+        Hint::HostEgressSetting => host_setting("egress"),
+    }
+}
+
+fn host_setting(key: &str) -> String {
+    format!(
+        "rules decide about the host because netpold.toml has `{key} = \"policy\"` in `[host]`; \
+         no selector selects it, only an ipBlock can."
+    )
+}
+
+/// A change of a word that would do.
+fn mended(page: &mut Page, side: &Told, mend: &Mend) -> io::Result<()> {
+    page.line(0, &format!("To mend {}, in {}:", side.word(), mend.object))?;
+    let change = match (mend.change, &mend.instead_of) {
+        (Change::Replace, Some(old)) => format!("write `{}` instead of `{old}`", mend.write),
+        _ => format!("add `{}`", mend.write),
+    };
+    page.line(1, &format!("at {} {change}", mend.field))
+}
+
+/// The manifests that would allow it.
+fn suggested(page: &mut Page, sides: &[Told], is_mended: bool) -> io::Result<()> {
+    let suggestions: Vec<(&Told, &Suggestion)> = sides
+        .iter()
+        .filter_map(|side| Some((side, side.side.suggestion.as_ref()?)))
+        .collect();
+    if suggestions.is_empty() {
+        return Ok(());
+    }
+    page.blank()?;
+    page.line(
+        0,
+        match (suggestions.len(), is_mended) {
+            (1, false) => "To allow it and leave all else as it is, add:",
+            (1, true) => "Or leave all else as it is, and add:",
+            (_, false) => "To allow it and leave all else as it is, add both:",
+            (_, true) => "Or leave all else as it is, and add both:",
+        },
+    )?;
+    page.blank()?;
+    for (index, (side, suggestion)) in suggestions.into_iter().enumerate() {
+        if index > 0 {
+            page.verbatim("---")?;
+        }
+        for remark in remarks(side, suggestion) {
+            page.comment(&remark)?;
+        }
+        for line in suggestion.yaml.lines() {
+            page.verbatim(line)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a suggestion does besides.
+fn remarks(side: &Told, suggestion: &Suggestion) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let Ends { own, peer, .. } = &side.ends;
+    for (end, is_unlabelled) in [
+        (own, suggestion.unlabelled),
+        (peer, suggestion.unlabelled_peer),
+    ] {
+        if is_unlabelled {
+            remarks.push(format!(
+                "{} has no label to select it by; give it one to open less.",
+                end.name
+            ));
+        }
+    }
+    let (peers, selects) = match side.direction {
+        Direction::Ingress => ("lets in", "opens the same for"),
+        Direction::Egress => ("lets it reach", "opens the same for"),
+    };
+    for (verb, names) in [
+        (peers, &suggestion.also_peers),
+        (selects, &suggestion.also_selects),
+    ] {
+        if !names.is_empty() {
+            remarks.push(format!("Also {verb}: {}", few(names)));
+        }
+    }
+    remarks
+}
+
+/// `a, b, c and 12 more`.
+fn few<'n>(names: impl IntoIterator<Item = &'n ObjectName>) -> String {
+    let all: Vec<String> = names.into_iter().map(ToString::to_string).collect();
+    if all.len() <= MOST_NAMES {
+        return all.join(", ");
+    }
+    let (shown, rest) = all.split_at(MOST_NAMES - 1);
+    format!("{} and {} more", shown.join(", "), rest.len())
+}
+
+/// Lines that fit.
+struct Page<'o> {
+    out: &'o mut dyn Write,
+}
+
+impl Page<'_> {
+    fn blank(&mut self) -> io::Result<()> {
+        writeln!(self.out)
+    }
+
+    fn title(&mut self, title: &str, allowed: bool) -> io::Result<()> {
+        let bold = Style::new().bold();
+        writeln!(
+            self.out,
+            "{bold}{}{bold:#}: {}",
+            printable(title),
+            word(allowed)
+        )
+    }
+
+    /// A sentence at a depth, its further lines two deeper.
+    fn line(&mut self, depth: usize, text: &str) -> io::Result<()> {
+        let indent = "  ".repeat(depth);
+        self.wrapped(&indent, &format!("{indent}  "), text)
+    }
+
+    fn item(&mut self, depth: usize, text: &str) -> io::Result<()> {
+        let indent = "  ".repeat(depth);
+        self.wrapped(&format!("{indent}- "), &format!("{indent}  "), text)
+    }
+
+    /// A comment in a manifest.
+    fn comment(&mut self, text: &str) -> io::Result<()> {
+        self.wrapped("# ", "#   ", text)
+    }
+
+    fn verbatim(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "{}", printable(text))
+    }
+
+    fn wrapped(&mut self, first: &str, next: &str, text: &str) -> io::Result<()> {
+        let text = printable(text);
+        let mut line = first.to_owned();
+        let mut is_empty = true;
+        for word in unbroken(&text) {
+            let width = line.chars().count() + 1 + word.chars().count();
+            if !is_empty && width > COLUMNS {
+                writeln!(self.out, "{}", line.trim_end())?;
+                line = next.to_owned();
+                is_empty = true;
+            }
+            if !is_empty {
+                line.push(' ');
+            }
+            line.push_str(word);
+            is_empty = false;
+        }
+        writeln!(self.out, "{}", line.trim_end())
+    }
+}
+
+/// The words of a text; what stands in backticks is copied by people, and is one.
+fn unbroken(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    text.split(move |letter| {
+        is_quoted ^= letter == '`';
+        letter == ' ' && !is_quoted
+    })
+}
