@@ -235,7 +235,7 @@ pub fn parse_bytes(path: &str, bytes: &[u8]) -> File {
 
 /// Would the API take this label? Containers may have others.
 pub(crate) fn is_label(key: &str, value: &str) -> bool {
-    names::qualified(key).is_ok() && names::value(value).is_ok()
+    names::qualified(key).is_empty() && names::value(value).is_empty()
 }
 
 #[cfg(test)]
