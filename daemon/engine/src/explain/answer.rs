@@ -66,7 +66,7 @@ pub struct PortAnswer {
 
 /// The two readings of a `podSelector` and a `namespaceSelector`, which one dash tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "reading")]
+#[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Reading {
     /// They stand in two entries: either is enough.
     Either {

@@ -108,7 +108,8 @@ pub struct LabelMissed {
     /// The requirement, as `kubectl -l` writes it.
     #[serde(serialize_with = "as_text")]
     pub wants: Requirement,
-    /// The value that the key has.
+    /// The value that the key has; `None`: the key is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub has: Option<String>,
     /// The value is probably a slip: a letter or two, or case.
     pub slip: bool,

@@ -15,6 +15,9 @@ mod nearest;
 mod suggest;
 mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 use netpol_abi::Reason;
 use serde::Serialize;
 

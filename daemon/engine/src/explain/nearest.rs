@@ -22,8 +22,10 @@ pub struct Nearest {
     /// The rule.
     pub rule: usize,
     /// The entry of its `from` or `to`; `None`: it is for any peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<usize>,
     /// The entry of its `ports`; `None`: it is for any port.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<usize>,
     /// Why the policy does not select this end; `None`: it does.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -143,3 +143,32 @@ fn selector(text: &mut String, start: &str, indent: &str, selector: &Selector) -
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reader_could_take_for_something_else_is_quoted() {
+        for plain in ["web", "app.kubernetes.io/name", "a-1_b", "e3", "nullable"] {
+            assert_eq!(scalar(plain), plain);
+        }
+        for quoted in [
+            "",
+            "true",
+            "null",
+            "no",
+            "y",
+            "1",
+            "1e3",
+            "0x1",
+            "1.5",
+            "-",
+            "On",
+            "NaN",
+            "2026-01-01",
+        ] {
+            assert_eq!(scalar(quoted), format!("\"{quoted}\""));
+        }
+    }
+}
