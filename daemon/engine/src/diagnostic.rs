@@ -143,8 +143,14 @@ impl Diagnostic {
         }
     }
 
-    fn title(&self) -> String {
+    /// The field and what is said of it, as the API server prints it.
+    #[must_use]
+    pub fn title(&self) -> String {
         match &self.field {
+            // The decoder's words name the field themselves.
+            Some(_) if [rule::UNKNOWN_FIELD, rule::DUPLICATE_KEY].contains(&self.rule) => {
+                self.message.clone()
+            }
             Some(field) => format!("{field}: {}", self.message),
             None => self.message.clone(),
         }
@@ -242,7 +248,7 @@ fn visible(text: &str) -> String {
 }
 
 /// A line by its number, counting line breaks as YAML does (LF, CR LF, CR).
-fn line_of(source: &str, number: usize) -> Option<&str> {
+pub(crate) fn line_of(source: &str, number: usize) -> Option<&str> {
     let mut rest = source.strip_prefix('\u{feff}').unwrap_or(source);
     for _ in 1..number {
         let at = rest.find(['\n', '\r'])?;

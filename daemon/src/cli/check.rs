@@ -158,14 +158,23 @@ fn write_columns(out: &mut dyn Write, diagnostics: &[Diagnostic]) -> anyhow::Res
     Ok(())
 }
 
-/// Each with the line that it is about.
+/// Each with the line that it is about. What helps against several findings of one place is
+/// said once, with the last.
 fn write_lines(
     out: &mut dyn Write,
     texts: &[Text],
     diagnostics: &[Diagnostic],
 ) -> anyhow::Result<()> {
     let named: BTreeMap<&str, &Text> = texts.iter().map(|text| (&*text.name, text)).collect();
-    for found in diagnostics {
+    for (index, found) in diagnostics.iter().enumerate() {
+        let place = |found: &Diagnostic| (found.line, found.column);
+        let is_said_next = diagnostics.get(index + 1).is_some_and(|next| {
+            (&next.path, place(next), &next.help) == (&found.path, place(found), &found.help)
+        });
+        let found = &Diagnostic {
+            help: found.help.clone().filter(|_| !is_said_next),
+            ..found.clone()
+        };
         if let Some(text) = named.get(&*found.path) {
             writeln!(out, "{}\n", text.render(found, stdout_has_color()))?;
         }

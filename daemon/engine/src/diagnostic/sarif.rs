@@ -67,11 +67,9 @@ fn descriptor(rule: &Rule) -> Value {
 }
 
 fn result(found: &Diagnostic) -> Value {
-    let text = match (&found.field, &found.help) {
-        (Some(field), Some(help)) => format!("{field}: {}\n{help}", found.message),
-        (Some(field), None) => format!("{field}: {}", found.message),
-        (None, Some(help)) => format!("{}\n{help}", found.message),
-        (None, None) => found.message.clone(),
+    let text = match &found.help {
+        Some(help) => format!("{}\n{help}", found.title()),
+        None => found.title(),
     };
     let place = region(found.line, found.column, found.length);
     let mut location = physical(&found.path, &place);

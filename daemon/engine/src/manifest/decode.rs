@@ -89,10 +89,18 @@ impl<'p> At<'p> {
 
     /// An item of it.
     pub(super) fn index(&'p self, index: usize, node: &Node<'_>) -> At<'p> {
+        let span = match &node.value {
+            // A block begins at its first key, which shows better than its first letter.
+            Value::Mapping(entries) => match entries.first() {
+                Some(entry) if entry.span.place() == node.span.place() => entry.span,
+                _ => node.span,
+            },
+            _ => node.span,
+        };
         At {
             parent: Some(self),
             step: Step::Index(index),
-            span: node.span,
+            span,
         }
     }
 
@@ -352,7 +360,8 @@ impl<'f> Decoder<'f> {
         self.wrong_type_meant(at, node, expected, None);
     }
 
-    fn wrong_type_meant(
+    /// As [`Self::wrong_type`], with what was probably meant.
+    pub(super) fn wrong_type_meant(
         &mut self,
         at: &At<'_>,
         node: &Node<'_>,
@@ -383,6 +392,14 @@ impl<'f> Decoder<'f> {
                         finding.help("write it without quotes")
                     }
                     ("a list", _) => finding.help(format!("write [{}], in brackets", clip(text))),
+                    ("a mapping", Scalar::Text) => match text.split_once(':') {
+                        Some((key, value)) if !key.is_empty() && !value.is_empty() => {
+                            let (key, value) = (clip(key), clip(value.trim()));
+                            let help = "a space follows the colon";
+                            finding.help(format!("write `{key}: {value}`: {help}"))
+                        }
+                        _ => finding,
+                    },
                     _ => finding,
                 }
             }

@@ -1,6 +1,8 @@
 //! What a file must be before it is YAML: UTF-8 text of a bearable size, without
 //! control characters. Says where it is not.
 
+use serde::de::IgnoredAny;
+
 use super::finding::clip;
 use super::{File, Position};
 use crate::diagnostic::{Diagnostic, Severity, rule};
@@ -48,6 +50,40 @@ pub(super) fn control_character(path: &str, text: &str) -> Option<Diagnostic> {
         &message,
         help,
     ))
+}
+
+/// The YAML streams of a text, each with its place: one, but for JSON objects one after the
+/// other with nothing between them (`jq -c '.items[]'`), which kubectl reads too.
+pub(super) fn streams(text: &str) -> Vec<(Position, &str)> {
+    let whole = || vec![(end_of(""), text)];
+    if !text.trim_start().starts_with('{') {
+        return whole();
+    }
+    let mut objects = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    let mut ends = Vec::new();
+    while let Some(Ok(_)) = objects.next() {
+        ends.push(objects.byte_offset());
+    }
+    // After one object a stream may still be YAML, whose documents `---` parts.
+    if ends.len() < 2 {
+        return whole();
+    }
+    ends.push(text.len());
+    let mut parts = Vec::with_capacity(ends.len());
+    let (mut start, mut begin) = (0, end_of(""));
+    for end in ends {
+        parts.push((begin, &text[start..end]));
+        let passed = end_of(&text[start..end]);
+        begin = Position {
+            line: begin.line + passed.line - 1,
+            column: match passed.line {
+                1 => begin.column + passed.column - 1,
+                _ => passed.column,
+            },
+        };
+        start = end;
+    }
+    parts
 }
 
 /// Text behind a `---`. kubectl splits a stream at every line that begins with it, before any

@@ -37,6 +37,7 @@ mod port;
 mod report;
 mod scalar;
 mod selector;
+mod syntax;
 mod tree;
 
 pub use assemble::{Assembled, assemble};
@@ -211,10 +212,12 @@ pub fn parse(path: &str, text: &str) -> File {
         return input::refused(path, diagnostic);
     }
     let mut reader = object::Reader::new(path);
-    tree::documents(text, |document| match document {
-        Ok(document) => reader.document(&document),
-        Err(problem) => reader.broken(&problem),
-    });
+    for (begin, part) in input::streams(text) {
+        tree::documents(part, begin, |document| match document {
+            Ok(document) => reader.document(&document),
+            Err(problem) => reader.broken(&problem, text),
+        });
+    }
     reader.report.extend(input::control_character(path, text));
     reader.report.extend(input::separators(path, text));
     File {

@@ -15,6 +15,8 @@ use crate::diagnostic::rule;
 use crate::labels::Selector;
 use crate::policy::{Action, Direction, ObjectName, Policy, Rule, Tier};
 
+const SPEC: &[&str] = &["podSelector", "ingress", "egress", "policyTypes"];
+
 /// Where each field belongs.
 pub(super) const HOMES: Homes = &[
     ("ingress", "directly below `spec`"),
@@ -75,18 +77,20 @@ pub(super) fn decode(
             (at, fields)
         }
         None => {
-            let at = root.missing("spec");
-            let message = "no spec: it selects every Pod of its namespace, and lets nothing in";
-            let help = "write `spec: {podSelector: {}}` where that is meant";
-            decoder.warning(&at, Finding::new(rule::NULL_FIELD, message).help(help));
+            let at = match get(entries, "spec") {
+                Some(entry) => root.field(entry),
+                None => root.missing("spec"),
+            };
+            // Fields that stand beside it are told, and are what it should have held.
+            if !entries.iter().any(|entry| SPEC.contains(&&*entry.key)) {
+                let message = "no spec: it selects every Pod of its namespace, and lets nothing in";
+                let help = "write `spec: {podSelector: {}}` where that is meant";
+                decoder.warning(&at, Finding::new(rule::NULL_FIELD, message).help(help));
+            }
             (at, &[][..])
         }
     };
-    decoder.only(
-        &at,
-        fields,
-        &["podSelector", "ingress", "egress", "policyTypes"],
-    );
+    decoder.only(&at, fields, SPEC);
     let subject = match get(fields, "podSelector") {
         Some(entry) => {
             let at = at.field(entry);

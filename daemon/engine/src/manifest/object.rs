@@ -10,7 +10,7 @@ use super::decode::{At, Decoder, Finding, below, clip, get, nearest, present, qu
 use super::report::Report;
 use super::tree::{Document, Entry, Node, Problem, Span, Value as Tree};
 use super::{
-    Kind, Object, ObjectId, Position, Value, assemble, metadata, names, network_policy, pod,
+    Kind, Object, ObjectId, Position, Value, assemble, metadata, names, network_policy, pod, syntax,
 };
 use crate::diagnostic::rule;
 
@@ -24,6 +24,8 @@ pub(super) struct Reader<'f> {
     pub(super) objects: Vec<Object>,
     pub(super) report: Report,
     seen: HashMap<ObjectId, Position>,
+    /// Documents that are no trees.
+    broken: usize,
 }
 
 impl<'f> Reader<'f> {
@@ -33,13 +35,21 @@ impl<'f> Reader<'f> {
             objects: Vec::new(),
             report: Report::default(),
             seen: HashMap::new(),
+            broken: 0,
         }
     }
 
-    /// A document that is no tree.
-    pub(super) fn broken(&mut self, problem: &Problem) {
+    /// A document of this text that is no tree.
+    pub(super) fn broken(&mut self, problem: &Problem, text: &str) {
         let mut decoder = Decoder::new(self.path);
-        report(&mut decoder, problem);
+        // Each look at the text costs its length; so many mistakes of this kind are no typing.
+        let (span, finding) = if self.broken < 100 {
+            syntax::with_text(problem, text)
+        } else {
+            (problem.span, syntax::finding(problem))
+        };
+        self.broken += 1;
+        decoder.error(&At::root(span), finding);
         self.report.extend(decoder.diagnostics);
     }
 
@@ -98,7 +108,7 @@ impl<'f> Reader<'f> {
 
     fn finish(&mut self, mut decoder: Decoder<'_>, problems: &[Problem]) {
         for problem in problems {
-            report(&mut decoder, problem);
+            decoder.error(&At::root(problem.span), syntax::finding(problem));
         }
         self.report.extend(decoder.diagnostics);
     }
@@ -152,26 +162,6 @@ impl<'f> Reader<'f> {
             self.value(&at.index(index, item), item, implied, &[], depth + 1);
         }
     }
-}
-
-fn report(decoder: &mut Decoder<'_>, problem: &Problem) {
-    use super::tree::Flaw;
-    let rule = if problem.what.is_limit() {
-        rule::LIMIT
-    } else {
-        rule::SYNTAX
-    };
-    let finding = Finding::new(rule, problem.what.to_string());
-    let finding = match &problem.what {
-        Flaw::Syntax(words) if words.contains("tab") => {
-            finding.help("YAML is indented with spaces, never with tabs")
-        }
-        Flaw::Key("a mapping") => finding
-            .help("text that begins with `{` needs quotes; is this a template, not yet filled in?"),
-        Flaw::Tag(_) => finding.help("remove the tag, or put the text in quotes"),
-        _ => finding,
-    };
-    decoder.error(&At::root(problem.span), finding);
 }
 
 /// A List's item begins at its first key, not at its dash.
@@ -276,7 +266,11 @@ fn ignored(
         None => String::new(),
     };
     let message = format!("{} {}{name} is ignored", clip(version), clip(kind));
-    let help = "netpold reads NetworkPolicy, Namespace, Pod and Lists of them";
+    let help = if kind.ends_with("NetworkPolicy") {
+        "nothing of it is enforced: netpold reads NetworkPolicy of networking.k8s.io/v1 alone"
+    } else {
+        "netpold reads NetworkPolicy, Namespace, Pod and Lists of them"
+    };
     let finding = Finding::new(rule::IGNORED_KIND, message).help(help);
     match get(entries, "kind") {
         Some(entry) => decoder.warning(&at.field(entry), finding),
@@ -310,6 +304,7 @@ fn field<'n>(
             .iter()
             .find(|entry| nearest(&entry.key, &[name]).is_some());
         let help = match slip {
+            Some(entry) if entry.key == name => format!("`{name}` has no value"),
             Some(entry) => format!("`{}` is written `{name}`", clip(&entry.key)),
             None if name == "kind" => "such as `kind: NetworkPolicy`".to_owned(),
             None => "such as `apiVersion: networking.k8s.io/v1`".to_owned(),

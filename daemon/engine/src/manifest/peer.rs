@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::address;
 use super::decode::{At, Decoder, Finding, clip, get, present, quoted};
+use super::names;
 use super::network_policy::warn_null;
 use super::scalar::Scalar;
 use super::selector;
@@ -67,11 +68,12 @@ pub(super) fn peer(
     let block = present(fields, "ipBlock");
     let blocked = block.map(|entry| ip_block(decoder, &at.field(entry), &entry.value));
     let selects = pods.is_some() || namespaces.is_some();
-    if let Some(blocked) = blocked {
+    if let (Some(blocked), Some(entry)) = (blocked, block) {
         if selects {
             let finding = Finding::forbidden("may not specify both ipBlock and another peer");
             let help = "make them two peers: begin the ipBlock with `- ` of its own";
-            decoder.error(at, finding.help(help));
+            let finding = finding.help(help).also(entry.span, "the ipBlock");
+            decoder.error(at, finding);
             return None;
         }
         return blocked.map(Peer::Block);
@@ -128,6 +130,12 @@ fn ip_block(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Option<I
     let stated = present(fields, "cidr");
     let place = stated.map_or(at.missing("cidr"), |entry| at.field(entry));
     let text = match stated {
+        // `cidr: [10.0.0.0/8, …]`
+        Some(entry) if matches!(entry.value.value, Value::List(_)) => {
+            let help = "each block is a peer of its own: `- ipBlock: {cidr: …}`";
+            decoder.wrong_type_meant(&place, &entry.value, "a string", Some(help.to_owned()));
+            return None;
+        }
         Some(entry) => decoder.string(&place, &entry.value)?,
         None => "",
     };
@@ -190,6 +198,11 @@ fn cidr(decoder: &mut Decoder<'_>, at: &At<'_>, text: &str) -> Option<address::B
                 Ok(address) => format!("one address is written {address}/{}", bits(address)),
                 Err(_) if ["any", "all", "*"].contains(&text) => {
                     "every address is 0.0.0.0/0, and ::/0 for IPv6".to_owned()
+                }
+                Err(_)
+                    if names::subdomain(text).is_empty() && text.contains(char::is_alphabetic) =>
+                {
+                    "a NetworkPolicy knows addresses alone, no names of hosts".to_owned()
                 }
                 Err(_) => SUCH_AS.to_owned(),
             };

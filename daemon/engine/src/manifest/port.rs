@@ -43,6 +43,8 @@ fn split_port(text: &str) -> Option<(&str, Option<&'static str>)> {
     (number || names::port(port).is_empty()).then_some((port, protocol))
 }
 
+const ONE_EACH: &str = "each port is an item of its own: `- port: 80`, `- port: 443`";
+
 /// What `port` says, valid or not.
 enum Stated<'n> {
     Nothing,
@@ -117,6 +119,9 @@ pub(super) fn protocol(
             finding.help("NetworkPolicy has no ICMP: a rule without `ports` allows it")
         }
         (_, "") => finding.help("leave `protocol` out where TCP is meant"),
+        (_, "ANY" | "ALL" | "*") => {
+            finding.help("write an entry for each of TCP, UDP and SCTP, or leave `ports` out")
+        }
         (Some(_), _) => finding,
         (None, _) => finding.help("each protocol needs an entry of its own"),
     };
@@ -142,7 +147,8 @@ fn int_or_string<'n>(decoder: &mut Decoder<'_>, at: &At<'_>, node: &'n Node<'_>)
             Stated::Name(text)
         }
         _ => {
-            decoder.wrong_type(at, node, "a whole number or a port's name");
+            let meant = matches!(node.value, Value::List(_)).then(|| ONE_EACH.to_owned());
+            decoder.wrong_type_meant(at, node, "a whole number or a port's name", meant);
             Stated::Unreadable
         }
     }
@@ -168,7 +174,7 @@ fn port_name_help(text: &str) -> String {
         }
     }
     if text.contains(',') {
-        return "each port is an item of its own: `- port: 80`, `- port: 443`".to_owned();
+        return ONE_EACH.to_owned();
     }
     if ["any", "all", "*"].contains(&text) {
         return "leave `port` out where every port is meant".to_owned();

@@ -12,6 +12,9 @@ use crate::diagnostic::rule;
 use crate::labels::{Operator, Requirement, Selector};
 
 const FIELDS: &[&str] = &["matchLabels", "matchExpressions"];
+const EXPRESSION: &[&str] = &["key", "operator", "values"];
+/// The label that every Namespace has.
+const NAME: &str = "kubernetes.io/metadata.name";
 const OPERATORS: &[&str] = &["In", "NotIn", "Exists", "DoesNotExist"];
 
 /// A selector, the value of `podSelector` or `namespaceSelector`. What is wrong in it is
@@ -24,12 +27,16 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>) 
     for field in fields {
         match (&field.value.value, names::qualified(&field.key).is_empty()) {
             // `podSelector: {app: web}`
-            (Value::Scalar(value, _), true) if !is_known(decoder, &field.key) => {
+            (Value::Scalar(value, _), true) if !is_known(&field.key) => {
                 let place = at.named(&field.key, field.span);
                 let message = format!("unknown field {}", quoted(&place.to_string()));
                 let finding = Finding::new(rule::UNKNOWN_FIELD, message);
                 let (key, value) = (clip(&field.key), clip(value));
-                let help = format!("labels stand below `matchLabels`: {{{key}: {value}}}");
+                let help = if (&*entry.key, &*key) == ("namespaceSelector", "name") {
+                    format!("to name it, write matchLabels: {{{NAME}: {value}}}")
+                } else {
+                    format!("labels stand below `matchLabels`: {{{key}: {value}}}")
+                };
                 decoder.error(&place, finding.help(help));
             }
             _ => {
@@ -52,9 +59,9 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>) 
     Selector::new(requirements)
 }
 
-/// Is the field one of a selector's, a slip of one, or one that belongs elsewhere?
-fn is_known(decoder: &Decoder<'_>, field: &str) -> bool {
-    nearest(field, FIELDS).is_some() || decoder.homes.iter().any(|(known, _)| *known == field)
+/// Is the field one of a selector's, a slip of one, or part of an expression?
+fn is_known(field: &str) -> bool {
+    nearest(field, FIELDS).is_some() || EXPRESSION.contains(&field)
 }
 
 /// What a selector that is no mapping was probably meant as.
@@ -69,7 +76,7 @@ fn meant_selector(field: &str, node: &Node<'_>) -> Option<String> {
         return Some("{} selects all".to_owned()).filter(|_| ["*", ""].contains(&&**text));
     }
     Some(if field == "namespaceSelector" {
-        format!("write {{matchLabels: {{kubernetes.io/metadata.name: {text}}}}}, to name it")
+        format!("to name it, write {{matchLabels: {{{NAME}: {text}}}}}")
     } else {
         format!("write {{matchLabels: {{KEY: {text}}}}}, with the label that those Pods have")
     })
@@ -115,9 +122,11 @@ fn meant_expressions(node: &Node<'_>) -> Option<String> {
 /// One of `matchExpressions` (`ValidateLabelSelectorRequirement`).
 fn requirement(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Option<Requirement> {
     let fields = decoder.mapping(at, node)?;
-    decoder.only(at, fields, &["key", "operator", "values"]);
+    // What stands under a wrong name is not missing too.
+    let slip = !decoder.only(at, fields, EXPRESSION);
     let values = values(decoder, at, fields);
     let operator = match get(fields, "operator") {
+        None if slip => None,
         None => {
             let finding = Finding::invalid("\"\"", "not a valid selector operator");
             let help = "add `operator`: In, NotIn, Exists or DoesNotExist";
@@ -130,7 +139,9 @@ fn requirement(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Optio
             text.and_then(|text| operator(decoder, &at, text, values.as_ref()))
         }
     };
-    if let (Some(operator), Some(values)) = (&operator, &values) {
+    if let (Some(operator), Some(values)) = (&operator, &values)
+        && !(slip && values.is_empty())
+    {
         let at = match get(fields, "values") {
             Some(entry) => at.field(entry),
             None => at.missing("values"),
@@ -138,6 +149,7 @@ fn requirement(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Optio
         count(decoder, &at, operator, values);
     }
     let key = match get(fields, "key") {
+        None if slip => None,
         None => {
             let breaches = names::qualified("");
             decoder.breaches(&at.missing("key"), "", breaches, "add the label's `key`");

@@ -9,6 +9,7 @@ mod alike;
 mod corpus;
 mod kinds;
 mod messages;
+mod mistakes;
 mod pods;
 mod policies;
 mod properties;

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
+use super::Position;
 use super::scalar::Scalar;
 
 /// Nodes of one document, aliases followed: some 100 bytes each.
@@ -26,6 +27,24 @@ pub(super) struct Span {
     pub(super) line: u32,
     pub(super) column: u32,
     pub(super) length: u32,
+}
+
+impl Span {
+    /// Where it begins.
+    pub(super) fn place(self) -> (u32, u32) {
+        (self.line, self.column)
+    }
+
+    /// In the file, where it is counted from a place in it.
+    fn after(self, begin: Position) -> Self {
+        let clip = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let column = if self.line == 1 { begin.column } else { 1 };
+        Self {
+            line: self.line.saturating_add(clip(begin.line) - 1),
+            column: self.column.saturating_add(clip(column) - 1),
+            length: self.length,
+        }
+    }
 }
 
 /// One value and its place.
@@ -73,9 +92,12 @@ pub(super) struct Problem {
 /// The flaw of a [`Problem`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Flaw {
-    /// The parser's own words.
-    #[error("not valid YAML: {0}")]
-    Syntax(String),
+    /// The parser's own words, and what is to be done.
+    #[error("not valid YAML: {words}")]
+    Syntax {
+        words: String,
+        advice: Option<&'static str>,
+    },
     #[error("a mapping's key must be a string, not {0}")]
     Key(&'static str),
     #[error("the tag `{0}` means nothing in a manifest")]
@@ -107,9 +129,13 @@ pub(super) struct Document<'a> {
     pub(super) problems: Vec<Problem>,
 }
 
-/// Reads a stream, document by document. A document that can't be read is a problem, and
-/// the next one is read all the same.
-pub(super) fn documents<'a>(text: &'a str, mut each: impl FnMut(Result<Document<'a>, Problem>)) {
+/// Reads a stream that begins at this place of its file, document by document. A document
+/// that can't be read is a problem, and the next one is read all the same.
+pub(super) fn documents<'a>(
+    text: &'a str,
+    begin: Position,
+    mut each: impl FnMut(Result<Document<'a>, Problem>),
+) {
     let mut options = granit_parser::options! {
         // JSON has no limit on the length of a key.
         simple_key_max_lookahead: 1 << 16,
@@ -132,11 +158,18 @@ pub(super) fn documents<'a>(text: &'a str, mut each: impl FnMut(Result<Document<
                 }
                 continue;
             }
-            Ok((event, span)) => match builder.event(event, span_of(&span.start, &span.end)) {
-                Ok(()) => continue,
-                Err(problem) => problem,
-            },
-            Err(error) => syntax(&error),
+            Ok((event, span)) => {
+                let span = span_of(&span.start, &span.end).after(begin);
+                match builder.event(event, span) {
+                    Ok(()) => continue,
+                    Err(problem) => problem,
+                }
+            }
+            Err(error) => {
+                let Problem { span, what } = syntax(&error);
+                let span = span.after(begin);
+                Problem { span, what }
+            }
         };
         each(Err(problem));
         builder = Builder::default();
@@ -153,9 +186,55 @@ fn syntax(error: &ScanError) -> Problem {
         span: span_of(mark, mark),
         what: match error.kind() {
             ErrorKind::RecursionLimitExceeded => Flaw::Depth,
-            _ => Flaw::Syntax(error.info()),
+            kind => Flaw::Syntax {
+                words: error.info(),
+                advice: advice(kind),
+            },
         },
     }
+}
+
+/// For the person who wrote it: the parser says what it had expected.
+fn advice(kind: &ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabInPlainScalar
+        | ErrorKind::TabAtBlockScalarStart => "YAML is indented with spaces, never with tabs",
+        ErrorKind::SimpleKeyExpected => "a key is followed by `:`, which is missing here",
+        ErrorKind::ExpectedBlockMappingKey
+        | ErrorKind::ExpectedBlockSequenceEntry
+        | ErrorKind::InvalidIndentation => {
+            "check the indentation: this stands below none of the lines above"
+        }
+        ErrorKind::MappingValueNotAllowed => {
+            "check the indentation; a text with `: ` in it needs quotes"
+        }
+        ErrorKind::BlockSequenceEntryNotAllowed => {
+            "begin the list on a line of its own, below its key"
+        }
+        ErrorKind::MissingAnchorOrAliasName | ErrorKind::UnknownAnchor => {
+            "`*` and `&` begin aliases and anchors: a text that begins with them needs quotes"
+        }
+        ErrorKind::UnexpectedCharacter { .. } | ErrorKind::BlockEntryInFlowCollection => {
+            "a text that begins with such a character needs quotes"
+        }
+        ErrorKind::UnclosedQuotedScalar => "close the quote, or remove it",
+        ErrorKind::UnclosedFlowCollection { .. }
+        | ErrorKind::MismatchedFlowCollectionEnd { .. } => "close each bracket with its own kind",
+        ErrorKind::MisplacedFlowCollectionEnd => "remove the bracket, or open it before",
+        ErrorKind::InvalidTrailingSingleQuotedScalar
+        | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
+            "nothing may follow the closing quote: put all of the text in quotes"
+        }
+        ErrorKind::UnknownQuotedScalarEscape => {
+            "in double quotes `\\` begins an escape: write `\\\\`, or use single quotes"
+        }
+        ErrorKind::InvalidBlockEntryWhitespace => "write a space behind the `-`",
+        ErrorKind::InvalidMappingValueWhitespace => "write a space behind the `:`",
+        _ => return None,
+    })
 }
 
 fn span_of(start: &Marker, end: &Marker) -> Span {

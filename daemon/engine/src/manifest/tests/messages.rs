@@ -6,7 +6,7 @@ use super::*;
 use crate::diagnostic::render;
 
 /// Every finding of these texts, rendered below its title.
-fn report(cases: &[(&str, String)]) -> String {
+pub(super) fn report(cases: &[(&str, String)]) -> String {
     let mut report = String::new();
     for (title, text) in cases {
         let file = parse("a.yaml", text);

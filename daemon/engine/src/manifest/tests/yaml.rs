@@ -51,6 +51,46 @@ fn streams_of_every_form() {
 }
 
 #[test]
+fn objects_of_json_may_follow_one_another() {
+    let object = |name: &str| {
+        format!(
+            "{{\"apiVersion\": \"v1\", \"kind\": \"Namespace\",\n \"metadata\": {{\"name\": \"{name}\"}}}}"
+        )
+    };
+    for between in ["", "\n", " ", "\r\n\n"] {
+        let text = format!(
+            "\n{}{between}{}{between}{}\n",
+            object("a"),
+            object("b"),
+            object("c")
+        );
+        let names = names(&clean(&text));
+        assert_eq!(
+            names,
+            ["Namespace a", "Namespace b", "Namespace c"],
+            "{text}"
+        );
+    }
+    // Places are those of the file, also on a line that another object has begun.
+    let text = format!("{} {}\n{}\n", object("a"), object("B"), object("C"));
+    let file = parse("a.json", &text);
+    let places: Vec<_> = file
+        .diagnostics
+        .iter()
+        .map(|d| (d.line, d.column))
+        .collect();
+    assert_eq!(places, [(3, 23), (5, 23)]);
+    let text = "{\"apiVersion\": \"v1\"} {\"kind\": \"Pod\"} {\"kind\"}";
+    let file = parse("a.json", text);
+    let places: Vec<_> = file
+        .diagnostics
+        .iter()
+        .map(|d| (d.line, d.column))
+        .collect();
+    assert_eq!(places[..2], [(1, 1), (1, 22)], "{:?}", file.diagnostics);
+}
+
+#[test]
 fn a_broken_document_hides_no_other() {
     for broken in [
         "a: [1, 2",
