@@ -21,6 +21,8 @@ pub mod probe;
 pub mod reconcile;
 pub mod runtime;
 pub mod store;
+#[cfg(test)]
+mod streams;
 pub mod syntax;
 pub mod telemetry;
 pub mod watch;

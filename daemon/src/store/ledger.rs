@@ -15,6 +15,9 @@ use netpol_engine::manifest::{self, File, ObjectId};
 
 use super::{Accepted, Rejected, rule};
 
+#[cfg(any(test, fuzzing))]
+pub mod stream;
+
 /// How a text becomes a file's objects: `manifest::parse`.
 pub type Parse = fn(path: &str, text: &str) -> File;
 
@@ -170,6 +173,21 @@ impl Ledger {
             for (loser, winners) in losers {
                 trying.remove(&loser);
                 lost.insert(loser, winners);
+            }
+        }
+        // Who lost to one that has lost itself since may have nobody in the way any more.
+        let mut stranded: Vec<(Option<SystemTime>, String)> = lost
+            .iter()
+            .filter(|(_, winners)| winners.iter().all(|winner| lost.contains_key(winner)))
+            .map(|(path, _)| (self.entries[path].arrived(), path.clone()))
+            .collect();
+        stranded.sort();
+        for (_, path) in stranded {
+            trying.insert(path.clone());
+            if self.losers(&trying, &held).is_empty() {
+                lost.remove(&path);
+            } else {
+                trying.remove(&path);
             }
         }
         for (loser, winners) in &lost {

@@ -30,6 +30,8 @@ use netpol_engine::diagnostic::{Diagnostic, Severity};
 use netpol_engine::manifest::{File, Object};
 
 pub use ledger::Parse;
+#[cfg(fuzzing)]
+pub use ledger::stream::hold;
 pub use saved::SavedError;
 
 use crate::watch::{WatchError, Watcher};

@@ -115,9 +115,9 @@ impl Task {
         let mut inspections = FuturesUnordered::new();
         let mut networks = FuturesUnordered::new();
         loop {
-            for id in std::mem::take(&mut world.joined) {
+            while let Some(question) = world.next_to_meet() {
                 let engine = &engine;
-                networks.push(async move { engine.members(&id).await });
+                networks.push(async move { (engine.members(&question.network).await, question) });
             }
             while inspections.len() < INSPECTIONS
                 && let Some(id) = world.next_to_inspect()
@@ -142,8 +142,8 @@ impl Task {
                 Some((answer, id)) = inspections.next(), if !inspections.is_empty() => {
                     world.inspected(&id, answer)?;
                 }
-                Some(answer) = networks.next(), if !networks.is_empty() => {
-                    world.met(answer)?;
+                Some((answer, question)) = networks.next(), if !networks.is_empty() => {
+                    world.met(question, answer)?;
                 }
                 asked = self.asked.recv() => match asked {
                     None => return Ok(Dropped),
@@ -276,6 +276,15 @@ struct World {
     joined: BTreeSet<String>,
     /// What networks say of containers, by network's name: a listing has it later.
     members: BTreeMap<String, BTreeMap<String, Attachment>>,
+    /// How often somebody has left a network, or ended.
+    departures: u64,
+}
+
+/// Who is on this network? Asked after so many departures.
+#[derive(Debug)]
+struct Question {
+    network: String,
+    departures: u64,
 }
 
 impl World {
@@ -323,9 +332,24 @@ impl World {
         }
     }
 
+    fn next_to_meet(&mut self) -> Option<Question> {
+        Some(Question {
+            network: self.joined.pop_first()?,
+            departures: self.departures,
+        })
+    }
+
     /// A network has named its members.
-    fn met(&mut self, answer: Result<wire::Members, EngineError>) -> Result<(), EngineError> {
+    fn met(
+        &mut self,
+        question: Question,
+        answer: Result<wire::Members, EngineError>,
+    ) -> Result<(), EngineError> {
         match answer {
+            // Somebody left since: who is named may be the one.
+            Ok(_) if question.departures != self.departures => {
+                self.joined.insert(question.network);
+            }
             Ok(network) => {
                 for (id, member) in &network.containers {
                     let member = model::member(&network.name, member);
@@ -353,6 +377,7 @@ impl World {
         if let Some(id) = model::subject(event) {
             if event.action == "disconnect" || matches!(event.action.as_str(), "die" | "died") {
                 self.members.remove(id);
+                self.departures += 1;
             }
             if model::ends_process(event)
                 && let Some(container) = self.containers.get_mut(id)
@@ -407,7 +432,9 @@ impl World {
         let doubted = self.asked.remove(id).unwrap_or(false);
         match answer {
             Ok(inspection) => {
-                if let Some(container) = self.containers.get_mut(id) {
+                // It has ended since it was asked about: the answer is of before.
+                let stale = doubted && !self.uninspected.contains(id);
+                if let Some(container) = self.containers.get_mut(id).filter(|_| !stale) {
                     model::inspected(container, &inspection);
                 }
                 if !doubted {
@@ -436,5 +463,7 @@ impl World {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod stream;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,8 @@ mod model;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+#[cfg(fuzzing)]
+pub use follow::stream::hold;
 pub use follow::{Follower, follow};
 
 /// What the engine says, as of the last time it said something.
