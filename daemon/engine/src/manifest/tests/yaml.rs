@@ -64,7 +64,7 @@ fn objects_of_json_may_follow_one_another() {
             object("b"),
             object("c")
         );
-        let names = names(&clean(&text));
+        let names = names(&accepted(&text));
         assert_eq!(
             names,
             ["Namespace a", "Namespace b", "Namespace c"],
@@ -158,7 +158,7 @@ fn what_stands_later_wins_a_merge_too() {
         ("{k: own, <<: [{l: x}, {k: first}, {k: second}]}", "first"),
     ] {
         let text = format!("{}  labels: {labels}\n", namespace("a"));
-        let file = clean(&text);
+        let file = accepted(&text);
         assert_eq!(file.documents[0].labels["k"], expected, "{labels}");
     }
     for labels in ["{k: a, k: b, <<: {l: c}}", "{<<: {k: a}, k: b, k: c}"] {
