@@ -16,6 +16,9 @@ use annotate_snippets::{
 };
 use serde::Serialize;
 
+use crate::manifest::{Kind, ObjectId};
+use crate::policy::ObjectName;
+
 pub mod rule;
 pub mod sarif;
 
@@ -92,7 +95,7 @@ pub struct Diagnostic {
     pub field: Option<String>,
     /// What is wrong: a lowercase fragment, or the API server's own words.
     pub message: String,
-    /// What would be right.
+    /// What would be right, in one line or more.
     pub help: Option<String>,
 }
 
@@ -143,6 +146,19 @@ impl Diagnostic {
         }
     }
 
+    /// The object, where all of its name is known.
+    #[must_use]
+    pub fn object_id(&self) -> Option<ObjectId> {
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| Some(kind.name()) == self.kind.as_deref())?;
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        Some(ObjectId {
+            kind,
+            name: ObjectName::new(namespace, self.name.as_deref()?),
+        })
+    }
+
     /// The field and what is said of it, as the API server prints it.
     #[must_use]
     pub fn title(&self) -> String {
@@ -178,7 +194,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// The finding with its source line, marked, and the help below. Ends without a line feed.
-/// `source` is the text of the file that it was found in.
+/// `source` is the text of the file that it was found in; one about no file has no path.
 #[must_use]
 pub fn render(diagnostic: &Diagnostic, source: &str, color: bool) -> String {
     let level = match diagnostic.severity {
@@ -211,6 +227,7 @@ pub fn render(diagnostic: &Diagnostic, source: &str, color: bool) -> String {
                 None => title.element(snippet),
             }
         }
+        None if path.is_empty() => Group::with_title(title),
         None => {
             let origin = annotate_snippets::Origin::path(path)
                 .line(diagnostic.line)
@@ -219,7 +236,8 @@ pub fn render(diagnostic: &Diagnostic, source: &str, color: bool) -> String {
         }
     };
     if let Some(help) = &diagnostic.help {
-        group = group.element(Level::HELP.message(visible(help)));
+        let lines: Vec<String> = help.lines().map(visible).collect();
+        group = group.element(Level::HELP.message(lines.join("\n")));
     }
     let renderer = if color {
         Renderer::styled()

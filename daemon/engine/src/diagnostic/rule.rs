@@ -38,5 +38,6 @@ rules! {
     NOT_CANONICAL = Warning "not-canonical": "An IPv6 block is not written as RFC 5952 has it.";
     YAML_READING = Warning "yaml-reading": "YAML reads the text as something else than it looks like.";
     IGNORED_FIELD = Warning "ignored-field": "The field has no effect where it stands.";
+    UNKNOWN_RULE = Warning "unknown-rule": "A silencing annotation names a rule that there is not.";
     ADDRESS_CONFLICT = Warning "address-conflict": "Two Pods state one address.";
 }

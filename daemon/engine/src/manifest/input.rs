@@ -144,7 +144,7 @@ fn finding(
 pub(super) fn refused(path: &str, diagnostic: Diagnostic) -> File {
     File {
         path: path.to_owned(),
-        documents: Vec::new(),
         diagnostics: vec![diagnostic],
+        ..File::default()
     }
 }

@@ -27,6 +27,7 @@ mod bookkeeping;
 mod decode;
 mod finding;
 mod input;
+mod locate;
 mod metadata;
 mod names;
 mod network_policy;
@@ -39,8 +40,11 @@ mod scalar;
 mod selector;
 mod syntax;
 mod tree;
+mod workload;
 
 pub use assemble::{Assembled, assemble};
+pub use locate::{Mark, locate};
+pub use workload::Workload;
 
 /// Annotation: the network namespace of a declared Pod.
 pub const ANNOTATION_NETNS: &str = "netpold.io/netns";
@@ -55,6 +59,8 @@ pub struct File {
     /// Its valid objects, in order. Those of a file with errors are here too: whoever
     /// puts objects in force asks [`File::is_accepted`] first.
     pub documents: Vec<Object>,
+    /// Its workloads: no objects here, they only tell of labels that are meant to be in use.
+    pub workloads: Vec<Workload>,
     /// What is wrong with it, in order.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -223,6 +229,7 @@ pub fn parse(path: &str, text: &str) -> File {
     File {
         path: path.to_owned(),
         documents: reader.objects,
+        workloads: reader.workloads,
         diagnostics: reader.report.finish(),
     }
 }

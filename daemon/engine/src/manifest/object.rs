@@ -9,19 +9,21 @@ use std::collections::{HashMap, hash_map};
 use super::decode::{At, Decoder, Finding, below, clip, get, nearest, present, quoted};
 use super::report::Report;
 use super::tree::{Document, Entry, Node, Problem, Span, Value as Tree};
+use super::workload::{self, Workload};
 use super::{
     Kind, Object, ObjectId, Position, Value, assemble, metadata, names, network_policy, pod, syntax,
 };
 use crate::diagnostic::rule;
 
 /// Lists in lists that are followed.
-const MAX_LISTS: usize = 8;
+pub(super) const MAX_LISTS: usize = 8;
 
 /// What documents hold.
 pub(super) struct Reader<'f> {
     path: &'f str,
     /// Each once: of two with one name the first.
     pub(super) objects: Vec<Object>,
+    pub(super) workloads: Vec<Workload>,
     pub(super) report: Report,
     seen: HashMap<ObjectId, Position>,
     /// Documents that are no trees.
@@ -33,6 +35,7 @@ impl<'f> Reader<'f> {
         Self {
             path,
             objects: Vec::new(),
+            workloads: Vec::new(),
             report: Report::default(),
             seen: HashMap::new(),
             broken: 0,
@@ -96,7 +99,9 @@ impl<'f> Reader<'f> {
                 }
             }
             Some(Found::List(implied)) => self.list(&mut decoder, at, node, implied, depth),
-            Some(Found::Other) => {
+            Some(Found::Other { version, kind }) => {
+                self.workloads
+                    .extend(workload::read(entries, version, kind));
                 // What is wrong in it is its reader's business.
                 self.finish(decoder, &[]);
                 return;
@@ -165,7 +170,7 @@ impl<'f> Reader<'f> {
 }
 
 /// A List's item begins at its first key, not at its dash.
-fn start(node: &Node<'_>, entries: &[Entry<'_>]) -> Position {
+pub(super) fn start(node: &Node<'_>, entries: &[Entry<'_>]) -> Position {
     let Span { line, column, .. } = entries.first().map_or(node.span, |entry| {
         // Merged keys stand elsewhere.
         entry.span.max(node.span)
@@ -190,18 +195,18 @@ fn identity(entries: &[Entry<'_>], implied: Option<Kind>) -> super::decode::Iden
     }
 }
 
-enum Found {
+enum Found<'n> {
     Ours(Kind),
     List(Option<Kind>),
-    Other,
+    Other { version: &'n str, kind: &'n str },
 }
 
-fn kind_of(
+fn kind_of<'n>(
     decoder: &mut Decoder<'_>,
     at: &At<'_>,
-    entries: &[Entry<'_>],
+    entries: &'n [Entry<'_>],
     implied: Option<Kind>,
-) -> Option<Found> {
+) -> Option<Found<'n>> {
     let fallback = (
         implied.map_or("", Kind::api_version),
         implied.map_or("", Kind::name),
@@ -251,7 +256,7 @@ fn kind_of(
         }
     }
     ignored(decoder, at, entries, version, kind);
-    Some(Found::Other)
+    Some(Found::Other { version, kind })
 }
 
 fn ignored(

@@ -28,7 +28,7 @@ fn file(path: &str, documents: Vec<Object>) -> File {
     File {
         path: path.to_owned(),
         documents,
-        diagnostics: Vec::new(),
+        ..File::default()
     }
 }
 

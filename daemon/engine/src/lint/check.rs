@@ -1,0 +1,85 @@
+//! Everything that there is to say of files: what is wrong with each, with all of them together,
+//! and what the lints find in the objects that they hold.
+
+use super::{Census, Scope, Silenced, diagnostics, lint};
+use crate::diagnostic::Diagnostic;
+use crate::labels::Labels;
+use crate::manifest::{File, Workload, assemble};
+use crate::policy::{ObjectName, Protocol};
+use crate::world::{NamedPort, Place, Pod, World};
+
+/// Sorted by file and place. `text` gives a file's text by its path.
+#[must_use]
+pub fn check<'t>(files: &[File], text: impl Fn(&str) -> Option<&'t str>) -> Vec<Diagnostic> {
+    let assembled = assemble(files);
+    let mut world = assembled.world();
+    let census = if world.pods.values().any(Pod::is_enforced) {
+        Census::Complete
+    } else {
+        Census::Partial
+    };
+    add_resolver(&mut world);
+    for workload in files.iter().flat_map(|file| &file.workloads) {
+        add_workload(&mut world, workload);
+    }
+    let annotated = assembled
+        .objects()
+        .map(|object| (object.id(), &object.annotations));
+    let silenced = Silenced::by(annotated);
+    let mut findings = lint(&world, census, &[Scope::Policies, Scope::World]);
+    findings.extend(silenced.unknown());
+    let mut all = diagnostics(findings, &assembled, text);
+    all.extend(assembled.diagnostics);
+    all.extend(
+        files
+            .iter()
+            .flat_map(|file| file.diagnostics.iter().cloned()),
+    );
+    silenced.apply(&mut all);
+    all.sort_by(|a, b| {
+        (&a.path, a.line, a.column, a.severity).cmp(&(&b.path, b.line, b.column, b.severity))
+    });
+    all
+}
+
+/// The peer that a host's resolvers are (`[dns] kube-dns`), for worlds made from files alone: a
+/// rule for DNS is for somebody. Without addresses, so that no verdict changes.
+pub fn add_resolver(world: &mut World) {
+    let labels: Labels = [("k8s-app".to_owned(), "kube-dns".to_owned())].into();
+    let is_resolver = |(name, pod): (&ObjectName, &Pod)| {
+        name.namespace == "kube-system" && pod.labels.get("k8s-app") == labels.get("k8s-app")
+    };
+    if world.pods.iter().any(is_resolver) {
+        return;
+    }
+    let port = |name: &str, protocol| NamedPort {
+        name: name.to_owned(),
+        port: 53,
+        protocol,
+    };
+    let resolver = Pod {
+        ports: vec![port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
+        place: Place::External,
+        labels,
+        ..Pod::default()
+    };
+    world
+        .pods
+        .entry(ObjectName::new("kube-system", "kube-dns"))
+        .or_insert(resolver);
+}
+
+/// One of the Pods that a workload is to have. It has no address: it never runs here.
+fn add_workload(world: &mut World, workload: &Workload) {
+    let pod = Pod {
+        labels: workload.labels.clone(),
+        ports: workload.ports.clone(),
+        place: if workload.host_network {
+            Place::HostNetwork
+        } else {
+            Place::Local
+        },
+        ..Pod::default()
+    };
+    world.pods.entry(workload.name.clone()).or_insert(pod);
+}

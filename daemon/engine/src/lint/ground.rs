@@ -1,0 +1,286 @@
+//! What the rules look at: the policies by Namespace, and the Pods by kind, each
+//! worked out once.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Census, within, words};
+use crate::kinds::{Kind, Kinds};
+use crate::labels::{Operator, Selector};
+use crate::policy::{Direction, IpBlock, Namespaces, ObjectName, Peer, Policy, Rule, Tier};
+use crate::reach::Reach;
+use crate::world::{Pod, World};
+
+/// The world as rules ask for it.
+pub(super) struct Ground<'w> {
+    pub world: &'w World,
+    pub census: Census,
+    pub kinds: Kinds<'w>,
+    /// Of the NetworkPolicy tier, by Namespace.
+    policies: BTreeMap<&'w str, Neighbours<'w>>,
+    addresses: OnceCell<Vec<(IpAddr, &'w ObjectName)>>,
+    reach: OnceCell<Option<Reach<'w>>>,
+}
+
+/// The policies of one Namespace.
+pub(super) struct Neighbours<'w> {
+    pub policies: Vec<&'w Policy>,
+    /// By a requirement that their subject has: what a subject within it must have too. The
+    /// key's value, or none for other operators and more values.
+    by_requirement: HashMap<(&'w str, Option<&'w str>), Vec<usize>>,
+    /// Those that select every Pod.
+    of_all: Vec<usize>,
+}
+
+/// One of a policy's two lists of rules.
+#[derive(Clone, Copy)]
+pub(super) struct Side {
+    pub direction: Direction,
+    /// The list's field.
+    pub rules: &'static str,
+    /// A rule's field of peers.
+    pub peers: &'static str,
+}
+
+/// Both.
+pub(super) const SIDES: [Side; 2] = [
+    Side {
+        direction: Direction::Ingress,
+        rules: "ingress",
+        peers: "from",
+    },
+    Side {
+        direction: Direction::Egress,
+        rules: "egress",
+        peers: "to",
+    },
+];
+
+impl Side {
+    /// `spec.egress[0]`
+    pub(super) fn rule(self, rule: usize) -> String {
+        format!("spec.{}[{rule}]", self.rules)
+    }
+
+    /// `spec.egress[0].to[1]`
+    pub(super) fn peer(self, rule: usize, peer: usize) -> String {
+        format!("spec.{}[{rule}].{}[{peer}]", self.rules, self.peers)
+    }
+
+    /// A policy's rules, numbered.
+    pub(super) fn of(self, policy: &Policy) -> impl Iterator<Item = (usize, &Rule)> {
+        let rules = policy.rules(self.direction).unwrap_or_default();
+        rules.iter().enumerate()
+    }
+}
+
+impl<'w> Ground<'w> {
+    pub(super) fn of(world: &'w World, census: Census) -> Self {
+        let mut policies: BTreeMap<&str, Vec<&Policy>> = BTreeMap::new();
+        for policy in world.policies.values() {
+            if policy.tier == Tier::NetworkPolicy {
+                let namespace = policy.name.namespace.as_str();
+                policies.entry(namespace).or_default().push(policy);
+            }
+        }
+        Self {
+            world,
+            census,
+            kinds: Kinds::of(world),
+            policies: policies
+                .into_iter()
+                .map(|(namespace, policies)| (namespace, Neighbours::of(policies)))
+                .collect(),
+            addresses: OnceCell::new(),
+            reach: OnceCell::new(),
+        }
+    }
+
+    /// Are there Pods to hold policies against? External ones alone are none: the host's
+    /// resolvers are always there.
+    pub(super) fn has_pods(&self) -> bool {
+        self.world.pods.values().any(Pod::is_enforced)
+    }
+
+    /// All policies.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &'w Policy> {
+        self.policies
+            .values()
+            .flat_map(|neighbours| neighbours.policies.iter().copied())
+    }
+
+    /// Those of a Namespace, by name.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Neighbours<'w>> {
+        self.policies.values()
+    }
+
+    /// The kinds of Pods here that a policy selects.
+    pub(super) fn selected(&self, policy: &Policy) -> Vec<usize> {
+        let mut selected = self
+            .kinds
+            .select_in(&policy.name.namespace, &policy.subject);
+        selected.retain(|kind| self.is_enforced(*kind));
+        selected
+    }
+
+    /// Is some Pod of this kind on this host?
+    pub(super) fn is_enforced(&self, kind: usize) -> bool {
+        self.kind(kind)
+            .pods
+            .iter()
+            .any(|(_, pod)| pod.is_enforced())
+    }
+
+    pub(super) fn kind(&self, kind: usize) -> &Kind<'w> {
+        &self.kinds.all[kind]
+    }
+
+    /// Names of Pods of these kinds, sorted.
+    pub(super) fn names(&self, kinds: &[usize]) -> Vec<&'w ObjectName> {
+        let mut names: Vec<&ObjectName> = kinds
+            .iter()
+            .flat_map(|kind| self.kind(*kind).pods.iter().map(|(name, _)| *name))
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The pairs of Pods between which a rule with these peers stands, in the order of traffic.
+    pub(super) fn pairs(&self, side: Side, policy: &Policy, peers: &[usize]) -> String {
+        let (own, peers) = (self.names(&self.selected(policy)), self.names(peers));
+        match side.direction {
+            Direction::Ingress => words::pairs(&peers, &own),
+            Direction::Egress => words::pairs(&own, &peers),
+        }
+    }
+
+    /// Who reaches whom; `None` where the policies make more verdicts than could ever be in force.
+    pub(super) fn reach(&self) -> Option<&Reach<'w>> {
+        self.reach
+            .get_or_init(|| Reach::of(self.world).ok())
+            .as_ref()
+    }
+
+    /// The policies that isolate a Pod in one direction.
+    pub(super) fn isolating(&self, name: &ObjectName, direction: Direction) -> Vec<&'w ObjectName> {
+        let neighbours = self.policies.get(name.namespace.as_str());
+        let policies = neighbours.into_iter().flat_map(|all| &all.policies);
+        let labels = &self.world.pods[name].labels;
+        policies
+            .filter(|policy| policy.rules(direction).is_some() && policy.subject.matches(labels))
+            .map(|policy| &policy.name)
+            .collect()
+    }
+
+    /// The kinds that one peer matches by labels; none for a block.
+    pub(super) fn peers(&self, peer: &Peer) -> Vec<usize> {
+        match peer {
+            Peer::Pods(pods) => self.kinds.select(pods),
+            Peer::Block(_) => Vec::new(),
+        }
+    }
+
+    /// The Pods on this host whose addresses are in a block, at most `most` of them.
+    pub(super) fn covered(&self, block: &IpBlock, most: usize) -> BTreeSet<&'w ObjectName> {
+        let addresses = self.addresses.get_or_init(|| {
+            let pods = self.world.pods.iter().filter(|(_, pod)| pod.is_enforced());
+            let mut all: Vec<_> = pods
+                .flat_map(|(name, pod)| pod.addresses.iter().map(move |address| (*address, name)))
+                .filter(|(address, _)| !is_link_local(address))
+                .collect();
+            all.sort_unstable();
+            all
+        });
+        let first = addresses.partition_point(|(address, _)| *address < block.cidr.network());
+        let mut found = BTreeSet::new();
+        for (address, name) in &addresses[first..] {
+            if !block.cidr.contains(address) || found.len() >= most {
+                break;
+            }
+            if !block.except.iter().any(|net: &IpNet| net.contains(address)) {
+                found.insert(*name);
+            }
+        }
+        found
+    }
+
+    /// Every Namespace that is known: it has a manifest, a Pod or a policy.
+    pub(super) fn known_namespaces(&self) -> BTreeSet<&'w str> {
+        let world = self.world;
+        let pods = world.pods.keys().map(|name| name.namespace.as_str());
+        let policies = self.policies.keys().copied();
+        pods.chain(world.namespaces.keys().map(String::as_str))
+            .chain(policies)
+            .collect()
+    }
+
+    /// The Namespaces of a peer, where they are told by their labels and none has them.
+    pub(super) fn matches_no_namespace<'p>(
+        &self,
+        namespaces: &'p Namespaces,
+    ) -> Option<&'p Selector> {
+        let Namespaces::Matching(selector) = namespaces else {
+            return None;
+        };
+        let matches = |namespace: &str| selector.matches(&self.world.namespace_labels(namespace));
+        (!self.known_namespaces().into_iter().any(matches)).then_some(selector)
+    }
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+impl<'w> Neighbours<'w> {
+    fn of(policies: Vec<&'w Policy>) -> Self {
+        let mut by_requirement: HashMap<_, Vec<usize>> = HashMap::new();
+        let mut of_all = Vec::new();
+        for (index, policy) in policies.iter().enumerate() {
+            match policy.subject.requirements().next() {
+                None => of_all.push(index),
+                Some(requirement) => {
+                    let value = match &requirement.operator {
+                        Operator::In(values) if values.len() == 1 => values.first(),
+                        _ => None,
+                    };
+                    let key = (requirement.key.as_str(), value.map(String::as_str));
+                    by_requirement.entry(key).or_default().push(index);
+                }
+            }
+        }
+        Self {
+            policies,
+            by_requirement,
+            of_all,
+        }
+    }
+
+    /// The others, by index, that select whatever this one selects; ascending.
+    pub(super) fn around(&self, index: usize) -> Vec<usize> {
+        let policy = self.policies[index];
+        let mut candidates: Vec<usize> = self.of_all.clone();
+        for requirement in policy.subject.requirements() {
+            let key = requirement.key.as_str();
+            let mut add = |value| {
+                candidates.extend(self.by_requirement.get(&(key, value)).into_iter().flatten());
+            };
+            add(None);
+            if let Operator::In(values) = &requirement.operator
+                && values.len() == 1
+            {
+                add(values.first().map(String::as_str));
+            }
+        }
+        candidates.sort_unstable();
+        candidates.retain(|other| {
+            *other != index && within::selector(&policy.subject, &self.policies[*other].subject)
+        });
+        candidates
+    }
+}

@@ -1,0 +1,191 @@
+//! `dns-missing`: Pods whose egress is isolated and whom no rule lets ask a resolver. Names
+//! then do not resolve, which looks like a server that does not answer.
+//!
+//! Reported at the policy that isolates most: one more policy beside that one mends all.
+
+use super::Found;
+use crate::labels::Labels;
+use crate::lint::ground::{Ground, Neighbours};
+use crate::lint::words;
+use crate::policy::{Direction, Namespaces, Peer, Policy, Ports, Protocol, Rule};
+use crate::world::METADATA_NAME;
+
+/// The port of DNS (RFC 1035, section 4.2: UDP, and TCP for what is too long for it).
+const DNS: u16 = 53;
+
+/// Over what DNS may go.
+#[derive(Clone, Copy, Default)]
+struct Allowed {
+    udp: bool,
+    tcp: bool,
+}
+
+impl Allowed {
+    fn and(self, other: Self) -> Self {
+        Self {
+            udp: self.udp || other.udp,
+            tcp: self.tcp || other.tcp,
+        }
+    }
+
+    fn is_all(self) -> bool {
+        self.udp && self.tcp
+    }
+}
+
+pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
+    let resolver = Resolver::new();
+    let mut found = Vec::new();
+    for neighbours in ground.namespaces() {
+        let allowed: Vec<Allowed> = neighbours
+            .policies
+            .iter()
+            .map(|policy| resolver.allowed(policy))
+            .collect();
+        for (index, policy) in neighbours.policies.iter().enumerate() {
+            if !isolates(policy) {
+                continue;
+            }
+            let around = neighbours.around(index);
+            let sum = around
+                .iter()
+                .fold(allowed[index], |sum, other| sum.and(allowed[*other]));
+            if !sum.is_all()
+                && !is_said_elsewhere(neighbours, index, &around)
+                && !all_have_it(ground, neighbours, &allowed, policy)
+            {
+                found.push(report(policy, sum));
+            }
+        }
+    }
+    found
+}
+
+fn isolates(policy: &Policy) -> bool {
+    policy.rules(Direction::Egress).is_some()
+}
+
+/// Does a policy that isolates more lack it too? Of equals the first says it.
+fn is_said_elsewhere(neighbours: &Neighbours, index: usize, around: &[usize]) -> bool {
+    around.iter().any(|wider| {
+        isolates(neighbours.policies[*wider])
+            && (*wider < index || neighbours.around(*wider).binary_search(&index).is_err())
+    })
+}
+
+/// Do other policies give DNS to each Pod that this one selects now?
+fn all_have_it(
+    ground: &Ground,
+    neighbours: &Neighbours,
+    allowed: &[Allowed],
+    policy: &Policy,
+) -> bool {
+    let selected = ground.selected(policy);
+    let gives = |kind: &usize| {
+        let others = neighbours.policies.iter().zip(allowed);
+        others
+            .filter(|(_, allowed)| allowed.udp || allowed.tcp)
+            .filter(|(other, _)| other.subject.matches(ground.kind(*kind).labels))
+            .fold(Allowed::default(), |sum, (_, allowed)| sum.and(*allowed))
+            .is_all()
+    };
+    !selected.is_empty() && selected.iter().all(gives)
+}
+
+/// The cluster's resolver as manifests everywhere name it.
+struct Resolver {
+    namespace: Labels,
+    pod: Labels,
+}
+
+impl Resolver {
+    fn new() -> Self {
+        let labels = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
+        Self {
+            namespace: labels(METADATA_NAME, "kube-system"),
+            pod: labels("k8s-app", "kube-dns"),
+        }
+    }
+
+    /// What a policy's egress rules allow of DNS.
+    fn allowed(&self, policy: &Policy) -> Allowed {
+        let rules = policy.rules(Direction::Egress).unwrap_or_default();
+        rules.iter().fold(Allowed::default(), |sum, rule| {
+            sum.and(Allowed {
+                udp: self.allows(rule, Protocol::Udp),
+                tcp: self.allows(rule, Protocol::Tcp),
+            })
+        })
+    }
+
+    /// A rule that names the port is about DNS, whoever its peers are; a rule for every port
+    /// is where its peers may be resolvers.
+    fn allows(&self, rule: &Rule, protocol: Protocol) -> bool {
+        let mut wide = rule.ports.is_empty();
+        for port in rule.ports.iter().filter(|port| port.protocol == protocol) {
+            match &port.ports {
+                Ports::All => wide = true,
+                Ports::Range(first, last) if (*first..=*last).contains(&DNS) => {
+                    if last - first < 1000 {
+                        return true;
+                    }
+                    wide = true;
+                }
+                Ports::Named(name) if name.starts_with("dns") => return true,
+                Ports::Range(..) | Ports::Named(_) => {}
+            }
+        }
+        wide && (rule.peers.is_empty() || rule.peers.iter().any(|peer| self.is(peer)))
+    }
+
+    fn is(&self, peer: &Peer) -> bool {
+        match peer {
+            Peer::Block(_) => true,
+            Peer::Pods(pods) => {
+                pods.pods.matches(&self.pod)
+                    && match &pods.namespaces {
+                        Namespaces::Own(own) => own == "kube-system",
+                        Namespaces::Matching(selector) => selector.matches(&self.namespace),
+                    }
+            }
+        }
+    }
+}
+
+fn report<'w>(policy: &'w Policy, allowed: Allowed) -> Found<'w> {
+    let who = words::subject(policy);
+    let (missing, looks) = match (allowed.udp, allowed.tcp) {
+        (true, _) => (
+            "53/TCP",
+            "an answer that is too long for UDP is asked for again over TCP, and times out",
+        ),
+        (false, true) => (
+            "53/UDP",
+            "names do not resolve, which looks like a time-out",
+        ),
+        (false, false) => (
+            "53/UDP and 53/TCP",
+            "names do not resolve, which looks like a time-out",
+        ),
+    };
+    Found {
+        policy,
+        field: if policy.rules(Direction::Egress).is_some_and(<[_]>::is_empty) {
+            "spec.policyTypes".to_owned()
+        } else {
+            "spec.egress".to_owned()
+        },
+        message: format!(
+            "this isolates the egress of {who}, and no rule lets them ask DNS ({missing}): {looks}"
+        ),
+        help: format!(
+            "let them, with an egress rule for the same Pods:\n{RULE}\nor silence this where they need no names"
+        ),
+    }
+}
+
+/// As it is written everywhere.
+const RULE: &str = "  - to:
+      - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+        podSelector: {matchLabels: {k8s-app: kube-dns}}
+    ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]";

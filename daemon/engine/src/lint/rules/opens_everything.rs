@@ -1,0 +1,61 @@
+//! `opens-everything`: a rule that is for any peer and every port, or for every Pod there is and
+//! every port. Empty lists are told while the manifest is read: here they are gone.
+
+use super::Found;
+use crate::lint::ground::{Ground, SIDES, Side};
+use crate::policy::{Direction, Namespaces, Peer, Policy, Rule};
+
+pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
+    let mut found = Vec::new();
+    for policy in ground.policies() {
+        for side in SIDES {
+            for (index, rule) in side.of(policy) {
+                found.extend(empty(policy, side, index, rule));
+            }
+        }
+    }
+    found
+}
+
+fn empty<'w>(policy: &'w Policy, side: Side, index: usize, rule: &Rule) -> Option<Found<'w>> {
+    if !rule.ports.is_empty() {
+        return None;
+    }
+    let towards = match side.direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    };
+    if rule.peers.is_empty() {
+        return Some(Found {
+            policy,
+            field: side.rule(index),
+            message: format!(
+                "an empty rule allows everything: every port and protocol, {towards} anybody"
+            ),
+            help: format!(
+                "name peers below `{}` or ports below `ports`; to allow nothing, remove the rule and \
+                 leave `{}: []`",
+                side.peers, side.rules
+            ),
+        });
+    }
+    let every = |peer: &Peer| match peer {
+        Peer::Pods(pods) => {
+            pods.pods.is_everything()
+                && matches!(&pods.namespaces, Namespaces::Matching(all) if all.is_everything())
+        }
+        Peer::Block(_) => false,
+    };
+    let peer = rule.peers.iter().position(every)?;
+    Some(Found {
+        policy,
+        field: side.peer(index, peer),
+        message: format!(
+            "an empty `namespaceSelector` is every Namespace: every port and protocol, {towards} every Pod"
+        ),
+        help:
+            "name labels below it, or ports below `ports`; `podSelector: {}` alone is every Pod of \
+               the policy's own Namespace"
+                .to_owned(),
+    })
+}

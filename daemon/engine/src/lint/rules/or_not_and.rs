@@ -1,0 +1,90 @@
+//! `or-not-and`: two items of a list, one with a namespaceSelector alone and one with a
+//! podSelector alone, where one dash was probably too many. Each item is a peer by itself: read
+//! as one, the two would allow far less.
+
+use super::Found;
+use crate::lint::ground::{Ground, SIDES, Side};
+use crate::lint::words;
+use crate::policy::{Namespaces, Peer, PodPeer, Policy};
+
+pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
+    let mut found = Vec::new();
+    for policy in ground.policies() {
+        for side in SIDES {
+            for (index, rule) in side.of(policy) {
+                for (number, two) in rule.peers.windows(2).enumerate() {
+                    let (Peer::Pods(one), Peer::Pods(other)) = (&two[0], &two[1]) else {
+                        continue;
+                    };
+                    if let Some(joined) = joined(one, other).or_else(|| joined(other, one)) {
+                        let place = (side, index, number);
+                        found.extend(report(ground, policy, place, [one, other], joined));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The one peer that these two would be: a Namespace's labels, and a Pod's.
+fn joined(there: &PodPeer, pods: &PodPeer) -> Option<PodPeer> {
+    match (&there.namespaces, &pods.namespaces) {
+        (Namespaces::Matching(selector), Namespaces::Own(_))
+            if there.pods.is_everything()
+                && !selector.is_everything()
+                && !pods.pods.is_everything() =>
+        {
+            Some(PodPeer {
+                namespaces: there.namespaces.clone(),
+                pods: pods.pods.clone(),
+            })
+        }
+        _ => None,
+    }
+}
+
+fn report<'w>(
+    ground: &Ground<'w>,
+    policy: &'w Policy,
+    (side, rule, number): (Side, usize, usize),
+    two: [&PodPeer; 2],
+    joined: PodPeer,
+) -> Option<Found<'w>> {
+    let meant = ground.kinds.select(&joined);
+    // With Pods to look at, a reading that is for none of them was not meant.
+    if ground.has_pods() && meant.is_empty() {
+        return None;
+    }
+    let mut help = format!(
+        "where {} are meant, make it one item: write the second without its dash",
+        words::peer(&joined)
+    );
+    if ground.has_pods() {
+        let written: Vec<usize> = {
+            let mut kinds: Vec<usize> = two
+                .iter()
+                .flat_map(|peer| ground.kinds.select(peer))
+                .collect();
+            kinds.sort_unstable();
+            kinds.dedup();
+            kinds
+        };
+        let pairs = |kinds: &[usize]| ground.pairs(side, policy, kinds);
+        help.push_str(&format!(
+            "\nas written: {}\nas one item: {}",
+            pairs(&written),
+            pairs(&meant)
+        ));
+    }
+    Some(Found {
+        policy,
+        field: side.peer(rule, number + 1),
+        message: format!(
+            "these two items are two peers, either of which is enough: {}, or {}",
+            words::peer(two[0]),
+            words::peer(two[1])
+        ),
+        help,
+    })
+}

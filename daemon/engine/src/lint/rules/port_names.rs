@@ -1,0 +1,127 @@
+//! `port-name-unknown`, `port-name-protocol`: a port by a name that no destination in question
+//! has, or has for another protocol. Such an entry opens nothing.
+
+use std::collections::BTreeSet;
+
+use super::Found;
+use crate::lint::ground::{Ground, SIDES, Side};
+use crate::lint::words;
+use crate::policy::{Direction, Peer, Policy, Ports, Protocol, Rule};
+use crate::spelling;
+use crate::world::{NamedPort, Pod};
+
+/// Names that nobody has.
+pub(super) fn unknown<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
+    each(ground, |name, protocol, ports| {
+        if ports.iter().any(|port| port.name == name) {
+            return None;
+        }
+        let names: BTreeSet<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        let help = match spelling::nearest(name, &names) {
+            Some(meant) => format!("there is a port `{meant}`: is that meant?"),
+            None if names.is_empty() => {
+                "none of them names its ports: write the number, or name it in `containerPort`s or in \
+                 the label netpold.io/ports"
+                    .to_owned()
+            }
+            None => format!("their ports are {}", words::list(shown(ports))),
+        };
+        let message = format!("no Pod in question has a {protocol} port named `{name}`");
+        Some(("port", message, help))
+    })
+}
+
+/// Names with another protocol.
+pub(super) fn protocol<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
+    each(ground, |name, protocol, ports| {
+        let other = ports.iter().find(|port| port.name == name)?;
+        if ports
+            .iter()
+            .any(|port| port.name == name && port.protocol == protocol)
+        {
+            return None;
+        }
+        Some((
+            "protocol",
+            format!(
+                "the port `{name}` is {}/{} at the Pods in question, not {protocol}",
+                other.port, other.protocol
+            ),
+            format!("write `protocol: {}`", other.protocol),
+        ))
+    })
+}
+
+fn shown<'p>(ports: &[&'p NamedPort]) -> BTreeSet<String> {
+    let text = |port: &&'p NamedPort| format!("{}={}/{}", port.name, port.port, port.protocol);
+    ports.iter().map(text).collect()
+}
+
+type Judged = Option<(&'static str, String, String)>;
+
+/// Asks about every port by name, with all named ports that its destinations have. A rule
+/// without a destination among the Pods is another rule's business.
+fn each<'w>(
+    ground: &Ground<'w>,
+    find: impl Fn(&str, Protocol, &[&NamedPort]) -> Judged,
+) -> Vec<Found<'w>> {
+    let mut found = Vec::new();
+    for policy in ground.policies() {
+        for side in SIDES {
+            for (index, rule) in side.of(policy) {
+                let named = |port: &crate::policy::Port| matches!(port.ports, Ports::Named(_));
+                if !rule.ports.iter().any(named) {
+                    continue;
+                }
+                let destinations = destinations(ground, policy, side, rule);
+                if destinations.is_empty() {
+                    continue;
+                }
+                let ports: BTreeSet<&NamedPort> =
+                    destinations.iter().flat_map(|pod| &pod.ports).collect();
+                let ports: Vec<&NamedPort> = ports.into_iter().collect();
+                for (number, port) in rule.ports.iter().enumerate() {
+                    let Ports::Named(name) = &port.ports else {
+                        continue;
+                    };
+                    if let Some((below, message, help)) = find(name, port.protocol, &ports) {
+                        found.push(Found {
+                            policy,
+                            field: format!("{}.ports[{number}].{below}", side.rule(index)),
+                            message,
+                            help,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The Pods at which a rule's names of ports are looked up: those that the policy selects, or
+/// for egress the rule's peers.
+fn destinations<'w>(ground: &Ground<'w>, policy: &Policy, side: Side, rule: &Rule) -> Vec<&'w Pod> {
+    let of = |kinds: Vec<usize>| -> Vec<&'w Pod> {
+        kinds
+            .into_iter()
+            .flat_map(|kind| ground.kind(kind).pods.iter().map(|(_, pod)| *pod))
+            .collect()
+    };
+    match side.direction {
+        Direction::Ingress => of(ground.selected(policy)),
+        Direction::Egress if rule.peers.is_empty() => of((0..ground.kinds.all.len()).collect()),
+        Direction::Egress => {
+            let mut pods = Vec::new();
+            for peer in &rule.peers {
+                pods.extend(of(ground.peers(peer)));
+                if let Peer::Block(block) = peer {
+                    let names = ground.covered(block, usize::MAX);
+                    pods.extend(names.into_iter().map(|name| &ground.world.pods[name]));
+                }
+            }
+            pods
+        }
+    }
+}
