@@ -48,6 +48,9 @@ pub struct Origin {
     /// Labels of a policy, which decide nothing; those of Pods and Namespaces are in the world.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
+    /// Annotations of its manifest.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// `/v1/status`.

@@ -1,192 +1,152 @@
-//! `netpol audit`: what is written and means nothing.
+//! `netpol audit`: what is written and means nothing (any more).
 //!
-//! First form: selectors that match nobody, and port names that nobody has. A
-//! finding is no error: the Pod may come yet. It is for people and for CI.
+//! The lints that find dead things, asked of what is in force or of a directory. A finding is
+//! no error: the Pod may come yet. It is for people and for CI.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
-use netpol_engine::labels::Selector;
-use netpol_engine::policy::{Direction, Namespaces, ObjectName, Peer, Policy, Ports, Rule};
-use netpol_engine::world::World;
-use serde::Serialize;
+use anyhow::Context as _;
+use netpol_engine::diagnostic::Diagnostic;
+use netpol_engine::lint::{self, Census, Finding, Scope as Asked, Silenced, rules};
+use netpol_engine::manifest::{Kind, ObjectId, assemble};
+use netpol_engine::policy::ObjectName;
 
-use super::Exit;
-use super::output::{Columns, Form};
+use super::findings::{self, plural};
+use super::output::Form;
 use super::scope::Scope;
-use super::source::Source;
+use super::source::{self, Source, Text};
+use super::{Exit, junit};
+use crate::api::wire::Listing;
 
-/// Find selectors that match nobody, and port names that nobody has
+/// Find what is written and means nothing (any more)
+///
+/// Selectors and peers that match no Pod, Namespaces that there are not, label keys
+/// that are spelled otherwise, named ports that nobody has, rules that others make
+/// idle, and those that the other side denies. Asked of what runs now, or offline of
+/// the Pods in a directory. `netpol check --explain RULE` has more on each rule.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code 1 where something is found.
+Exit code 1 where something is found. The annotation netpold.io/lint-ignore on a
+policy, with rules separated by commas, silences them there.
 
 Examples:
-  netpol audit -A
-  netpol audit --manifests ./manifests -o json")]
+  netpol audit
+  netpol audit -n payments
+  netpol audit --manifests ./manifests --junit audit.xml")]
 pub struct Audit {
     #[command(flatten)]
     scope: Scope,
     #[command(flatten)]
     form: Form,
-}
-
-/// One finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Finding {
-    rule: &'static str,
-    policy: ObjectName,
-    field: String,
-    message: String,
+    /// Write JUnit's XML, for CI servers: to this file, or to stdout
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", conflicts_with = "output")]
+    junit: Option<PathBuf>,
 }
 
 impl Audit {
     pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let listing = match source.listing() {
+        let mut listing = match source.listing() {
             Ok(listing) => listing,
             Err(none) => return none.exit(),
         };
-        let world = &listing.world;
-        // All Namespaces, unless one is named: hygiene is not a matter of `default`.
-        let meant = |name: &ObjectName| {
-            let labels = listing.origins.policies.get(name);
-            let labels = labels
-                .map(|origin| origin.labels.clone())
-                .unwrap_or_default();
-            let namespace = self.scope.namespace.as_ref();
-            namespace.is_none_or(|wanted| name.namespace == *wanted) && self.scope.selects(&labels)
-        };
-        let findings: Vec<Finding> = world
-            .policies
-            .iter()
-            .filter(|(name, _)| meant(name))
-            .flat_map(|(_, policy)| findings(world, policy))
-            .collect();
-        if !self.form.output.value(out, &findings)? {
-            if findings.is_empty() {
-                anstream::eprintln!("nothing found");
-            } else {
-                let mut columns = Columns::new(&["POLICY", "FIELD", "RULE", "MESSAGE"]);
-                for found in &findings {
-                    columns.row([
-                        found.policy.to_string(),
-                        found.field.clone(),
-                        found.rule.to_owned(),
-                        found.message.clone(),
-                    ]);
+        if matches!(source, Source::Directory(_)) {
+            lint::add_resolver(&mut listing.world);
+        }
+        let meant = self.meant(&listing);
+        let (texts, findings) = placed(&listing, found(&listing, &meant));
+        match &self.junit {
+            Some(path) if path == Path::new("-") => {
+                junit::write(out, "netpol audit", meant.iter().copied(), &findings)?;
+            }
+            Some(path) => {
+                let failed = || format!("can't write `{}`", path.display());
+                let mut file = File::create(path).with_context(failed)?;
+                junit::write(&mut file, "netpol audit", meant.iter().copied(), &findings)
+                    .with_context(failed)?;
+                findings::write(out, self.form.output, &texts, &findings)?;
+            }
+            None => {
+                if !self.form.output.value(out, &findings)? {
+                    findings::write(out, self.form.output, &texts, &findings)?;
                 }
-                columns.write(out, "")?;
             }
         }
+        anstream::eprintln!(
+            "{} in {}",
+            match findings.len() {
+                0 => "nothing found".to_owned(),
+                found => plural(found, "finding"),
+            },
+            match meant.len() {
+                1 => "1 policy".to_owned(),
+                policies => format!("{policies} policies"),
+            }
+        );
         Ok(Exit::answer(findings.is_empty()))
     }
+
+    /// The policies that are asked about. All Namespaces, unless one is named: hygiene is not a
+    /// matter of `default`.
+    fn meant<'l>(&self, listing: &'l Listing) -> BTreeSet<&'l ObjectName> {
+        let names = listing.world.policies.keys();
+        names
+            .filter(|name| {
+                let origin = listing.origins.policies.get(name).cloned();
+                let namespace = self.scope.namespace.as_ref();
+                namespace.is_none_or(|wanted| name.namespace == *wanted)
+                    && self.scope.selects(&origin.unwrap_or_default().labels)
+            })
+            .collect()
+    }
 }
 
-fn findings(world: &World, policy: &Policy) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let mut report = |rule, field: String, message: String| {
-        found.push(Finding {
-            rule,
-            policy: policy.name.clone(),
-            field,
-            message,
-        });
+/// What the rules for dead things find about these policies.
+fn found(listing: &Listing, meant: &BTreeSet<&ObjectName>) -> Vec<Finding> {
+    let dead = |code| {
+        rules::ALL
+            .iter()
+            .any(|rule| rule.code == code && rule.is_dead)
     };
-    let own = Namespaces::Own(policy.name.namespace.clone());
-    if !anybody(world, &own, &policy.subject, true) {
-        report(
-            "selects-nobody",
-            "spec.podSelector".to_owned(),
-            format!(
-                "no Pod in the Namespace {} matches {}",
-                policy.name.namespace, policy.subject
-            ),
-        );
-    }
-    for (direction, key, peers) in [
-        (Direction::Ingress, "ingress", "from"),
-        (Direction::Egress, "egress", "to"),
-    ] {
-        let rules = policy.rules(direction).unwrap_or_default();
-        for (number, rule) in rules.iter().enumerate() {
-            for (index, peer) in rule.peers.iter().enumerate() {
-                if let Peer::Pods(pods) = peer
-                    && !anybody(world, &pods.namespaces, &pods.pods, false)
-                {
-                    report(
-                        "peer-matches-nobody",
-                        format!("spec.{key}[{number}].{peers}[{index}]"),
-                        "no Pod matches this peer".to_owned(),
-                    );
-                }
-            }
-            for (index, port) in rule.ports.iter().enumerate() {
-                if let Ports::Named(name) = &port.ports
-                    && !named(world, policy, direction, rule, name, port.protocol)
-                {
-                    report(
-                        "port-name-unknown",
-                        format!("spec.{key}[{number}].ports[{index}].port"),
-                        format!(
-                            "no Pod that this rule is about has a {} port named {name}",
-                            port.protocol
-                        ),
-                    );
-                }
-            }
-        }
-    }
-    found
-}
-
-/// Is there a Pod there that matches?
-fn anybody(world: &World, namespaces: &Namespaces, pods: &Selector, enforced: bool) -> bool {
-    world.pods.iter().any(|(name, pod)| {
-        (!enforced || pod.is_enforced())
-            && is_in(world, namespaces, &name.namespace)
-            && pods.matches(&pod.labels)
-    })
-}
-
-fn is_in(world: &World, namespaces: &Namespaces, namespace: &str) -> bool {
-    match namespaces {
-        Namespaces::Own(own) => own == namespace,
-        Namespaces::Matching(selector) => selector.matches(&world.namespace_labels(namespace)),
-    }
-}
-
-/// Does a Pod that may be the destination have a port of this name? For ingress that is
-/// a Pod that the policy selects, for egress one of the rule's peers.
-fn named(
-    world: &World,
-    policy: &Policy,
-    direction: Direction,
-    rule: &Rule,
-    port: &str,
-    protocol: netpol_engine::policy::Protocol,
-) -> bool {
-    world.pods.iter().any(|(name, pod)| {
-        let is_destination = match direction {
-            Direction::Ingress => {
-                name.namespace == policy.name.namespace && policy.subject.matches(&pod.labels)
-            }
-            Direction::Egress => {
-                rule.peers.is_empty()
-                    || rule.peers.iter().any(|peer| match peer {
-                        Peer::Pods(pods) => {
-                            is_in(world, &pods.namespaces, &name.namespace)
-                                && pods.pods.matches(&pod.labels)
-                        }
-                        Peer::Block(block) => pod
-                            .addresses
-                            .iter()
-                            .any(|address| block.cidr.contains(address)),
-                    })
-            }
+    let silenced = Silenced::by(listing.origins.policies.iter().map(|(name, origin)| {
+        let object = ObjectId {
+            kind: Kind::NetworkPolicy,
+            name: name.clone(),
         };
-        is_destination
-            && pod
-                .ports
-                .iter()
-                .any(|known| known.name == port && known.protocol == protocol)
-    })
+        (object, &origin.annotations)
+    }));
+    let mut findings = lint::lint(
+        &listing.world,
+        Census::Complete,
+        &[Asked::Policies, Asked::World],
+    );
+    findings.retain(|found| {
+        dead(found.code)
+            && meant.contains(&found.object.name)
+            && !silenced.holds(&found.object, found.code)
+    });
+    findings
+}
+
+/// The findings with their places, as far as the manifests can be read by whoever asks.
+fn placed(listing: &Listing, findings: Vec<Finding>) -> (Vec<Text>, Vec<Diagnostic>) {
+    let file = |name: &ObjectName| listing.origins.policies.get(name)?.file.clone();
+    let paths: BTreeSet<PathBuf> = findings
+        .iter()
+        .filter_map(|found| file(&found.object.name))
+        .collect();
+    let texts: Vec<Text> = paths
+        .iter()
+        .filter_map(|path| source::read(path).ok())
+        .collect();
+    let files: Vec<_> = texts.iter().map(Text::parse).collect();
+    let text = |path: &str| texts.iter().find(|text| text.name == path)?.as_str();
+    let mut diagnostics = lint::diagnostics(findings, &assemble(&files), text);
+    for found in diagnostics.iter_mut().filter(|found| found.path.is_empty()) {
+        let name = found.object_id().and_then(|object| file(&object.name));
+        found.path = name.unwrap_or_default().display().to_string();
+    }
+    (texts, diagnostics)
 }

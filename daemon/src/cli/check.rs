@@ -1,24 +1,31 @@
 //! `netpol check`: are these files valid?
 //!
-//! Every file by itself, as the daemon would read it, and then all together:
-//! objects that are given twice.
+//! Every file by itself, as the daemon would read it, then all together: objects that
+//! are given twice, and what is valid and may not mean what it says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use netpol_engine::diagnostic::{Diagnostic, Severity, rule, sarif};
-use netpol_engine::manifest;
+use netpol_engine::diagnostic::{Severity, sarif};
+use netpol_engine::lint::{self, rules};
+use netpol_engine::spelling;
 
+use super::Exit;
+use super::findings::{self, plural};
 use super::output::{Columns, Output};
 use super::source::{self, Text};
-use super::{Exit, stdout_has_color};
 
-/// Validate manifests as a strict API server would
+/// Validate manifests as a strict API server would, then lint them
 ///
 /// Reads files, directories with their sub-folders (*.yaml, *.yml, *.json), or
 /// stdin (`-`). Nothing is asked of the daemon, and nothing is changed.
+///
+/// Errors are what an API server refuses. Warnings are what it accepts and what may
+/// not mean what its author thinks; policies are held against Pods and Namespaces
+/// where there are Pods among the manifests. The annotation netpold.io/lint-ignore
+/// on an object, with rules separated by commas, silences them there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit code 1 where anything is an error.
@@ -26,14 +33,21 @@ Exit code 1 where anything is an error.
 Examples:
   netpol check policy.yaml
   netpol check --deny-warnings manifests/
+  netpol check --explain dns-missing
   kubectl get netpol -A -o yaml | netpol check -
   netpol check <(helm template my-chart)
   netpol check -o sarif manifests/ > netpol.sarif
   netpol check -o json manifests/ | jq -r '.[] | \"\\(.file):\\(.line): \\(.message)\"'")]
 pub struct Check {
     /// Files and directories; `-` is stdin
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present_any = ["explain", "rules"], value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Say what a rule finds and why, with manifests before and after
+    #[arg(long, value_name = "RULE", exclusive = true)]
+    explain: Option<String>,
+    /// List the rules
+    #[arg(long, exclusive = true)]
+    rules: bool,
     /// Exit with 1 on warnings too
     #[arg(long)]
     deny_warnings: bool,
@@ -60,20 +74,22 @@ enum Report {
 
 impl Check {
     pub(super) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        if let Some(code) = &self.explain {
+            return explain(out, code);
+        }
+        if self.rules {
+            return list(out);
+        }
         let texts = self.texts()?;
         let files: Vec<_> = texts.iter().map(Text::parse).collect();
-        let mut diagnostics = manifest::assemble(&files).diagnostics;
-        diagnostics.extend(
-            files
-                .iter()
-                .flat_map(|file| file.diagnostics.iter().cloned()),
-        );
-        diagnostics.sort_by(|a, b| {
-            (&a.path, a.line, a.column, a.severity).cmp(&(&b.path, b.line, b.column, b.severity))
-        });
+        let by_name: HashMap<&str, &Text> = texts
+            .iter()
+            .map(|text| (text.name.as_str(), text))
+            .collect();
+        let diagnostics = lint::check(&files, |path| by_name.get(path)?.as_str());
         match self.output {
-            Report::Table => write_lines(out, &texts, &diagnostics)?,
-            Report::Wide => write_columns(out, &diagnostics)?,
+            Report::Table => findings::write(out, Output::Table, &texts, &diagnostics)?,
+            Report::Wide => findings::write(out, Output::Wide, &texts, &diagnostics)?,
             Report::Json => {
                 Output::Json.value(out, &diagnostics)?;
             }
@@ -81,7 +97,7 @@ impl Check {
                 Output::Yaml.value(out, &diagnostics)?;
             }
             Report::Sarif => {
-                let log = sarif::log(env!("CARGO_PKG_VERSION"), rule::ALL, &diagnostics);
+                let log = sarif::log(env!("CARGO_PKG_VERSION"), &rules::every(), &diagnostics);
                 Output::Json.value(out, &log)?;
             }
         }
@@ -140,48 +156,35 @@ impl Check {
     }
 }
 
-/// A line each.
-fn write_columns(out: &mut dyn Write, diagnostics: &[Diagnostic]) -> anyhow::Result<()> {
-    let header = ["SEVERITY", "RULE", "FILE", "OBJECT", "FIELD", "MESSAGE"];
-    let mut columns = Columns::new(&header);
-    for found in diagnostics {
+/// The page of a rule.
+fn explain(out: &mut dyn Write, code: &str) -> anyhow::Result<Exit> {
+    if let Some(page) = rules::page(code) {
+        write!(out, "{page}")?;
+        return Ok(Exit::Done);
+    }
+    let every = rules::every();
+    if let Some(rule) = every.iter().find(|rule| rule.code == code) {
+        // What an API server refuses says itself what would be right.
+        writeln!(out, "# {code}\n\n{}", rule.summary)?;
+        return Ok(Exit::Done);
+    }
+    let codes: Vec<&str> = every.iter().map(|rule| rule.code).collect();
+    let hint = match spelling::nearest(code, &codes) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => "`netpol check --rules` lists them".to_owned(),
+    };
+    bail!("there is no rule `{code}`\n  {hint}")
+}
+
+fn list(out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let mut columns = Columns::new(&["RULE", "SEVERITY", "FINDS"]);
+    for rule in rules::every() {
         columns.row([
-            found.severity.to_string(),
-            found.rule.to_owned(),
-            format!("{}:{}:{}", found.path, found.line, found.column),
-            found.object().unwrap_or_default(),
-            found.field.clone().unwrap_or_default(),
-            found.message.clone(),
+            rule.code.to_owned(),
+            rule.severity.to_string(),
+            rule.summary.to_owned(),
         ]);
     }
     columns.write(out, "")?;
-    Ok(())
-}
-
-/// Each with the line that it is about. What helps against several findings of one place is
-/// said once, with the last.
-fn write_lines(
-    out: &mut dyn Write,
-    texts: &[Text],
-    diagnostics: &[Diagnostic],
-) -> anyhow::Result<()> {
-    let named: BTreeMap<&str, &Text> = texts.iter().map(|text| (&*text.name, text)).collect();
-    for (index, found) in diagnostics.iter().enumerate() {
-        let place = |found: &Diagnostic| (found.line, found.column);
-        let is_said_next = diagnostics.get(index + 1).is_some_and(|next| {
-            (&next.path, place(next), &next.help) == (&found.path, place(found), &found.help)
-        });
-        let found = &Diagnostic {
-            help: found.help.clone().filter(|_| !is_said_next),
-            ..found.clone()
-        };
-        if let Some(text) = named.get(&*found.path) {
-            writeln!(out, "{}\n", text.render(found, stdout_has_color()))?;
-        }
-    }
-    Ok(())
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+    Ok(Exit::Done)
 }

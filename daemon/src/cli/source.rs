@@ -98,6 +98,12 @@ impl Text {
         manifest::parse_bytes(&self.name, &self.octets)
     }
 
+    /// The text itself, where it is one.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.octets).ok()
+    }
+
     /// The finding with the line that it is about.
     #[must_use]
     pub fn render(&self, diagnostic: &Diagnostic, color: bool) -> String {
@@ -218,6 +224,7 @@ fn offline(directory: &Path) -> Result<Listing, NoWorld> {
                 .find(|text| text.name == *path)
                 .and_then(|text| text.modified),
             labels: object.labels.clone(),
+            annotations: object.annotations.clone(),
         };
         let id = object.id();
         let origins = &mut listing.origins;

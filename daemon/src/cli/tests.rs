@@ -138,27 +138,127 @@ fn a_verdict_for_programs_has_its_explanation() {
     );
 }
 
-#[test]
-fn an_audit_finds_what_matches_nobody() {
-    assert_eq!(netpol("audit --manifests DIR").0, Exit::Done);
+/// What an audit of these manifests prints as JSON: rules and fields.
+fn audited(manifests: &str) -> Vec<(String, String)> {
     let directory = tempfile::tempdir().unwrap();
-    let lonely = MANIFESTS
-        .replace("port: http}", "port: https}")
-        .replace("matchLabels: {app: api}", "matchLabels: {app: apis}")
-        .replace("metadata.name: web", "metadata.name: weeb");
-    std::fs::write(directory.path().join("a.yaml"), lonely).unwrap();
+    std::fs::write(directory.path().join("a.yaml"), manifests).unwrap();
     let path = directory.path().to_str().unwrap();
     let value = json(&format!("audit -o json --manifests {path}"));
-    let rules: Vec<_> = value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|found| found["rule"].as_str().unwrap())
-        .collect();
+    let text = |found: &serde_json::Value, key| found[key].as_str().unwrap().to_owned();
+    let all = value.as_array().unwrap().iter();
+    all.map(|found| (text(found, "rule"), text(found, "field")))
+        .collect()
+}
+
+#[test]
+fn an_audit_finds_what_means_nothing() {
+    assert_eq!(netpol("audit --manifests DIR").0, Exit::Done);
+    for (from, to, rule, field) in [
+        (
+            "port: http}",
+            "port: https}",
+            "port-name-unknown",
+            "spec.ingress[0].ports[0].port",
+        ),
+        (
+            "matchLabels: {app: api}",
+            "matchLabels: {app: apis}",
+            "selects-nobody",
+            "spec.podSelector",
+        ),
+        (
+            "metadata.name: web",
+            "metadata.name: weeb",
+            "namespace-matches-nobody",
+            "spec.ingress[0].from[0].namespaceSelector",
+        ),
+        (
+            "key: app, operator: Exists",
+            "key: app, operator: DoesNotExist",
+            "peer-matches-nobody",
+            "spec.ingress[0].from[0]",
+        ),
+    ] {
+        let lonely = MANIFESTS.replace(from, to);
+        assert_eq!(
+            audited(&lonely),
+            [(rule.to_owned(), field.to_owned())],
+            "{to}"
+        );
+        let silenced = lonely.replace(
+            "labels: {team: a}",
+            &format!("annotations: {{netpold.io/lint-ignore: {rule}}}"),
+        );
+        assert_eq!(audited(&silenced), [], "{to}");
+    }
+    // What opens too much is another matter.
+    let open = MANIFESTS.replace("  - from:", "  - {}\n  - from:");
     assert_eq!(
-        rules,
-        ["selects-nobody", "peer-matches-nobody", "port-name-unknown"]
+        audited(&open),
+        [("changes-nothing".to_owned(), "spec.ingress[1]".to_owned())]
     );
+}
+
+#[test]
+fn an_audit_is_a_junit_suite() {
+    let (exit, text) = netpol("audit --manifests DIR --junit");
+    assert_eq!(exit, Exit::Done);
+    assert!(text.contains("tests=\"1\" failures=\"0\""), "{text}");
+    assert!(
+        text.contains("<testcase classname=\"payments\" name=\"api\"/>"),
+        "{text}"
+    );
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let lonely = MANIFESTS.replace("matchLabels: {app: api}", "matchLabels: {app: apis}");
+    std::fs::write(directory.path().join("a.yaml"), lonely).unwrap();
+    let (exit, shown) = netpol(&format!(
+        "audit --manifests {path} --junit {path}/audit.xml"
+    ));
+    assert_eq!(exit, Exit::No);
+    assert!(shown.contains("warning[selects-nobody]"), "{shown}");
+    let text = std::fs::read_to_string(directory.path().join("audit.xml")).unwrap();
+    for part in [
+        "<testsuite name=\"netpol audit\" tests=\"1\" failures=\"1\" errors=\"0\" skipped=\"0\">",
+        "<testcase classname=\"payments\" name=\"api selects-nobody spec.podSelector\">",
+        "<failure type=\"selects-nobody\" message=\"",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
+#[test]
+fn check_lints_and_explains_its_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let deny = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny}\n\
+                spec: {podSelector: {}, policyTypes: [Ingress, Egress]}\n";
+    std::fs::write(directory.path().join("a.yaml"), deny).unwrap();
+    let value = json(&format!("check -o json {path}"));
+    assert_eq!(value[0]["rule"], "dns-missing");
+    assert_eq!(value[0]["severity"], "warning");
+    assert_eq!(
+        (&value[0]["line"], &value[0]["column"]),
+        (&4.into(), &25.into())
+    );
+    assert_eq!(netpol(&format!("check {path}")).0, Exit::Done);
+    assert_eq!(netpol(&format!("check --deny-warnings {path}")).0, Exit::No);
+
+    let (_, rules) = netpol("check --rules");
+    assert!(
+        rules.lines().any(|line| line.starts_with("dns-missing ")),
+        "{rules}"
+    );
+    let (exit, page) = netpol("check --explain dns-missing");
+    assert_eq!(exit, Exit::Done);
+    assert!(
+        page.starts_with("# dns-missing\n") && page.contains("## After"),
+        "{page}"
+    );
+    let cli = Cli::try_parse_from(["netpol", "check", "--explain", "dns-mising"]).unwrap();
+    let error = run(&cli, &mut Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("did you mean `dns-missing`?"), "{error}");
 }
 
 #[test]

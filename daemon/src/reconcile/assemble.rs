@@ -133,6 +133,7 @@ impl Assembly<'_> {
                 file: Some(PathBuf::from(&accepted.path)),
                 since: jiff::Timestamp::try_from(since).ok(),
                 labels: labels.clone(),
+                annotations: object.annotations.clone(),
             };
             match &object.value {
                 Value::NetworkPolicy(policy) => {
