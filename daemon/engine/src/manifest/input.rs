@@ -54,36 +54,27 @@ pub(super) fn control_character(path: &str, text: &str) -> Option<Diagnostic> {
 
 /// The YAML streams of a text, each with its place: one, but for JSON objects one after the
 /// other with nothing between them (`jq -c '.items[]'`), which kubectl reads too.
-pub(super) fn streams(text: &str) -> Vec<(Position, &str)> {
-    let whole = || vec![(end_of(""), text)];
-    if !text.trim_start().starts_with('{') {
-        return whole();
-    }
-    let mut objects = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
-    let mut ends = Vec::new();
-    while let Some(Ok(_)) = objects.next() {
-        ends.push(objects.byte_offset());
-    }
+pub(super) fn streams(text: &str) -> impl Iterator<Item = (Position, &str)> {
+    let objects = || serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
     // After one object a stream may still be YAML, whose documents `---` parts.
-    if ends.len() < 2 {
-        return whole();
-    }
-    ends.push(text.len());
-    let mut parts = Vec::with_capacity(ends.len());
-    let (mut start, mut begin) = (0, end_of(""));
-    for end in ends {
-        parts.push((begin, &text[start..end]));
-        let passed = end_of(&text[start..end]);
-        begin = Position {
-            line: begin.line + passed.line - 1,
-            column: match passed.line {
-                1 => begin.column + passed.column - 1,
-                _ => passed.column,
-            },
+    let is_json =
+        text.trim_start().starts_with('{') && objects().take(2).filter(Result::is_ok).count() == 2;
+    let mut objects = is_json.then(objects);
+    let mut next = Some((end_of(""), 0));
+    std::iter::from_fn(move || {
+        let (begin, start) = next?;
+        let end = match objects
+            .as_mut()
+            .map(|objects| (objects.next(), objects.byte_offset()))
+        {
+            Some((Some(Ok(_)), end)) => end,
+            // What is left: white space, or something else.
+            _ => text.len(),
         };
-        start = end;
-    }
-    parts
+        let part = &text[start..end];
+        next = (end < text.len()).then(|| (begin.behind(part), end));
+        Some((begin, part))
+    })
 }
 
 /// Text behind a `---`. kubectl splits a stream at every line that begins with it, before any
@@ -114,6 +105,20 @@ pub(super) fn separators<'t>(
             ..finding(path, position, rule::SYNTAX, &message, help)
         })
     })
+}
+
+impl Position {
+    /// The place behind a text that begins here.
+    fn behind(self, text: &str) -> Self {
+        let passed = end_of(text);
+        Self {
+            line: self.line + passed.line - 1,
+            column: match passed.line {
+                1 => self.column + passed.column - 1,
+                _ => passed.column,
+            },
+        }
+    }
 }
 
 /// The place behind a text, line breaks as YAML counts them.

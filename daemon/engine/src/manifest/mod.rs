@@ -28,6 +28,7 @@ mod decode;
 mod finding;
 mod input;
 mod locate;
+mod merge;
 mod metadata;
 mod names;
 mod network_policy;

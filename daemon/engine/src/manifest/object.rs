@@ -300,11 +300,19 @@ fn field<'n>(
     name: &'static str,
     implied: &'static str,
 ) -> Option<&'n str> {
-    let Some(entry) = present(entries, name) else {
+    let is_empty = |entry: &&Entry<'_>| match &entry.value.value {
+        Tree::Scalar(text, _) => text.is_empty(),
+        _ => false,
+    };
+    let Some(entry) = present(entries, name).filter(|entry| !is_empty(entry)) else {
         if !implied.is_empty() {
             return Some(implied);
         }
-        let finding = Finding::required(&format!("Object '{name}' is missing"));
+        // In the words of Kubernetes' decoder, which names the type's field in one case.
+        let finding = Finding::required(match name {
+            "kind" => "Object 'Kind' is missing",
+            _ => "Object 'apiVersion' is missing",
+        });
         let slip = entries
             .iter()
             .find(|entry| nearest(&entry.key, &[name]).is_some());

@@ -7,12 +7,12 @@
 //! nothing of Kubernetes. Called by [`super::object`].
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
-use super::Position;
 use super::scalar::Scalar;
+use super::{Position, merge};
 
 /// Nodes of one document, aliases followed: some 100 bytes each.
 const MAX_NODES: usize = 4_000_000;
@@ -277,41 +277,6 @@ enum Key<'a> {
     },
 }
 
-/// The entries of a mapping while keys are merged into it.
-#[derive(Default)]
-struct Slots<'a> {
-    /// `None`: another one has won.
-    slots: Vec<Option<Entry<'a>>>,
-    /// The last slot of each key, and whether it is the mapping's own.
-    last: HashMap<Cow<'a, str>, (usize, bool)>,
-}
-
-impl<'a> Slots<'a> {
-    /// A key of the mapping itself: one that stands twice is kept twice, to be told.
-    fn own(&mut self, entry: Entry<'a>) {
-        if let Some((slot, false)) = self.last.get(&entry.key) {
-            self.slots[*slot] = None;
-        }
-        self.put(entry, true);
-    }
-
-    fn merged(&mut self, entry: Entry<'a>) {
-        if let Some((slot, _)) = self.last.get(&entry.key) {
-            self.slots[*slot] = None;
-        }
-        self.put(entry, false);
-    }
-
-    fn put(&mut self, entry: Entry<'a>, own: bool) {
-        self.last.insert(entry.key.clone(), (self.slots.len(), own));
-        self.slots.push(Some(entry));
-    }
-
-    fn entries(self) -> Vec<Entry<'a>> {
-        self.slots.into_iter().flatten().collect()
-    }
-}
-
 /// A value that aliases may repeat.
 struct Anchored<'a> {
     node: Node<'a>,
@@ -431,49 +396,12 @@ impl<'a> Builder<'a> {
             } if merged.is_empty() => Value::Mapping(entries),
             Items::Mapping {
                 entries, merged, ..
-            } => Value::Mapping(self.merge(entries, merged)),
+            } => {
+                let report = |span, what| self.problem(span, what);
+                Value::Mapping(merge::merge(entries, merged, report))
+            }
         };
         self.value(Node { span, value }, anchor, false)
-    }
-
-    /// A mapping with its merged keys. As go-yaml v2 has it, and so kubectl: what stands later
-    /// wins, a `<<` over the keys before it too; in a list of mappings the earlier one does.
-    fn merge(&mut self, entries: Vec<Entry<'a>>, merged: Vec<(usize, Node<'a>)>) -> Vec<Entry<'a>> {
-        let mut slots = Slots::default();
-        let mut merged = merged.into_iter().peekable();
-        for (index, entry) in entries.into_iter().enumerate() {
-            while let Some((_, node)) = merged.next_if(|(before, _)| *before <= index) {
-                self.merge_one(&mut slots, node);
-            }
-            slots.own(entry);
-        }
-        for (_, node) in merged {
-            self.merge_one(&mut slots, node);
-        }
-        slots.entries()
-    }
-
-    fn merge_one(&mut self, slots: &mut Slots<'a>, node: Node<'a>) {
-        let sources = match node.value {
-            Value::List(nodes) => nodes,
-            _ => vec![node],
-        };
-        let mut taken = HashSet::new();
-        for node in sources {
-            match node.value {
-                Value::Mapping(more) => {
-                    for entry in more {
-                        if taken.insert(entry.key.clone()) {
-                            slots.merged(entry);
-                        }
-                    }
-                }
-                Value::List(_) => self.problem(node.span, Flaw::Merge("a list in a list")),
-                Value::Scalar(_, scalar) => {
-                    self.problem(node.span, Flaw::Merge(scalar.describe()));
-                }
-            }
-        }
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Problem> {

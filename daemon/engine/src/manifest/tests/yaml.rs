@@ -386,6 +386,20 @@ fn five_thousand_policies_are_read_in_a_blink() {
 }
 
 #[test]
+fn many_small_objects_are_read_in_a_blink() {
+    for text in ["{}".repeat(20_000), "{}\n".repeat(20_000)] {
+        let begun = Instant::now();
+        let file = parse("a.json", &text);
+        assert_eq!(file.diagnostics.len(), 1000);
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[test]
 fn a_file_beyond_all_measure() {
     let file = parse("a.yaml", &" ".repeat((64 << 20) + 1));
     assert_eq!(file.diagnostics[0].rule, rule::LIMIT);
