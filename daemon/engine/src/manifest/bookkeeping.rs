@@ -117,7 +117,7 @@ fn finalizers(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>) {
             continue;
         };
         let at = at.marking(item.span);
-        let help = "such as `example.com/cleanup`";
+        let help = || "such as `example.com/cleanup`".to_owned();
         decoder.breaches(&at, text, names::qualified(text), help);
         // Two of all names matter; the list may be as long as the file.
         if ["orphan", "foregroundDeletion"].contains(&text) && !stated.contains(&text) {

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 pub(super) use super::finding::{Finding, clip, json, quoted};
-use super::report;
 use super::scalar::Scalar;
 use super::tree::{Entry, Node, Span, Value};
+use super::{names, report};
 use crate::diagnostic::{Diagnostic, Mark, Severity, rule};
 pub(super) use crate::spelling::nearest;
 
@@ -176,10 +176,22 @@ impl<'f> Decoder<'f> {
         self.report(Severity::Warning, at, finding);
     }
 
-    /// `Invalid value` for each rule that a text breaks, as the API server lists them.
-    pub(super) fn breaches(&mut self, at: &At<'_>, text: &str, breaches: Vec<String>, help: &str) {
+    /// `Invalid value` for each rule that a text breaks, as the API server lists them. Most
+    /// texts break none, and then nobody has to think of help.
+    pub(super) fn breaches(
+        &mut self,
+        at: &At<'_>,
+        text: &str,
+        breaches: names::Breaches,
+        help: impl FnOnce() -> String,
+    ) {
+        if breaches.is_empty() {
+            return;
+        }
+        let help = help();
         for breach in breaches {
-            self.error(at, Finding::invalid(quoted(text), breach).help(help));
+            let finding = Finding::invalid(quoted(text), breach);
+            self.error(at, finding.help(&*help));
         }
     }
 

@@ -119,7 +119,7 @@ fn name(decoder: &mut Decoder<'_>, at: &At<'_>, fields: &[Entry<'_>], kind: Kind
     if let Some(name) = decoder.string(&place, &entry.value) {
         name.clone_into(&mut object.name);
         let rules = rules_of(kind);
-        decoder.breaches(&place, name, rules(name), &such_as(name, rules));
+        decoder.breaches(&place, name, rules(name), || such_as(name, rules));
     }
     object
 }
@@ -136,8 +136,8 @@ fn namespace(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>, kind: Kind
         decoder.warning(at, Finding::new(rule::IGNORED_FIELD, message));
         return;
     }
-    let help = such_as(text, names::label);
-    decoder.breaches(at, text, names::label(text), &help);
+    let help = || such_as(text, names::label);
+    decoder.breaches(at, text, names::label(text), help);
 }
 
 /// What a name of this kind may look like.
@@ -171,7 +171,7 @@ fn prefix(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, kind: Kind)
     };
     if !text.is_empty() {
         let breaches = rules_of(kind)(&masked);
-        decoder.breaches(&at, text, breaches, "such as `my-name-`");
+        decoder.breaches(&at, text, breaches, || "such as `my-name-`".to_owned());
     }
 }
 
@@ -200,20 +200,22 @@ pub(super) fn label_map(
 
 /// `ValidateLabelName`
 pub(super) fn label_key(decoder: &mut Decoder<'_>, at: &At<'_>, key: &str) {
-    let help = match names::like(key, names::qualified) {
-        Some(valid) => format!("such as `{valid}`"),
-        None => "such as `app` or `example.com/app`".to_owned(),
-    };
-    decoder.breaches(at, key, names::qualified(key), &help);
+    decoder.breaches(at, key, names::qualified(key), || {
+        match names::like(key, names::qualified) {
+            Some(valid) => format!("such as `{valid}`"),
+            None => "such as `app` or `example.com/app`".to_owned(),
+        }
+    });
 }
 
 /// `IsValidLabelValue`
 pub(super) fn label_value(decoder: &mut Decoder<'_>, at: &At<'_>, value: &str) {
-    let help = match names::like(value, names::value) {
-        Some(valid) => format!("such as `{valid}`"),
-        None => "such as `my-value`".to_owned(),
-    };
-    decoder.breaches(at, value, names::value(value), &help);
+    decoder.breaches(at, value, names::value(value), || {
+        match names::like(value, names::value) {
+            Some(valid) => format!("such as `{valid}`"),
+            None => "such as `my-value`".to_owned(),
+        }
+    });
 }
 
 fn annotations(
@@ -231,7 +233,8 @@ fn annotations(
         size += entry.key.len() + value.len();
         let breaches = names::qualified(&entry.key.to_lowercase());
         let place = at.marking(entry.span);
-        decoder.breaches(&place, &entry.key, breaches, "such as `example.com/note`");
+        let help = || "such as `example.com/note`".to_owned();
+        decoder.breaches(&place, &entry.key, breaches, help);
     }
     if size > MAX_ANNOTATIONS {
         let message = format!("Too long: may not be more than {MAX_ANNOTATIONS} bytes");

@@ -398,7 +398,7 @@ fn finalizers(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>) {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             breaches.push(detail.to_owned());
         }
-        let help = "such as `kubernetes` or `example.com/cleanup`";
+        let help = || "such as `kubernetes` or `example.com/cleanup`".to_owned();
         decoder.breaches(&at.marking(item.span), text, breaches, help);
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::decode::{At, Decoder, Finding, below, get, nearest, present, quoted};
 use super::metadata::Metadata;
-use super::port::{port_number, protocol};
+use super::port::{port_number, protocol, such_as};
 use super::tree::{Entry, Node, Span};
 use super::{ANNOTATION_EXTERNAL, ANNOTATION_NETNS, PodManifest, address, names};
 use crate::diagnostic::rule;
@@ -153,11 +153,7 @@ fn container_port(
     if name.is_empty() {
         return None;
     }
-    let help = match names::lower_like(name, names::port) {
-        Some(valid) => format!("such as `{valid}`"),
-        None => "such as `http` or `grpc-api`".to_owned(),
-    };
-    decoder.breaches(&at, name, names::port(name), &help);
+    decoder.breaches(&at, name, names::port(name), || such_as(name));
     Some(NamedPort {
         name: name.to_owned(),
         port: port?,

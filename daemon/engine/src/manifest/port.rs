@@ -143,7 +143,7 @@ fn int_or_string<'n>(decoder: &mut Decoder<'_>, at: &At<'_>, node: &'n Node<'_>)
             }
         }
         Value::Scalar(text, Scalar::Text) => {
-            decoder.breaches(at, text, names::port(text), &port_name_help(text));
+            decoder.breaches(at, text, names::port(text), || port_name_help(text));
             Stated::Name(text)
         }
         _ => {
@@ -179,6 +179,11 @@ fn port_name_help(text: &str) -> String {
     if ["any", "all", "*"].contains(&text) {
         return "leave `port` out where every port is meant".to_owned();
     }
+    such_as(text)
+}
+
+/// A port's name close to a text that is none.
+pub(super) fn such_as(text: &str) -> String {
     match names::lower_like(text, names::port) {
         Some(valid) => format!("such as `{valid}`"),
         None => "such as `http` or `grpc-api`".to_owned(),

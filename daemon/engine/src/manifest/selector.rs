@@ -151,8 +151,8 @@ fn requirement(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Optio
     let key = match get(fields, "key") {
         None if slip => None,
         None => {
-            let breaches = names::qualified("");
-            decoder.breaches(&at.missing("key"), "", breaches, "add the label's `key`");
+            let help = || "add the label's `key`".to_owned();
+            decoder.breaches(&at.missing("key"), "", names::qualified(""), help);
             None
         }
         Some(entry) => {
