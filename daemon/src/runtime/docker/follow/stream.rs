@@ -126,7 +126,7 @@ impl Run {
                     .extend(self.world.next_to_meet().map(|question| (question, None)));
             }
             12 => self.answer(),
-            13 if number % 2 == 0 => self.inspection_arrives(),
+            13 if number.is_multiple_of(2) => self.inspection_arrives(),
             13 => self.members_arrive(),
             // Somebody wants to be sure.
             14 => {
