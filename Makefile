@@ -41,7 +41,8 @@ check: ## Formatting and lints alone
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 
-bench: deps ## What a packet costs, as ratios of one run (needs root)
+bench: deps ## What checking, compiling and a packet cost (the last needs root)
+	$(CARGO) bench -p netpol-engine --bench growth
 	$(CARGO) bench -p netpold-tests
 
 # Builds nothing: `make` does, so that root need not have a compiler.

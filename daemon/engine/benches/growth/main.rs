@@ -1,0 +1,274 @@
+//! What checking, compiling and a change cost, and how that grows with the world.
+//!
+//! Milliseconds are those of the machine at hand; the factors, from each size to the next
+//! one, are the point. Every number is the least of several runs on one core. Needs no root.
+
+mod misshapen;
+mod town;
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use netpol_engine::compile::{Compiled, compile};
+use netpol_engine::labels::{Requirement, Selector};
+use netpol_engine::manifest::{self, File};
+use netpol_engine::plan::plan;
+use netpol_engine::policy::{Namespaces, ObjectName, Peer, Policy, Ports, Rule};
+use netpol_engine::tables::Tables;
+use netpol_engine::world::{Attached, Place, Pod, World};
+
+/// Policies; Pods are a fifth of that, Namespaces a fiftieth.
+const SIZES: [usize; 4] = [100, 1_000, 5_000, 10_000];
+
+/// One change of a world.
+type Change = fn(&mut World);
+
+/// What happens to a world in force, one at a time.
+const CHANGES: [(&str, Change); 9] = [
+    ("a rule's port changed", port_changed),
+    ("a policy added", policy_added),
+    ("a policy removed", policy_removed),
+    ("a Pod added", pod_added),
+    ("a Pod removed", pod_removed),
+    ("a Pod relabelled", pod_relabelled),
+    ("a Namespace relabelled", namespace_relabelled),
+    ("a wide rule's port changed", wide_port_changed),
+    ("a wide rule's peer changed", wide_peer_changed),
+];
+
+fn main() {
+    let mut table = Table::default();
+    for size in SIZES {
+        let texts = town::files(size);
+        let (parse, files) = time(|| parse(&texts));
+        table.add("read and validate", parse);
+        let (assemble, assembled) = time(|| manifest::assemble(&files));
+        table.add("assemble", assemble);
+        assert_eq!(assembled.diagnostics, Vec::new());
+        let found = files.iter().flat_map(|file| &file.diagnostics).next();
+        assert_eq!(found, None, "the town's manifests are valid");
+        // `netpol check` is the rows so far, and the lints, which belong here.
+        let (from_objects, world) = time(|| assembled.world());
+        table.add("world of the objects", from_objects);
+        let world = attached(world);
+        assert_eq!(world.policies.len(), size);
+        let (full, compiled) = time(|| compile(&world));
+        table.add("compile", full);
+        let (first, _) = time(|| plan(&Tables::default(), &compiled.tables, 0));
+        table.add("plan from nothing", first);
+        for (name, change) in CHANGES {
+            let change = Changed::of(&world, &compiled, change);
+            table.add(&format!("{name}: compile"), change.compile);
+            table.add(&format!("{name}: plan"), change.plan);
+        }
+        table.sizes.push(format!(
+            "{size} policies, {} Pods, {} verdicts",
+            world.pods.len(),
+            compiled.tables.verdicts.len()
+        ));
+    }
+    table.print();
+
+    println!("\nmisshapen worlds of {} policies, ms", misshapen::POLICIES);
+    println!(
+        "{:<40} {:>9} {:>9} {:>9} {:>9}",
+        "", "verdicts", "compile", "change", "plan"
+    );
+    let town = attached(manifest::assemble(&parse(&town::files(misshapen::POLICIES))).world());
+    for (name, shape) in misshapen::SHAPES {
+        let mut world = town.clone();
+        shape(&mut world);
+        let (full, compiled) = time(|| compile(&world));
+        let change = Changed::of(&world, &compiled, port_changed);
+        println!(
+            "{name:<40} {:>9} {:>9.1} {:>9.1} {:>9.1}",
+            compiled.tables.verdicts.len(),
+            ms(full),
+            ms(change.compile),
+            ms(change.plan)
+        );
+    }
+}
+
+fn parse(texts: &[(String, String)]) -> Vec<File> {
+    let parse = |(path, text): &(String, String)| manifest::parse(path, text);
+    texts.iter().map(parse).collect()
+}
+
+/// As the daemon numbers them: all but one Pod in ten are endpoints of this host.
+fn attached(mut world: World) -> World {
+    for (number, pod) in (1_u32..).zip(world.pods.values_mut()) {
+        attach(pod, number);
+    }
+    world
+}
+
+fn attach(pod: &mut Pod, number: u32) {
+    pod.place = if number.is_multiple_of(10) {
+        Place::External
+    } else {
+        let [_, b, c, d] = number.to_be_bytes();
+        Place::Attached(Attached {
+            slot: number,
+            id: number,
+            interfaces: BTreeMap::from([(number + 10, [2, 0, 0, b, c, d])]),
+        })
+    };
+}
+
+/// What a change costs.
+struct Changed {
+    compile: Duration,
+    plan: Duration,
+}
+
+impl Changed {
+    fn of(world: &World, before: &Compiled, change: Change) -> Self {
+        let mut changed = world.clone();
+        change(&mut changed);
+        assert!(changed != *world, "nothing is changed");
+        let installed =
+            plan(&Tables::default(), &before.tables, 0).installed(before.tables.clone());
+        let (compile, after) = time(|| compile(&changed));
+        let (plan, _) = time(|| plan(&installed, &after.tables, 1));
+        Self { compile, plan }
+    }
+}
+
+/// The policy of this name in the namespace in the middle.
+fn middle<'w>(world: &'w mut World, name: &str) -> &'w mut Policy {
+    let mut found: Vec<&mut Policy> = world
+        .policies
+        .values_mut()
+        .filter(|policy| policy.name.name == name)
+        .collect();
+    let middle = found.len() / 2;
+    found.swap_remove(middle)
+}
+
+fn ingress(policy: &mut Policy) -> &mut Rule {
+    &mut policy.ingress.as_mut().expect("it has ingress rules")[0]
+}
+
+fn port_changed(world: &mut World) {
+    ingress(middle(world, "api-from-worker-31")).ports[0].ports = Ports::Range(4711, 4711);
+}
+
+fn policy_added(world: &mut World) {
+    let mut policy = middle(world, "api-from-worker-31").clone();
+    policy.name.name = "added".to_owned();
+    ingress(&mut policy).ports[0].ports = Ports::Range(4711, 4711);
+    world.policies.insert(policy.name.clone(), policy);
+}
+
+fn policy_removed(world: &mut World) {
+    let name = middle(world, "api-from-worker-31").name.clone();
+    world.policies.remove(&name);
+}
+
+/// An `api` Pod of the namespace in the middle.
+fn a_pod(world: &mut World) -> ObjectName {
+    ObjectName::new(
+        middle(world, "default-deny").name.namespace.clone(),
+        "api-0",
+    )
+}
+
+fn pod_added(world: &mut World) {
+    let name = a_pod(world);
+    let mut pod = world.pods[&name].clone();
+    pod.addresses = ["10.250.0.1".parse().expect("an address")].into();
+    // A new release: its labels are its own.
+    pod.labels
+        .insert("pod-template-hash".to_owned(), "new".to_owned());
+    attach(&mut pod, 100_001);
+    world
+        .pods
+        .insert(ObjectName::new(name.namespace, "api-2"), pod);
+}
+
+fn pod_removed(world: &mut World) {
+    let name = a_pod(world);
+    world.pods.remove(&name);
+}
+
+fn pod_relabelled(world: &mut World) {
+    let name = a_pod(world);
+    if let Some(pod) = world.pods.get_mut(&name) {
+        let tier = "app.kubernetes.io/name".to_owned();
+        pod.labels.insert(tier, "cache".to_owned());
+    }
+}
+
+fn namespace_relabelled(world: &mut World) {
+    let name = a_pod(world).namespace;
+    let labels = world.namespaces.entry(name).or_default();
+    labels.insert("stage".to_owned(), "canary".to_owned());
+}
+
+fn wide_port_changed(world: &mut World) {
+    ingress(middle(world, "allow-probes")).ports[0].ports = Ports::Range(4711, 4711);
+}
+
+/// From every namespace to those of a label that no other rule asks for.
+fn wide_peer_changed(world: &mut World) {
+    let peers = &mut ingress(middle(world, "allow-probes")).peers;
+    if let Some(Peer::Pods(peer)) = peers.first_mut() {
+        let prod = Requirement::equals("stage", "prod");
+        peer.namespaces = Namespaces::Matching(Selector::new([prod]));
+    }
+}
+
+/// Rows by name, in the order in which they came, a column for each size.
+#[derive(Default)]
+struct Table {
+    sizes: Vec<String>,
+    rows: Vec<(String, Vec<Duration>)>,
+}
+
+impl Table {
+    fn add(&mut self, name: &str, took: Duration) {
+        match self.rows.iter_mut().find(|(row, _)| row == name) {
+            Some((_, cells)) => cells.push(took),
+            None => self.rows.push((name.to_owned(), vec![took])),
+        }
+    }
+
+    fn print(&self) {
+        for (size, what) in SIZES.iter().zip(&self.sizes) {
+            println!("{size:>6}: {what}");
+        }
+        print!("\n{:<40} {:>9}", "ms, and times the size before", SIZES[0]);
+        for size in &SIZES[1..] {
+            print!(" {size:>9} {:>6}", "");
+        }
+        println!();
+        for (name, cells) in &self.rows {
+            print!("{name:<40} {:>9.2}", ms(cells[0]));
+            for pair in cells.windows(2) {
+                print!(" {:>9.2} {:>5.1}x", ms(pair[1]), ms(pair[1]) / ms(pair[0]));
+            }
+            println!();
+        }
+    }
+}
+
+/// The least of some runs, as others may use the machine, and what the last one gave.
+fn time<T>(mut run: impl FnMut() -> T) -> (Duration, T) {
+    let begin = Instant::now();
+    let (mut least, mut rounds) = (Duration::MAX, 0);
+    loop {
+        let start = Instant::now();
+        let value = black_box(run());
+        least = least.min(start.elapsed());
+        rounds += 1;
+        if rounds == 25 || rounds >= 5 && begin.elapsed() > Duration::from_millis(400) {
+            return (least, value);
+        }
+    }
+}
+
+fn ms(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
+}
