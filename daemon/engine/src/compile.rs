@@ -14,13 +14,35 @@
 //! two contents alone, so its entry is the same in every world that has it, and rule numbers,
 //! relative to their subject, are the same after a restart.
 //!
+//! # From one world to the next
+//!
+//! Because every piece is known by its content, a [`Compiler`] keeps the pieces of the last world
+//! and looks them up for the next one. A step makes only what it does not find, and drops
+//! what nothing refers to any more, so no step has to know what has happened in the world:
+//!
+//! ```text
+//!  policy ── is it as before? ─────────▶ its parts           its selection, if no kind is new
+//!  kind ──── by digest ────────────────▶ its subjects, if the same parts select it
+//!                                        its atoms, less those gone, and those new asked
+//!  blocks ── does any rule's differ? ──▶ prefixes, what covers an address
+//!  subject, class ── by number ────────▶ fresh, kept or gone
+//!                                               │
+//!  verdicts: rows of gone subjects and entries of gone classes go; only pairs with a fresh
+//!  subject or class are flattened. Rows are shared with the tables that were given out.
+//! ```
+//!
+//! [`compile()`] is the first step of a `Compiler` that knows nothing: there is one way through
+//! this module.
+//!
 //! Only what some endpoint's rules ask counts: a policy that selects nobody here changes
-//! nothing. A function of the world, without clock or I/O; called by the daemon's loop.
+//! nothing. A function of the worlds, without clock or I/O; called by the daemon's loop.
 
 mod blocks;
 mod classes;
 mod digest;
 mod flatten;
+mod interned;
+mod parts;
 mod peers;
 mod subjects;
 mod verdicts;
@@ -29,16 +51,20 @@ mod verdicts;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use netpol_abi::tables::control_flags;
 use serde::Serialize;
 
 use self::classes::Classes;
-use self::subjects::Subjects;
+use self::parts::Parts;
+use self::peers::Atoms;
+use self::subjects::{Subject, Subjects};
 pub use self::verdicts::MAX_VERDICTS;
+use self::verdicts::TooMany;
 use crate::kinds::Kinds;
 use crate::policy::{Direction, ObjectName};
-use crate::tables::{InterfaceEntry, Tables};
+use crate::tables::{InterfaceEntry, Tables, Verdicts};
 use crate::world::{Place, Settings, World};
 
 /// What a world compiles to.
@@ -54,7 +80,7 @@ pub struct Compiled {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Names {
     /// By subject.
-    pub subjects: BTreeMap<u64, SubjectNames>,
+    pub subjects: BTreeMap<u64, Arc<SubjectNames>>,
 }
 
 /// What a subject stands for.
@@ -93,31 +119,126 @@ impl Names {
 /// Compiles a world.
 #[must_use]
 pub fn compile(world: &World) -> Compiled {
-    let kinds = Kinds::of(world);
-    let subjects = Subjects::of(world, &kinds);
-    let classes = Classes::of(world, &kinds, &subjects);
-    let names = subjects.names();
-    let mut tables = Tables {
-        flags: flags(world.settings),
-        verdicts: verdicts::verdicts(&subjects, &classes),
-        addresses: classes.addresses,
-        prefixes: classes.prefixes,
-        endpoints: subjects.endpoints,
-        interfaces: BTreeMap::new(),
-    };
-    for pod in world.pods.values() {
-        let Place::Attached(attached) = &pod.place else {
-            continue;
-        };
-        for (ifindex, mac) in &attached.interfaces {
-            let interface = InterfaceEntry {
-                endpoint: attached.slot,
-                mac: *mac,
-            };
-            tables.interfaces.insert(*ifindex, interface);
+    let mut known = Known::default();
+    // What is cut off is told by its size.
+    let _ = known.update(&World::default(), world, MAX_VERDICTS);
+    known.compiled(world)
+}
+
+/// Compiles one world after the other, each from what is known of the one before.
+#[derive(Debug)]
+pub struct Compiler {
+    /// The last one.
+    world: Arc<World>,
+    known: Known,
+    /// [`MAX_VERDICTS`]
+    most: usize,
+    /// There were too many verdicts: what is known is not whole.
+    cut: bool,
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self {
+            world: Arc::default(),
+            known: Known::default(),
+            most: MAX_VERDICTS,
+            cut: false,
         }
     }
-    Compiled { tables, names }
+}
+
+impl Compiler {
+    /// The same as [`compile`], at the cost of what this world does not have in common
+    /// with the one before.
+    pub fn next(&mut self, world: &Arc<World>) -> Compiled {
+        let before = std::mem::replace(&mut self.world, Arc::clone(world));
+        if !self.cut {
+            self.cut = self.known.update(&before, world, self.most).is_err();
+        }
+        if self.cut {
+            // Which verdicts are there must not depend on what was known.
+            self.known = Known::default();
+            let whole = self.known.update(&World::default(), world, self.most);
+            self.cut = whole.is_err();
+        }
+        self.known.compiled(world)
+    }
+}
+
+/// What is derived from a world: all of it known by its content, and kept while it is in use.
+#[derive(Debug, Default)]
+struct Known {
+    parts: Parts,
+    atoms: Atoms,
+    subjects: Subjects,
+    classes: Classes,
+    verdicts: Verdicts,
+}
+
+impl Known {
+    /// `before`: the world of the last time.
+    fn update(&mut self, before: &World, world: &World, most: usize) -> Result<(), TooMany> {
+        let kinds = Kinds::of(world);
+        let known_as: Vec<(u128, bool)> = (0..kinds.all.len())
+            .map(|kind| {
+                let mut places = kinds.all[kind].pods.iter().map(|(_, pod)| &pod.place);
+                let attached = places.any(|place| matches!(place, Place::Attached(_)));
+                (digest::part("kind", kinds.seen(kind)), attached)
+            })
+            .collect();
+        let Self {
+            parts,
+            atoms,
+            subjects,
+            classes,
+            verdicts,
+        } = self;
+        parts.update(before, world, &kinds, &known_as, atoms);
+        subjects.update(parts, &kinds, &known_as);
+        let matching = atoms.update(parts, &kinds, &known_as);
+        classes.update(world, &kinds, parts, atoms, &matching);
+        verdicts::update(verdicts, parts, atoms.bound(), subjects, classes, most)
+    }
+
+    fn compiled(&self, world: &World) -> Compiled {
+        Compiled {
+            tables: self.tables(world),
+            names: self.names(),
+        }
+    }
+
+    fn tables(&self, world: &World) -> Tables {
+        let mut interfaces = BTreeMap::new();
+        for pod in world.pods.values() {
+            let Place::Attached(attached) = &pod.place else {
+                continue;
+            };
+            for (ifindex, mac) in &attached.interfaces {
+                let interface = InterfaceEntry {
+                    endpoint: attached.slot,
+                    mac: *mac,
+                };
+                interfaces.insert(*ifindex, interface);
+            }
+        }
+        Tables {
+            flags: flags(world.settings),
+            endpoints: self.subjects.endpoints.clone(),
+            interfaces,
+            addresses: self.classes.addresses.clone(),
+            prefixes: Arc::clone(&self.classes.prefixes),
+            verdicts: self.verdicts.clone(),
+        }
+    }
+
+    fn names(&self) -> Names {
+        let subjects = self.subjects.all.iter();
+        let names = |(number, subject): (&u64, &Subject)| (*number, Arc::clone(&subject.names));
+        Names {
+            subjects: subjects.map(names).collect(),
+        }
+    }
 }
 
 /// The flags that policy decides; the daemon adds its own.

@@ -36,15 +36,37 @@ impl<'w> Kinds<'w> {
                 continue;
             }
             let namespace = name.namespace.as_str();
-            let kind = *known
-                .entry((namespace, &pod.labels))
-                .or_insert_with(|| kinds.add(world, namespace, &pod.labels));
+            let kind = *known.entry((namespace, &pod.labels)).or_insert_with(|| {
+                let of_namespace = || world.namespace_labels(namespace);
+                kinds.add(namespace, of_namespace, &pod.labels)
+            });
             kinds.all[kind].pods.push((name, pod));
         }
         kinds
     }
 
-    fn add(&mut self, world: &World, namespace: &'w str, labels: &'w Labels) -> usize {
+    /// Some of them, renumbered from 0 in this order, without their Pods.
+    pub(crate) fn only(&self, some: &[usize]) -> Self {
+        let mut only = Self {
+            all: Vec::new(),
+            namespaces: BTreeMap::new(),
+            postings: HashMap::new(),
+        };
+        for kind in some {
+            let Kind {
+                namespace, labels, ..
+            } = self.all[*kind];
+            only.add(namespace, || self.namespaces[namespace].0.clone(), labels);
+        }
+        only
+    }
+
+    fn add(
+        &mut self,
+        namespace: &'w str,
+        of_namespace: impl FnOnce() -> Labels,
+        labels: &'w Labels,
+    ) -> usize {
         let kind = self.all.len();
         self.all.push(Kind {
             namespace,
@@ -53,7 +75,7 @@ impl<'w> Kinds<'w> {
         });
         self.namespaces
             .entry(namespace)
-            .or_insert_with(|| (world.namespace_labels(namespace), Vec::new()))
+            .or_insert_with(|| (of_namespace(), Vec::new()))
             .1
             .push(kind);
         for (key, value) in labels {
@@ -65,6 +87,14 @@ impl<'w> Kinds<'w> {
                 .push(kind);
         }
         kind
+    }
+
+    /// All that selectors can see of a kind.
+    pub(crate) fn seen(&self, kind: usize) -> (&'w str, &Labels, &'w Labels) {
+        let Kind {
+            namespace, labels, ..
+        } = self.all[kind];
+        (namespace, &self.namespaces[namespace].0, labels)
     }
 
     /// The kinds of one namespace that a selector matches, ascending.

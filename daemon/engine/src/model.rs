@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netpol_abi::Reason;
@@ -79,12 +80,12 @@ impl Lanes {
         for (address, entry) in &tables.addresses {
             lanes.addresses.insert(*address, both::address(entry));
         }
-        for (net, class) in &tables.prefixes {
+        for (net, class) in &*tables.prefixes {
             lanes.prefixes.insert(*net, Prefix { class: [*class; 2] });
         }
-        for (key, entry) in &tables.verdicts {
+        for (key, entry) in tables.verdicts.iter() {
             let Spread { verdict, blocks } = spread_or_deny(entry);
-            lanes.verdicts.insert(*key, verdict);
+            lanes.verdicts.insert(key, verdict);
             lanes.port_blocks.extend(blocks);
         }
         lanes
@@ -239,12 +240,13 @@ impl Lanes {
                     (*address, entry)
                 })
                 .collect(),
-            prefixes: self
-                .prefixes
-                .iter()
-                .filter(|(net, _)| !redundant.contains(net))
-                .map(|(net, prefix)| (*net, prefix.class[lane]))
-                .collect(),
+            prefixes: Arc::new(
+                self.prefixes
+                    .iter()
+                    .filter(|(net, _)| !redundant.contains(net))
+                    .map(|(net, prefix)| (*net, prefix.class[lane]))
+                    .collect(),
+            ),
             verdicts: self
                 .verdicts
                 .keys()

@@ -39,6 +39,7 @@ mod recover;
 mod revision;
 pub mod spread;
 mod step;
+mod verdicts;
 
 #[cfg(test)]
 mod tests;
@@ -48,13 +49,12 @@ use std::iter;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netpol_abi::limits::INLINE_RANGES;
 use netpol_abi::tables::{Address, CLASS_UNLISTED, Endpoint, EndpointLane, Prefix, VerdictKey};
 
 use self::prefixes::Node;
 pub use self::recover::recover;
-use self::spread::{MAX_RANGES, Spread, spread_or_deny};
 pub use self::step::Step;
+use self::verdicts::Staged;
 use crate::tables::{AddressEntry, EndpointEntry, Tables};
 
 /// What is to be done.
@@ -103,7 +103,7 @@ pub struct Demand {
     pub port_blocks: usize,
     /// `ENDPOINTS`: the highest slot and one.
     pub endpoints: u32,
-    /// Verdicts with more than [`MAX_RANGES`] ranges. Where there are any, the plan must not be
+    /// Verdicts with more than [`spread::MAX_RANGES`] ranges. Where there are any, the plan must not be
     /// carried out: it would deny what they allow.
     pub too_many_ranges: Vec<VerdictKey>,
 }
@@ -127,8 +127,8 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         steps: Vec::new(),
     };
     let taken = planner.take_interfaces();
-    let mut gone = Vec::new();
-    let blocks = planner.add_verdicts(&mut gone);
+    let mut verdicts = verdicts::stage(&installed.verdicts, &desired.verdicts);
+    planner.steps.append(&mut verdicts.put);
     let mut settle = Vec::new();
     if flips {
         planner.stage_flags(&mut settle);
@@ -141,7 +141,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         });
     }
     planner.release_interfaces(&taken);
-    settle.append(&mut gone);
+    settle.append(&mut verdicts.delete);
     if flips || !settle.is_empty() {
         planner.steps.push(Step::Fence);
     }
@@ -151,19 +151,8 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         steps,
         generation: if flips { next } else { generation },
         endpoints,
-        demand: demand(installed, desired, &nodes, &blocks),
+        demand: demand(installed, desired, &nodes, verdicts),
     }
-}
-
-/// What the verdicts of both states take.
-#[derive(Default)]
-struct Blocks {
-    /// Verdicts that either has.
-    verdicts: usize,
-    /// Port blocks that the installed ones chain.
-    installed: BTreeSet<u64>,
-    /// Those of the desired ones.
-    desired: BTreeSet<u64>,
 }
 
 struct Planner<'a> {
@@ -222,50 +211,6 @@ impl Planner<'_> {
                 });
             }
         }
-    }
-
-    fn add_verdicts(&mut self, settle: &mut Vec<Step>) -> Blocks {
-        let mut blocks = Blocks::default();
-        let mut new_blocks = Vec::new();
-        let mut new_verdicts = Vec::new();
-        for (key, before, after) in merge(&self.installed.verdicts, &self.desired.verdicts) {
-            let key = *key;
-            blocks.verdicts += 1;
-            if before == after && after.is_some_and(|entry| entry.ranges.len() <= INLINE_RANGES) {
-                continue;
-            }
-            if let Some(before) = before {
-                let chained = spread_or_deny(before).blocks;
-                blocks.installed.extend(chained.iter().map(|(key, _)| *key));
-            }
-            let Some(after) = after else {
-                settle.push(Step::DeleteVerdict { key });
-                continue;
-            };
-            let Spread {
-                verdict: value,
-                blocks: chained,
-            } = spread_or_deny(after);
-            for (key, value) in chained {
-                if blocks.desired.insert(key) {
-                    new_blocks.push((key, value));
-                }
-            }
-            if before != Some(after) {
-                new_verdicts.push(Step::PutVerdict { key, value });
-            }
-        }
-        new_blocks.retain(|(key, _)| !blocks.installed.contains(key));
-        let put = |(key, value)| Step::PutPortBlock {
-            key,
-            value: Box::new(value),
-        };
-        self.steps.extend(new_blocks.into_iter().map(put));
-        self.steps.append(&mut new_verdicts);
-        for key in blocks.installed.difference(&blocks.desired) {
-            settle.push(Step::DeletePortBlock { key: *key });
-        }
-        blocks
     }
 
     fn stage_flags(&mut self, settle: &mut Vec<Step>) {
@@ -358,11 +303,11 @@ impl Planner<'_> {
 }
 
 /// Two maps side by side, by key. One pass over both: they may be large.
-fn merge<'a, K: Ord, V>(
-    before: &'a BTreeMap<K, V>,
-    after: &'a BTreeMap<K, V>,
+fn merge<'a, K: Ord + 'a, V: 'a>(
+    before: impl IntoIterator<Item = (&'a K, &'a V)>,
+    after: impl IntoIterator<Item = (&'a K, &'a V)>,
 ) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
-    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
+    let (mut before, mut after) = (before.into_iter().peekable(), after.into_iter().peekable());
     iter::from_fn(move || {
         let key = match (before.peek(), after.peek()) {
             (Some((one, _)), Some((two, _))) => (*one).min(*two),
@@ -387,7 +332,7 @@ fn changes<'a, K: Ord, V: PartialEq>(
     merge(before, after).filter(|(_, was, will)| was != will)
 }
 
-fn demand(installed: &Tables, desired: &Tables, nodes: &[Node], blocks: &Blocks) -> Demand {
+fn demand(installed: &Tables, desired: &Tables, nodes: &[Node], verdicts: Staged) -> Demand {
     let more = |mut count: [usize; 2], v4: bool| {
         count[usize::from(!v4)] += 1;
         count
@@ -412,14 +357,9 @@ fn demand(installed: &Tables, desired: &Tables, nodes: &[Node], blocks: &Blocks)
         addresses6,
         prefixes4,
         prefixes6,
-        verdicts: blocks.verdicts,
-        port_blocks: blocks.installed.union(&blocks.desired).count(),
+        verdicts: verdicts.verdicts,
+        port_blocks: verdicts.port_blocks,
         endpoints: slots.max().map_or(0, |slot| slot.saturating_add(1)),
-        too_many_ranges: desired
-            .verdicts
-            .iter()
-            .filter(|(_, entry)| entry.ranges.len() > MAX_RANGES)
-            .map(|(key, _)| *key)
-            .collect(),
+        too_many_ranges: verdicts.too_many_ranges,
     }
 }

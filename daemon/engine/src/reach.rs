@@ -20,6 +20,7 @@ mod stand_in;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netpol_abi::tables::{CLASS_ANY, SUBJECT_NOT_ISOLATED, VerdictKey};
@@ -45,7 +46,7 @@ pub struct Reach<'w> {
     /// Addresses lent to Pods that have none.
     lent: HashMap<&'w ObjectName, IpAddr>,
     addresses: BTreeMap<IpAddr, AddressEntry>,
-    prefixes: BTreeMap<IpNet, u64>,
+    prefixes: Arc<BTreeMap<IpNet, u64>>,
     /// Every different answer once.
     sets: Vec<PortSet>,
     /// Which of them a subject and class get.
@@ -153,7 +154,7 @@ impl<'w> Reach<'w> {
             return Err(TooManyVerdicts);
         }
         if let Some(hole) = stand_in.hole {
-            tables.prefixes.remove(&hole);
+            Arc::make_mut(&mut tables.prefixes).remove(&hole);
         }
         let mut reach = Self {
             world,
@@ -167,14 +168,14 @@ impl<'w> Reach<'w> {
             verdicts: HashMap::new(),
         };
         let mut known: HashMap<PortSet, usize> = reach.sets.iter().cloned().zip(0..).collect();
-        for (key, entry) in &tables.verdicts {
+        for (key, entry) in tables.verdicts.iter() {
             let set = *known
                 .entry(PortSet::allowed_by(entry))
                 .or_insert_with_key(|set| {
                     reach.sets.push(set.clone());
                     reach.sets.len() - 1
                 });
-            reach.verdicts.insert(*key, set);
+            reach.verdicts.insert(key, set);
         }
         for (name, slot) in world.pods.keys().zip(0..) {
             if let Some(entry) = tables.endpoints.get(&slot) {

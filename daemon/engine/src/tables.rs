@@ -5,9 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use netpol_abi::tables::{PortRange, VerdictKey};
+use netpol_abi::tables::PortRange;
+
+pub use self::verdicts::Verdicts;
+
+pub(crate) mod verdicts;
 
 /// All tables that policy decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,9 +26,9 @@ pub struct Tables {
     /// Exact addresses.
     pub addresses: BTreeMap<IpAddr, AddressEntry>,
     /// `ipBlock` prefixes and their `except`s: class of the strangers inside.
-    pub prefixes: BTreeMap<IpNet, u64>,
+    pub prefixes: Arc<BTreeMap<IpNet, u64>>,
     /// Verdicts of (subject, class). Content-addressed: a key's value never changes.
-    pub verdicts: BTreeMap<VerdictKey, VerdictEntry>,
+    pub verdicts: Verdicts,
 }
 
 /// One slot of `ENDPOINTS`, one lane.

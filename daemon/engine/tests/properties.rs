@@ -110,8 +110,8 @@ proptest! {
                 prop_assert_eq!(names, others);
             }
         }
-        for (key, entry) in &one.tables.verdicts {
-            if let Some(other) = third.tables.verdicts.get(key) {
+        for (key, entry) in one.tables.verdicts.iter() {
+            if let Some(other) = third.tables.verdicts.get(&key) {
                 prop_assert_eq!(entry, other);
             }
         }

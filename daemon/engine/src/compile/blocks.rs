@@ -1,6 +1,6 @@
-//! Which ipBlocks cover what: one sweep over all prefixes and exact addresses in address
-//! order, with the prefixes around the current one on a stack. It costs what there is to
-//! sort, whatever the nesting.
+//! Which ipBlocks cover what: one sweep over all prefixes in address order, with the prefixes
+//! around the current one on a stack. It costs what there is to sort, whatever the
+//! nesting.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -11,13 +11,12 @@ use super::digest::SetDigest;
 use super::peers::{AtomSet, Atoms, extent};
 
 /// What the sweep finds.
-#[derive(Default)]
+#[derive(Debug)]
 pub(super) struct Covered {
-    /// Every block and `except`, each once, an outer one before those inside it.
+    /// Every block and `except`, each once, an outer one before those inside it, with the
+    /// set of what covers it.
     pub nodes: Vec<(IpNet, usize)>,
-    /// Every address asked for.
-    pub addresses: HashMap<IpAddr, usize>,
-    /// The sets that those have, by the index there. The first is the empty one.
+    /// Sets of atoms by their index there. The first is the empty one.
     pub sets: Vec<AtomSet>,
 }
 
@@ -28,12 +27,46 @@ enum Event {
     Begins(usize),
     /// This block has a hole here.
     Hole(usize),
-    /// An address asked for: after all that covers it.
-    Asked,
 }
 
-/// Finds which atoms cover each prefix and each of these addresses.
-pub(super) fn cover(atoms: &Atoms, addresses: impl Iterator<Item = IpAddr>) -> Covered {
+/// No blocks, and nothing that they cover.
+impl Default for Covered {
+    fn default() -> Self {
+        Self {
+            nodes: Vec::new(),
+            sets: vec![AtomSet::default()],
+        }
+    }
+}
+
+impl Covered {
+    /// The sets that cover these addresses, which ascend.
+    pub(super) fn sets_of<'s>(
+        &'s self,
+        addresses: impl Iterator<Item = IpAddr> + 's,
+    ) -> impl Iterator<Item = usize> + 's {
+        let mut nodes = self.nodes.iter().peekable();
+        let mut around: Vec<(IpNet, usize)> = Vec::new();
+        addresses.map(move |address| {
+            let address = IpNet::from(address);
+            while let Some(node) = nodes.next_if(|(net, _)| *net <= address) {
+                while around
+                    .pop_if(|(outer, _)| !outer.contains(&node.0))
+                    .is_some()
+                {}
+                around.push(*node);
+            }
+            while around
+                .pop_if(|(outer, _)| !outer.contains(&address))
+                .is_some()
+            {}
+            around.last().map_or(0, |(_, set)| *set)
+        })
+    }
+}
+
+/// Finds which atoms cover each prefix.
+pub(super) fn cover(atoms: &Atoms) -> Covered {
     let mut blocks: Vec<Vec<usize>> = Vec::new();
     let mut events: Vec<(IpNet, Event)> = Vec::new();
     let mut last = None;
@@ -52,7 +85,6 @@ pub(super) fn cover(atoms: &Atoms, addresses: impl Iterator<Item = IpAddr>) -> C
             events.extend(holes.into_iter().map(|hole| (hole, Event::Hole(index))));
         }
     }
-    events.extend(addresses.map(|address| (IpNet::from(address), Event::Asked)));
     // By address, then length, then kind: a prefix comes before all that it covers.
     events.sort_unstable();
 
@@ -60,7 +92,7 @@ pub(super) fn cover(atoms: &Atoms, addresses: impl Iterator<Item = IpAddr>) -> C
         atoms,
         holes: vec![0; blocks.len()],
         blocks,
-        counts: vec![0; atoms.len()],
+        counts: vec![0; atoms.bound()],
         active: BTreeSet::new(),
         digest: SetDigest::default(),
         sets: vec![AtomSet::default()],
@@ -73,16 +105,9 @@ pub(super) fn cover(atoms: &Atoms, addresses: impl Iterator<Item = IpAddr>) -> C
         while let Some((_, entered)) = around.pop_if(|(outer, _)| !outer.contains(&net)) {
             sweep.leave(entered);
         }
-        if event == Event::Asked {
-            covered.addresses.insert(net.addr(), sweep.set());
-            continue;
-        }
         sweep.enter(event);
         around.push((net, event));
-        let goes_on = events
-            .peek()
-            .is_some_and(|(next, event)| *next == net && *event != Event::Asked);
-        if !goes_on {
+        if events.peek().is_none_or(|(next, _)| *next != net) {
             covered.nodes.push((net, sweep.set()));
         }
     }
@@ -91,8 +116,8 @@ pub(super) fn cover(atoms: &Atoms, addresses: impl Iterator<Item = IpAddr>) -> C
 }
 
 /// What covers the place that the sweep has reached.
-struct Sweep<'a, 'w> {
-    atoms: &'a Atoms<'w>,
+struct Sweep<'a> {
+    atoms: &'a Atoms,
     /// By block: the atoms that it is of.
     blocks: Vec<Vec<usize>>,
     /// By block: its holes around this place; only one without any counts.
@@ -105,7 +130,7 @@ struct Sweep<'a, 'w> {
     known: HashMap<SetDigest, usize>,
 }
 
-impl Sweep<'_, '_> {
+impl Sweep<'_> {
     fn enter(&mut self, event: Event) {
         match event {
             Event::Begins(block) => self.cover(block),
@@ -115,7 +140,6 @@ impl Sweep<'_, '_> {
                     self.uncover(block);
                 }
             }
-            Event::Asked => {}
         }
     }
 
@@ -128,7 +152,6 @@ impl Sweep<'_, '_> {
                     self.cover(block);
                 }
             }
-            Event::Asked => {}
         }
     }
 

@@ -2,118 +2,158 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netpol_abi::tables::{CLASS_ANY, OWNER_HOST};
 
 use super::blocks::{Covered, cover};
 use super::digest::number;
-use super::peers::AtomSet;
-use super::subjects::{Resolved, Subjects, resolve};
+use super::parts::{Parts, Resolved, resolve};
+use super::peers::{AtomSet, Atoms};
 use crate::kinds::Kinds;
 use crate::tables::AddressEntry;
-use crate::world::{Place, World};
+use crate::world::{NamedPort, Place, World};
 
 /// The class of every address and prefix.
-#[derive(Default)]
-pub(super) struct Classes<'w> {
+#[derive(Debug, Default)]
+pub(super) struct Classes {
     pub addresses: BTreeMap<IpAddr, AddressEntry>,
-    pub prefixes: BTreeMap<IpNet, u64>,
+    pub prefixes: Arc<BTreeMap<IpNet, u64>>,
     /// By number, those in use.
-    pub all: BTreeMap<u64, Class<'w>>,
+    pub all: BTreeMap<u64, Class>,
+    /// The numbers of those that were not there before.
+    pub fresh: Vec<u64>,
+    /// The numbers of those that were there before, and are not any more.
+    pub gone: Vec<u64>,
+    /// What the blocks cover, for as long as they are the same, and the classes of its sets.
+    covered: Covered,
+    of_sets: Vec<Option<u64>>,
 }
 
 /// What a class stands for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Class<'w> {
-    /// The atoms that match, ascending.
+#[derive(Debug)]
+pub(super) struct Class {
+    /// The atoms that match.
     pub atoms: Vec<usize>,
     /// What the names of ports in egress rules stand for.
-    pub ports: Resolved<'w>,
+    pub ports: Resolved,
 }
 
 /// Who has an address.
-struct Holder<'w> {
+struct Holder {
     owner: u32,
     /// Index of its kind; none for the host.
     kind: Option<usize>,
-    ports: Resolved<'w>,
+    /// Index of what the names of ports stand for there.
+    ports: usize,
 }
 
-impl<'w> Classes<'w> {
-    pub(super) fn of(world: &'w World, kinds: &Kinds<'w>, subjects: &Subjects<'w>) -> Self {
-        let holders = holders(world, kinds, subjects);
-        let matching = subjects.atoms.matching(kinds);
-        let covered = cover(&subjects.atoms, holders.keys().copied());
-        let mut classes = Self::default();
-
+impl Classes {
+    /// Brings the classes up to date. `matching`: the atoms that match each kind.
+    pub(super) fn update(
+        &mut self,
+        world: &World,
+        kinds: &Kinds,
+        parts: &Parts,
+        atoms: &mut Atoms,
+        matching: &[AtomSet],
+    ) {
+        let mut before = std::mem::take(&mut self.all);
+        self.fresh.clear();
         let nobody = AtomSet::default();
-        let none = Resolved::new();
-        let mut known: HashMap<(Option<usize>, &Resolved, usize), u64> = HashMap::new();
-        for (address, holder) in &holders {
-            let blocks = covered.addresses.get(address).copied().unwrap_or_default();
+        self.cover(atoms, &mut before);
+
+        let (holders, ports) = holders(world, kinds, parts);
+        let mut known: HashMap<(Option<usize>, usize, usize), u64> = HashMap::new();
+        let covered = std::mem::take(&mut self.covered);
+        self.addresses.clear();
+        for ((address, holder), set) in holders.iter().zip(covered.sets_of(holders.keys().copied()))
+        {
             let class = *known
-                .entry((holder.kind, &holder.ports, blocks))
+                .entry((holder.kind, set, holder.ports))
                 .or_insert_with(|| {
                     let pods = holder.kind.map_or(&nobody, |kind| &matching[kind]);
-                    classes.intern(pods, &covered.sets[blocks], &holder.ports)
+                    self.intern(&mut before, pods, &covered.sets[set], &ports[holder.ports])
                 });
             let entry = AddressEntry {
                 class,
                 owner: holder.owner,
             };
-            classes.addresses.insert(*address, entry);
+            self.addresses.insert(*address, entry);
         }
-        classes.add_prefixes(&covered, |classes, set| classes.intern(&nobody, set, &none));
-        classes
+        self.covered = covered;
+        self.gone = before.into_keys().collect();
     }
 
     /// The prefixes at which the class changes.
-    fn add_prefixes(
-        &mut self,
-        covered: &Covered,
-        mut intern: impl FnMut(&mut Self, &AtomSet) -> u64,
-    ) {
-        let mut numbers: Vec<Option<u64>> = vec![None; covered.sets.len()];
+    fn cover(&mut self, atoms: &mut Atoms, before: &mut BTreeMap<u64, Class>) {
+        if !atoms.take_blocks_changed() {
+            for class in self.of_sets.iter().flatten() {
+                if let Some(kept) = before.remove(class) {
+                    self.all.insert(*class, kept);
+                }
+            }
+            return;
+        }
+        let covered = cover(atoms);
+        let (nobody, none) = (AtomSet::default(), Resolved::new());
+        let mut of_sets: Vec<Option<u64>> = vec![None; covered.sets.len()];
+        let mut prefixes = BTreeMap::new();
         let mut around: Vec<(IpNet, u64)> = Vec::new();
         for (net, set) in &covered.nodes {
             while around.pop_if(|(outer, _)| !outer.contains(net)).is_some() {}
             let parent = around.last().map_or(CLASS_ANY, |(_, class)| *class);
-            let class = match numbers[*set] {
-                Some(class) => class,
-                None => *numbers[*set].insert(intern(self, &covered.sets[*set])),
-            };
+            let class = *of_sets[*set]
+                .get_or_insert_with(|| self.intern(before, &nobody, &covered.sets[*set], &none));
             if class != parent {
-                self.prefixes.insert(*net, class);
+                prefixes.insert(*net, class);
                 around.push((*net, class));
             }
         }
+        self.prefixes = Arc::new(prefixes);
+        self.of_sets = of_sets;
+        self.covered = covered;
     }
 
-    fn intern(&mut self, pods: &AtomSet, blocks: &AtomSet, ports: &Resolved<'w>) -> u64 {
+    /// The number of a class; `before` has those that nobody asked for yet.
+    fn intern(
+        &mut self,
+        before: &mut BTreeMap<u64, Class>,
+        pods: &AtomSet,
+        blocks: &AtomSet,
+        ports: &Resolved,
+    ) -> u64 {
         if pods.atoms.is_empty() && blocks.atoms.is_empty() && ports.is_empty() {
             return CLASS_ANY;
         }
         let number = number("class", (pods.digest.union(blocks.digest), ports));
-        self.all.entry(number).or_insert_with(|| {
-            let mut atoms = [&pods.atoms[..], &blocks.atoms[..]].concat();
-            atoms.sort_unstable();
+        if self.all.contains_key(&number) {
+            return number;
+        }
+        let class = before.remove(&number).unwrap_or_else(|| {
+            self.fresh.push(number);
             Class {
-                atoms,
+                atoms: [&pods.atoms[..], &blocks.atoms[..]].concat(),
                 ports: ports.clone(),
             }
         });
+        self.all.insert(number, class);
         number
     }
 }
 
-/// Who has which address: the host before Pods, and of Pods the first by name.
-fn holders<'w>(
-    world: &'w World,
-    kinds: &Kinds<'w>,
-    subjects: &Subjects<'w>,
-) -> BTreeMap<IpAddr, Holder<'w>> {
-    let names = subjects.egress_names();
+/// Who has which address: the host before Pods, and of Pods the first by name. Then what names
+/// of ports stand for there, the first of these being nothing.
+fn holders(
+    world: &World,
+    kinds: &Kinds,
+    parts: &Parts,
+) -> (BTreeMap<IpAddr, Holder>, Vec<Resolved>) {
+    let names = parts.egress_names();
+    let mut ports = vec![Resolved::new()];
+    let mut known: HashMap<&[NamedPort], usize> = HashMap::from([(&[][..], 0)]);
+    let mut distinct: HashMap<Resolved, usize> = HashMap::from([(Resolved::new(), 0)]);
     let mut pods: Vec<_> = kinds
         .all
         .iter()
@@ -134,14 +174,20 @@ fn holders<'w>(
         .filter(|pod| pod.place == Place::HostNetwork)
         .flat_map(|pod| &pod.addresses);
     for address in world.host.iter().chain(on_host) {
-        holders.entry(*address).or_insert_with(|| Holder {
+        holders.entry(*address).or_insert(Holder {
             owner: OWNER_HOST,
             kind: None,
-            ports: Resolved::new(),
+            ports: 0,
         });
     }
     for (_, pod, kind) in pods {
-        let ports = resolve(names.iter().copied(), pod);
+        let of_pod = *known.entry(&pod.ports).or_insert_with(|| {
+            let resolved = resolve(names.iter().copied(), pod);
+            *distinct.entry(resolved).or_insert_with_key(|resolved| {
+                ports.push(resolved.clone());
+                ports.len() - 1
+            })
+        });
         for address in &pod.addresses {
             holders.entry(*address).or_insert_with(|| Holder {
                 owner: match &pod.place {
@@ -149,9 +195,9 @@ fn holders<'w>(
                     _ => 0,
                 },
                 kind: Some(kind),
-                ports: ports.clone(),
+                ports: of_pod,
             });
         }
     }
-    holders
+    (holders, ports)
 }

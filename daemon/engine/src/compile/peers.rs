@@ -1,4 +1,4 @@
-//! Peers of rules as numbered *atoms*, and which of them every Pod matches.
+//! Peers of rules as numbered *atoms*, and which of them every kind of Pod matches.
 //!
 //! An atom is a Pod selector with its namespaces, or all the ipBlocks of one rule together: of
 //! a hundred thousand blocks in a rule only their union decides, so they make one
@@ -9,6 +9,8 @@ use std::collections::{BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::digest::{SetDigest, part};
+use super::interned::Interned;
+use super::parts::Parts;
 use crate::kinds::Kinds;
 use crate::policy::{Direction, IpBlock, Peer, PodPeer, Policy};
 
@@ -17,41 +19,50 @@ use crate::policy::{Direction, IpBlock, Peer, PodPeer, Policy};
 /// thousands, the addresses in the others keep their class.
 const SAID: usize = 32;
 
+/// What an atom stands for.
+#[derive(Debug)]
+enum Atom {
+    Pods(PodPeer),
+    /// Sorted.
+    Blocks(Vec<IpBlock>),
+}
+
 /// All atoms of the rules at hand.
-#[derive(Default)]
-pub(super) struct Atoms<'w> {
-    digests: Vec<u128>,
-    known: HashMap<u128, usize>,
-    pods: Vec<(usize, &'w PodPeer)>,
-    blocks: BTreeSet<(&'w IpBlock, usize)>,
+#[derive(Debug, Default)]
+pub(super) struct Atoms {
+    all: Interned<Atom>,
+    /// Those that were not there before.
+    fresh: Vec<usize>,
+    /// By the digest of a kind: what matched it, when it was last looked at.
+    matching: HashMap<u128, AtomSet>,
+    /// The blocks are others than before.
+    blocks_changed: bool,
 }
 
 /// A set of atoms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AtomSet {
     pub digest: SetDigest,
-    /// Ascending.
+    /// Each once.
     pub atoms: Vec<usize>,
 }
 
-impl<'w> Atoms<'w> {
+impl Atoms {
     /// The atoms of a rule's peers.
     pub(super) fn of_rule(
         &mut self,
-        policy: &'w Policy,
+        policy: &Policy,
         place: (Direction, usize),
-        peers: &'w [Peer],
+        peers: &[Peer],
     ) -> Vec<usize> {
         let mut atoms = Vec::new();
         let mut blocks: Vec<&IpBlock> = Vec::new();
         for peer in peers {
             match peer {
                 Peer::Pods(pods) => {
-                    let (atom, new) = self.intern(part("pods", pods));
-                    if new {
-                        self.pods.push((atom, pods));
-                    }
-                    atoms.push(atom);
+                    let digest = part("pods", pods);
+                    let known = self.all.find(digest);
+                    atoms.push(known.unwrap_or_else(|| self.add(digest, Atom::Pods(pods.clone()))));
                 }
                 Peer::Block(block) => blocks.push(block),
             }
@@ -59,55 +70,143 @@ impl<'w> Atoms<'w> {
         if !blocks.is_empty() {
             blocks.sort_unstable();
             blocks.dedup();
-            let digest = if blocks.len() <= SAID {
-                part("blocks", &blocks)
-            } else {
-                part("blocks of", (&policy.name, place))
-            };
-            let (atom, new) = self.intern(digest);
-            if new {
-                self.blocks
-                    .extend(blocks.into_iter().map(|block| (block, atom)));
-            }
-            atoms.push(atom);
+            atoms.push(self.of_blocks(policy, place, &blocks));
         }
         atoms.sort_unstable();
         atoms.dedup();
         atoms
     }
 
-    fn intern(&mut self, digest: u128) -> (usize, bool) {
-        let next = self.digests.len();
-        let atom = *self.known.entry(digest).or_insert(next);
-        if atom == next {
-            self.digests.push(digest);
+    fn of_blocks(
+        &mut self,
+        policy: &Policy,
+        place: (Direction, usize),
+        blocks: &[&IpBlock],
+    ) -> usize {
+        let said = blocks.len() <= SAID;
+        let digest = if said {
+            part("blocks", blocks)
+        } else {
+            part("blocks of", (&policy.name, place))
+        };
+        let known = self.all.find(digest);
+        if said && let Some(atom) = known {
+            return atom;
         }
-        (atom, atom == next)
+        self.blocks_changed = true;
+        let content = Atom::Blocks(blocks.iter().map(|block| (*block).clone()).collect());
+        match known {
+            // The place is the same, the list is another one.
+            Some(atom) => {
+                *self.all.value_mut(atom) = content;
+                atom
+            }
+            None => self.add(digest, content),
+        }
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.digests.len()
+    fn add(&mut self, digest: u128, atom: Atom) -> usize {
+        let atom = self.all.add(digest, atom);
+        self.fresh.push(atom);
+        atom
     }
 
-    /// Blocks with the atoms that they are of, equal blocks side by side.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = (&'w IpBlock, usize)> {
-        self.blocks.iter().copied()
+    /// One past the highest number.
+    pub(super) fn bound(&self) -> usize {
+        self.all.bound()
     }
 
     pub(super) fn digest(&self, atom: usize) -> u128 {
-        self.digests[atom]
+        self.all.digest(atom)
     }
 
-    /// By kind of Pod: the selectors that match it.
-    pub(super) fn matching(&self, kinds: &Kinds) -> Vec<AtomSet> {
-        let mut sets = vec![AtomSet::default(); kinds.all.len()];
-        for (atom, peer) in &self.pods {
-            for kind in kinds.select(peer) {
-                sets[kind].digest.add(self.digests[*atom]);
-                sets[kind].atoms.push(*atom);
+    /// Blocks with the atoms that they are of, equal blocks side by side.
+    pub(super) fn blocks(&self) -> Vec<(&IpBlock, usize)> {
+        let mut blocks: Vec<(&IpBlock, usize)> = self
+            .all
+            .iter()
+            .filter_map(|(number, atom)| match atom {
+                Atom::Blocks(blocks) => Some((number, blocks)),
+                Atom::Pods(_) => None,
+            })
+            .flat_map(|(number, blocks)| blocks.iter().map(move |block| (block, number)))
+            .collect();
+        blocks.sort_unstable();
+        blocks
+    }
+
+    /// Have the blocks changed since this was last asked?
+    pub(super) fn take_blocks_changed(&mut self) -> bool {
+        std::mem::take(&mut self.blocks_changed)
+    }
+
+    /// Drops the atoms that no part has, and says by kind which match it: what was known of
+    /// a kind, less those, and whatever is new on either side.
+    pub(super) fn update(
+        &mut self,
+        parts: &Parts,
+        kinds: &Kinds,
+        known_as: &[(u128, bool)],
+    ) -> Vec<AtomSet> {
+        let mut in_use = vec![false; self.all.bound()];
+        for (_, part) in parts.all.iter() {
+            for atom in part.rules.iter().flat_map(|rule| &rule.atoms) {
+                in_use[*atom] = true;
             }
         }
+        let mut gone = vec![None; self.all.bound()];
+        for (number, digest) in self.all.digests() {
+            if !in_use[number] {
+                gone[number] = Some(digest);
+            }
+        }
+        let dropped = self.all.retain(|atom| in_use[atom]);
+        self.blocks_changed |= dropped
+            .iter()
+            .any(|(_, atom)| matches!(atom, Atom::Blocks(_)));
+
+        let mut known = std::mem::take(&mut self.matching);
+        let mut fresh_kinds = Vec::new();
+        let mut sets: Vec<AtomSet> = Vec::with_capacity(known_as.len());
+        for (kind, (digest, _)) in known_as.iter().enumerate() {
+            let mut set = known.remove(digest).unwrap_or_else(|| {
+                fresh_kinds.push(kind);
+                AtomSet::default()
+            });
+            if !dropped.is_empty() {
+                let digest = &mut set.digest;
+                set.atoms.retain(|atom| match gone[*atom] {
+                    Some(part) => {
+                        digest.remove(part);
+                        false
+                    }
+                    None => true,
+                });
+            }
+            sets.push(set);
+        }
+        let fresh = std::mem::take(&mut self.fresh);
+        let mut is_fresh = vec![false; self.all.bound()];
+        for atom in fresh {
+            is_fresh[atom] = true;
+        }
+        let few = (!fresh_kinds.is_empty()).then(|| kinds.only(&fresh_kinds));
+        for (number, atom) in self.all.iter() {
+            let Atom::Pods(peer) = atom else { continue };
+            let digest = self.all.digest(number);
+            let mut add = |kind: usize| {
+                sets[kind].digest.add(digest);
+                sets[kind].atoms.push(number);
+            };
+            if is_fresh[number] {
+                kinds.select(peer).into_iter().for_each(&mut add);
+            } else if let Some(few) = &few {
+                let found = few.select(peer).into_iter();
+                found.map(|kind| fresh_kinds[kind]).for_each(&mut add);
+            }
+        }
+        let digests = known_as.iter().map(|(digest, _)| *digest);
+        self.matching = digests.zip(sets.iter().cloned()).collect();
         sets
     }
 }

@@ -210,7 +210,8 @@ fn what_any_peer_s_rules_say_already_is_not_said_again() {
         subject: tables.endpoints[&3].ingress,
         class: CLASS_ANY,
     };
-    assert_eq!(tables.verdicts.keys().collect::<Vec<_>>(), [&key]);
+    let keys: Vec<_> = tables.verdicts.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, [key]);
 
     select(
         &mut world,
@@ -339,4 +340,32 @@ fn the_host_owns_its_addresses_and_its_pods_have_no_labels() {
     assert_eq!((one.owner, two.owner), (OWNER_HOST, OWNER_HOST));
     assert_eq!(one.class, CLASS_ANY);
     assert_eq!(two.class, tables.prefixes[&"192.0.2.2/32".parse().unwrap()]);
+}
+
+/// What is there when there are too many is the same, whatever was known before; and once there
+/// are fewer again, all of them are there.
+#[test]
+fn too_many_verdicts_are_cut_where_a_fresh_compiler_cuts_them() {
+    let mut world = shop();
+    let mut compiler = Compiler {
+        most: 2,
+        ..Compiler::default()
+    };
+    let peers: Vec<[Peer; 1]> = ["web", "db", "job"].map(|app| [pods(app)]).into();
+    let steps = [1, 2, 3, 2, 3, 1];
+    for rules in steps {
+        let rules: Vec<(&[Peer], &[Port])> = peers[..rules]
+            .iter()
+            .map(|peer| (&peer[..], &[][..]))
+            .collect();
+        select(&mut world, "db", "db", Direction::Ingress, &rules);
+        let mut fresh = Compiler {
+            most: 2,
+            ..Compiler::default()
+        };
+        let world = Arc::new(world.clone());
+        let next = compiler.next(&world);
+        assert_eq!(next, fresh.next(&world), "{} rules", rules.len());
+        assert_eq!(next.tables.verdicts.len(), rules.len());
+    }
 }

@@ -1,71 +1,78 @@
 //! The verdict of every pair of subject and class that some rule tells from any peer's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use netpol_abi::limits::VERDICTS;
 use netpol_abi::tables::{CLASS_ANY, VerdictKey};
 
 use super::classes::{Class, Classes};
 use super::flatten::{Clause, Extent, flatten};
-use super::subjects::{PartRule, PortName, Resolved, Subject, Subjects};
+use super::parts::{PartRule, Parts, PortName, Resolved};
+use super::subjects::{Subject, Subjects};
 use crate::policy::{Direction, Tier};
-use crate::tables::VerdictEntry;
+use crate::tables::{VerdictEntry, Verdicts};
 
 /// Verdicts at which the compiler stops. No kernel table is made so large, so what it has got
 /// until there is refused for its size; going on would only take the memory.
 pub const MAX_VERDICTS: usize = 4 * VERDICTS as usize;
 
-/// All verdicts; a pair that is not in it has that of the subject and any peer, and without
-/// that one is denied.
-pub(super) fn verdicts(
+/// There are more than were allowed: those at hand are not all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TooMany;
+
+/// Brings the verdicts up to date; a pair that is not in it has that of the subject and any
+/// peer, and without that one is denied. What two numbers say does not change, so only pairs
+/// with a number that was not there before are looked at.
+pub(super) fn update(
+    verdicts: &mut Verdicts,
+    parts: &Parts,
+    atoms: usize,
     subjects: &Subjects,
     classes: &Classes,
-) -> BTreeMap<VerdictKey, VerdictEntry> {
-    let index = Index::of(subjects);
-    let mut found: Vec<(VerdictKey, VerdictEntry)> = Vec::new();
-    let any: Vec<VerdictEntry> = subjects
-        .all
-        .iter()
-        .zip(&index.any_peer)
-        .map(|(subject, rules)| index.entry(subject, rules, &[], &Resolved::new()))
-        .collect();
-    for (subject, entry) in subjects.all.iter().zip(&any) {
-        if *entry != VerdictEntry::default() {
-            let key = VerdictKey {
-                subject: subject.number,
-                class: CLASS_ANY,
-            };
-            found.push((key, entry.clone()));
+    most: usize,
+) -> Result<(), TooMany> {
+    verdicts.retain_subjects(|subject| subjects.all.contains_key(&subject));
+    verdicts.remove_classes(&classes.gone);
+    let fresh = |number: &u64| (*number, &subjects.all[number]);
+    let fresh: BTreeMap<u64, &Subject> = subjects.fresh.iter().map(fresh).collect();
+    for (number, subject) in &fresh {
+        if *subject.any != VerdictEntry::default() {
+            let (subject, any) = (*number, Arc::clone(&subject.any));
+            let class = CLASS_ANY;
+            verdicts.insert(VerdictKey { subject, class }, any);
         }
     }
-    // Most classes that a subject knows differ in nothing that it asks for.
-    let mut memo: HashMap<(usize, Vec<Place>), VerdictEntry> = HashMap::new();
-    for (class, what) in &classes.all {
-        let matches = index.matches(what);
-        for of_subject in matches.chunk_by(|(one, _), (two, _)| one == two) {
-            let number = of_subject[0].0;
-            let subject = &subjects.all[number];
-            let fresh = || index.entry(subject, &index.any_peer[number], of_subject, &what.ports);
-            let entry = if what.ports.is_empty() || subject.direction == Direction::Ingress {
-                memo.entry((number, of_subject.to_vec()))
-                    .or_insert_with(fresh)
-                    .clone()
-            } else {
-                fresh()
-            };
-            if entry != any[number] && !(allows_all(&entry) && allows_all(&any[number])) {
-                let key = VerdictKey {
-                    subject: subject.number,
-                    class: *class,
-                };
-                found.push((key, entry));
+    let mut fresh_classes = classes.fresh.clone();
+    fresh_classes.sort_unstable();
+    if !fresh_classes.is_empty() {
+        let all = subjects
+            .all
+            .iter()
+            .map(|(number, subject)| (*number, subject));
+        let mut index = Index::of(parts, atoms, all.collect());
+        for class in &fresh_classes {
+            index.add(*class, &classes.all[class], verdicts);
+            enough(verdicts, most)?;
+        }
+    }
+    if !fresh.is_empty() {
+        let mut index = Index::of(parts, atoms, fresh.into_iter().collect());
+        for (class, what) in &classes.all {
+            if fresh_classes.binary_search(class).is_err() {
+                index.add(*class, what, verdicts);
+                enough(verdicts, most)?;
             }
         }
-        if found.len() > MAX_VERDICTS {
-            break;
-        }
     }
-    found.into_iter().collect()
+    Ok(())
+}
+
+fn enough(verdicts: &Verdicts, most: usize) -> Result<(), TooMany> {
+    if verdicts.len() > most {
+        return Err(TooMany);
+    }
+    Ok(())
 }
 
 fn allows_all(entry: &VerdictEntry) -> bool {
@@ -75,53 +82,82 @@ fn allows_all(entry: &VerdictEntry) -> bool {
 /// A rule of a subject: the subject's index, and the rule's number in it.
 type Place = (usize, u32);
 
-/// Who uses what.
-struct Index<'s, 'w> {
-    subjects: &'s Subjects<'w>,
+/// Which rules of these subjects ask for what.
+struct Index<'s> {
+    parts: &'s Parts,
+    /// By index, with their numbers.
+    subjects: Vec<(u64, &'s Subject)>,
     /// By atom: the rules (part and index) that have it as a peer.
     users: Vec<Vec<(usize, usize)>>,
     /// By part: the subjects that it is in, with the number before its first rule.
     within: Vec<Vec<Place>>,
-    /// By subject: the rules for any peer whose ports are the same for all peers.
-    any_peer: Vec<Vec<Place>>,
     /// Rules for any peer with names of ports that are looked up at the peer.
-    named: HashMap<PortName<'w>, Vec<(usize, usize)>>,
+    named: HashMap<&'s PortName, Vec<(usize, usize)>>,
+    /// Most classes that a subject knows differ in nothing that it asks for.
+    memo: HashMap<Vec<Place>, Arc<VerdictEntry>>,
 }
 
-impl<'s, 'w> Index<'s, 'w> {
-    fn of(subjects: &'s Subjects<'w>) -> Self {
-        let mut index = Self {
-            subjects,
-            users: vec![Vec::new(); subjects.atoms.len()],
-            within: vec![Vec::new(); subjects.parts.len()],
-            any_peer: vec![Vec::new(); subjects.all.len()],
-            named: HashMap::new(),
-        };
-        for (part, found) in subjects.parts.iter().enumerate() {
-            for (rule, what) in found.rules.iter().enumerate() {
-                for atom in &what.atoms {
-                    index.users[*atom].push((part, rule));
-                }
-                if what.any_peer && found.direction == Direction::Egress {
-                    for name in &what.names {
-                        index.named.entry(*name).or_default().push((part, rule));
-                    }
-                }
+impl<'s> Index<'s> {
+    fn of(parts: &'s Parts, atoms: usize, subjects: Vec<(u64, &'s Subject)>) -> Self {
+        let mut within = vec![Vec::new(); parts.all.bound()];
+        for (index, (_, subject)) in subjects.iter().enumerate() {
+            for (part, before) in &subject.parts {
+                within[*part].push((index, *before));
             }
         }
-        for (number, subject) in subjects.all.iter().enumerate() {
-            for (part, before) in &subject.parts {
-                index.within[*part].push((number, *before));
-                let rules = subjects.parts[*part].rules.iter().zip(*before + 1..);
-                let any = rules.filter(|(rule, _)| rule.any_peer);
-                index.any_peer[number].extend(any.map(|(_, rule)| (number, rule)));
+        let mut index = Self {
+            parts,
+            subjects,
+            users: vec![Vec::new(); atoms],
+            within,
+            named: HashMap::new(),
+            memo: HashMap::new(),
+        };
+        for (part, what) in parts.all.iter() {
+            if index.within[part].is_empty() {
+                continue;
+            }
+            for (rule, found) in what.rules.iter().enumerate() {
+                for atom in &found.atoms {
+                    index.users[*atom].push((part, rule));
+                }
+                if found.any_peer && what.direction == Direction::Egress {
+                    for name in &found.names {
+                        index.named.entry(name).or_default().push((part, rule));
+                    }
+                }
             }
         }
         index
     }
 
+    /// Adds the verdicts of a class with these subjects.
+    fn add(&mut self, class: u64, what: &Class, verdicts: &mut Verdicts) {
+        let matches = self.matches(what);
+        for of_subject in matches.chunk_by(|(one, _), (two, _)| one == two) {
+            let (number, subject) = self.subjects[of_subject[0].0];
+            let entry = if what.ports.is_empty() || subject.direction == Direction::Ingress {
+                match self.memo.get(of_subject) {
+                    Some(entry) => Arc::clone(entry),
+                    None => {
+                        let fresh = subject.entry(self.parts, of_subject, &what.ports);
+                        let entry = Arc::new(fresh);
+                        self.memo.insert(of_subject.to_vec(), Arc::clone(&entry));
+                        entry
+                    }
+                }
+            } else {
+                Arc::new(subject.entry(self.parts, of_subject, &what.ports))
+            };
+            if entry != subject.any && !(allows_all(&entry) && allows_all(&subject.any)) {
+                let subject = number;
+                verdicts.insert(VerdictKey { subject, class }, entry);
+            }
+        }
+    }
+
     /// The rules that match a class for what it is, by subject and number.
-    fn matches(&self, class: &Class<'w>) -> Vec<Place> {
+    fn matches(&self, class: &Class) -> Vec<Place> {
         let by_atom = class.atoms.iter().flat_map(|atom| &self.users[*atom]);
         let by_name = class
             .ports
@@ -140,34 +176,32 @@ impl<'s, 'w> Index<'s, 'w> {
         places.dedup();
         places
     }
+}
 
-    /// The verdict of a subject's rules for any peer and of those that match besides.
-    fn entry(
+impl Subject {
+    /// The verdict of the rules for any peer and of those that match besides.
+    pub(super) fn entry(
         &self,
-        subject: &Subject<'w>,
-        any_peer: &[Place],
+        parts: &Parts,
         matches: &[Place],
-        peer_ports: &Resolved<'w>,
+        peer_ports: &Resolved,
     ) -> VerdictEntry {
-        let ports = match subject.direction {
-            Direction::Ingress => &subject.ports,
+        let ports = match self.direction {
+            Direction::Ingress => &self.ports,
             Direction::Egress => peer_ports,
         };
-        let mut numbers: Vec<u32> = any_peer
-            .iter()
-            .chain(matches)
-            .map(|(_, rule)| *rule)
-            .collect();
+        let matches = matches.iter().map(|(_, rule)| *rule);
+        let mut numbers: Vec<u32> = self.any_peer.iter().copied().chain(matches).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let clauses: Vec<Clause> = numbers
             .into_iter()
             .map(|number| {
-                let (tier, rule) = self.rule(subject, number);
+                let (tier, rule) = self.rule(parts, number);
                 let extent = if rule.any_port {
                     Extent::Everything
                 } else {
-                    let named = |name| {
+                    let named = |name: &PortName| {
                         let port = *ports.get(name)?;
                         Some((name.0, port, port))
                     };
@@ -181,19 +215,13 @@ impl<'s, 'w> Index<'s, 'w> {
                 }
             })
             .collect();
-        flatten(&clauses, subject.isolating)
+        flatten(&clauses, self.isolating)
     }
 
-    fn rule(&self, subject: &Subject<'w>, number: u32) -> (Tier, &'s PartRule<'w>) {
-        let position = subject
-            .parts
-            .partition_point(|(_, before)| *before < number)
-            - 1;
-        let (part, before) = subject.parts[position];
-        let part = &self.subjects.parts[part];
-        (
-            part.policy.tier,
-            &part.rules[(number - before - 1) as usize],
-        )
+    fn rule<'p>(&self, parts: &'p Parts, number: u32) -> (Tier, &'p PartRule) {
+        let position = self.parts.partition_point(|(_, before)| *before < number) - 1;
+        let (part, before) = self.parts[position];
+        let part = &parts.all[part];
+        (part.tier, &part.rules[(number - before - 1) as usize])
     }
 }

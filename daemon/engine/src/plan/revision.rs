@@ -4,14 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::ops::Bound;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use netpol_abi::tables::{CLASS_ANY, OWNER_HOST, SUBJECT_NOT_ISOLATED, VerdictKey, control_flags};
+use netpol_abi::tables::{CLASS_ANY, OWNER_HOST, SUBJECT_NOT_ISOLATED, control_flags};
 
 use super::changes;
 use super::prefixes::Node;
 use crate::policy::Direction;
+use crate::tables::verdicts::find;
 use crate::tables::{EndpointEntry, Tables, VerdictEntry};
 
 /// What decides about a peer besides the subject: its class, and whether it is the host.
@@ -50,7 +51,9 @@ pub(super) fn revised(
 
 /// How peers changed.
 struct Moved {
-    /// Each change that some address or prefix makes, by what it was and by what it will be.
+    /// Each change that some address or prefix makes.
+    pairs: Vec<(Peer, Peer)>,
+    /// The same by what it was, and by what it will be.
     from: HashMap<u64, Vec<(Peer, Peer)>>,
     to: HashMap<u64, Vec<(Peer, Peer)>>,
     /// The host's addresses that came or went.
@@ -67,6 +70,7 @@ impl Moved {
         );
         let mut pairs: HashSet<(Peer, Peer)> = nodes
             .iter()
+            .filter(|node| node.was != node.will)
             .map(|node| ((node.was, false), (node.will, false)))
             .collect();
         let mut lost = BTreeSet::new();
@@ -86,17 +90,19 @@ impl Moved {
                 lost.insert(before.owner);
             }
         }
+        pairs.retain(|(was, will)| was != will);
         let mut moved = Self {
+            pairs: pairs.into_iter().collect(),
             from: HashMap::new(),
             to: HashMap::new(),
             host: false,
             lost,
         };
-        for pair in pairs.into_iter().filter(|(was, will)| was != will) {
+        for pair in &moved.pairs {
             let (was, will) = pair;
             moved.host |= was.1 != will.1;
-            moved.from.entry(was.0).or_default().push(pair);
-            moved.to.entry(will.0).or_default().push(pair);
+            moved.from.entry(was.0).or_default().push(*pair);
+            moved.to.entry(will.0).or_default().push(*pair);
         }
         moved
     }
@@ -121,11 +127,6 @@ impl Moved {
         if host_passes && self.host {
             return true;
         }
-        if self.from.is_empty() {
-            let class = CLASS_ANY;
-            let any = VerdictKey { subject, class };
-            return installed.verdicts.get(&any) != desired.verdicts.get(&any);
-        }
         let (old, new) = (
             Entries::of(installed, subject),
             Entries::of(desired, subject),
@@ -133,43 +134,38 @@ impl Moved {
         if old.any != new.any {
             return true;
         }
-        // A pair of classes without an entry of their own falls back to the same.
-        let touched = old
-            .own
-            .keys()
-            .filter_map(|class| self.from.get(class))
-            .chain(new.own.keys().filter_map(|class| self.to.get(class)))
-            .flatten();
-        touched
-            .filter(|((_, host), _)| !(*host && host_passes))
-            .any(|((was, _), (will, _))| old.entry(*was) != new.entry(*will))
+        let changes = |((was, host), (will, _)): &(Peer, Peer)| {
+            !(*host && host_passes) && old.entry(*was) != new.entry(*will)
+        };
+        // A pair of classes without an entry of their own falls back to the same, so it does not
+        // matter whether all pairs are looked at, or those alone that have one.
+        if self.pairs.len() < old.own.len() + new.own.len() {
+            return self.pairs.iter().any(changes);
+        }
+        let of = |by: &'_ HashMap<u64, Vec<(Peer, Peer)>>, class: &u64| {
+            by.get(class).is_some_and(|pairs| pairs.iter().any(changes))
+        };
+        old.own.iter().any(|(class, _)| of(&self.from, class))
+            || new.own.iter().any(|(class, _)| of(&self.to, class))
     }
 }
 
 /// What one subject says, by class.
 struct Entries<'t> {
-    own: HashMap<u64, &'t VerdictEntry>,
+    own: &'t [(u64, Arc<VerdictEntry>)],
     any: Option<&'t VerdictEntry>,
 }
 
 impl<'t> Entries<'t> {
     fn of(tables: &'t Tables, subject: u64) -> Self {
-        let first = VerdictKey { subject, class: 0 };
-        let last = VerdictKey {
-            subject,
-            class: u64::MAX,
-        };
-        let mut own: HashMap<u64, &VerdictEntry> = tables
-            .verdicts
-            .range((Bound::Included(first), Bound::Included(last)))
-            .map(|(key, entry)| (key.class, entry))
-            .collect();
-        let any = own.remove(&CLASS_ANY);
+        let row = tables.verdicts.rows().get(&subject);
+        let own = row.map_or(&[][..], |row| row);
+        let any = find(own, CLASS_ANY);
         Self { own, any }
     }
 
     fn entry(&self, class: u64) -> Option<&VerdictEntry> {
-        self.own.get(&class).copied().or(self.any)
+        find(self.own, class).or(self.any)
     }
 }
 

@@ -2,6 +2,8 @@
 //! `tests/transitions.rs`.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use netpol_abi::tables::{CLASS_ANY, OWNER_HOST, PortRange, control_flags};
 
 use super::*;
@@ -240,9 +242,9 @@ fn a_prefix_of_one_state_says_in_the_other_s_lane_what_is_around_it() {
     let net = |text: &str| -> IpNet { text.parse().unwrap() };
     let [outer, inner, apart] = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24"].map(net);
     let mut before = tables();
-    before.prefixes.insert(outer, 50);
+    Arc::make_mut(&mut before.prefixes).insert(outer, 50);
     let mut after = before.clone();
-    after.prefixes.extend([(inner, 51), (apart, 52)]);
+    Arc::make_mut(&mut after.prefixes).extend([(inner, 51), (apart, 52)]);
     let staged = |plan: &Plan, net: IpNet| {
         let first = plan.steps.iter().find_map(|step| match step {
             Step::PutPrefix { net: of, value } if *of == net => Some(value.class),
@@ -283,7 +285,7 @@ fn only_what_a_change_touches_is_judged_again() {
     );
     assert_eq!(
         changed(&|after| {
-            after.prefixes.insert("10.0.0.0/8".parse().unwrap(), 50);
+            Arc::make_mut(&mut after.prefixes).insert("10.0.0.0/8".parse().unwrap(), 50);
         }),
         [7, 3],
         "strangers get class 50"

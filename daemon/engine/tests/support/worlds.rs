@@ -275,6 +275,97 @@ pub fn change() -> impl Strategy<Value = (World, World)> {
     })
 }
 
+/// What becomes of a world in one step.
+#[derive(Clone, Debug)]
+pub struct Step {
+    kind: u8,
+    index: usize,
+    /// What is new comes from here.
+    other: World,
+}
+
+/// Steps from one world to the next: policies, Pods, Namespaces, the host, the settings.
+pub fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (0..14_u8, any::<usize>(), world());
+    vec(
+        step.prop_map(|(kind, index, other)| Step { kind, index, other }),
+        1..8,
+    )
+}
+
+impl Step {
+    /// Takes it.
+    pub fn take(self, world: &mut World) {
+        let Self { kind, index, other } = self;
+        match kind {
+            // A policy comes, or is another one now.
+            0..=2 => world.policies.extend(nth(&other.policies, index)),
+            3 => {
+                if let Some((name, _)) = nth(&world.policies, index) {
+                    world.policies.remove(&name);
+                }
+            }
+            4 => world.pods.extend(nth(&other.pods, index)),
+            5 => {
+                if let Some((name, _)) = nth(&world.pods, index) {
+                    world.pods.remove(&name);
+                }
+            }
+            6 => relabel(world, &other, index),
+            7 => world.namespaces = other.namespaces,
+            8 => {
+                world.host = other.host;
+                world.settings = other.settings;
+            }
+            // One rule's list of blocks, longer or shorter than what is known by what it says.
+            9..=11 => many_blocks(world, index),
+            12 => {}
+            _ => *world = other,
+        }
+    }
+}
+
+fn nth<K: Clone, V: Clone>(map: &BTreeMap<K, V>, index: usize) -> Option<(K, V)> {
+    let index = index.checked_rem(map.len())?;
+    let (key, value) = map.iter().nth(index)?;
+    Some((key.clone(), value.clone()))
+}
+
+/// A Pod gets the labels and ports of another one, and keeps its place.
+fn relabel(world: &mut World, other: &World, index: usize) {
+    let (Some((name, _)), Some((_, from))) = (nth(&world.pods, index), nth(&other.pods, index))
+    else {
+        return;
+    };
+    if let Some(pod) = world.pods.get_mut(&name) {
+        pod.labels = from.labels;
+        pod.ports = from.ports;
+    }
+}
+
+fn many_blocks(world: &mut World, index: usize) {
+    let blocks = (0..index % 60).map(|number| {
+        let cidr = format!("10.0.{}.0/28", (number * 7 + index) % 64);
+        Peer::Block(IpBlock {
+            cidr: cidr.parse().unwrap(),
+            except: Vec::new(),
+        })
+    });
+    let rule = Rule {
+        action: Action::Allow,
+        peers: blocks.collect(),
+        ports: Vec::new(),
+    };
+    let policy = Policy {
+        name: ObjectName::new(NAMESPACES[index % 3], "blocks"),
+        tier: Tier::NetworkPolicy,
+        subject: Selector::everything(),
+        ingress: Some(vec![rule]),
+        egress: None,
+    };
+    world.policies.insert(policy.name.clone(), policy);
+}
+
 /// NetworkPolicy alone.
 fn one_tier(policy: &mut Policy) {
     policy.tier = Tier::NetworkPolicy;
