@@ -21,7 +21,7 @@
 //! what nothing refers to any more, so no step has to know what has happened in the world:
 //!
 //! ```text
-//!  policy ── is it as before? ─────────▶ its parts           its selection, if no kind is new
+//!  policy ── is it as before? ─────────▶ its parts           its selection, if the kinds are
 //!  kind ──── by digest ────────────────▶ its subjects, if the same parts select it
 //!                                        its atoms, less those gone, and those new asked
 //!  blocks ── does any rule's differ? ──▶ prefixes, what covers an address

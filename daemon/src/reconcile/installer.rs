@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 
-use netpol_engine::compile::{self, Names};
+use netpol_engine::compile::{Compiler, Names};
 use netpol_engine::plan;
 use netpol_engine::tables::{EndpointEntry, Tables};
 use netpol_engine::world::World;
@@ -84,6 +84,7 @@ pub struct Installer {
     flags: u32,
     /// The world whose policies are in force.
     policies: Option<Arc<World>>,
+    compiler: Compiler,
 }
 
 impl Installer {
@@ -97,6 +98,7 @@ impl Installer {
             installed: recover(tables)?,
             flags,
             policies: None,
+            compiler: Compiler::default(),
         })
     }
 
@@ -147,7 +149,7 @@ impl Installer {
         tables: &mut KernelTables,
         world: &Arc<World>,
     ) -> (Option<Installed>, Option<InstallError>) {
-        let compiled = compile::compile(world);
+        let compiled = self.compiler.next(world);
         let mut desired = compiled.tables;
         desired.flags |= self.flags;
         let installed = Installed {
