@@ -746,8 +746,8 @@ fn desired(rules: u16) -> Result<Tables> {
     } else {
         "10.1.0.0/16"
     };
-    tables.prefixes.insert(net.parse()?, 60);
-    tables.prefixes.insert("fd00::/8".parse()?, 60);
+    let prefixes = [(net.parse()?, 60), ("fd00::/8".parse()?, 60)];
+    tables.prefixes = Arc::new(prefixes.into());
     let ranges = (0..rules)
         .map(|number| PortRange {
             first: number * 10,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +20,9 @@ pub struct World {
     pub namespaces: BTreeMap<String, Labels>,
     /// Endpoints and external Pods, by name.
     pub pods: BTreeMap<ObjectName, Pod>,
-    /// The policies in force.
-    pub policies: BTreeMap<ObjectName, Policy>,
+    /// The policies in force. Worlds that follow one another share them: to clone a world, and to
+    /// find what two have alike, costs little.
+    pub policies: BTreeMap<ObjectName, Arc<Policy>>,
     /// The host's own addresses.
     pub host: BTreeSet<IpAddr>,
     /// What the configuration says about the host.
@@ -172,7 +174,7 @@ mod tests {
         let world = World {
             namespaces: [("web".to_owned(), Labels::new())].into(),
             pods: [(name.clone(), pod)].into(),
-            policies: [(name, policy)].into(),
+            policies: [(name, Arc::new(policy))].into(),
             host: ["192.0.2.1".parse().unwrap()].into(),
             settings: Settings {
                 host_ingress: false,

@@ -72,7 +72,7 @@ fn read(suggestion: &Suggestion) -> Policy {
     let Value::NetworkPolicy(policy) = &object.value else {
         panic!("a NetworkPolicy: {}", suggestion.yaml);
     };
-    policy.clone()
+    Policy::clone(policy)
 }
 
 /// The rules that matched, with the first peer that did.
@@ -150,7 +150,7 @@ proptest! {
                 };
                 let policy = read(suggestion);
                 prop_assert_eq!(&policy.name, &suggestion.name);
-                prop_assert!(more.policies.insert(policy.name.clone(), policy).is_none());
+                prop_assert!(more.policies.insert(policy.name.clone(), policy.into()).is_none());
             }
             if sides.iter().all(|side| side.verdict.allowed || side.suggestion.is_some()) {
                 prop_assert!(evaluate(&more, from, to, *protocol, *port).unwrap().allowed, "{:?}", question);

@@ -5,6 +5,7 @@
 mod support;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use netpol_engine::compile::{Names, compile};
 use netpol_engine::evaluate::{By, Party, Side, evaluate};
@@ -122,7 +123,7 @@ proptest! {
         const ICMP: u8 = 1;
         let lanes = Lanes::steady(&compile(&world).tables, 7);
         let mut without_ports = world.clone();
-        for policy in without_ports.policies.values_mut() {
+        for policy in without_ports.policies.values_mut().map(Arc::make_mut) {
             for rules in [&mut policy.ingress, &mut policy.egress].into_iter().flatten() {
                 rules.retain(|rule| rule.ports.is_empty());
             }

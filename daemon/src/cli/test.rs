@@ -323,7 +323,7 @@ fn named_ports(world: &World) -> Vec<(Protocol, u16)> {
     let of_policies = world
         .policies
         .values()
-        .flat_map(rules)
+        .flat_map(|policy| rules(policy))
         .flat_map(|port| match port.ports {
             Ports::Range(first, last) => vec![(port.protocol, first), (port.protocol, last)],
             Ports::All | Ports::Named(_) => Vec::new(),

@@ -129,7 +129,7 @@ fn with(ingress: Vec<Rule>, egress: Vec<Rule>) -> World {
         egress: Some(egress),
     };
     World {
-        policies: BTreeMap::from([(name("guard"), policy)]),
+        policies: BTreeMap::from([(name("guard"), policy.into())]),
         ..open()
     }
 }

@@ -150,13 +150,13 @@ impl Changed {
 
 /// The policy of this name in the namespace in the middle.
 fn middle<'w>(world: &'w mut World, name: &str) -> &'w mut Policy {
-    let mut found: Vec<&mut Policy> = world
+    let mut found: Vec<&mut Arc<Policy>> = world
         .policies
         .values_mut()
         .filter(|policy| policy.name.name == name)
         .collect();
     let middle = found.len() / 2;
-    found.swap_remove(middle)
+    Arc::make_mut(found.swap_remove(middle))
 }
 
 fn ingress(policy: &mut Policy) -> &mut Rule {
@@ -171,7 +171,7 @@ fn policy_added(world: &mut World) {
     let mut policy = middle(world, "api-from-worker-31").clone();
     policy.name.name = "added".to_owned();
     ingress(&mut policy).ports[0].ports = Ports::Range(4711, 4711);
-    world.policies.insert(policy.name.clone(), policy);
+    world.policies.insert(policy.name.clone(), policy.into());
 }
 
 fn policy_removed(world: &mut World) {

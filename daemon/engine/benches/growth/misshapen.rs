@@ -88,5 +88,5 @@ fn add(world: &mut World, namespace: &str, peers: Vec<Peer>) {
         ingress: Some(vec![rule.clone()]),
         egress: Some(vec![rule]),
     };
-    world.policies.insert(policy.name.clone(), policy);
+    world.policies.insert(policy.name.clone(), policy.into());
 }

@@ -80,7 +80,7 @@ fn select(
         ingress,
         egress,
     };
-    world.policies.insert(policy.name.clone(), policy);
+    world.policies.insert(policy.name.clone(), policy.into());
 }
 
 fn shop() -> World {

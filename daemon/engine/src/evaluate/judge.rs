@@ -5,6 +5,7 @@
 //! tier like the first; then allowed.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netpol_abi::Reason;
@@ -72,6 +73,7 @@ pub(crate) fn selecting<'w>(world: &'w World, end: &End, direction: Direction) -
     let mut policies: Vec<&Policy> = world
         .policies
         .values()
+        .map(Arc::as_ref)
         .filter(|policy| {
             policy.name.namespace == name.namespace
                 && policy.rules(direction).is_some()

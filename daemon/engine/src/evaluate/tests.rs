@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::*;
 use crate::labels::{Requirement, Selector};
@@ -79,7 +80,7 @@ fn world() -> World {
             vec![allow(vec![pods("nobody"), pods("web")], vec![sql])],
         ),
     ] {
-        world.policies.insert(policy.name.clone(), policy);
+        world.policies.insert(policy.name.clone(), policy.into());
     }
     world
 }
@@ -160,6 +161,7 @@ fn the_host_s_side_is_not_policed_and_its_traffic_can_be() {
     let closed = world
         .policies
         .get_mut(&ObjectName::new("shop", "closed"))
+        .map(Arc::make_mut)
         .unwrap();
     closed.ingress = Some(vec![allow(vec![Peer::Block(block)], Vec::new())]);
     assert!(ask(&world, "shop/agent", "shop/db", 1).allowed);
@@ -208,7 +210,9 @@ fn the_admin_tier_goes_first_and_may_pass() {
     ] {
         rule.action = action;
         admin.ingress = Some(vec![rule.clone(), allow(Vec::new(), Vec::new())]);
-        world.policies.insert(admin.name.clone(), admin.clone());
+        world
+            .policies
+            .insert(admin.name.clone(), admin.clone().into());
         let verdict = ask(&world, "shop/web", "shop/db", 1);
         assert_eq!(verdict.allowed, allowed, "{action:?}");
     }
@@ -225,7 +229,7 @@ fn the_baseline_tier_is_asked_where_nothing_isolates() {
     );
     base.tier = Tier::Baseline;
     base.ingress.as_mut().unwrap()[0].action = Action::Deny;
-    world.policies.insert(base.name.clone(), base);
+    world.policies.insert(base.name.clone(), base.into());
     assert!(!ask(&world, "shop/web", "shop/db", 1).allowed);
     assert!(ask(&world, "ip:203.0.113.1", "shop/db", 1).allowed);
 }

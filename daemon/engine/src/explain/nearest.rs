@@ -5,6 +5,7 @@
 //! follows from it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -47,7 +48,7 @@ impl Nearest {
         almost: &[AlmostSelects],
     ) -> Option<Self> {
         let of_world = |name: &ObjectName| {
-            let policy = world.policies.get(name);
+            let policy = world.policies.get(name).map(Arc::as_ref);
             policy.filter(|policy| policy.tier == Tier::NetworkPolicy)
         };
         let (_, policy, rule, nearest) = selecting(question, policies, &of_world)

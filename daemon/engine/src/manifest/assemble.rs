@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{File, Object, ObjectId, PodManifest, Position, Value};
 use crate::diagnostic::{Diagnostic, Mark, Severity, rule};
@@ -147,7 +148,7 @@ impl World {
                     world
                         .policies
                         .entry(policy.name.clone())
-                        .or_insert_with(|| policy.clone());
+                        .or_insert_with(|| Arc::clone(policy));
                 }
                 Value::Namespace { name } => {
                     world

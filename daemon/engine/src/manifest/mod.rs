@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::diagnostic::Diagnostic;
 use crate::labels::Labels;
@@ -166,7 +167,7 @@ pub struct Object {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A NetworkPolicy, decoded.
-    NetworkPolicy(Policy),
+    NetworkPolicy(Arc<Policy>),
     /// A Namespace; its labels are the object's.
     Namespace {
         /// Its name.

@@ -343,7 +343,7 @@ fn decode(
     let value = match kind {
         Kind::NetworkPolicy => {
             let name = metadata.name.clone();
-            Value::NetworkPolicy(network_policy::decode(decoder, at, entries, name))
+            Value::NetworkPolicy(network_policy::decode(decoder, at, entries, name).into())
         }
         Kind::Pod => Value::Pod(pod::decode(decoder, at, entries, &metadata)),
         Kind::Namespace => {

@@ -44,7 +44,7 @@ fn with_spec(spec: &str) -> String {
 fn policy(spec: &str) -> Policy {
     let mut file = clean(&with_spec(spec));
     match file.documents.remove(0).value {
-        Value::NetworkPolicy(policy) => policy,
+        Value::NetworkPolicy(policy) => Arc::unwrap_or_clone(policy),
         other => panic!("{other:?}"),
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -99,6 +100,7 @@ fn dig(world: &mut World, hole: IpNet) {
     let rules = world
         .policies
         .values_mut()
+        .map(Arc::make_mut)
         .flat_map(|policy| policy.ingress.iter_mut().chain(&mut policy.egress))
         .flatten();
     for peer in rules.flat_map(|rule| &mut rule.peers) {

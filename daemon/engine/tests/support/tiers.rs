@@ -82,7 +82,7 @@ impl<'w> Tiers<'w> {
             .filter_map(|theirs| {
                 let namespace = reference::namespace(&theirs.metadata);
                 let name = theirs.metadata.name.as_deref()?;
-                let ours = &self.world.policies[&ObjectName::new(namespace, name)];
+                let ours = &*self.world.policies[&ObjectName::new(namespace, name)];
                 (ours.tier == tier).then_some((ours, *theirs))
             })
             .collect();

@@ -239,7 +239,7 @@ pub fn world() -> impl Strategy<Value = World> {
                             one_tier(&mut policy);
                         }
                         policy.name = ObjectName::new(namespace, format!("policy-{index}"));
-                        Some((policy.name.clone(), policy))
+                        Some((policy.name.clone(), policy.into()))
                     })
                     .collect(),
                 host: if host {
@@ -363,7 +363,7 @@ fn many_blocks(world: &mut World, index: usize) {
         ingress: Some(vec![rule]),
         egress: None,
     };
-    world.policies.insert(policy.name.clone(), policy);
+    world.policies.insert(policy.name.clone(), policy.into());
 }
 
 /// NetworkPolicy alone.

@@ -40,7 +40,12 @@ pub fn documents(world: &World) -> Vec<Value> {
     });
     namespaces
         .chain(pods)
-        .chain(world.policies.values().filter_map(policy))
+        .chain(
+            world
+                .policies
+                .values()
+                .filter_map(|written| policy(written)),
+        )
         .collect()
 }
 

@@ -31,7 +31,7 @@ fn namer() -> Namer {
     let names = Names {
         subjects: [(
             99,
-            SubjectNames {
+            Arc::new(SubjectNames {
                 direction: Direction::Ingress,
                 policies: vec![
                     ObjectName::new("payments", "allow"),
@@ -42,7 +42,7 @@ fn namer() -> Namer {
                     direction: Direction::Ingress,
                     rule: 3,
                 }],
-            },
+            }),
         )]
         .into(),
     };
