@@ -37,6 +37,7 @@ fn without(world: &World, findings: &[Finding]) -> (World, usize) {
             }
             Some((egress, index)) => {
                 let policy = rest.policies.get_mut(&found.object.name).unwrap();
+                let policy = std::sync::Arc::make_mut(policy);
                 let rules: &mut Option<Vec<Rule>> = if egress {
                     &mut policy.egress
                 } else {
