@@ -1,5 +1,5 @@
-//! The verdict straight from the rules, without tables: for `netpol verdict`, `matrix` and
-//! `explain`, and the compiler's counterpart in the property tests.
+//! The verdict straight from the rules, without tables: for `netpol verdict` and `explain`, and
+//! the tables' counterpart in the property tests.
 //!
 //! Two Pods are asked about the addresses of the first family that both have, IPv4
 //! before IPv6: labels mean the same for each, an ipBlock need not. What is on the host's
@@ -117,13 +117,6 @@ pub(crate) struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    /// Do both sides allow it?
-    pub(crate) fn is_allowed(&self) -> bool {
-        [Direction::Egress, Direction::Ingress]
-            .into_iter()
-            .all(|direction| self.allows(direction))
-    }
-
     /// Does one side allow it?
     pub(crate) fn allows(&self, direction: Direction) -> bool {
         self.ask(direction).reason.allows()

@@ -1,71 +1,260 @@
-//! Who reaches whom: every ordered pair of different Pods, by the same rules as
-//! [`crate::evaluate`]. Called by `netpol matrix` and the API.
+//! Who reaches whom on one port: every ordered pair of different Pods, and the same by groups.
+//!
+//! Pods that reach, and are reached by, the same ones are a group: that is what people read,
+//! and it costs what there is of groups. The pairs are written out only for who asks for
+//! each. By [`crate::reach`], so by the compiled tables. Called by `netpol matrix` and the API.
 
-use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::evaluate::{Connection, End, Policed};
-use crate::policy::{Direction, ObjectName, Protocol};
+use serde::{Serialize, Serializer};
+
+use crate::policy::{ObjectName, Protocol};
+use crate::reach::cover::lines;
+use crate::reach::{Group, Members, Reach, TooManyVerdicts};
 use crate::world::World;
 
-/// The reachability of one protocol and port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Matrix {
+#[cfg(test)]
+mod tests;
+
+/// The reachability of one protocol and port. Serialized it is `{port, protocol, pairs}`.
+#[derive(Clone, Debug)]
+pub struct Matrix<'w> {
     /// Destination port.
     pub port: u16,
     /// Its protocol.
     pub protocol: Protocol,
-    /// Sorted by (from, to).
-    pub pairs: Vec<Pair>,
+    /// Sorted by their first member; the members are sorted.
+    groups: Vec<Vec<&'w ObjectName>>,
+    /// May a member of the one open a connection to (another) one of the other?
+    allowed: Vec<Vec<bool>>,
+    /// Every Pod with its group, sorted.
+    pods: Vec<(&'w ObjectName, usize)>,
+    /// By group: is it one of those that are asked about?
+    meant: Vec<bool>,
 }
 
 /// One ordered pair of different Pods.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Pair {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Pair<'w> {
     /// Who opens the connection.
-    pub from: ObjectName,
+    pub from: &'w ObjectName,
     /// Who is asked.
-    pub to: ObjectName,
+    pub to: &'w ObjectName,
     /// May it be opened?
     pub allowed: bool,
 }
 
 /// The verdict of every pair.
-#[must_use]
-pub fn matrix(world: &World, protocol: Protocol, port: u16) -> Matrix {
-    let policed = |direction| -> Vec<(&ObjectName, Policed)> {
-        world
-            .pods
-            .iter()
-            .map(|(name, pod)| {
-                let end = End::of_pod(world, name, pod);
-                (name, Policed::of(world, end, direction))
-            })
-            .collect()
-    };
-    let (sources, destinations) = (policed(Direction::Egress), policed(Direction::Ingress));
-    let mut pairs = Vec::with_capacity(sources.len() * sources.len().saturating_sub(1));
-    for (from_name, from) in &sources {
-        for (to_name, to) in &destinations {
-            if from_name == to_name {
-                continue;
-            }
-            let connection = Connection {
-                settings: world.settings,
-                from,
-                to,
-                protocol,
-                port,
-            };
-            pairs.push(Pair {
-                from: (*from_name).clone(),
-                to: (*to_name).clone(),
-                allowed: connection.is_allowed(),
-            });
-        }
-    }
-    Matrix {
+///
+/// # Errors
+/// The policies make more verdicts than any kernel table holds.
+pub fn matrix(world: &World, protocol: Protocol, port: u16) -> Result<Matrix<'_>, TooManyVerdicts> {
+    let reach = Reach::of(world)?;
+    let profiles: Vec<(&Group, &Vec<&ObjectName>)> = reach
+        .groups()
+        .iter()
+        .filter_map(|group| match &group.members {
+            Members::Pods(pods) => Some((group, pods)),
+            Members::Host(_) | Members::Strangers(_) => None,
+        })
+        .collect();
+    let allowed: Vec<Vec<bool>> = profiles
+        .iter()
+        .map(|(from, _)| {
+            profiles
+                .iter()
+                .map(|(to, _)| reach.ports(from.profile, to.profile).allow(protocol, port))
+                .collect()
+        })
+        .collect();
+    let sizes: Vec<usize> = profiles.iter().map(|(_, pods)| pods.len()).collect();
+    let mut groups: Vec<(Vec<&ObjectName>, Vec<usize>, bool)> = merge(&allowed, &sizes)
+        .into_iter()
+        .map(|(members, within)| {
+            let pods = members.iter().flat_map(|member| profiles[*member].1);
+            let mut pods: Vec<&ObjectName> = pods.copied().collect();
+            pods.sort_unstable();
+            (pods, members, within)
+        })
+        .collect();
+    groups.sort_unstable();
+    let mut matrix = Matrix {
         port,
         protocol,
-        pairs,
+        allowed: groups
+            .iter()
+            .enumerate()
+            .map(|(from, (_, senders, within))| {
+                groups
+                    .iter()
+                    .enumerate()
+                    .map(|(to, (_, receivers, _))| {
+                        if from == to {
+                            *within
+                        } else {
+                            allowed[senders[0]][receivers[0]]
+                        }
+                    })
+                    .collect()
+            })
+            .collect(),
+        meant: vec![true; groups.len()],
+        groups: groups.into_iter().map(|(pods, ..)| pods).collect(),
+        pods: Vec::new(),
+    };
+    matrix.index();
+    Ok(matrix)
+}
+
+/// Those of equal rows and columns together, with what holds between two of the same. One of size
+/// one makes no pair with itself, so what stands there may be taken for either.
+fn merge(allowed: &[Vec<bool>], sizes: &[usize]) -> Vec<(Vec<usize>, bool)> {
+    let signature = |one: usize, within: bool| -> Vec<bool> {
+        let mut row = allowed[one].clone();
+        row[one] = within;
+        let mut column: Vec<bool> = allowed.iter().map(|row| row[one]).collect();
+        column[one] = within;
+        row.append(&mut column);
+        row
+    };
+    let readings = |one: usize| -> Vec<bool> {
+        match sizes[one] {
+            1 => vec![true, false],
+            _ => vec![allowed[one][one]],
+        }
+    };
+    let mut shared: HashMap<Vec<bool>, usize> = HashMap::new();
+    for one in 0..sizes.len() {
+        for within in readings(one) {
+            *shared.entry(signature(one, within)).or_default() += 1;
+        }
+    }
+    let mut merged: BTreeMap<(Vec<bool>, bool), Vec<usize>> = BTreeMap::new();
+    for one in 0..sizes.len() {
+        let chosen = readings(one)
+            .into_iter()
+            .max_by_key(|within| shared[&signature(one, *within)])
+            .unwrap_or_default();
+        let key = (signature(one, chosen), chosen);
+        merged.entry(key).or_default().push(one);
+    }
+    merged
+        .into_iter()
+        .map(|((_, within), members)| (members, within))
+        .collect()
+}
+
+impl<'w> Matrix<'w> {
+    /// Only the pairs of which at least one end is meant.
+    pub fn narrow(&mut self, meant: impl Fn(&ObjectName) -> bool) {
+        let mut parts: Vec<(Vec<&ObjectName>, usize, bool)> = Vec::new();
+        for (group, pods) in self.groups.iter().enumerate() {
+            let (inside, outside): (Vec<_>, Vec<_>) = pods.iter().partition(|name| meant(name));
+            parts.extend([(inside, group, true), (outside, group, false)]);
+        }
+        parts.retain(|(pods, ..)| !pods.is_empty());
+        parts.sort_unstable();
+        self.allowed = parts
+            .iter()
+            .map(|(_, from, _)| {
+                let row = &self.allowed[*from];
+                parts.iter().map(|(_, to, _)| row[*to]).collect()
+            })
+            .collect();
+        self.meant = parts.iter().map(|(.., meant)| *meant).collect();
+        self.groups = parts.into_iter().map(|(pods, ..)| pods).collect();
+        self.index();
+    }
+
+    fn index(&mut self) {
+        let groups = self.groups.iter().enumerate();
+        self.pods = groups
+            .flat_map(|(group, pods)| pods.iter().map(move |name| (*name, group)))
+            .collect();
+        self.pods.sort_unstable();
+    }
+
+    /// Every pair, sorted by (from, to).
+    pub fn pairs(&self) -> impl Iterator<Item = Pair<'w>> {
+        self.pods.iter().flat_map(move |(from, sender)| {
+            self.pods
+                .iter()
+                .filter(move |(to, receiver)| {
+                    from != to && (self.meant[*sender] || self.meant[*receiver])
+                })
+                .map(move |(to, receiver)| Pair {
+                    from,
+                    to,
+                    allowed: self.allowed[*sender][*receiver],
+                })
+        })
+    }
+
+    /// Pods that reach, and are reached by, the same ones. After [`Matrix::narrow`], some are meant.
+    #[must_use]
+    pub fn groups(&self) -> &[Vec<&'w ObjectName>] {
+        &self.groups
+    }
+
+    /// Is this group one of those that are asked about?
+    #[must_use]
+    pub fn is_meant(&self, group: usize) -> bool {
+        self.meant[group]
+    }
+
+    /// What holds from each member of a group to each (other) one of another. `None`: there
+    /// is no such pair, the group has one member alone.
+    #[must_use]
+    pub fn allows(&self, from: usize, to: usize) -> Option<bool> {
+        (from != to || self.groups[from].len() > 1).then(|| self.allowed[from][to])
+    }
+
+    /// Senders by which of the receivers they reach, those that reach nobody included; both by
+    /// groups.
+    #[must_use]
+    pub fn lines(&self, senders: &[usize], receivers: &[usize]) -> Vec<(Vec<usize>, Vec<usize>)> {
+        let mut pairs = Vec::new();
+        let mut nobody = Vec::new();
+        for from in senders {
+            let before = pairs.len();
+            let reached = receivers
+                .iter()
+                .filter(|to| self.allows(*from, **to) == Some(true));
+            pairs.extend(reached.map(|to| (*from, *to)));
+            if pairs.len() == before {
+                nobody.push(*from);
+            }
+        }
+        let alone = |group: usize| self.groups[group].len() == 1 && receivers.contains(&group);
+        let mut found = lines(pairs.into_iter(), alone);
+        if !nobody.is_empty() {
+            found.push((nobody, Vec::new()));
+        }
+        found
+    }
+}
+
+impl Serialize for Matrix<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Pairs<'m, 'w>(&'m Matrix<'w>);
+        impl Serialize for Pairs<'_, '_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.pairs())
+            }
+        }
+        #[derive(Serialize)]
+        struct Written<'m, 'w> {
+            port: u16,
+            protocol: Protocol,
+            pairs: Pairs<'m, 'w>,
+        }
+        let Self { port, protocol, .. } = *self;
+        let pairs = Pairs(self);
+        Written {
+            port,
+            protocol,
+            pairs,
+        }
+        .serialize(serializer)
     }
 }

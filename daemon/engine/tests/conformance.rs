@@ -182,11 +182,10 @@ fn rules_tables_and_reference_answer_as_expected() {
 fn the_matrix_is_as_expected() {
     for case in cases() {
         for table in case.expected.tables() {
-            let found = matrix(&case.world, table.protocol, table.port);
+            let found = matrix(&case.world, table.protocol, table.port).unwrap();
             let found: Vec<_> = found
-                .pairs
-                .into_iter()
-                .map(|pair| (pair.from, pair.to, pair.allowed))
+                .pairs()
+                .map(|pair| (pair.from.clone(), pair.to.clone(), pair.allowed))
                 .collect();
             assert_eq!(
                 found,

@@ -69,6 +69,10 @@ impl Refusal {
     fn asked_wrongly(what: impl std::fmt::Display) -> Self {
         Self(StatusCode::BAD_REQUEST, what.to_string())
     }
+
+    fn failed(why: impl std::fmt::Display) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, why.to_string())
+    }
 }
 
 impl IntoResponse for Refusal {
@@ -189,10 +193,14 @@ async fn reachability(Extract(state): Extract<State>, asked: Asked) -> Result<Re
     let protocol = asked.one("protocol")?.unwrap_or(Protocol::Tcp);
     let world = Arc::clone(&state.published.borrow().world);
     // Every pair of a large world: not on the thread that feeds the others.
-    let matrix = tokio::task::spawn_blocking(move || matrix::matrix(&world, protocol, port))
+    let written = move || -> Result<Vec<u8>, Refusal> {
+        let matrix = matrix::matrix(&world, protocol, port).map_err(Refusal::failed)?;
+        serde_json::to_vec(&matrix).map_err(Refusal::failed)
+    };
+    let text = tokio::task::spawn_blocking(written)
         .await
-        .map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok(Json(matrix).into_response())
+        .map_err(Refusal::failed)??;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 async fn wait(Extract(state): Extract<State>, asked: Asked) -> Result<Response, Refusal> {

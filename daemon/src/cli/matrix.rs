@@ -7,31 +7,55 @@ use netpol_engine::matrix::{self, Matrix as Reachability, Pair};
 use netpol_engine::policy::ObjectName;
 
 use super::Exit;
-use super::output::{Columns, Form, Output};
+use super::output::{Columns, Output, width};
 use super::scope::Scope;
 use super::source::Source;
 use super::verdict::Port;
+use crate::printable::printable;
 
-/// Pods beyond which a square does not fit a terminal, and pairs are listed.
-const SQUARE: usize = 12;
+mod graph;
+mod table;
 
 /// Who reaches whom, on one port
 ///
 /// Every ordered pair of different Pods: rows open the connection, columns are
-/// asked. With -n or -l, the pairs of which at least one end is meant.
+/// asked. Pods that reach, and are reached by, the same ones share a row. With -n
+/// or -l, the pairs of which at least one end is meant.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   netpol matrix --port 8080
   netpol matrix --port 53 --protocol UDP -n payments
-  netpol matrix --manifests ./manifests --port 5432 -o json")]
+  netpol matrix --manifests ./manifests --port 5432 -o json
+  netpol matrix --port 443 -o dot | dot -Tsvg > reach.svg")]
 pub struct Matrix {
     #[command(flatten)]
     port: Port,
     #[command(flatten)]
     scope: Scope,
-    #[command(flatten)]
-    form: Form,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: Form,
+}
+
+/// The form of a matrix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// For people: by groups of Pods that act alike.
+    #[default]
+    Table,
+    /// For people: every pair.
+    Wide,
+    /// For programs: every pair.
+    Json,
+    /// For programs and people: every pair.
+    Yaml,
+    /// For spreadsheets: every pair.
+    Csv,
+    /// For Graphviz: by groups.
+    Dot,
+    /// For Markdown: a Mermaid flowchart, by groups.
+    Mermaid,
 }
 
 impl Matrix {
@@ -41,7 +65,7 @@ impl Matrix {
             Err(none) => return none.exit(),
         };
         let world = &listing.world;
-        let mut matrix = matrix::matrix(world, self.port.protocol, self.port.port);
+        let mut matrix = matrix::matrix(world, self.port.protocol, self.port.port)?;
         if self.scope.is_narrow() {
             let meant: BTreeSet<&ObjectName> = world
                 .pods
@@ -53,21 +77,19 @@ impl Matrix {
                 })
                 .map(|(name, _)| name)
                 .collect();
-            matrix
-                .pairs
-                .retain(|pair| meant.contains(&pair.from) || meant.contains(&pair.to));
+            matrix.narrow(|name| meant.contains(name));
         }
-        if self.form.output.value(out, &matrix)? {
-            return Ok(Exit::Done);
-        }
-        let pods: BTreeSet<&ObjectName> = matrix.pairs.iter().map(|pair| &pair.from).collect();
-        if pods.is_empty() {
-            anstream::eprintln!("no pair of Pods");
-        } else if self.form.output == Output::Wide || pods.len() > SQUARE || self.scope.is_narrow()
-        {
-            list(&matrix).write(out, "")?;
-        } else {
-            square(&matrix, &pods).write(out, "")?;
+        match self.output {
+            Form::Json => Output::Json.value(out, &matrix).map(|_| ())?,
+            Form::Yaml => Output::Yaml.value(out, &matrix).map(|_| ())?,
+            Form::Csv => csv(&matrix, out)?,
+            Form::Dot => graph::dot(&matrix, out)?,
+            Form::Mermaid => graph::mermaid(&matrix, out)?,
+            Form::Table | Form::Wide if matrix.pairs().next().is_none() => {
+                anstream::eprintln!("no pair of Pods");
+            }
+            Form::Table => table::write(&matrix, width(), out)?,
+            Form::Wide => list(&matrix).write(out, "")?,
         }
         Ok(Exit::Done)
     }
@@ -75,43 +97,44 @@ impl Matrix {
 
 fn list(matrix: &Reachability) -> Columns {
     let mut columns = Columns::new(&["FROM", "TO", "PROTOCOL", "PORT", "ALLOWED"]);
-    for Pair { from, to, allowed } in &matrix.pairs {
+    for Pair { from, to, allowed } in matrix.pairs() {
         columns.row([
             from.to_string(),
             to.to_string(),
             matrix.protocol.to_string(),
             matrix.port.to_string(),
-            yes(*allowed).to_owned(),
+            table::yes(allowed).to_owned(),
         ]);
     }
     columns
 }
 
-fn square(matrix: &Reachability, pods: &BTreeSet<&ObjectName>) -> Columns {
-    let mut columns = Columns::default();
-    let corner = format!("{}/{}", matrix.port, matrix.protocol);
-    columns.row(std::iter::once(corner).chain(pods.iter().map(ToString::to_string)));
-    // Pairs are sorted by (from, to), and a Pod with itself is left out.
-    let mut pairs = matrix.pairs.iter();
-    for from in pods {
-        let cells: Vec<String> = pods
-            .iter()
-            .map(|to| {
-                if to == from {
-                    "-".to_owned()
-                } else {
-                    pairs
-                        .next()
-                        .map_or("?", |pair| yes(pair.allowed))
-                        .to_owned()
-                }
-            })
-            .collect();
-        columns.row(std::iter::once(from.to_string()).chain(cells));
+/// RFC 4180, less its line ends: what reads it here wants `\n`.
+fn csv(matrix: &Reachability, out: &mut dyn Write) -> anyhow::Result<()> {
+    writeln!(out, "from,to,protocol,port,allowed")?;
+    for Pair { from, to, allowed } in matrix.pairs() {
+        let (from, to) = (field(&from.to_string()), field(&to.to_string()));
+        let Reachability { protocol, port, .. } = matrix;
+        writeln!(out, "{from},{to},{protocol},{port},{allowed}")?;
     }
-    columns
+    Ok(())
 }
 
-const fn yes(allowed: bool) -> &'static str {
-    if allowed { "yes" } else { "no" }
+/// A text as a field, of one line. A spreadsheet takes what begins with one of these signs for a
+/// formula, unless a quote goes before it.
+fn field(text: &str) -> String {
+    let text = printable(text);
+    let text = if text.starts_with(['=', '+', '-', '@']) {
+        format!("'{text}")
+    } else {
+        text.into_owned()
+    };
+    if text.contains(['"', ',']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ use crate::printable::printable;
 mod audit;
 mod check;
 mod completions;
+mod diff;
+mod ends;
 mod exit;
 mod explain;
 mod findings;
@@ -73,6 +75,7 @@ Examples:
   netpol check /etc/netpold/manifests
   netpol verdict --from web/frontend --to payments/api-server --port 8080
   netpol matrix --manifests ./manifests --port 5432
+  netpol diff ./manifests
   netpol observe -f --verdict dropped";
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +84,7 @@ enum Verb {
     Verdict(verdict::Verdict),
     Explain(explain::Explain),
     Matrix(matrix::Matrix),
+    Diff(diff::Diff),
     Get(get::Get),
     Status(status::Status),
     Wait(wait::Wait),
@@ -140,6 +144,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> anyhow::Result<Exit> {
         Verb::Explain(verb) => verb.run(&source, out),
         Verb::Audit(verb) => verb.run(&source, out),
         Verb::Matrix(verb) => verb.run(&source, out),
+        Verb::Diff(verb) => verb.run(&source, out),
         Verb::Get(verb) => verb.run(&source, out),
         Verb::Status(verb) => verb.run(cli.client("status")?, out),
         Verb::Wait(verb) => verb.run(&cli.client("wait")?, out),

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 
 use anyhow::Context as _;
+use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
@@ -87,13 +88,34 @@ impl Columns {
         );
     }
 
+    /// One more row, of cells of several lines; says how many lines it takes.
+    pub fn folded(&mut self, cells: impl IntoIterator<Item = Vec<String>>) -> usize {
+        let mut height = 1;
+        let row = cells.into_iter().map(|lines| {
+            height = height.max(lines.len());
+            let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+            lines.join("\n")
+        });
+        self.rows.push(row.collect());
+        height
+    }
+
     /// Writes them, each line after `indent`.
     ///
     /// # Errors
     /// When they can't be written.
     pub fn write(self, out: &mut dyn Write, indent: &str) -> io::Result<()> {
+        for line in self.lines() {
+            writeln!(out, "{indent}{line}")?;
+        }
+        Ok(())
+    }
+
+    /// The lines.
+    #[must_use]
+    pub fn lines(self) -> Vec<String> {
         if self.rows.is_empty() {
-            return Ok(());
+            return Vec::new();
         }
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
@@ -101,11 +123,50 @@ impl Columns {
         for column in table.column_iter_mut() {
             column.set_padding((0, 3));
         }
-        for line in table.lines() {
-            writeln!(out, "{indent}{}", line.trim_end())?;
-        }
-        Ok(())
+        table
+            .lines()
+            .map(|line| line.trim_end().to_owned())
+            .collect()
     }
+}
+
+/// The text in green where something is allowed or added, in red where it is not. It goes to
+/// a terminal in colour, and elsewhere as it is.
+#[must_use]
+pub fn paint(text: &str, good: bool) -> String {
+    let color = if good {
+        AnsiColor::Green
+    } else {
+        AnsiColor::Red
+    };
+    let style = Style::new().fg_color(Some(color.into()));
+    format!("{style}{text}{style:#}")
+}
+
+/// Words in lines of about this width, a comma after each but the last.
+#[must_use]
+pub fn fold(words: &[String], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() + 3 <= width => {
+                line.push_str(", ");
+                line.push_str(word);
+            }
+            Some(line) => {
+                line.push(',');
+                lines.push(word.clone());
+            }
+            None => lines.push(word.clone()),
+        }
+    }
+    lines
+}
+
+/// Columns of the terminal; 80 where there is none.
+#[must_use]
+pub fn width() -> usize {
+    terminal_size::terminal_size_of(io::stdout()).map_or(80, |(width, _)| width.0.into())
 }
 
 /// `5m`, `3h12m`, `40d`: as kubectl writes how long something is there
@@ -155,6 +216,27 @@ mod tests {
              default-deny        5m\n\
              a\\u{1b}[31m\\u{a}b\n"
         );
+    }
+
+    #[test]
+    fn words_are_folded_and_never_cut() {
+        let words: Vec<String> = ["one", "two", "three", "a-very-long-word"]
+            .map(str::to_owned)
+            .into();
+        assert_eq!(
+            fold(&words, 10),
+            ["one, two,", "three,", "a-very-long-word"]
+        );
+        assert_eq!(fold(&words, 80), ["one, two, three, a-very-long-word"]);
+        assert!(fold(&[], 80).is_empty());
+
+        let mut columns = Columns::new(&["FROM", "TO"]);
+        let height = columns.folded([
+            vec!["a,".to_owned(), "b\x1b".to_owned()],
+            vec!["c".to_owned()],
+        ]);
+        assert_eq!(height, 2);
+        assert_eq!(columns.lines(), ["FROM      TO", "a,        c", "b\\u{1b}"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Both give the same [`Listing`], so that what is explained offline is what is
 //! enforced. Files are found by the daemon's own rules.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -72,7 +72,7 @@ impl Source {
     /// When there is no valid world to be had.
     pub fn listing(&self) -> Result<Listing, NoWorld> {
         match self {
-            Self::Directory(directory) => offline(directory),
+            Self::Directory(directory) => Ok(Manifests::of(directory)?.listing()),
             Self::Daemon(client) => Ok(super::wait_for(client.world())?),
         }
     }
@@ -187,52 +187,79 @@ fn has_manifest_name(path: &Path) -> bool {
         .is_some_and(|name| is_manifest(&name.to_string_lossy()))
 }
 
-fn offline(directory: &Path) -> Result<Listing, NoWorld> {
-    let texts = manifests(directory)?
-        .iter()
-        .map(|path| read(path))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let files: Vec<_> = texts.iter().map(Text::parse).collect();
-    let assembled = manifest::assemble(&files);
-    let errors: Vec<_> = files
-        .iter()
-        .flat_map(|file| &file.diagnostics)
-        .chain(&assembled.diagnostics)
-        .filter(|diagnostic| diagnostic.is_error())
-        .collect();
-    if !errors.is_empty() {
-        for error in errors {
-            if let Some(text) = texts.iter().find(|text| text.name == error.path) {
-                anstream::eprintln!("{}\n", text.render(error, super::stderr_has_color()));
+/// The valid manifests of a directory, or of one file.
+#[derive(Debug)]
+pub struct Manifests {
+    texts: Vec<Text>,
+    files: Vec<manifest::File>,
+}
+
+impl Manifests {
+    /// Reads and parses them; what is wrong with one is said on stderr.
+    ///
+    /// # Errors
+    /// When they can't be read, or are not valid.
+    pub fn of(directory: &Path) -> Result<Self, NoWorld> {
+        let texts = manifests(directory)?
+            .iter()
+            .map(|path| read(path))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let files: Vec<_> = texts.iter().map(Text::parse).collect();
+        let assembled = manifest::assemble(&files);
+        let errors: Vec<_> = files
+            .iter()
+            .flat_map(|file| &file.diagnostics)
+            .chain(&assembled.diagnostics)
+            .filter(|diagnostic| diagnostic.is_error())
+            .collect();
+        if !errors.is_empty() {
+            for error in errors {
+                if let Some(text) = texts.iter().find(|text| text.name == error.path) {
+                    anstream::eprintln!("{}\n", text.render(error, super::stderr_has_color()));
+                }
             }
+            anstream::eprintln!(
+                "error: the manifests in `{}` are not valid",
+                printable(&directory.display().to_string())
+            );
+            return Err(NoWorld::Invalid);
         }
-        anstream::eprintln!(
-            "error: the manifests in `{}` are not valid",
-            printable(&directory.display().to_string())
-        );
-        return Err(NoWorld::Invalid);
+        Ok(Self { texts, files })
     }
-    let mut listing = Listing {
-        world: assembled.world(),
-        ..Listing::default()
-    };
-    for (path, object) in &assembled.objects {
-        let origin = Origin {
-            file: Some(PathBuf::from(path)),
-            since: texts
-                .iter()
-                .find(|text| text.name == *path)
-                .and_then(|text| text.modified),
-            labels: object.labels.clone(),
-            annotations: object.annotations.clone(),
-        };
-        let id = object.id();
-        let origins = &mut listing.origins;
-        match id.kind {
-            Kind::NetworkPolicy => origins.policies.insert(id.name, origin),
-            Kind::Pod => origins.pods.insert(id.name, origin),
-            Kind::Namespace => origins.namespaces.insert(id.name.name, origin),
-        };
+
+    /// Their objects.
+    pub fn objects(&self) -> impl Iterator<Item = &manifest::Object> {
+        self.files.iter().flat_map(|file| &file.documents)
     }
-    Ok(listing)
+
+    /// The world that they make.
+    #[must_use]
+    pub fn listing(&self) -> Listing {
+        let assembled = manifest::assemble(&self.files);
+        let modified: HashMap<&str, Option<jiff::Timestamp>> = self
+            .texts
+            .iter()
+            .map(|text| (text.name.as_str(), text.modified))
+            .collect();
+        let mut listing = Listing {
+            world: assembled.world(),
+            ..Listing::default()
+        };
+        for (path, object) in &assembled.objects {
+            let origin = Origin {
+                file: Some(PathBuf::from(path)),
+                since: modified.get(path).copied().flatten(),
+                labels: object.labels.clone(),
+                annotations: object.annotations.clone(),
+            };
+            let id = object.id();
+            let origins = &mut listing.origins;
+            match id.kind {
+                Kind::NetworkPolicy => origins.policies.insert(id.name, origin),
+                Kind::Pod => origins.pods.insert(id.name, origin),
+                Kind::Namespace => origins.namespaces.insert(id.name.name, origin),
+            };
+        }
+        listing
+    }
 }

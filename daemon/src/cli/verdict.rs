@@ -7,7 +7,7 @@ use netpol_engine::explain::explain;
 use netpol_engine::policy::Protocol;
 
 use super::Exit;
-use super::output::Form;
+use super::output::{Form, paint};
 use super::source::Source;
 use crate::printable::printable;
 
@@ -86,14 +86,7 @@ impl Verdict {
 
 /// `allowed` or `denied`, in colour where there is one.
 pub(super) fn word(allowed: bool) -> String {
-    use clap::builder::styling::{AnsiColor, Style};
-    let (word, color) = if allowed {
-        ("allowed", AnsiColor::Green)
-    } else {
-        ("denied", AnsiColor::Red)
-    };
-    let style = Style::new().fg_color(Some(color.into()));
-    format!("{style}{word}{style:#}")
+    paint(if allowed { "allowed" } else { "denied" }, allowed)
 }
 
 /// What one end says, in a sentence.

@@ -75,7 +75,7 @@ fn a_default_deny_is_one_row() {
     assert_eq!(
         rows(&diff),
         [
-            "- db-0 | db-1 | db-2 | db-3 | web-0 and 2 more | anywhere => db-0 | db-1 | db-2 | db-3: all"
+            "- db-0 | db-1 | db-2 | db-3 | web-0 and 2 more | 0.0.0.0/0, ::/0 => db-0 | db-1 | db-2 | db-3: all"
         ]
     );
     assert_eq!(diff.count(Turn::Closed), 4 * 3 + 3 * 4 + 2 * 4);

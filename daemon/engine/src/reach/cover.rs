@@ -29,7 +29,7 @@ pub(crate) fn cover(pairs: &[(usize, usize)], alone: impl Fn(usize) -> bool) -> 
 }
 
 /// Keys with equal values, and those values.
-fn lines(
+pub(crate) fn lines(
     pairs: impl Iterator<Item = (usize, usize)>,
     alone: impl Fn(usize) -> bool,
 ) -> Vec<(Vec<usize>, Vec<usize>)> {

@@ -3,7 +3,7 @@
 //! Longest-prefix tables of classes in, regions of one class each out: a region is blocks with
 //! exceptions, as in an ipBlock. Several tables can be laid over one another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,23 +17,45 @@ use crate::policy::IpBlock;
 pub struct Region(pub Vec<IpBlock>);
 
 impl Region {
-    /// Every address of both families.
+    /// Regions as one: a block that fills an exception of another is told as part of that.
     #[must_use]
-    pub fn is_everywhere(&self) -> bool {
-        self.0.len() == 2
-            && self
-                .0
-                .iter()
-                .all(|block| block.cidr.prefix_len() == 0 && block.except.is_empty())
+    pub fn join<'a>(regions: impl IntoIterator<Item = &'a Self>) -> Self {
+        let all: BTreeMap<IpNet, &IpBlock> = regions
+            .into_iter()
+            .flat_map(|region| &region.0)
+            .map(|block| (block.cidr, block))
+            .collect();
+        let mut filled: BTreeSet<IpNet> = BTreeSet::new();
+        let mut joined = Vec::new();
+        // An outer block comes before those inside it.
+        for (cidr, block) in &all {
+            if filled.contains(cidr) {
+                continue;
+            }
+            let mut open: Vec<IpNet> = block.except.clone();
+            let mut except = Vec::new();
+            while let Some(net) = open.pop() {
+                match all.get(&net) {
+                    Some(inside) => {
+                        filled.insert(net);
+                        open.extend(&inside.except);
+                    }
+                    None => except.push(net),
+                }
+            }
+            except.sort_unstable();
+            joined.push(IpBlock {
+                cidr: *cidr,
+                except,
+            });
+        }
+        Self(joined)
     }
 }
 
-/// `10.0.0.0/8 except 10.1.0.0/16 10.2.0.0/16, 192.0.2.0/24`; `anywhere`.
+/// `10.0.0.0/8 except 10.1.0.0/16 10.2.0.0/16, 192.0.2.0/24`.
 impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_everywhere() {
-            return f.write_str("anywhere");
-        }
         for (position, block) in self.0.iter().enumerate() {
             if position > 0 {
                 f.write_str(", ")?;
@@ -149,7 +171,7 @@ mod tests {
 
     #[test]
     fn without_a_prefix_there_is_one_region() {
-        assert_eq!(shown([&table(&[])]), ["[1] anywhere"]);
+        assert_eq!(shown([&table(&[])]), ["[1] 0.0.0.0/0, ::/0"]);
     }
 
     #[test]
@@ -173,6 +195,31 @@ mod tests {
                 "[30] 10.1.0.0/16 except 10.1.2.0/24",
             ]
         );
+    }
+
+    #[test]
+    fn regions_join_where_one_fills_the_other_s_exceptions() {
+        let one = table(&[
+            ("10.0.0.0/8", 20),
+            ("10.1.0.0/16", 30),
+            ("10.1.2.0/24", 40),
+            ("fd00::/8", 30),
+        ]);
+        let regions = partition([&one], |_| false);
+        let join = |classes: &[u64]| {
+            let chosen = classes.iter().map(|class| &regions[&[*class]]);
+            Region::join(chosen).to_string()
+        };
+        assert_eq!(join(&[CLASS_ANY, 20, 30, 40]), "0.0.0.0/0, ::/0");
+        assert_eq!(
+            join(&[20, 40]),
+            "10.0.0.0/8 except 10.1.0.0/16, 10.1.2.0/24"
+        );
+        assert_eq!(
+            join(&[CLASS_ANY, 20, 30]),
+            "0.0.0.0/0 except 10.1.2.0/24, ::/0"
+        );
+        assert_eq!(join(&[]), "");
     }
 
     #[test]

@@ -1,0 +1,296 @@
+//! `netpol diff`: what opens and what closes.
+//!
+//! Against what is in force, NEW takes the place of the manifests directory: containers stay
+//! as they run, and every object that came from a manifest gives way to NEW's.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use netpol_engine::diff::{self, Objects, Row, Turn};
+use netpol_engine::manifest::{PodManifest, Value};
+use netpol_engine::policy::ObjectName;
+use netpol_engine::reach::Members;
+use netpol_engine::world::{Place, Pod, World};
+
+use super::Exit;
+use super::ends::Cast;
+use super::output::{Columns, Form, Output, fold, paint, width};
+use super::source::{Manifests, NoWorld, Source};
+use crate::api::wire::Listing;
+use crate::printable::printable;
+
+/// Objects of a kind that are named.
+const NAMED: usize = 10;
+/// Words for the ends of a row.
+const WORDS: usize = 6;
+/// Columns of the terminal that are not for ends and ports.
+const FIRST: usize = "- closes".len() + 3 * 3;
+
+/// What opens and what closes
+///
+/// With one path: what would change if it took the place of the manifests that are
+/// in force. The containers that run now stay as they are. With two: what changes
+/// from the one to the other, by the Pods in them.
+///
+/// Compared are pairs of Pods that both sides know, by name, and each of them with
+/// the host and with addresses outside. What only one side has is listed.
+#[derive(Debug, clap::Args)]
+#[command(
+    allow_missing_positional = true,
+    after_help = "\
+Exit code 0 where nothing opens or closes, 1 where something does, 2 where it could
+not be compared.
+
+Examples:
+  netpol diff ./manifests                  what is in force, and ./manifests
+  netpol diff ./before ./after             two directories, offline
+  netpol diff before.yaml after.yaml -o wide
+  git worktree add /tmp/main main && netpol diff /tmp/main/manifests ./manifests"
+)]
+pub struct Diff {
+    /// A directory or file of manifests; left out: what is in force
+    #[arg(value_name = "OLD")]
+    old: Option<PathBuf>,
+    /// A directory or file of manifests
+    #[arg(value_name = "NEW")]
+    new: PathBuf,
+    #[command(flatten)]
+    form: Form,
+}
+
+impl Diff {
+    pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let (old, new) = match self.worlds(source) {
+            Ok(worlds) => worlds,
+            // 1 would say that something opens or closes.
+            Err(NoWorld::Invalid) => return Ok(Exit::Failed),
+            Err(NoWorld::Failed(error)) => return Err(error),
+        };
+        let diff = diff::Diff::of(&old, &new)?;
+        if !self.form.output.value(out, &diff)? {
+            self.write(&diff, width(), out)?;
+            summarize(&diff);
+        }
+        Ok(Exit::answer(diff.is_empty()))
+    }
+
+    fn worlds(&self, source: &Source) -> Result<(World, World), NoWorld> {
+        if self.old.is_some() && matches!(source, Source::Directory(_)) {
+            return Err(NoWorld::Failed(anyhow::anyhow!(
+                "`--manifests` is the old side: it has no meaning with two paths\n  \
+                 say `netpol diff OLD NEW`, or `netpol diff --manifests OLD NEW`"
+            )));
+        }
+        let read = |path: &PathBuf| Ok::<_, NoWorld>(Manifests::of(path)?.listing().world);
+        match (&self.old, source) {
+            (Some(old), _) => Ok((read(old)?, read(&self.new)?)),
+            (None, Source::Directory(old)) => Ok((read(old)?, read(&self.new)?)),
+            (None, Source::Daemon(_)) => {
+                let in_force = source.listing()?;
+                let new = in_place_of_manifests(&in_force, &Manifests::of(&self.new)?);
+                Ok((in_force.world, new))
+            }
+        }
+    }
+
+    fn write(&self, diff: &diff::Diff, width: usize, out: &mut dyn Write) -> anyhow::Result<()> {
+        let named = if self.form.output == Output::Wide {
+            usize::MAX
+        } else {
+            NAMED
+        };
+        let mut objects = Vec::new();
+        objects.extend(listed("policy", "policies", &diff.policies, named));
+        objects.extend(listed("Namespace", "Namespaces", &diff.namespaces, named));
+        objects.extend(listed("Pod", "Pods", &diff.pods, named));
+        for line in &objects {
+            writeln!(out, "{line}")?;
+        }
+        if diff.is_empty() {
+            return Ok(());
+        }
+        if !objects.is_empty() {
+            writeln!(out)?;
+        }
+        let mut columns = Columns::new(&["CHANGE", "FROM", "TO", "PORTS"]);
+        // What becomes of the ports on each line.
+        let mut turns = Vec::new();
+        if self.form.output == Output::Wide {
+            for turn in [Turn::Opened, Turn::Closed] {
+                for (from, to, ports) in diff.pairs(turn) {
+                    turns.push(turn);
+                    columns.row([
+                        word(turn).to_owned(),
+                        from.to_string(),
+                        to.to_string(),
+                        ports.to_string(),
+                    ]);
+                }
+            }
+        } else {
+            let pods = diff.ends().iter().filter_map(|members| match members {
+                Members::Pods(pods) => Some(pods),
+                Members::Host(_) | Members::Strangers(_) => None,
+            });
+            let cast = Cast::of(pods.flatten().copied());
+            for row in diff.rows() {
+                let height = columns.folded(cells(&cast, &row, width));
+                turns.extend(std::iter::repeat_n(row.turn, height));
+            }
+        }
+        let mut lines = columns.lines().into_iter();
+        for header in lines.by_ref().take(1) {
+            writeln!(out, "{header}")?;
+        }
+        for (line, turn) in lines.zip(turns) {
+            writeln!(out, "{}", paint(&line, turn == Turn::Opened))?;
+        }
+        Ok(())
+    }
+}
+
+/// What would be in force with these manifests in the place of those that are.
+fn in_place_of_manifests(in_force: &Listing, new: &Manifests) -> World {
+    let Listing { world, origins } = in_force;
+    let is_from_a_manifest = |name: &&ObjectName| {
+        origins
+            .pods
+            .get(*name)
+            .is_some_and(|origin| origin.file.is_some())
+    };
+    let mut after = World {
+        host: world.host.clone(),
+        settings: world.settings,
+        ..World::default()
+    };
+    for object in new.objects() {
+        match &object.value {
+            Value::NetworkPolicy(policy) => {
+                after.policies.insert(policy.name.clone(), policy.clone());
+            }
+            Value::Namespace { name } => {
+                after.namespaces.insert(name.clone(), object.labels.clone());
+            }
+            Value::Pod(manifest) => {
+                let here = world.pods.get(&manifest.name);
+                after
+                    .pods
+                    .insert(manifest.name.clone(), declared(manifest, here));
+            }
+        }
+    }
+    for (name, pod) in &world.pods {
+        if !is_from_a_manifest(&name) {
+            // What a runtime reports, or the daemon itself, which yields to a manifest.
+            after
+                .pods
+                .entry(name.clone())
+                .or_insert_with(|| pod.clone());
+        }
+    }
+    after
+}
+
+/// A Pod as the daemon would have it by this manifest; `here` is what it has of that name now.
+fn declared(manifest: &PodManifest, here: Option<&Pod>) -> Pod {
+    let mut pod = Pod::from(manifest);
+    if manifest.netns.is_some() {
+        // Where it is and what addresses it has is read from its network namespace.
+        let there = here.filter(|pod| pod.place != Place::External);
+        pod.place = there.map_or(Place::Local, |pod| pod.place.clone());
+        pod.addresses = there.map_or_else(Default::default, |pod| pod.addresses.clone());
+    } else if pod.place == Place::Local {
+        pod.place = Place::External;
+    }
+    pod
+}
+
+/// `+ policy shop/db`, a line for each; of many, how many there are besides.
+fn listed<N: ToString>(one: &str, many: &str, objects: &Objects<N>, named: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (sign, names) in [
+        ('+', &objects.added),
+        ('-', &objects.removed),
+        ('~', &objects.changed),
+    ] {
+        let shown = if names.len() > named {
+            named - 1
+        } else {
+            names.len()
+        };
+        let mut texts: Vec<String> = names[..shown]
+            .iter()
+            .map(|name| format!("{sign} {one} {}", printable(&name.to_string())))
+            .collect();
+        if shown < names.len() {
+            texts.push(format!("{sign} {} more {many}", names.len() - shown));
+        }
+        lines.extend(texts.into_iter().map(|text| match sign {
+            '~' => text,
+            _ => paint(&text, sign == '+'),
+        }));
+    }
+    lines
+}
+
+/// The cells of a row: ends and ports share what the first column leaves of the width.
+fn cells<'w>(cast: &Cast<'w>, row: &Row<'_, 'w>, width: usize) -> [Vec<String>; 4] {
+    let ports: Vec<String> = row
+        .ports
+        .to_string()
+        .split(", ")
+        .map(str::to_owned)
+        .collect();
+    let share = width.saturating_sub(FIRST);
+    [
+        vec![word(row.turn).to_owned()],
+        fold(&cast.ends(&row.from, only(&row.to), WORDS), share * 2 / 5),
+        fold(&cast.ends(&row.to, only(&row.from), WORDS), share * 2 / 5),
+        fold(&ports, share / 5),
+    ]
+}
+
+/// The Pod that these ends are, where they are one.
+fn only<'w>(ends: &[&Members<'w>]) -> Option<&'w ObjectName> {
+    match ends {
+        [Members::Pods(pods)] if pods.len() == 1 => Some(pods[0]),
+        _ => None,
+    }
+}
+
+const fn word(turn: Turn) -> &'static str {
+    match turn {
+        Turn::Opened => "+ opens",
+        Turn::Closed => "- closes",
+    }
+}
+
+/// What it comes to, in a sentence; data goes to stdout, this does not.
+fn summarize(diff: &diff::Diff) {
+    let pairs = |turn, one: &str, many: &str| match diff.count(turn) {
+        0 => None,
+        1 => Some(format!("1 pair {one}")),
+        count => Some(format!("{count} pairs {many}")),
+    };
+    let parts = [
+        pairs(Turn::Opened, "opens", "open"),
+        pairs(Turn::Closed, "closes", "close"),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        anstream::eprintln!("nothing opens, nothing closes");
+    } else {
+        anstream::eprintln!("{}", parts.join(", "));
+    }
+    let knows_pods = |members: &Members| matches!(members, Members::Pods(_));
+    if !diff.ends().iter().any(knows_pods) {
+        anstream::eprintln!(
+            "note: no Pod is on both sides, so there was nothing to compare\n  \
+             `netpol diff NEW` compares by the containers that run here; offline, Pod manifests\n  \
+             on both sides stand for them"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;
