@@ -1,14 +1,18 @@
 //! `netpol get`: what there is, in kubectl's columns.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::Write;
 
+use clap::ValueEnum as _;
+use clap::builder::PossibleValue;
+use clap::error::ErrorKind;
 use netpol_engine::labels::Labels;
 use netpol_engine::policy::{Direction, ObjectName};
 use netpol_engine::world::Place;
 use serde_json::Value;
 
-use super::output::{Columns, Form, Output, age};
+use super::output::{Columns, Output, age};
 use super::scope::Scope;
 use super::source::Source;
 use super::{Exit, object};
@@ -21,25 +25,92 @@ use crate::printable::printable;
 Examples:
   netpol get networkpolicies -A
   netpol get pods -n payments -l app=api-server --show-labels
-  netpol get netpol default-deny -n payments -o yaml
+  netpol get netpol/default-deny -n payments -o yaml
+  netpol get pods,netpol -n payments
   netpol get ns --manifests ./manifests")]
 pub struct Get {
-    /// What to list
-    #[arg(value_enum, value_name = "KIND")]
-    kind: Kind,
-    /// Just these
+    /// What to list, as one KIND or more (KIND,KIND), or as KIND/NAME
+    #[arg(value_name = "KIND", value_parser = TargetParser)]
+    target: Target,
+    /// Just these (as KIND/NAME, where the first is)
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
     scope: Scope,
-    #[command(flatten)]
-    form: Form,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: Form,
     /// Labels as a last column
     #[arg(long)]
     show_labels: bool,
     /// Leave the first line out
     #[arg(long)]
     no_headers: bool,
+}
+
+/// The form of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// For people.
+    #[default]
+    Table,
+    /// For people with a wide terminal: more columns.
+    Wide,
+    /// For programs.
+    Json,
+    /// For programs and people.
+    Yaml,
+    /// For scripts: `kind/name`, one a line.
+    Name,
+}
+
+/// What the first argument says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    /// `pods`, `pods,netpol`
+    Kinds(Vec<Kind>),
+    /// `pods/db`
+    Object(Kind, String),
+}
+
+/// Parses a [`Target`], and knows the kinds for help and completions.
+#[derive(Clone, Copy, Debug)]
+struct TargetParser;
+
+impl clap::builder::TypedValueParser for TargetParser {
+    type Value = Target;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Target, clap::Error> {
+        target(&value.to_string_lossy())
+            .map_err(|error| clap::Error::raw(ErrorKind::InvalidValue, error).with_cmd(command))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = Kind::value_variants().iter();
+        Some(Box::new(values.filter_map(Kind::to_possible_value)))
+    }
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    if let Some((kind, name)) = text.split_once('/') {
+        return match name {
+            "" => Err(format!("`{text}`: a name is missing after the slash\n")),
+            name => Ok(Target::Object(Kind::named(kind)?, name.to_owned())),
+        };
+    }
+    let mut kinds = Vec::new();
+    for word in text.split(',') {
+        let kind = Kind::named(word)?;
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    Ok(Target::Kinds(kinds))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -53,11 +124,31 @@ enum Kind {
 }
 
 impl Kind {
-    const fn name(self) -> &'static str {
+    fn named(word: &str) -> Result<Self, String> {
+        // As kubectl takes it, with the group or without.
+        let word = word.strip_suffix(".networking.k8s.io").unwrap_or(word);
+        Self::from_str(word, true).map_err(|_| {
+            format!(
+                "there is no kind `{word}` here: there are networkpolicies, pods and namespaces\n"
+            )
+        })
+    }
+
+    /// As the API server says which resource it did not find.
+    const fn resource(self) -> &'static str {
         match self {
-            Self::NetworkPolicies => "NetworkPolicy",
-            Self::Pods => "Pod",
-            Self::Namespaces => "Namespace",
+            Self::NetworkPolicies => "networkpolicies.networking.k8s.io",
+            Self::Pods => "pods",
+            Self::Namespaces => "namespaces",
+        }
+    }
+
+    /// Before the slash of `-o name`.
+    const fn one(self) -> &'static str {
+        match self {
+            Self::NetworkPolicies => "networkpolicy.networking.k8s.io",
+            Self::Pods => "pod",
+            Self::Namespaces => "namespace",
         }
     }
 
@@ -86,58 +177,162 @@ struct Item {
 
 impl Get {
     pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let asked = self.asked()?;
         let listing = match source.listing() {
             Ok(listing) => listing,
             Err(none) => return none.exit(),
         };
-        let now = jiff::Timestamp::now();
-        let mut items = match self.kind {
-            Kind::NetworkPolicies => policies(&listing, now),
-            Kind::Pods => pods(&listing, now),
-            Kind::Namespaces => namespaces(&listing, now),
+        let mut found: Vec<(Kind, Vec<Item>)> = Vec::new();
+        let mut is_whole = true;
+        for (kind, names) in &asked {
+            let mut items = self.items(*kind, &listing);
+            for name in names {
+                if !items
+                    .iter()
+                    .any(|(item, there)| *there && item.name.name == *name)
+                {
+                    is_whole = false;
+                    not_found(*kind, name, &items);
+                }
+            }
+            items.retain(|(item, there)| {
+                *there && (names.is_empty() || names.contains(&item.name.name))
+            });
+            let items = items.into_iter().map(|(item, _)| item).collect();
+            found.push((*kind, items));
+        }
+        let one = asked.len() == 1 && asked[0].1.len() == 1;
+        self.write(found, one, is_whole, out)?;
+        Ok(Exit::answer(is_whole))
+    }
+
+    /// The kinds, each with the names that are asked for; none: all of it.
+    fn asked(&self) -> anyhow::Result<Vec<(Kind, Vec<String>)>> {
+        let (kind, name) = match &self.target {
+            Target::Kinds(kinds) => {
+                if let Some(name) = self.names.iter().find(|name| name.contains('/')) {
+                    anyhow::bail!(
+                        "`{name}`: a name has no slash\n  \
+                         say KIND NAME…, or KIND/NAME for each"
+                    );
+                }
+                let asked = kinds.iter().map(|kind| (*kind, self.names.clone()));
+                return Ok(asked.collect());
+            }
+            Target::Object(kind, name) => (*kind, name.clone()),
         };
-        items.retain(|item| match self.kind {
-            Kind::Namespaces => self.scope.selects(&item.labels),
-            _ => self.scope.holds(&item.name, &item.labels),
-        });
-        let missing: Vec<&String> = self
-            .names
-            .iter()
-            .filter(|name| !items.iter().any(|item| item.name.name == **name))
+        let mut asked = vec![(kind, vec![name])];
+        for text in &self.names {
+            let Ok(Target::Object(kind, name)) = target(text) else {
+                anyhow::bail!(
+                    "`{text}` is not of the form KIND/NAME, as the first one is\n  \
+                     say KIND NAME…, or KIND/NAME for each"
+                );
+            };
+            match asked.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, names)) => names.push(name),
+                None => asked.push((kind, vec![name])),
+            }
+        }
+        Ok(asked)
+    }
+
+    /// All of a kind; is it one of those that the scope is about?
+    fn items(&self, kind: Kind, listing: &Listing) -> Vec<(Item, bool)> {
+        let now = jiff::Timestamp::now();
+        let items = match kind {
+            Kind::NetworkPolicies => policies(listing, now),
+            Kind::Pods => pods(listing, now),
+            Kind::Namespaces => namespaces(listing, now),
+        };
+        items
+            .into_iter()
+            .map(|item| {
+                let there = match kind {
+                    Kind::Namespaces => self.scope.selects(&item.labels),
+                    _ => self.scope.holds(&item.name, &item.labels),
+                };
+                (item, there)
+            })
+            .collect()
+    }
+
+    /// `one`: a single object was asked for by name, and is written as itself. Where not all was
+    /// found, that has been said.
+    fn write(
+        &self,
+        found: Vec<(Kind, Vec<Item>)>,
+        one: bool,
+        is_whole: bool,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let value = match self.output {
+            Form::Json => Output::Json,
+            Form::Yaml => Output::Yaml,
+            Form::Name => {
+                for (kind, items) in found {
+                    for item in items {
+                        writeln!(out, "{}/{}", kind.one(), printable(&item.name.name))?;
+                    }
+                }
+                return Ok(());
+            }
+            Form::Table | Form::Wide => return self.tables(found, is_whole, out),
+        };
+        let mut objects: Vec<Value> = found
+            .into_iter()
+            .flat_map(|(_, items)| items)
+            .map(|item| item.object)
             .collect();
-        if !self.names.is_empty() {
-            items.retain(|item| self.names.contains(&item.name.name));
-        }
-        for name in &missing {
-            anstream::eprintln!(
-                "error: no {} is named `{}`{}",
-                self.kind.name(),
-                printable(name),
-                self.place()
-            );
-        }
-        if matches!(self.form.output, Output::Json | Output::Yaml) {
-            let objects = items.into_iter().map(|item| item.object).collect();
-            self.form.output.value(out, &object::list(objects))?;
-        } else if !items.is_empty() {
-            self.columns(items).write(out, "")?;
-        } else if missing.is_empty() {
-            anstream::eprintln!("No resources found{}", self.place());
-        }
-        Ok(Exit::answer(missing.is_empty()))
+        match objects.pop() {
+            Some(object) if one && objects.is_empty() => value.value(out, &object)?,
+            None if !is_whole => return Ok(()),
+            last => {
+                objects.extend(last);
+                value.value(out, &object::list(objects))?
+            }
+        };
+        Ok(())
     }
 
-    fn place(&self) -> String {
-        match (self.kind, self.scope.namespace()) {
-            (Kind::Namespaces, _) | (_, None) => String::new(),
-            (_, Some(namespace)) => format!(" in the Namespace `{}`", printable(namespace)),
+    fn tables(
+        &self,
+        found: Vec<(Kind, Vec<Item>)>,
+        is_whole: bool,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let many = found.len() > 1;
+        let mut written = false;
+        for (kind, items) in found {
+            if items.is_empty() {
+                continue;
+            }
+            if written {
+                writeln!(out)?;
+            }
+            self.columns(kind, items, many).write(out, "")?;
+            written = true;
         }
+        if !written && is_whole {
+            match self
+                .scope
+                .namespace()
+                .filter(|_| self.target != Target::Kinds(vec![Kind::Namespaces]))
+            {
+                None => anstream::eprintln!("No resources found"),
+                Some(namespace) => {
+                    anstream::eprintln!("No resources found in {} namespace.", printable(namespace))
+                }
+            }
+        }
+        Ok(())
     }
 
-    fn columns(&self, items: Vec<Item>) -> Columns {
-        let wide = self.form.output == Output::Wide;
-        let with_namespace = self.scope.all_namespaces && self.kind != Kind::Namespaces;
-        let (narrow_names, wide_names) = self.kind.columns();
+    /// `many`: of several kinds, so that each name says of which it is.
+    fn columns(&self, kind: Kind, items: Vec<Item>, many: bool) -> Columns {
+        let wide = self.output == Form::Wide;
+        let with_namespace = self.scope.all_namespaces && kind != Kind::Namespaces;
+        let (narrow_names, wide_names) = kind.columns();
         let mut header = Vec::new();
         if !self.no_headers {
             header.extend(with_namespace.then_some("NAMESPACE"));
@@ -149,13 +344,35 @@ impl Get {
         for item in items {
             let mut cells = Vec::new();
             cells.extend(with_namespace.then_some(item.name.namespace));
-            cells.push(item.name.name);
+            cells.push(if many {
+                format!("{}/{}", kind.one(), item.name.name)
+            } else {
+                item.name.name
+            });
             cells.extend(item.cells);
             cells.extend(item.wide.into_iter().filter(|_| wide));
             cells.extend(self.show_labels.then(|| written(&item.labels)));
             columns.row(cells);
         }
         columns
+    }
+}
+
+/// In kubectl's words, and where there is one of that name.
+fn not_found(kind: Kind, name: &str, items: &[(Item, bool)]) {
+    anstream::eprintln!(
+        "Error from server (NotFound): {} \"{}\" not found",
+        kind.resource(),
+        printable(name)
+    );
+    let elsewhere = items
+        .iter()
+        .filter(|(item, _)| item.name.name == name && !item.name.namespace.is_empty());
+    for (item, _) in elsewhere.take(3) {
+        anstream::eprintln!(
+            "  there is one in the Namespace `{}`: say -n {0}",
+            printable(&item.name.namespace)
+        );
     }
 }
 

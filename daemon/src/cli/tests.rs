@@ -305,6 +305,69 @@ fn get_has_kubectls_columns() {
 }
 
 #[test]
+fn get_takes_names_and_kinds_as_kubectl_does() {
+    let (exit, text) = netpol("get pods/api -n payments --manifests DIR --no-headers");
+    assert_eq!(exit, Exit::Done);
+    assert!(text.starts_with("api   Running   "), "{text}");
+    let both = "get pod/api netpol/api -n payments --manifests DIR";
+    assert_eq!(
+        netpol(&format!("{both} -o name")),
+        (
+            Exit::Done,
+            "pod/api\nnetworkpolicy.networking.k8s.io/api\n".to_owned()
+        )
+    );
+    // Of several kinds each name says of which it is.
+    let (_, text) = netpol("get netpol,po -n payments --manifests DIR");
+    let first: Vec<Option<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(
+        first,
+        [
+            Some("NAME"),
+            Some("networkpolicy.networking.k8s.io/api"),
+            None,
+            Some("NAME"),
+            Some("pod/api"),
+        ]
+    );
+    // One object by name is itself, what else is asked for a list.
+    assert_eq!(
+        json("get po/api -n payments -o json --manifests DIR")["kind"],
+        "Pod"
+    );
+    assert_eq!(
+        json("get po -n payments -o json --manifests DIR")["kind"],
+        "List"
+    );
+    assert_eq!(
+        json("get po -n nobody -o json --manifests DIR")["items"],
+        serde_json::json!([])
+    );
+    for wrong in ["get po/a b", "get po a/b", "get po/a x/b"] {
+        let words = std::iter::once("netpol").chain(wrong.split_whitespace());
+        let cli = Cli::try_parse_from(words).unwrap();
+        assert!(run(&cli, &mut Vec::new()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn what_get_does_not_find_is_no_list() {
+    for arguments in [
+        "get pods nobody -n payments -o json --manifests DIR",
+        "get pods/api --manifests DIR",
+        "get ns/nowhere --manifests DIR",
+    ] {
+        assert_eq!(netpol(arguments), (Exit::No, String::new()), "{arguments}");
+    }
+    // What is found is shown all the same.
+    let (exit, text) = netpol("get pods api nobody -n payments -o name --manifests DIR");
+    assert_eq!((exit, text.as_str()), (Exit::No, "pod/api\n"));
+}
+
+#[test]
 fn get_writes_the_object_that_was_read() {
     let value = json("get netpol -A -o json --manifests DIR");
     assert_eq!(value["kind"], "List");
@@ -402,6 +465,10 @@ fn nonsense_is_refused() {
         "verdict --from a/b --to c/d --port 80 --protocol ICMP",
         "verdict --from a/b --to c/d --port 65536",
         "get services",
+        "get pods,services",
+        "get pods/",
+        "diff",
+        "diff a b c",
         "get pods -l a=b=c",
         "get pods -n a -A",
         "observe --verdict denied",
