@@ -5,6 +5,7 @@
 //! tier like the first; then allowed.
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -13,8 +14,7 @@ use netpol_abi::Reason;
 use super::party::End;
 use crate::labels::Requirement;
 use crate::policy::{
-    Action, Direction, IpBlock, Namespaces, Peer, PodPeer, Policy, Port, Ports, Protocol, Rule,
-    Tier,
+    Action, Direction, IpBlock, Namespaces, Peer, Policy, Port, Ports, Protocol, Rule, Tier,
 };
 use crate::world::{Pod, World};
 
@@ -164,73 +164,100 @@ impl Question<'_> {
 
     /// Is the other end this peer?
     pub(crate) fn is_peer(&self, peer: &Peer) -> bool {
-        self.unmet(peer).next().is_none()
+        self.ask_peer(peer, |_| ControlFlow::Break(()))
+            .is_continue()
     }
 
     fn has_port(&self, rule: &Rule) -> bool {
-        let is_port = |port| self.unmet_port(port).next().is_none();
+        let is_port = |port| {
+            self.ask_port(port, |_| ControlFlow::Break(()))
+                .is_continue()
+        };
         rule.ports.is_empty() || rule.ports.iter().any(is_port)
     }
 
     /// The conditions of a peer that the other end does not fulfil: none, and it is that peer.
-    pub(crate) fn unmet<'r>(&'r self, peer: &'r Peer) -> impl Iterator<Item = Unmet<'r>> {
-        let (pods, block) = match peer {
-            Peer::Pods(pods) => (Some(pods), None),
-            Peer::Block(block) => (None, Some(block)),
-        };
-        let pods = pods.into_iter().flat_map(|pods| self.unmet_pods(pods));
-        let block = block.into_iter().flat_map(|block| self.unmet_block(block));
-        pods.chain(block)
-    }
-
-    fn unmet_pods<'r>(&'r self, wanted: &'r PodPeer) -> impl Iterator<Item = Unmet<'r>> {
-        let pod = self.peer.pod;
-        let no_pod = pod.is_none().then_some(Unmet::Pod);
-        let unlike = pod.into_iter().flat_map(move |(name, pod)| {
-            let (own, selector) = match &wanted.namespaces {
-                Namespaces::Own(own) => (Some(own.as_str()), None),
-                Namespaces::Matching(selector) => (None, Some(selector)),
-            };
-            let elsewhere = own.filter(|own| *own != name.namespace);
-            let labels = &self.peer.namespace_labels;
-            let namespace = selector
-                .into_iter()
-                .flat_map(move |selector| selector.unmet(labels));
-            elsewhere
-                .map(Unmet::Namespace)
-                .into_iter()
-                .chain(namespace.map(Unmet::NamespaceLabel))
-                .chain(wanted.pods.unmet(&pod.labels).map(Unmet::PodLabel))
+    pub(crate) fn unmet<'r>(&self, peer: &'r Peer) -> Vec<Unmet<'r>> {
+        let mut all = Vec::new();
+        let _ = self.ask_peer(peer, |unmet| {
+            all.push(unmet);
+            ControlFlow::Continue(())
         });
-        no_pod.into_iter().chain(unlike)
-    }
-
-    fn unmet_block<'r>(&self, block: &'r IpBlock) -> impl Iterator<Item = Unmet<'r>> {
-        let inside = self
-            .peer_address
-            .filter(|address| block.cidr.contains(address));
-        let outside = inside.is_none().then_some(Unmet::Block(&block.cidr));
-        let except = inside.into_iter().flat_map(|address| {
-            let nets = block.except.iter();
-            nets.filter(move |net| net.contains(&address))
-        });
-        outside.into_iter().chain(except.map(Unmet::Except))
+        all
     }
 
     /// The conditions of a port that the connection does not fulfil.
-    pub(crate) fn unmet_port<'r>(&self, port: &'r Port) -> impl Iterator<Item = Unmet<'r>> {
-        let protocol = (port.protocol != self.protocol).then_some(Unmet::Protocol(port.protocol));
-        let number = match &port.ports {
-            Ports::All => None,
+    pub(crate) fn unmet_port<'r>(&self, port: &'r Port) -> Vec<Unmet<'r>> {
+        let mut all = Vec::new();
+        let _ = self.ask_port(port, |unmet| {
+            all.push(unmet);
+            ControlFlow::Continue(())
+        });
+        all
+    }
+
+    /// Asks a peer condition by condition; `each` is told those that do not hold, until it has
+    /// heard enough. For one that stops at once this costs what a plain test would.
+    fn ask_peer<'r>(
+        &self,
+        peer: &'r Peer,
+        mut each: impl FnMut(Unmet<'r>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        match peer {
+            Peer::Pods(wanted) => {
+                let Some((name, pod)) = self.peer.pod else {
+                    return each(Unmet::Pod);
+                };
+                match &wanted.namespaces {
+                    Namespaces::Own(own) if *own == name.namespace => {}
+                    Namespaces::Own(own) => each(Unmet::Namespace(own))?,
+                    Namespaces::Matching(selector) => {
+                        for requirement in selector.unmet(&self.peer.namespace_labels) {
+                            each(Unmet::NamespaceLabel(requirement))?;
+                        }
+                    }
+                }
+                for requirement in wanted.pods.unmet(&pod.labels) {
+                    each(Unmet::PodLabel(requirement))?;
+                }
+            }
+            Peer::Block(IpBlock { cidr, except }) => {
+                let inside = self.peer_address.filter(|address| cidr.contains(address));
+                let Some(address) = inside else {
+                    return each(Unmet::Block(cidr));
+                };
+                for net in except.iter().filter(|net| net.contains(&address)) {
+                    each(Unmet::Except(net))?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// As [`Self::ask_peer`], for a port.
+    fn ask_port<'r>(
+        &self,
+        port: &'r Port,
+        mut each: impl FnMut(Unmet<'r>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        if port.protocol != self.protocol {
+            each(Unmet::Protocol(port.protocol))?;
+        }
+        match &port.ports {
+            Ports::All => {}
             Ports::Range(first, last) => {
-                (!(*first..=*last).contains(&self.port)).then_some(Unmet::Range(*first, *last))
+                if !(*first..=*last).contains(&self.port) {
+                    each(Unmet::Range(*first, *last))?;
+                }
             }
             Ports::Named(name) => {
                 let pod = self.destination;
                 let there = pod.and_then(|pod| pod.named_port(name, port.protocol));
-                (there != Some(self.port)).then_some(Unmet::Name(name, port.protocol))
+                if there != Some(self.port) {
+                    each(Unmet::Name(name, port.protocol))?;
+                }
             }
-        };
-        protocol.into_iter().chain(number)
+        }
+        ControlFlow::Continue(())
     }
 }

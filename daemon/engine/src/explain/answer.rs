@@ -107,7 +107,8 @@ impl RuleAnswer {
             .map(|(peer, wanted)| {
                 let missed: Vec<Missed> = question
                     .unmet(wanted)
-                    .map(|unmet| Missed::of(world, question, &unmet))
+                    .iter()
+                    .map(|unmet| Missed::of(world, question, unmet))
                     .collect();
                 PeerAnswer {
                     peer,
@@ -124,7 +125,8 @@ impl RuleAnswer {
             .map(|(port, wanted)| {
                 let missed: Vec<Missed> = question
                     .unmet_port(wanted)
-                    .map(|unmet| Missed::of(world, question, &unmet))
+                    .iter()
+                    .map(|unmet| Missed::of(world, question, unmet))
                     .collect();
                 PortAnswer {
                     port,
