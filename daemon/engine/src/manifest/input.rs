@@ -23,15 +23,12 @@ pub(super) fn text<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Box<Diagn
     })
 }
 
-/// What is wrong with its size, if anything.
-pub(super) fn too_large(path: &str, text: &str) -> Option<Diagnostic> {
-    if text.len() <= MAX_BYTES {
+/// What is wrong with its size, if anything: whoever read it may have stopped reading there.
+pub(super) fn too_large(path: &str, bytes: &[u8]) -> Option<Diagnostic> {
+    if bytes.len() <= MAX_BYTES {
         return None;
     }
-    let message = format!(
-        "the file has {} bytes, and may have {MAX_BYTES}",
-        text.len()
-    );
+    let message = format!("the file has more than {MAX_BYTES} bytes");
     let help = "split it into several files";
     Some(finding(path, end_of(""), rule::LIMIT, &message, help))
 }

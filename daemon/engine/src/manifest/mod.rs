@@ -216,7 +216,7 @@ pub struct PodManifest {
 #[must_use]
 pub fn parse(path: &str, text: &str) -> File {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if let Some(diagnostic) = input::too_large(path, text) {
+    if let Some(diagnostic) = input::too_large(path, text.as_bytes()) {
         return input::refused(path, diagnostic);
     }
     let mut reader = object::Reader::new(path);
@@ -239,6 +239,10 @@ pub fn parse(path: &str, text: &str) -> File {
 /// As [`parse`], for bytes that may not be text.
 #[must_use]
 pub fn parse_bytes(path: &str, bytes: &[u8]) -> File {
+    // Before anything else: a text cut off in the middle of a letter is no text.
+    if let Some(diagnostic) = input::too_large(path, bytes) {
+        return input::refused(path, diagnostic);
+    }
     match input::text(path, bytes) {
         Ok(text) => parse(path, text),
         Err(diagnostic) => input::refused(path, *diagnostic),

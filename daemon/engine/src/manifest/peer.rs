@@ -154,7 +154,7 @@ fn ip_block(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> Option<I
             except.extend(hole(decoder, &at.index(index, item), item, &cidr));
         }
     }
-    (cidr.breach.is_none()).then(|| IpBlock {
+    Some(IpBlock {
         cidr: cidr.network(),
         except,
     })
@@ -186,7 +186,7 @@ fn hole(
         decoder.error(at, finding.help(help));
         return None;
     }
-    hole.breach.is_none().then_some(inner)
+    Some(inner)
 }
 
 /// A block; what is wrong with it is reported, and `None` where it is no block at all.

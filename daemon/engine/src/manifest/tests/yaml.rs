@@ -403,4 +403,8 @@ fn many_small_objects_are_read_in_a_blink() {
 fn a_file_beyond_all_measure() {
     let file = parse("a.yaml", &" ".repeat((64 << 20) + 1));
     assert_eq!(file.diagnostics[0].rule, rule::LIMIT);
+    let mut cut = vec![b' '; 64 << 20];
+    cut.push("é".as_bytes()[0]);
+    let file = parse_bytes("a.yaml", &cut);
+    assert_eq!(file.diagnostics[0].rule, rule::LIMIT);
 }
