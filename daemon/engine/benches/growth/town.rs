@@ -342,7 +342,7 @@ spec:
 
 /// Networks of somebody else's, some of them used by many.
 fn partner(app: &str, seed: usize) -> String {
-    let (high, low) = (seed / 5 % 200, seed / 10 % 250);
+    let (high, low) = (seed / 5 % 200 + 1, seed / 10 % 250);
     format!(
         "\
 spec:
