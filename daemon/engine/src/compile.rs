@@ -21,9 +21,11 @@
 //! what nothing refers to any more, so no step has to know what has happened in the world:
 //!
 //! ```text
-//!  policy ── is it as before? ─────────▶ its parts           its selection, if the kinds are
-//!  kind ──── by digest ────────────────▶ its subjects, if the same parts select it
-//!                                        its atoms, less those gone, and those new asked
+//!  kind ──── by digest ────────────────▶ kept, fresh or gone
+//!  policy ── is it as before? ─────────▶ its parts, and the kinds that it selects: only fresh
+//!                                        ones are asked
+//!  of a kind ──────────────────────────▶ its subjects, if the same parts select it; its atoms,
+//!                                        less those gone, and only fresh ones asked
 //!  blocks ── does any rule's differ? ──▶ prefixes, what covers an address
 //!  subject, class ── by number ────────▶ fresh, kept or gone
 //!                                               │
@@ -44,6 +46,7 @@ mod flatten;
 mod interned;
 mod parts;
 mod peers;
+mod seen;
 mod subjects;
 mod verdicts;
 
@@ -59,6 +62,7 @@ use serde::Serialize;
 use self::classes::Classes;
 use self::parts::Parts;
 use self::peers::Atoms;
+use self::seen::Seen;
 use self::subjects::{Subject, Subjects};
 pub use self::verdicts::MAX_VERDICTS;
 use self::verdicts::TooMany;
@@ -169,6 +173,7 @@ impl Compiler {
 /// What is derived from a world: all of it known by its content, and kept while it is in use.
 #[derive(Debug, Default)]
 struct Known {
+    kinds: Vec<seen::Known>,
     parts: Parts,
     atoms: Atoms,
     subjects: Subjects,
@@ -179,25 +184,21 @@ struct Known {
 impl Known {
     /// `before`: the world of the last time.
     fn update(&mut self, before: &World, world: &World, most: usize) -> Result<(), TooMany> {
-        let kinds = Kinds::of(world);
-        let known_as: Vec<(u128, bool)> = (0..kinds.all.len())
-            .map(|kind| {
-                let mut places = kinds.all[kind].pods.iter().map(|(_, pod)| &pod.place);
-                let attached = places.any(|place| matches!(place, Place::Attached(_)));
-                (digest::part("kind", kinds.seen(kind)), attached)
-            })
-            .collect();
+        let all = Kinds::of(world);
         let Self {
+            kinds,
             parts,
             atoms,
             subjects,
             classes,
             verdicts,
         } = self;
-        parts.update(before, world, &kinds, &known_as, atoms);
-        subjects.update(parts, &kinds, &known_as);
-        let matching = atoms.update(parts, &kinds, &known_as);
-        classes.update(world, &kinds, parts, atoms, &matching);
+        let seen = Seen::of(&all, kinds);
+        parts.update(before, world, &seen, atoms);
+        subjects.update(parts, &seen);
+        atoms.update(&seen);
+        classes.update(world, &all, parts, atoms);
+        kinds.clone_from(&seen.known);
         verdicts::update(verdicts, parts, atoms.bound(), subjects, classes, most)
     }
 

@@ -50,14 +50,13 @@ struct Holder {
 }
 
 impl Classes {
-    /// Brings the classes up to date. `matching`: the atoms that match each kind.
+    /// Brings the classes up to date.
     pub(super) fn update(
         &mut self,
         world: &World,
         kinds: &Kinds,
         parts: &Parts,
         atoms: &mut Atoms,
-        matching: &[AtomSet],
     ) {
         let mut before = std::mem::take(&mut self.all);
         self.fresh.clear();
@@ -73,7 +72,7 @@ impl Classes {
             let class = *known
                 .entry((holder.kind, set, holder.ports))
                 .or_insert_with(|| {
-                    let pods = holder.kind.map_or(&nobody, |kind| &matching[kind]);
+                    let pods = holder.kind.map_or(&nobody, |kind| &atoms.matching[kind]);
                     self.intern(&mut before, pods, &covered.sets[set], &ports[holder.ports])
                 });
             let entry = AddressEntry {
@@ -150,7 +149,6 @@ fn holders(
     kinds: &Kinds,
     parts: &Parts,
 ) -> (BTreeMap<IpAddr, Holder>, Vec<Resolved>) {
-    let names = parts.egress_names();
     let mut ports = vec![Resolved::new()];
     let mut known: HashMap<&[NamedPort], usize> = HashMap::from([(&[][..], 0)]);
     let mut distinct: HashMap<Resolved, usize> = HashMap::from([(Resolved::new(), 0)]);
@@ -182,7 +180,7 @@ fn holders(
     }
     for (_, pod, kind) in pods {
         let of_pod = *known.entry(&pod.ports).or_insert_with(|| {
-            let resolved = resolve(names.iter().copied(), pod);
+            let resolved = resolve(parts.egress_names.iter(), pod);
             *distinct.entry(resolved).or_insert_with_key(|resolved| {
                 ports.push(resolved.clone());
                 ports.len() - 1

@@ -45,28 +45,17 @@ impl<T> Interned<T> {
         slots.filter_map(|(number, slot)| Some((number, &slot.as_ref()?.1)))
     }
 
-    /// The digests of all of them, ascending by number.
-    pub(super) fn digests(&self) -> impl Iterator<Item = (usize, u128)> {
-        let slots = self.slots.iter().enumerate();
-        slots.filter_map(|(number, slot)| Some((number, slot.as_ref()?.0)))
-    }
-
     /// One past the highest number.
     pub(super) fn bound(&self) -> usize {
         self.slots.len()
     }
 
-    /// Drops what is not in use, and says what that was.
-    pub(super) fn retain(&mut self, in_use: impl Fn(usize) -> bool) -> Vec<(usize, T)> {
-        let mut gone = Vec::new();
-        for (number, slot) in self.slots.iter_mut().enumerate() {
-            if let Some((digest, value)) = slot.take_if(|_| !in_use(number)) {
-                self.known.remove(&digest);
-                self.free.push(number);
-                gone.push((number, value));
-            }
-        }
-        gone
+    /// Takes out what is not in use any more.
+    pub(super) fn remove(&mut self, number: usize) -> (u128, T) {
+        let (digest, value) = self.slots[number].take().expect("the number is in use");
+        self.known.remove(&digest);
+        self.free.push(number);
+        (digest, value)
     }
 
     fn slot(&self, number: usize) -> &(u128, T) {

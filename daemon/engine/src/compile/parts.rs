@@ -9,7 +9,7 @@ use super::digest::part;
 use super::flatten::Range;
 use super::interned::Interned;
 use super::peers::Atoms;
-use crate::kinds::Kinds;
+use super::seen::Seen;
 use crate::policy::{Action, Direction, ObjectName, Policy, Ports, Protocol, Tier};
 use crate::world::{Pod, World};
 
@@ -49,15 +49,16 @@ pub(super) struct PartRule {
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     pub all: Interned<Part>,
+    /// The names of ports that egress rules give.
+    pub egress_names: BTreeSet<PortName>,
     /// In the order of the policies in the world that they were last looked at in.
     policies: Vec<Selecting>,
-    /// The kinds of that world, and whether any of them is an endpoint.
-    kinds: Vec<(u128, bool)>,
 }
 
 /// What is known of one policy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Selecting {
+    tier: Tier,
     /// Kinds of endpoints, ascending.
     kinds: Vec<usize>,
     /// Ingress and egress; `None`: it selects nobody.
@@ -66,63 +67,88 @@ struct Selecting {
 
 impl Parts {
     /// Brings the parts up to date: those of `before` are known.
-    pub(super) fn update(
-        &mut self,
-        before: &World,
-        world: &World,
-        kinds: &Kinds,
-        known_as: &[(u128, bool)],
-        atoms: &mut Atoms,
-    ) {
-        let same_kinds = self.kinds == known_as;
-        if !same_kinds {
-            self.kinds = known_as.to_vec();
-        }
+    pub(super) fn update(&mut self, before: &World, world: &World, seen: &Seen, atoms: &mut Atoms) {
         let known = std::mem::take(&mut self.policies);
         let mut known = before.policies.iter().zip(known).peekable();
-        self.policies.reserve(world.policies.len());
+        let mut policies = Vec::with_capacity(world.policies.len());
+        // A part that one version of a policy leaves may be the next version's too.
+        let (mut left, mut made) = (BTreeSet::new(), Vec::new());
         for (name, policy) in &world.policies {
-            while known.next_if(|((other, _), _)| *other < name).is_some() {}
-            let same = known
-                .next_if(|((other, _), _)| *other == name)
-                .filter(|((_, was), _)| *was == policy);
-            let fresh = same.is_none() || !same_kinds;
-            let mut selecting = same.map(|(_, selecting)| selecting).unwrap_or_default();
-            if fresh {
-                selecting.kinds = kinds.select_in(&policy.name.namespace, &policy.subject);
-                selecting.kinds.retain(|kind| known_as[*kind].1);
+            let mut same = None;
+            while let Some(((other, was), selecting)) =
+                known.next_if(|((other, _), _)| *other <= name)
+            {
+                if other == name && was == policy {
+                    same = Some(selecting);
+                } else {
+                    left.extend(selecting.parts());
+                }
             }
+            let (namespace, subject) = (&policy.name.namespace, &policy.subject);
+            let mut selecting = match same {
+                Some(mut selecting) => {
+                    seen.select_again(&mut selecting.kinds, namespace, subject);
+                    selecting
+                }
+                None => Selecting {
+                    tier: policy.tier,
+                    kinds: seen.select(namespace, subject),
+                    parts: None,
+                },
+            };
             if selecting.kinds.is_empty() {
+                left.extend(selecting.parts());
                 selecting.parts = None;
             } else if selecting.parts.is_none() {
-                selecting.parts = Some(DIRECTIONS.map(|direction| {
-                    let rules = policy.rules(direction)?;
-                    let digest = part("policy", (&policy.name, policy.tier, direction, rules));
-                    Some(self.all.find(digest).unwrap_or_else(|| {
-                        let part = Part::of(policy, direction, atoms);
-                        self.all.add(digest, part)
-                    }))
-                }));
+                let parts = DIRECTIONS.map(|direction| self.part(policy, direction, atoms));
+                selecting.parts = Some(parts);
+                made.extend(selecting.parts());
             }
-            self.policies.push(selecting);
+            policies.push(selecting);
         }
-        let mut in_use = vec![false; self.all.bound()];
-        for part in self.policies.iter().flat_map(Selecting::parts) {
-            in_use[part] = true;
+        left.extend(known.flat_map(|(_, selecting)| selecting.parts()));
+        self.policies = policies;
+
+        let mut names_differ = false;
+        for part in made {
+            left.remove(&part);
+            names_differ |= self.all[part].has_egress_names();
         }
-        self.all.retain(|part| in_use[part]);
+        for part in left {
+            let (_, part) = self.all.remove(part);
+            names_differ |= part.has_egress_names();
+            part.rules
+                .iter()
+                .for_each(|rule| atoms.release(&rule.atoms));
+        }
+        if names_differ {
+            let parts = self.all.iter().map(|(_, part)| part);
+            self.egress_names = parts
+                .filter(|part| part.direction == Direction::Egress)
+                .flat_map(|part| &part.rules)
+                .flat_map(|rule| rule.names.iter().cloned())
+                .collect();
+        }
     }
 
-    /// The parts that select each kind, ingress and egress, in the order in which they are asked.
-    pub(super) fn selecting(&self) -> Vec<[Vec<usize>; 2]> {
-        let mut selecting = vec![[Vec::new(), Vec::new()]; self.kinds.len()];
+    fn part(&mut self, policy: &Policy, direction: Direction, atoms: &mut Atoms) -> Option<usize> {
+        let rules = policy.rules(direction)?;
+        let digest = part("policy", (&policy.name, policy.tier, direction, rules));
+        Some(self.all.find(digest).unwrap_or_else(|| {
+            let part = Part::of(policy, direction, atoms);
+            self.all.add(digest, part)
+        }))
+    }
+
+    /// The parts that select each of this many kinds, ingress and egress, in the order in which
+    /// they are asked.
+    pub(super) fn selecting(&self, kinds: usize) -> Vec<[Vec<usize>; 2]> {
+        let mut selecting = vec![[Vec::new(), Vec::new()]; kinds];
         // Within a tier by name, as the world has them.
         for tier in [Tier::Admin, Tier::NetworkPolicy, Tier::Baseline] {
-            for policy in &self.policies {
+            for policy in self.policies.iter().filter(|policy| policy.tier == tier) {
                 for (index, part) in policy.parts.into_iter().flatten().enumerate() {
-                    let Some(part) = part.filter(|part| self.all[*part].tier == tier) else {
-                        continue;
-                    };
+                    let Some(part) = part else { continue };
                     for kind in &policy.kinds {
                         selecting[*kind][index].push(part);
                     }
@@ -131,25 +157,20 @@ impl Parts {
         }
         selecting
     }
-
-    /// The names of ports that egress rules give.
-    pub(super) fn egress_names(&self) -> BTreeSet<&PortName> {
-        self.all
-            .iter()
-            .filter(|(_, part)| part.direction == Direction::Egress)
-            .flat_map(|(_, part)| &part.rules)
-            .flat_map(|rule| &rule.names)
-            .collect()
-    }
 }
 
 impl Selecting {
-    fn parts(&self) -> impl Iterator<Item = usize> {
+    fn parts(&self) -> impl Iterator<Item = usize> + use<> {
         self.parts.into_iter().flatten().flatten()
     }
 }
 
 impl Part {
+    fn has_egress_names(&self) -> bool {
+        let mut names = self.rules.iter().flat_map(|rule| &rule.names);
+        self.direction == Direction::Egress && names.next().is_some()
+    }
+
     fn of(policy: &Policy, direction: Direction, atoms: &mut Atoms) -> Self {
         let rules = policy.rules(direction).unwrap_or_default();
         let rules = rules

@@ -4,14 +4,13 @@
 //! a hundred thousand blocks in a rule only their union decides, so they make one
 //! atom and not as many classes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
 use super::digest::{SetDigest, part};
 use super::interned::Interned;
-use super::parts::Parts;
-use crate::kinds::Kinds;
+use super::seen::Seen;
 use crate::policy::{Direction, IpBlock, Peer, PodPeer, Policy};
 
 /// Blocks of one rule up to which the atom is known by what it says, so that rules that say
@@ -31,10 +30,14 @@ enum Atom {
 #[derive(Debug, Default)]
 pub(super) struct Atoms {
     all: Interned<Atom>,
+    /// By number: how many rules have it.
+    uses: Vec<usize>,
     /// Those that were not there before.
     fresh: Vec<usize>,
-    /// By the digest of a kind: what matched it, when it was last looked at.
-    matching: HashMap<u128, AtomSet>,
+    /// Those that may have no rule any more.
+    released: Vec<usize>,
+    /// By kind: what matches it.
+    pub matching: Vec<AtomSet>,
     /// The blocks are others than before.
     blocks_changed: bool,
 }
@@ -74,7 +77,18 @@ impl Atoms {
         }
         atoms.sort_unstable();
         atoms.dedup();
+        for atom in &atoms {
+            self.uses[*atom] += 1;
+        }
         atoms
+    }
+
+    /// A rule that had these atoms is gone.
+    pub(super) fn release(&mut self, atoms: &[usize]) {
+        for atom in atoms {
+            self.uses[*atom] -= 1;
+        }
+        self.released.extend(atoms);
     }
 
     fn of_blocks(
@@ -107,6 +121,7 @@ impl Atoms {
 
     fn add(&mut self, digest: u128, atom: Atom) -> usize {
         let atom = self.all.add(digest, atom);
+        self.uses.resize(self.all.bound(), 0);
         self.fresh.push(atom);
         atom
     }
@@ -140,74 +155,50 @@ impl Atoms {
         std::mem::take(&mut self.blocks_changed)
     }
 
-    /// Drops the atoms that no part has, and says by kind which match it: what was known of
-    /// a kind, less those, and whatever is new on either side.
-    pub(super) fn update(
-        &mut self,
-        parts: &Parts,
-        kinds: &Kinds,
-        known_as: &[(u128, bool)],
-    ) -> Vec<AtomSet> {
-        let mut in_use = vec![false; self.all.bound()];
-        for (_, part) in parts.all.iter() {
-            for atom in part.rules.iter().flat_map(|rule| &rule.atoms) {
-                in_use[*atom] = true;
-            }
-        }
+    /// Drops the atoms that no rule has any more, and brings up to date which match each kind:
+    /// what was known of it, less those, and whatever is new on either side.
+    pub(super) fn update(&mut self, seen: &Seen) {
+        self.matching = seen.carry(std::mem::take(&mut self.matching));
         let mut gone = vec![None; self.all.bound()];
-        for (number, digest) in self.all.digests() {
-            if !in_use[number] {
-                gone[number] = Some(digest);
+        let mut any_gone = false;
+        for atom in std::mem::take(&mut self.released) {
+            if self.uses[atom] == 0 && gone[atom].is_none() {
+                let (digest, what) = self.all.remove(atom);
+                self.blocks_changed |= matches!(what, Atom::Blocks(_));
+                gone[atom] = Some(digest);
+                any_gone = true;
             }
         }
-        let dropped = self.all.retain(|atom| in_use[atom]);
-        self.blocks_changed |= dropped
-            .iter()
-            .any(|(_, atom)| matches!(atom, Atom::Blocks(_)));
-
-        let mut known = std::mem::take(&mut self.matching);
-        let mut fresh_kinds = Vec::new();
-        let mut sets: Vec<AtomSet> = Vec::with_capacity(known_as.len());
-        for (kind, (digest, _)) in known_as.iter().enumerate() {
-            let mut set = known.remove(digest).unwrap_or_else(|| {
-                fresh_kinds.push(kind);
-                AtomSet::default()
-            });
-            if !dropped.is_empty() {
-                let digest = &mut set.digest;
-                set.atoms.retain(|atom| match gone[*atom] {
-                    Some(part) => {
-                        digest.remove(part);
-                        false
-                    }
-                    None => true,
-                });
+        if any_gone {
+            for AtomSet { digest, atoms } in &mut self.matching {
+                atoms.retain(|atom| gone[*atom].map(|part| digest.remove(part)).is_none());
             }
-            sets.push(set);
         }
-        let fresh = std::mem::take(&mut self.fresh);
+        let mut add = |atom: usize, digest: u128, kind: usize| {
+            self.matching[kind].digest.add(digest);
+            self.matching[kind].atoms.push(atom);
+        };
         let mut is_fresh = vec![false; self.all.bound()];
-        for atom in fresh {
+        for atom in std::mem::take(&mut self.fresh) {
             is_fresh[atom] = true;
-        }
-        let few = (!fresh_kinds.is_empty()).then(|| kinds.only(&fresh_kinds));
-        for (number, atom) in self.all.iter() {
-            let Atom::Pods(peer) = atom else { continue };
-            let digest = self.all.digest(number);
-            let mut add = |kind: usize| {
-                sets[kind].digest.add(digest);
-                sets[kind].atoms.push(number);
-            };
-            if is_fresh[number] {
-                kinds.select(peer).into_iter().for_each(&mut add);
-            } else if let Some(few) = &few {
-                let found = few.select(peer).into_iter();
-                found.map(|kind| fresh_kinds[kind]).for_each(&mut add);
+            if let Atom::Pods(peer) = &self.all[atom] {
+                let digest = self.all.digest(atom);
+                let kinds = seen.kinds.select(peer).into_iter();
+                kinds.for_each(|kind| add(atom, digest, kind));
             }
         }
-        let digests = known_as.iter().map(|(digest, _)| *digest);
-        self.matching = digests.zip(sets.iter().cloned()).collect();
-        sets
+        if seen.fresh.is_empty() {
+            return;
+        }
+        for (atom, what) in self.all.iter() {
+            if let Atom::Pods(peer) = what
+                && !is_fresh[atom]
+            {
+                let digest = self.all.digest(atom);
+                let kinds = seen.select_fresh(peer);
+                kinds.for_each(|kind| add(atom, digest, kind));
+            }
+        }
     }
 }
 

@@ -1,15 +1,15 @@
 //! Subjects: which policies select each endpoint in a direction, and what their rules say
 //! to it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use netpol_abi::tables::SUBJECT_NOT_ISOLATED;
 
 use super::digest::number;
 use super::parts::{DIRECTIONS, Parts, Resolved, resolve};
+use super::seen::Seen;
 use super::{RuleName, SubjectNames};
-use crate::kinds::Kinds;
 use crate::policy::{Direction, Tier};
 use crate::tables::{EndpointEntry, VerdictEntry};
 use crate::world::{NamedPort, Place, Pod};
@@ -41,12 +41,12 @@ pub(super) struct Subjects {
     pub fresh: Vec<u64>,
     /// By slot.
     pub endpoints: BTreeMap<u32, EndpointEntry>,
-    /// By the digest of a kind: what was found for its endpoints.
-    known: HashMap<u128, Known>,
+    /// By kind: what was found for its endpoints.
+    known: Vec<Known>,
 }
 
 /// What is known of a kind.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
     /// The parts that select it.
     selecting: [Vec<usize>; 2],
@@ -56,15 +56,14 @@ struct Known {
 
 impl Subjects {
     /// Brings the subjects up to date with the parts that select each kind.
-    pub(super) fn update(&mut self, parts: &Parts, kinds: &Kinds, known_as: &[(u128, bool)]) {
+    pub(super) fn update(&mut self, parts: &Parts, seen: &Seen) {
         let before = std::mem::take(self);
-        let (mut subjects, mut known) = (before.all, before.known);
-        for ((kind, selecting), (digest, _)) in
-            kinds.all.iter().zip(parts.selecting()).zip(known_as)
+        let mut subjects = before.all;
+        let kinds = &seen.kinds.all;
+        let selecting = parts.selecting(kinds.len()).into_iter();
+        for ((kind, selecting), known) in kinds.iter().zip(selecting).zip(seen.carry(before.known))
         {
-            let before = known
-                .remove(digest)
-                .filter(|known| known.selecting == selecting);
+            let known = Some(known).filter(|known| known.selecting == selecting);
             let mut numbers = BTreeMap::new();
             for (_, pod) in &kind.pods {
                 let Place::Attached(attached) = &pod.place else {
@@ -73,9 +72,8 @@ impl Subjects {
                 let pair = match numbers.get(&pod.ports) {
                     Some(pair) => *pair,
                     None => {
-                        let known = before
-                            .as_ref()
-                            .and_then(|known| known.numbers.get(&pod.ports).copied());
+                        let known = known.as_ref();
+                        let known = known.and_then(|known| known.numbers.get(&pod.ports).copied());
                         let pair = match known {
                             Some(pair) => pair.map(|number| {
                                 self.keep(number, &mut subjects);
@@ -96,9 +94,7 @@ impl Subjects {
                 };
                 self.endpoints.insert(attached.slot, endpoint);
             }
-            if !numbers.is_empty() {
-                self.known.insert(*digest, Known { selecting, numbers });
-            }
+            self.known.push(Known { selecting, numbers });
         }
     }
 

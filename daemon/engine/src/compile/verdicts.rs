@@ -113,10 +113,11 @@ impl<'s> Index<'s> {
             named: HashMap::new(),
             memo: HashMap::new(),
         };
-        for (part, what) in parts.all.iter() {
-            if index.within[part].is_empty() {
+        for (part, within) in index.within.iter().enumerate() {
+            if within.is_empty() {
                 continue;
             }
+            let what = &parts.all[part];
             for (rule, found) in what.rules.iter().enumerate() {
                 for atom in &found.atoms {
                     index.users[*atom].push((part, rule));
