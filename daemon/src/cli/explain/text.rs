@@ -85,14 +85,18 @@ struct Told<'a> {
     side: &'a Side,
     own: &'a Party,
     ends: Ends,
+    is_peer_host: bool,
 }
 
 impl<'a> Told<'a> {
     fn of(explanation: &'a Explanation, direction: Direction) -> Self {
         let (from, to) = ends(explanation);
-        let (side, party, own, peer) = match direction {
-            Direction::Egress => (&explanation.egress, &explanation.from, &from, &to),
-            Direction::Ingress => (&explanation.ingress, &explanation.to, &to, &from),
+        let Explanation {
+            egress, ingress, ..
+        } = explanation;
+        let (side, other, party, own, peer) = match direction {
+            Direction::Egress => (egress, ingress, &explanation.from, &from, &to),
+            Direction::Ingress => (ingress, egress, &explanation.to, &to, &from),
         };
         Self {
             direction,
@@ -103,6 +107,7 @@ impl<'a> Told<'a> {
                 peer: peer.clone(),
                 destination: to.clone(),
             },
+            is_peer_host: other.end == Standing::Host,
         }
     }
 
@@ -440,6 +445,9 @@ fn remarks(side: &Told, suggestion: &Suggestion) -> Vec<String> {
                 end.name
             ));
         }
+    }
+    if side.is_peer_host {
+        remarks.push("One address of the host: what it uses depends on its routes.".to_owned());
     }
     let (peers, selects) = match side.direction {
         Direction::Ingress => ("lets in", "opens the same for"),
