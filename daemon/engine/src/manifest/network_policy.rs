@@ -2,8 +2,7 @@
 //! `ValidateNetworkPolicy` does, paths and messages its own.
 //!
 //! Meaning is set here once: which direction a policy has a say in, what an absent
-//! or empty `from` means, which namespaces a podSelector looks in. What selectors
-//! match is [`crate::labels`]' business.
+//! or empty `from` means. Peers and ports are read by files of their own.
 
 use super::decode::{At, Decoder, Finding, Homes, clip, get, json, nearest, present};
 use super::peer::{self, peer};
