@@ -161,3 +161,109 @@ fn shown(block: &IpBlock) -> String {
     };
     format!("{first} and {} more", block.except.len() + 1 - EXCEPTIONS)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn names(texts: &[&str]) -> Vec<ObjectName> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    /// What `chosen` is called among `all`, in so many words.
+    fn called(all: &[&str], chosen: &[&str], aside: Option<&str>, limit: usize) -> String {
+        let (all, chosen) = (names(all), names(chosen));
+        let aside = aside.map(|text| text.parse().unwrap());
+        let chosen: Vec<&ObjectName> = chosen
+            .iter()
+            .map(|name| all.iter().find(|known| *known == name).unwrap())
+            .collect();
+        Cast::of(&all)
+            .pods(&chosen, aside.as_ref(), limit)
+            .join(", ")
+    }
+
+    const ALL: [&str; 9] = [
+        "lab/one",
+        "shop/api-1",
+        "shop/api-2",
+        "shop/api-3",
+        "shop/db",
+        "shop/web-1",
+        "shop/web-2",
+        "shop/x-1",
+        "shop/x.2",
+    ];
+
+    #[test]
+    fn a_pattern_stands_for_all_that_it_matches() {
+        assert_eq!(called(&ALL, &ALL, None, 9), "*/* (9 Pods)");
+        assert_eq!(called(&ALL, &ALL[1..], None, 9), "*/* but lab/one (8 Pods)");
+        assert_eq!(
+            called(
+                &ALL,
+                &["shop/api-1", "shop/api-2", "shop/api-3", "shop/db"],
+                None,
+                9
+            ),
+            "shop/api-* (3 Pods), shop/db"
+        );
+        // One of the family is missing.
+        assert_eq!(
+            called(&ALL, &["shop/api-1", "shop/api-2"], None, 9),
+            "shop/api-1, shop/api-2"
+        );
+        // Other signs make other families.
+        assert_eq!(
+            called(&ALL, &["shop/x-1", "shop/x.2"], None, 9),
+            "shop/x-1, shop/x.2"
+        );
+    }
+
+    #[test]
+    fn an_end_s_own_side_is_not_missed() {
+        let but_db: Vec<&str> = ALL.into_iter().filter(|name| *name != "shop/db").collect();
+        assert_eq!(called(&ALL, &but_db, Some("shop/db"), 9), "*/* (8 Pods)");
+        assert_eq!(called(&ALL, &but_db, None, 9), "*/* but shop/db (8 Pods)");
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted() {
+        let chosen = [
+            "lab/one",
+            "shop/api-1",
+            "shop/db",
+            "shop/web-1",
+            "shop/web-2",
+        ];
+        assert_eq!(
+            called(&ALL, &chosen, None, 3),
+            "lab/one, shop/api-1, +3 more"
+        );
+        assert_eq!(
+            called(&ALL, &chosen, None, 4),
+            "lab/one, shop/api-1, shop/db, shop/web-* (2 Pods)"
+        );
+    }
+
+    #[test]
+    fn a_block_shows_its_first_exceptions() {
+        let nets = |count: u8| {
+            let except = (0..count).map(|octet| format!("10.{octet}.0.0/16").parse().unwrap());
+            shown(&IpBlock {
+                cidr: "10.0.0.0/8".parse().unwrap(),
+                except: except.collect(),
+            })
+        };
+        assert_eq!(
+            nets(3),
+            "10.0.0.0/8 except 10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"
+        );
+        assert_eq!(
+            nets(9),
+            "10.0.0.0/8 except 10.0.0.0/16 10.1.0.0/16 and 7 more"
+        );
+    }
+}
