@@ -35,6 +35,8 @@ rules! {
     UNKNOWN_VERSION = Error "unknown-version": "The kind does not exist, or not in this API version.";
     IGNORED_KIND = Warning "ignored-kind": "The kind means nothing to netpold.";
     NULL_FIELD = Warning "null-field": "No value is given where leaving the field out and `{}` differ.";
+    EMPTY_LIST = Warning "empty-list": "A list without an item stands where an empty list is everything.";
+    DIRECTION_LEFT_OUT = Warning "direction-left-out": "Rules are of a direction that `policyTypes` does not name.";
     NOT_CANONICAL = Warning "not-canonical": "An IPv6 block is not written as RFC 5952 has it.";
     YAML_READING = Warning "yaml-reading": "YAML reads the text as something else than it looks like.";
     IGNORED_FIELD = Warning "ignored-field": "The field has no effect where it stands.";

@@ -108,7 +108,7 @@ macro_rules! pages {
 /// Pages of the warnings that are given while a manifest is read, where what they are about
 /// still stands: a `null`, a digit that YAML reads otherwise.
 pub(super) const READING: &[(&str, &str)] = pages! {
-    "address-conflict" "ignored-field" "ignored-kind" "not-canonical" "null-field" "unknown-rule"
+    "address-conflict" "direction-left-out" "empty-list" "ignored-field" "ignored-kind" "not-canonical" "null-field" "unknown-rule"
     "yaml-reading"
 };
 

@@ -121,6 +121,15 @@ pub(super) fn warn_null(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_
     }
 }
 
+/// An empty list inside a rule reads like nobody, and is everybody.
+fn warn_empty(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, all: &str) {
+    if matches!(&entry.value.value, Value::List(items) if items.is_empty()) {
+        let message = format!("an empty list is {all}, not none");
+        let help = "remove the field where that is meant; to allow nothing, remove the whole rule";
+        decoder.warning(at, Finding::new(rule::EMPTY_LIST, message).help(help));
+    }
+}
+
 /// A direction's rules that `policyTypes` doesn't name count for nothing.
 fn warn_unsaid(
     decoder: &mut Decoder<'_>,
@@ -138,7 +147,7 @@ fn warn_unsaid(
     {
         let message = format!("these rules have no effect: `policyTypes` does not name {name}");
         let help = format!("add {name} to `policyTypes`, or remove the rules");
-        let finding = Finding::new(rule::IGNORED_FIELD, message).help(help);
+        let finding = Finding::new(rule::DIRECTION_LEFT_OUT, message).help(help);
         decoder.warning(&at.field(entry), finding);
     }
 }
@@ -304,6 +313,7 @@ fn rule(
     if let Some(entry) = get(fields, peers_field) {
         let at = at.field(entry);
         warn_null(decoder, &at, entry, "every peer is allowed");
+        warn_empty(decoder, &at, entry, "every peer");
         for (index, item) in decoder.items_or(&at, entry, peer::meant_list) {
             peers.extend(peer(decoder, &at.index(index, item), item, namespace));
         }
@@ -312,6 +322,7 @@ fn rule(
     if let Some(entry) = get(fields, "ports") {
         let at = at.field(entry);
         warn_null(decoder, &at, entry, "every port is allowed");
+        warn_empty(decoder, &at, entry, "every port");
         for (index, item) in decoder.items_or(&at, entry, port::meant_list) {
             ports.extend(port(decoder, &at.index(index, item), item));
         }

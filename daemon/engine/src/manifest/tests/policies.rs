@@ -62,8 +62,22 @@ fn policy_types_and_their_defaults() {
 
 #[test]
 fn absent_and_empty_lists_are_any_peer_and_any_port() {
-    for rule in ["{}", "{from: []}", "{ports: []}", "{from: [], ports: []}"] {
-        let rule = ingress_rule(rule);
+    let rule = ingress_rule("{}");
+    assert_eq!((rule.peers.len(), rule.ports.len()), (0, 0));
+    for (rule, said) in [
+        ("{from: []}", 1),
+        ("{ports: []}", 1),
+        ("{from: [], ports: []}", 2),
+    ] {
+        let text = with_spec(&format!("{{podSelector: {{}}, ingress: [{rule}]}}"));
+        let file = parse("a.yaml", &text);
+        let found: Vec<_> = file.diagnostics.iter().map(|found| found.rule).collect();
+        assert_eq!(found, vec![rule::EMPTY_LIST; said], "{text}");
+        alike::compare(&file, &text).unwrap();
+        let Value::NetworkPolicy(policy) = &file.documents[0].value else {
+            panic!("{text}");
+        };
+        let rule = &policy.ingress.as_ref().unwrap()[0];
         assert_eq!((rule.peers.len(), rule.ports.len()), (0, 0));
     }
 }
