@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use netpol_engine::compile::{Compiler, compile};
 use netpol_engine::labels::{Requirement, Selector};
+use netpol_engine::lint::{self, Census, Scope};
 use netpol_engine::manifest::{self, File};
 use netpol_engine::plan::plan;
 use netpol_engine::policy::{Namespaces, ObjectName, Peer, Policy, Ports, Rule};
@@ -51,7 +52,14 @@ fn main() {
         assert_eq!(assembled.diagnostics, Vec::new());
         let found = files.iter().flat_map(|file| &file.diagnostics).next();
         assert_eq!(found, None, "the town's manifests are valid");
-        // `netpol check` is the rows so far, and the lints, which belong here.
+        // Reading and validating, and this, is all that `netpol check` does.
+        let text: BTreeMap<&str, &str> = texts
+            .iter()
+            .map(|(path, text)| (&**path, &**text))
+            .collect();
+        let (lints, found) = time(|| lint::check(&files, |path| text.get(path).copied()));
+        table.add("assemble and lint", lints);
+        eprintln!("{size} policies: {} findings", found.len());
         let (from_objects, world) = time(|| assembled.world());
         table.add("world of the objects", from_objects);
         let world = attached(world);
@@ -77,22 +85,25 @@ fn main() {
 
     println!("\nmisshapen worlds of {} policies, ms", misshapen::POLICIES);
     println!(
-        "{:<40} {:>9} {:>9} {:>9} {:>9}",
-        "", "verdicts", "compile", "change", "plan"
+        "{:<40} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "", "verdicts", "compile", "change", "plan", "lint"
     );
     let town = attached(manifest::assemble(&parse(&town::files(misshapen::POLICIES))).world());
     for (name, shape) in misshapen::SHAPES {
         let mut world = town.clone();
         shape(&mut world);
         let (full, compiled) = time(|| compile(&world));
+        let scopes = [Scope::Policies, Scope::World];
+        let (lints, _) = time(|| lint::lint(&world, Census::Complete, &scopes));
         let mut compiler = Compiler::default();
         let change = Changed::of(&mut compiler, &Arc::new(world), port_changed);
         println!(
-            "{name:<40} {:>9} {:>9.1} {:>9.1} {:>9.1}",
+            "{name:<40} {:>9} {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
             compiled.tables.verdicts.len(),
             ms(full),
             ms(change.compile),
-            ms(change.plan)
+            ms(change.plan),
+            ms(lints)
         );
     }
 }

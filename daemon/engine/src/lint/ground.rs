@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{Census, within, words};
 use crate::kinds::{Kind, Kinds};
-use crate::labels::{Operator, Selector};
+use crate::labels::{Labels, Operator, Selector};
 use crate::policy::{Direction, IpBlock, Namespaces, ObjectName, Peer, Policy, Rule, Tier};
 use crate::reach::Reach;
 use crate::world::{Pod, World};
@@ -23,6 +23,7 @@ pub(super) struct Ground<'w> {
     policies: BTreeMap<&'w str, Neighbours<'w>>,
     addresses: OnceCell<Vec<(IpAddr, &'w ObjectName)>>,
     reach: OnceCell<Option<Reach<'w>>>,
+    namespaces: OnceCell<BTreeMap<&'w str, Labels>>,
 }
 
 /// The policies of one Namespace.
@@ -96,6 +97,7 @@ impl<'w> Ground<'w> {
                 .collect(),
             addresses: OnceCell::new(),
             reach: OnceCell::new(),
+            namespaces: OnceCell::new(),
         }
     }
 
@@ -207,14 +209,17 @@ impl<'w> Ground<'w> {
         found
     }
 
-    /// Every Namespace that is known: it has a manifest, a Pod or a policy.
-    pub(super) fn known_namespaces(&self) -> BTreeSet<&'w str> {
-        let world = self.world;
-        let pods = world.pods.keys().map(|name| name.namespace.as_str());
-        let policies = self.policies.keys().copied();
-        pods.chain(world.namespaces.keys().map(String::as_str))
-            .chain(policies)
-            .collect()
+    /// Every Namespace that is known, with its labels: it has a manifest, a Pod or a policy.
+    pub(super) fn namespaces_known(&self) -> &BTreeMap<&'w str, Labels> {
+        self.namespaces.get_or_init(|| {
+            let world = self.world;
+            let pods = world.pods.keys().map(|name| name.namespace.as_str());
+            let policies = self.policies.keys().copied();
+            pods.chain(world.namespaces.keys().map(String::as_str))
+                .chain(policies)
+                .map(|name| (name, world.namespace_labels(name)))
+                .collect()
+        })
     }
 
     /// The Namespaces of a peer, where they are told by their labels and none has them.
@@ -225,8 +230,8 @@ impl<'w> Ground<'w> {
         let Namespaces::Matching(selector) = namespaces else {
             return None;
         };
-        let matches = |namespace: &str| selector.matches(&self.world.namespace_labels(namespace));
-        (!self.known_namespaces().into_iter().any(matches)).then_some(selector)
+        let mut labels = self.namespaces_known().values();
+        (!labels.any(|labels| selector.matches(labels))).then_some(selector)
     }
 }
 

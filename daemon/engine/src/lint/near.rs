@@ -44,7 +44,7 @@ pub(super) fn peer(ground: &Ground, peer: &PodPeer) -> Option<String> {
 
 /// What to write instead, for Namespaces.
 pub(super) fn namespaces(ground: &Ground, selector: &Selector) -> Option<String> {
-    let known: Vec<&str> = ground.known_namespaces().into_iter().collect();
+    let known: Vec<&str> = ground.namespaces_known().keys().copied().collect();
     for requirement in selector.requirements() {
         let Operator::In(values) = &requirement.operator else {
             continue;
@@ -66,11 +66,13 @@ pub(super) fn namespaces(ground: &Ground, selector: &Selector) -> Option<String>
             }
         }
     }
-    known.iter().find_map(|namespace| {
-        let labels = ground.world.namespace_labels(namespace);
-        let has = missing(selector, &labels)?;
-        Some(format!("Namespace `{namespace}` has {has}: is that meant?"))
-    })
+    ground
+        .namespaces_known()
+        .iter()
+        .find_map(|(namespace, labels)| {
+            let has = missing(selector, labels)?;
+            Some(format!("Namespace `{namespace}` has {has}: is that meant?"))
+        })
 }
 
 fn slip(ground: &Ground, kinds: &[usize], selector: &Selector) -> Option<String> {

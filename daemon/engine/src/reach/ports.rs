@@ -95,6 +95,20 @@ impl PortSet {
         Self::all().difference(self)
     }
 
+    /// Is nothing in both?
+    #[must_use]
+    pub fn is_disjoint(&self, other: &Self) -> bool {
+        let apart = |one: &[(u16, u16)], two: &[(u16, u16)]| {
+            one.iter().all(|(first, last)| {
+                // Of those that begin before this one ends the last reaches furthest.
+                let after = two.partition_point(|(from, _)| from <= last);
+                after == 0 || two[after - 1].1 < *first
+            })
+        };
+        let mut pairs = self.ranges.iter().zip(&other.ranges);
+        !(self.others && other.others) && pairs.all(|(one, two)| apart(one, two))
+    }
+
     /// Is nothing in it?
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -373,6 +387,7 @@ mod tests {
             // One form for each set.
             prop_assert_eq!(&less.union(&both), &one);
             prop_assert_eq!(less.is_empty(), either == two);
+            prop_assert_eq!(one.is_disjoint(&two), both.is_empty());
             prop_assert_eq!(one.complement().is_empty(), one.is_all());
         }
     }

@@ -106,9 +106,12 @@ impl<'w> Pairs<'_, 'w> {
         pairs
             .filter_map(|(from, to)| {
                 let other = self.other(reach, from, to);
+                if other.is_all() {
+                    return None;
+                }
                 let denied = self
                     .entries(to.pod)
-                    .filter(|entry| !entry.is_empty() && entry.intersection(other).is_empty())
+                    .filter(|entry| !entry.is_empty() && entry.is_disjoint(other))
                     .reduce(|sum, entry| sum.union(&entry))?;
                 Some(Denied {
                     from: from.name,
@@ -124,7 +127,7 @@ impl<'w> Pairs<'_, 'w> {
         let opens = |(from, to): (&End, &End)| {
             let other = self.other(reach, from, to);
             let mut entries = self.entries(to.pod);
-            entries.any(|entry| !entry.intersection(other).is_empty())
+            entries.any(|entry| !entry.is_disjoint(other))
         };
         if self.each().take(MAX_PAIRS).any(opens) {
             return Vec::new();
@@ -186,8 +189,8 @@ fn report<'w>(
         field,
         message: format!("the {whose}'s {name} denies what this allows: {pairs}"),
         help: format!(
-            "a connection needs both ends: allow it in the {name} of `{others}` too (isolated by {})",
-            words::list(isolating.iter().map(|policy| format!("policy `{policy}`")))
+            "a connection needs both ends: allow it in the {name} of `{others}` too, isolated by {}",
+            words::list(isolating.iter().map(|policy| format!("`{}`", policy.name)))
         ),
     }
 }
