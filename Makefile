@@ -14,7 +14,10 @@ NETPOL  := target/release/netpol
 # What is for root, by sudo where somebody else calls.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env NO_COLOR="$$NO_COLOR")
 
-.PHONY: build help deps demo test check bench fmt install uninstall clean
+# How long each fuzz target runs.
+SECONDS ?= 60
+
+.PHONY: build help deps demo test check bench fuzz fmt install uninstall clean
 
 build: ## Build netpold and netpol (the default)
 	@tests/deps.sh build
@@ -44,6 +47,9 @@ fmt: ## Format the sources
 bench: deps ## What checking, compiling and a packet cost (the last needs root)
 	$(CARGO) bench -p netpol-engine --bench growth
 	$(CARGO) bench -p netpold-tests
+
+fuzz: ## Fuzz manifests, labels and streams of events (SECONDS=60 each)
+	@tests/fuzz/run.sh $(SECONDS)
 
 # Builds nothing: `make` does, so that root need not have a compiler.
 install: ## Install what `make` built (DESTDIR, PREFIX)

@@ -1,0 +1,7 @@
+//! What the fuzz targets hold, as plain functions over bytes. Tests include the files of this
+//! folder and replay `finds/` through them, without a fuzzer; the streams of events are beside
+//! what they drive, in the daemon.
+
+pub mod labels;
+pub mod manifest;
+mod support;

@@ -1,0 +1,7 @@
+//! The part of the engine's test support that the targets need.
+
+#[path = "../../../daemon/engine/tests/support/alike.rs"]
+pub mod alike;
+#[path = "../../../daemon/engine/tests/support/reference/mod.rs"]
+#[allow(dead_code)]
+pub mod reference;
