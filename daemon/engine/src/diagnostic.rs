@@ -244,7 +244,7 @@ pub fn render(diagnostic: &Diagnostic, source: &str, color: bool) -> String {
     } else {
         Renderer::plain()
     };
-    renderer.render(&[group])
+    without_c1(&renderer.render(&[group]))
 }
 
 fn snippet<'s>(line: &'s str, number: usize, path: &str) -> Snippet<'s, Annotation<'s>> {
@@ -262,7 +262,13 @@ fn second<'s>(line: &str, also: &Mark) -> Annotation<'s> {
 
 /// Control characters as symbols, line breaks as spaces.
 fn visible(text: &str) -> String {
-    normalize_untrusted_str(text).replace('\n', " ")
+    without_c1(&normalize_untrusted_str(text).replace('\n', " "))
+}
+
+/// The 8-bit controls have no symbols, and some terminals obey them: U+009B begins an escape
+/// sequence as ESC [ does.
+fn without_c1(text: &str) -> String {
+    text.replace(|letter| matches!(letter, '\u{80}'..='\u{9f}'), "\u{fffd}")
 }
 
 /// A line by its number, counting line breaks as YAML does (LF, CR LF, CR).
