@@ -48,13 +48,10 @@ pub struct Audit {
 
 impl Audit {
     pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let mut listing = match source.listing() {
+        let listing = match source.listing_with_resolver() {
             Ok(listing) => listing,
             Err(none) => return none.exit(),
         };
-        if matches!(source, Source::Directory(_)) {
-            lint::add_resolver(&mut listing.world);
-        }
         let meant = self.meant(&listing);
         let (texts, findings) = placed(&listing, found(&listing, &meant));
         match &self.junit {
@@ -95,8 +92,8 @@ impl Audit {
         names
             .filter(|name| {
                 let origin = listing.origins.policies.get(name).cloned();
-                let namespace = self.scope.namespace.as_ref();
-                namespace.is_none_or(|wanted| name.namespace == *wanted)
+                let namespace = self.scope.named();
+                namespace.is_none_or(|wanted| name.namespace == wanted)
                     && self.scope.selects(&origin.unwrap_or_default().labels)
             })
             .collect()

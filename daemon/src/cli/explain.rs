@@ -40,7 +40,7 @@ pub struct Explain {
 
 impl Explain {
     pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let listing = match source.listing() {
+        let listing = match source.listing_with_resolver() {
             Ok(listing) => listing,
             Err(none) => return none.exit(),
         };

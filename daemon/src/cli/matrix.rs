@@ -71,8 +71,8 @@ impl Matrix {
                 .pods
                 .iter()
                 .filter(|(name, pod)| {
-                    let namespace = self.scope.namespace.as_ref();
-                    namespace.is_none_or(|wanted| name.namespace == *wanted)
+                    let namespace = self.scope.named();
+                    namespace.is_none_or(|wanted| name.namespace == wanted)
                         && self.scope.selects(&pod.labels)
                 })
                 .map(|(name, _)| name)

@@ -9,14 +9,9 @@ use super::selector;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Scope {
     /// Of this Namespace
-    #[arg(
-        short,
-        long,
-        value_name = "NAMESPACE",
-        conflicts_with = "all_namespaces"
-    )]
-    pub namespace: Option<String>,
-    /// Of all Namespaces
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Of all Namespaces, whatever -n says
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
     /// Whose labels match, as in `app=web,tier!=db,env in (a,b),!canary`
@@ -32,6 +27,12 @@ impl Scope {
             return None;
         }
         Some(self.namespace.as_deref().unwrap_or("default"))
+    }
+
+    /// The one Namespace, where the command line names one; else all are meant.
+    #[must_use]
+    pub fn named(&self) -> Option<&str> {
+        self.namespace.as_deref().filter(|_| !self.all_namespaces)
     }
 
     /// Is the object one of them?
@@ -52,7 +53,7 @@ impl Scope {
 
     /// Does the command line narrow anything?
     #[must_use]
-    pub const fn is_narrow(&self) -> bool {
-        self.namespace.is_some() || self.selector.is_some()
+    pub fn is_narrow(&self) -> bool {
+        self.named().is_some() || self.selector.is_some()
     }
 }

@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use anyhow::Context as _;
 use netpol_engine::diagnostic::{self, Diagnostic};
+use netpol_engine::lint;
 use netpol_engine::manifest::{self, Kind};
 
 use super::Cli;
@@ -64,6 +65,19 @@ impl Source {
             Some(directory) => Self::Directory(directory.clone()),
             None => Self::Daemon(Client::new(&cli.socket)),
         }
+    }
+
+    /// As [`Source::listing`], with the peer that a host's resolvers are, which offline nobody
+    /// knows the addresses of.
+    ///
+    /// # Errors
+    /// When there is no valid world to be had.
+    pub fn listing_with_resolver(&self) -> Result<Listing, NoWorld> {
+        let mut listing = self.listing()?;
+        if matches!(self, Self::Directory(_)) {
+            lint::add_resolver(&mut listing.world);
+        }
+        Ok(listing)
     }
 
     /// All that decides a verdict, and where it comes from.

@@ -470,7 +470,6 @@ fn nonsense_is_refused() {
         "diff",
         "diff a b c",
         "get pods -l a=b=c",
-        "get pods -n a -A",
         "observe --verdict denied",
         "observe --from web",
         "wait --timeout soon",

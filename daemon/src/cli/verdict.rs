@@ -57,7 +57,7 @@ pub struct Port {
 
 impl Verdict {
     pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let listing = match source.listing() {
+        let listing = match source.listing_with_resolver() {
             Ok(listing) => listing,
             Err(none) => return none.exit(),
         };

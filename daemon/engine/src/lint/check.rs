@@ -13,10 +13,19 @@ use crate::world::{NamedPort, Place, Pod, World};
 pub fn check<'t>(files: &[File], text: impl Fn(&str) -> Option<&'t str>) -> Vec<Diagnostic> {
     let assembled = assemble(files);
     let mut world = assembled.world();
-    let census = if world.pods.values().any(Pod::is_enforced) {
+    let has_pods = world.pods.values().any(Pod::is_enforced);
+    let has_workloads = files.iter().any(|file| !file.workloads.is_empty());
+    // What an error took out of the world may be just what is missing in it.
+    let census = if has_pods && files.iter().all(File::is_accepted) {
         Census::Complete
     } else {
         Census::Partial
+    };
+    // A policy by itself need not name those it is for.
+    let scopes: &[Scope] = if has_pods || has_workloads {
+        &[Scope::Policies, Scope::World]
+    } else {
+        &[Scope::Policies]
     };
     add_resolver(&mut world);
     for workload in files.iter().flat_map(|file| &file.workloads) {
@@ -26,7 +35,7 @@ pub fn check<'t>(files: &[File], text: impl Fn(&str) -> Option<&'t str>) -> Vec<
         .objects()
         .map(|object| (object.id(), &object.annotations));
     let silenced = Silenced::by(annotated);
-    let mut findings = lint(&world, census, &[Scope::Policies, Scope::World]);
+    let mut findings = lint(&world, census, scopes);
     findings.extend(silenced.unknown());
     let mut all = diagnostics(findings, &assembled, text);
     all.extend(assembled.diagnostics);

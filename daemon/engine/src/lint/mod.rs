@@ -12,6 +12,8 @@
 //! Pure, and near linear in what there is to look at: thousands of policies are checked
 //! while somebody waits. Called by `netpol check` and `netpol audit`.
 
+use std::collections::HashSet;
+
 use crate::manifest::{Kind, ObjectId};
 use crate::world::World;
 
@@ -58,14 +60,13 @@ pub enum Census {
     Partial,
 }
 
-/// Everything that the rules of these scopes find in this world, sorted by object. Without
-/// Pods nothing is held against them: a policy by itself need not name those it is for.
+/// Everything that the rules of these scopes find in this world, sorted by object.
 #[must_use]
 pub fn lint(world: &World, census: Census, scopes: &[Scope]) -> Vec<Finding> {
     let ground = Ground::of(world, census);
-    let asked = rules::ALL.iter().filter(|rule| {
-        scopes.contains(&rule.scope) && (rule.scope == Scope::Policies || ground.has_pods())
-    });
+    let asked = rules::ALL
+        .iter()
+        .filter(|rule| scopes.contains(&rule.scope));
     let mut findings: Vec<Finding> = asked
         .flat_map(|rule| {
             (rule.find)(&ground).into_iter().map(|found| Finding {
@@ -81,5 +82,19 @@ pub fn lint(world: &World, census: Census, scopes: &[Scope]) -> Vec<Finding> {
         })
         .collect();
     findings.sort_unstable();
+    once(&mut findings);
     findings
+}
+
+/// A peer that is nobody for a dash too many or too few is told so, and not twice.
+fn once(findings: &mut Vec<Finding>) {
+    let dashes: HashSet<(ObjectId, String)> = findings
+        .iter()
+        .filter(|found| ["and-not-or", "or-not-and"].contains(&found.code))
+        .map(|found| (found.object.clone(), found.field.clone()))
+        .collect();
+    findings.retain(|found| {
+        found.code != "peer-matches-nobody"
+            || !dashes.contains(&(found.object.clone(), found.field.clone()))
+    });
 }

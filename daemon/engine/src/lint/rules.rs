@@ -18,6 +18,7 @@ mod one_sided;
 mod opens_everything;
 mod or_not_and;
 mod port_names;
+mod split_rule;
 
 /// One rule.
 #[derive(Debug)]
@@ -97,6 +98,8 @@ pub const ALL: &[Rule] = rules! {
         "No Pod in question has a port of this name.";
     "selects-nobody", World, true, matches_nobody::subjects,
         "A policy's podSelector matches no Pod.";
+    "split-rule", Policies, false, split_rule::find,
+        "Two rules, one of peers and one of ports, were probably meant as one.";
 };
 
 macro_rules! pages {

@@ -155,6 +155,11 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
             &[],
         ),
         (
+            "what is for some Pods is no default",
+            vec![of(db, "policyTypes: [Ingress]")],
+            &[],
+        ),
+        (
             "no policy does",
             vec![denies_ingress.to_owned()],
             &["one-direction"],
@@ -245,6 +250,46 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
             vec![of(
                 db,
                 "ingress: [{from: [{podSelector: {matchExpressions: [{key: app, operator: In, values: [batch, web]}]}}, {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: jobs}}}]}]",
+            )],
+            &["or-not-and"],
+        ),
+        (
+            "a resolver without its Namespace",
+            vec![of(
+                db,
+                "policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}]",
+            )],
+            &["dns-missing", "peer-matches-nobody"],
+        ),
+        (
+            "DNS to everybody but a resolver",
+            vec![of(
+                db,
+                "policyTypes: [Egress], egress: [{to: [{podSelector: {}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}]",
+            )],
+            &["dns-missing"],
+        ),
+        (
+            "a resolver of one's own",
+            vec![of(
+                db,
+                "policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}]",
+            )],
+            &[],
+        ),
+        (
+            "every Namespace, and a Pod by itself",
+            vec![of(
+                db,
+                "policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}, {podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}]",
+            )],
+            &["or-not-and"],
+        ),
+        (
+            "the two stand apart",
+            vec![of(
+                db,
+                "ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: jobs}}}, {ipBlock: {cidr: 192.0.2.0/24}}, {podSelector: {matchLabels: {app: batch}}}]}]",
             )],
             &["or-not-and"],
         ),

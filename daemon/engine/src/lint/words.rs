@@ -37,12 +37,36 @@ pub(super) fn subject(policy: &Policy) -> String {
 
 /// The Pods that a peer means.
 pub(super) fn peer(peer: &PodPeer) -> String {
-    let there = match &peer.namespaces {
+    pods(&peer.pods, &place(&peer.namespaces))
+}
+
+/// Why there is nobody: `no Pod in Namespace shop matches app=web`
+pub(super) fn nobody_of(policy: &Policy) -> String {
+    nobody(
+        &policy.subject,
+        &format!("Namespace `{}`", policy.name.namespace),
+    )
+}
+
+/// The same, of a peer.
+pub(super) fn nobody_at(peer: &PodPeer) -> String {
+    nobody(&peer.pods, &place(&peer.namespaces))
+}
+
+fn nobody(selector: &Selector, there: &str) -> String {
+    if selector.is_everything() {
+        format!("there is no Pod in {there}")
+    } else {
+        format!("no Pod in {there} matches {selector}")
+    }
+}
+
+fn place(namespaces: &Namespaces) -> String {
+    match namespaces {
         Namespaces::Own(own) => format!("Namespace `{own}`"),
         Namespaces::Matching(selector) if selector.is_everything() => "any Namespace".to_owned(),
         Namespaces::Matching(selector) => format!("Namespaces with {selector}"),
-    };
-    pods(&peer.pods, &there)
+    }
 }
 
 fn pods(selector: &Selector, there: &str) -> String {

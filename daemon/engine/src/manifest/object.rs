@@ -230,7 +230,8 @@ fn kind_of<'n>(
         // In our own version, what looks like our kind is nobody else's.
         let named = kind.eq_ignore_ascii_case(ours.name())
             || typed(ours)
-            || (version == ours.api_version() && nearest(kind, &[ours.name()]).is_some());
+            || (version == ours.api_version()
+                && (nearest(kind, &[ours.name()]).is_some() || is_nobodys(version, kind)));
         if named && is_kubernetes(version) {
             let message = format!(
                 "no matches for kind {} in version {}",
@@ -281,6 +282,16 @@ fn ignored(
         Some(entry) => decoder.warning(&at.field(entry), finding),
         None => decoder.warning(at, finding),
     }
+}
+
+/// The other kinds of the policies' own version.
+const NETWORKING: &[&str] = &["Ingress", "IngressClass", "IPAddress", "ServiceCIDR"];
+
+/// Is there no such kind in the policies' own version (`kind: NetworkPolicies`)? To pass it over
+/// would leave a policy out of force whose author believes in it.
+fn is_nobodys(version: &str, kind: &str) -> bool {
+    let one = kind.strip_suffix("List").unwrap_or(kind);
+    version == Kind::NetworkPolicy.api_version() && !NETWORKING.contains(&one)
 }
 
 /// Is the version one of Kubernetes' own groups, or a slip of one? A kind of that name in

@@ -1,8 +1,9 @@
 //! Ports of a rule, validated as `ValidateNetworkPolicyPort` does; the number and the
 //! protocol of a container's port too.
 
-use super::decode::{At, Decoder, Finding, clip, nearest, present, whole};
+use super::decode::{At, Decoder, Finding, clip, get, nearest, present, whole};
 use super::names;
+use super::network_policy::warn_null;
 use super::scalar::Scalar;
 use super::tree::{Node, Value};
 use crate::diagnostic::rule;
@@ -70,6 +71,11 @@ pub(super) fn port(decoder: &mut Decoder<'_>, at: &At<'_>, node: &Node<'_>) -> O
             text.and_then(|text| protocol(decoder, &at, text, PROTOCOLS))
         }
     };
+    // Where there is an `endPort` too it is no warning, but an error below.
+    if let Some(entry) = get(fields, "port").filter(|_| present(fields, "endPort").is_none()) {
+        let at = at.field(entry);
+        warn_null(decoder, &at, entry, "every port of the protocol is allowed");
+    }
     let stated = match present(fields, "port") {
         None => Stated::Nothing,
         Some(entry) => int_or_string(decoder, &at.field(entry), &entry.value),

@@ -31,8 +31,8 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
                         policy,
                         field: side.peer(index, number),
                         message: format!(
-                            "both selectors of this item must match one Pod, and none does: {}",
-                            words::peer(pods)
+                            "both selectors of this item must match one Pod: {}",
+                            words::nobody_at(pods)
                         ),
                         help: format!(
                             "where either is enough, make it two items: begin the second with `- `\nas \

@@ -8,10 +8,12 @@ use crate::labels::Labels;
 use crate::lint::ground::{Ground, Neighbours};
 use crate::lint::words;
 use crate::policy::{Direction, Namespaces, Peer, Policy, Ports, Protocol, Rule};
-use crate::world::METADATA_NAME;
 
 /// The port of DNS (RFC 1035, section 4.2: UDP, and TCP for what is too long for it).
 const DNS: u16 = 53;
+
+/// Where the usual resolver is.
+const NAMESPACE: &str = "kube-system";
 
 /// Over what DNS may go.
 #[derive(Clone, Copy, Default)]
@@ -34,7 +36,7 @@ impl Allowed {
 }
 
 pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
-    let resolver = Resolver::new();
+    let resolver = Resolver::new(ground);
     let mut found = Vec::new();
     for neighbours in ground.namespaces() {
         let allowed: Vec<Allowed> = neighbours
@@ -92,18 +94,19 @@ fn all_have_it(
     !selected.is_empty() && selected.iter().all(gives)
 }
 
-/// The cluster's resolver as manifests everywhere name it.
-struct Resolver {
+/// Who may answer: the cluster's resolver as manifests everywhere name it.
+struct Resolver<'g, 'w> {
+    ground: &'g Ground<'w>,
     namespace: Labels,
     pod: Labels,
 }
 
-impl Resolver {
-    fn new() -> Self {
-        let labels = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
+impl<'g, 'w> Resolver<'g, 'w> {
+    fn new(ground: &'g Ground<'w>) -> Self {
         Self {
-            namespace: labels(METADATA_NAME, "kube-system"),
-            pod: labels("k8s-app", "kube-dns"),
+            ground,
+            namespace: ground.world.namespace_labels(NAMESPACE),
+            pod: [("k8s-app".to_owned(), "kube-dns".to_owned())].into(),
         }
     }
 
@@ -111,45 +114,76 @@ impl Resolver {
     fn allowed(&self, policy: &Policy) -> Allowed {
         let rules = policy.rules(Direction::Egress).unwrap_or_default();
         rules.iter().fold(Allowed::default(), |sum, rule| {
+            let usual = rule.peers.is_empty() || rule.peers.iter().any(|peer| self.is(peer));
+            let allows = |protocol| match ports(rule, protocol) {
+                Extent::Dns => usual || rule.peers.iter().any(|peer| self.is_named(peer)),
+                Extent::Wide => usual,
+                Extent::Other => false,
+            };
             sum.and(Allowed {
-                udp: self.allows(rule, Protocol::Udp),
-                tcp: self.allows(rule, Protocol::Tcp),
+                udp: allows(Protocol::Udp),
+                tcp: allows(Protocol::Tcp),
             })
         })
     }
 
-    /// A rule that names the port is about DNS, whoever its peers are; a rule for every port
-    /// is where its peers may be resolvers.
-    fn allows(&self, rule: &Rule, protocol: Protocol) -> bool {
-        let mut wide = rule.ports.is_empty();
-        for port in rule.ports.iter().filter(|port| port.protocol == protocol) {
-            match &port.ports {
-                Ports::All => wide = true,
-                Ports::Range(first, last) if (*first..=*last).contains(&DNS) => {
-                    if last - first < 1000 {
-                        return true;
-                    }
-                    wide = true;
-                }
-                Ports::Named(name) if name.starts_with("dns") => return true,
-                Ports::Range(..) | Ports::Named(_) => {}
-            }
-        }
-        wide && (rule.peers.is_empty() || rule.peers.iter().any(|peer| self.is(peer)))
-    }
-
+    /// May the usual resolver be one of a peer's Pods? A block may hold any.
     fn is(&self, peer: &Peer) -> bool {
         match peer {
             Peer::Block(_) => true,
             Peer::Pods(pods) => {
                 pods.pods.matches(&self.pod)
                     && match &pods.namespaces {
-                        Namespaces::Own(own) => own == "kube-system",
+                        Namespaces::Own(own) => own == NAMESPACE,
                         Namespaces::Matching(selector) => selector.matches(&self.namespace),
                     }
             }
         }
     }
+
+    /// Is there a Pod that a peer names by a label? A rule for the port of DNS alone says that it is
+    /// a resolver.
+    fn is_named(&self, peer: &Peer) -> bool {
+        match peer {
+            Peer::Block(_) => true,
+            Peer::Pods(pods) => !pods.pods.is_everything() && !self.ground.peers(peer).is_empty(),
+        }
+    }
+}
+
+/// How much of a protocol a rule's ports are, as far as DNS is concerned.
+enum Extent {
+    /// The port is named, by its number or by the name that it usually has.
+    Dns,
+    /// It is among many.
+    Wide,
+    /// It is not among them.
+    Other,
+}
+
+/// Ports of a range up to which it is about those.
+const FEW: u16 = 100;
+
+fn ports(rule: &Rule, protocol: Protocol) -> Extent {
+    let mut extent = if rule.ports.is_empty() {
+        Extent::Wide
+    } else {
+        Extent::Other
+    };
+    for port in rule.ports.iter().filter(|port| port.protocol == protocol) {
+        match &port.ports {
+            Ports::Range(first, last) if (*first..=*last).contains(&DNS) => {
+                if last - first < FEW {
+                    return Extent::Dns;
+                }
+                extent = Extent::Wide;
+            }
+            Ports::Named(name) if name.starts_with("dns") => return Extent::Dns,
+            Ports::All => extent = Extent::Wide,
+            Ports::Range(..) | Ports::Named(_) => {}
+        }
+    }
+    extent
 }
 
 fn report<'w>(policy: &'w Policy, allowed: Allowed) -> Found<'w> {

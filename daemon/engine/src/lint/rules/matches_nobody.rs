@@ -5,7 +5,7 @@
 use super::Found;
 use crate::lint::ground::{Ground, SIDES};
 use crate::lint::{Census, near, words};
-use crate::policy::{Peer, PodPeer};
+use crate::policy::{Namespaces, Peer, PodPeer};
 use crate::world::Place;
 
 /// Policies for no Pod of this host.
@@ -31,10 +31,7 @@ pub(super) fn subjects<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
                 "enforce it on the host that the Pod is on".to_owned(),
             ),
             None => (
-                format!(
-                    "this selects nobody: there is not one of {}",
-                    words::subject(policy)
-                ),
+                format!("this selects nobody: {}", words::nobody_of(policy)),
                 near::pods_in(ground, namespace, &policy.subject).unwrap_or_default(),
             ),
         };
@@ -56,13 +53,29 @@ pub(super) fn peers<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
         {
             return None;
         }
+        let on_host = ground.world.pods.iter().find(|(name, pod)| {
+            pod.place == Place::HostNetwork
+                && peer.pods.matches(&pod.labels)
+                && match &peer.namespaces {
+                    Namespaces::Own(own) => *own == name.namespace,
+                    Namespaces::Matching(selector) => {
+                        selector.matches(&ground.world.namespace_labels(&name.namespace))
+                    }
+                }
+        });
+        if let Some((name, _)) = on_host {
+            return Some((
+                "",
+                format!(
+                    "this peer is nobody: `{name}` is on the host's network, and has no address of its own"
+                ),
+                "the host is a peer by its addresses, in an ipBlock".to_owned(),
+            ));
+        }
         let help = near::peer(ground, peer).unwrap_or_default();
         Some((
             "",
-            format!(
-                "this peer is nobody: there is not one of {}",
-                words::peer(peer)
-            ),
+            format!("this peer is nobody: {}", words::nobody_at(peer)),
             help,
         ))
     })

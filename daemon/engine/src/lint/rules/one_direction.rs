@@ -1,5 +1,5 @@
-//! `one-direction`: a policy that denies all of one direction and says nothing of the other,
-//! for Pods whose other direction no policy isolates.
+//! `one-direction`: a policy that denies every Pod of its Namespace all of one direction and says
+//! nothing of the other, where no policy isolates that one for all of them.
 
 use super::Found;
 use crate::lint::ground::{Ground, SIDES, Side};
@@ -27,9 +27,11 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
     found
 }
 
-/// Does it deny all of one direction, and leave the other alone?
+/// Does it deny all of one direction, and leave the other alone? What is for some Pods alone is no
+/// default.
 fn is_half(policy: &Policy, named: Side, other: Side) -> bool {
-    policy.rules(named.direction).is_some_and(<[_]>::is_empty)
+    policy.subject.is_everything()
+        && policy.rules(named.direction).is_some_and(<[_]>::is_empty)
         && policy.rules(other.direction).is_none()
 }
 

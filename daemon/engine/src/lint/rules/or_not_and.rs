@@ -7,21 +7,41 @@ use crate::lint::ground::{Ground, SIDES, Side};
 use crate::lint::words;
 use crate::policy::{Namespaces, Peer, PodPeer, Policy};
 
+/// Items of a list that are looked at: in a longer one nobody forgot a dash.
+const MAX_ITEMS: usize = 50;
+
 pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
     let mut found = Vec::new();
     for policy in ground.policies() {
         for side in SIDES {
             for (index, rule) in side.of(policy) {
-                for (number, two) in rule.peers.windows(2).enumerate() {
-                    let (Peer::Pods(one), Peer::Pods(other)) = (&two[0], &two[1]) else {
-                        continue;
-                    };
-                    if let Some(joined) = joined(one, other).or_else(|| joined(other, one)) {
-                        let place = (side, index, number);
-                        found.extend(report(ground, policy, place, [one, other], joined));
-                    }
-                }
+                found.extend(slips(ground, policy, side, index, &rule.peers));
             }
+        }
+    }
+    found
+}
+
+/// A podSelector's item with the namespaceSelector's that is next to it, others aside.
+fn slips<'w>(
+    ground: &Ground<'w>,
+    policy: &'w Policy,
+    side: Side,
+    rule: usize,
+    peers: &[Peer],
+) -> Vec<Found<'w>> {
+    let mut found = Vec::new();
+    let mut before: Option<&PodPeer> = None;
+    for (number, peer) in peers.iter().enumerate().take(MAX_ITEMS) {
+        let Peer::Pods(pods) = peer else { continue };
+        if let Some(one) = before
+            && let Some(joined) = joined(one, pods).or_else(|| joined(pods, one))
+        {
+            let field = side.peer(rule, number);
+            found.extend(report(ground, policy, side, field, [one, pods], joined));
+            before = None;
+        } else {
+            before = Some(pods);
         }
     }
     found
@@ -30,10 +50,8 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
 /// The one peer that these two would be: a Namespace's labels, and a Pod's.
 fn joined(there: &PodPeer, pods: &PodPeer) -> Option<PodPeer> {
     match (&there.namespaces, &pods.namespaces) {
-        (Namespaces::Matching(selector), Namespaces::Own(_))
-            if there.pods.is_everything()
-                && !selector.is_everything()
-                && !pods.pods.is_everything() =>
+        (Namespaces::Matching(_), Namespaces::Own(_))
+            if there.pods.is_everything() && !pods.pods.is_everything() =>
         {
             Some(PodPeer {
                 namespaces: there.namespaces.clone(),
@@ -47,7 +65,8 @@ fn joined(there: &PodPeer, pods: &PodPeer) -> Option<PodPeer> {
 fn report<'w>(
     ground: &Ground<'w>,
     policy: &'w Policy,
-    (side, rule, number): (Side, usize, usize),
+    side: Side,
+    field: String,
     two: [&PodPeer; 2],
     joined: PodPeer,
 ) -> Option<Found<'w>> {
@@ -79,7 +98,7 @@ fn report<'w>(
     }
     Some(Found {
         policy,
-        field: side.peer(rule, number + 1),
+        field,
         message: format!(
             "these two items are two peers, either of which is enough: {}, or {}",
             words::peer(two[0]),
