@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use netpol_abi::Reason;
 use netpol_abi::limits;
+use netpol_engine::lint;
 use netpold::config::{self, Config};
 
 fn root() -> PathBuf {
@@ -39,6 +40,26 @@ fn keys(text: &str) -> Vec<String> {
         .collect();
     keys.sort();
     keys
+}
+
+#[test]
+fn every_lint_has_its_line_in_the_readme_and_its_page() {
+    let readme = text("README.md");
+    let rows: Vec<&str> = after(&readme, "lints")
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    let expected: Vec<String> = lint::rules::ALL
+        .iter()
+        .map(|rule| {
+            let (code, summary) = (rule.code, rule.summary);
+            let page = format!("daemon/engine/src/lint/rules/{code}.md");
+            assert!(root().join(&page).is_file(), "{page}");
+            format!("| [`{code}`]({page}) | {summary} |")
+        })
+        .collect();
+    assert_eq!(rows, expected);
 }
 
 #[test]
