@@ -13,7 +13,7 @@ use crate::printable::printable;
 /// Words for the name of a group.
 const WORDS: usize = 2;
 /// Words for all that a line's senders are, or reach.
-const LINE: usize = 8;
+const LINE: usize = 12;
 /// Members that the legend names of a group.
 const NAMED: usize = 50;
 /// Between two columns.
@@ -33,7 +33,10 @@ pub(super) fn write(matrix: &Matrix, width: usize, out: &mut dyn Write) -> anyho
     let labels: Vec<String> = if let Some(square) = by_names(matrix, &names, width) {
         out.write_all(square.as_bytes())?;
         names
-    } else if let Some(square) = by_numbers(matrix, &names, width) {
+    } else if let Some(square) = [Spacing::Wide, Spacing::Dense]
+        .into_iter()
+        .find_map(|spacing| by_numbers(matrix, &names, width, spacing))
+    {
         out.write_all(square.as_bytes())?;
         (1..=groups.len())
             .map(|number| number.to_string())
@@ -88,26 +91,56 @@ fn by_names(matrix: &Matrix, names: &[String], width: usize) -> Option<String> {
     Some(text.done)
 }
 
+/// How the columns of a square by numbers stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spacing {
+    /// Apart, each below its number.
+    Wide,
+    /// Side by side, their numbers written downwards.
+    Dense,
+}
+
 /// Rows with number and name, columns with numbers: `y` and `.`.
-fn by_numbers(matrix: &Matrix, names: &[String], width: usize) -> Option<String> {
+fn by_numbers(matrix: &Matrix, names: &[String], width: usize, spacing: Spacing) -> Option<String> {
     let corner = format!("{}/{}", matrix.port, matrix.protocol);
     let digits = names.len().to_string().len();
+    let between = match spacing {
+        Spacing::Wide => digits,
+        Spacing::Dense => 0,
+    };
     let labels: Vec<String> = (1..)
         .zip(names)
         .map(|(number, name)| format!("{number:digits$}  {name}"))
         .collect();
     let wide = |text: &String| text.chars().count();
     let first = labels.iter().chain([&corner]).map(wide).max().unwrap_or(0);
-    if first + GAP - 1 + names.len() * (digits + 1) > width {
+    if first + GAP - 1 + names.len() * (between + 1) > width {
         return None;
     }
     let mut text = Line::default();
-    text.put(&format!("{corner:first$}"), None);
-    text.put("  ", None);
-    for number in 1..=names.len() {
-        text.put(&format!(" {number:>digits$}"), None);
+    let numbers: Vec<String> = (1..=names.len())
+        .map(|number| format!("{number:>digits$}"))
+        .collect();
+    match spacing {
+        Spacing::Wide => {
+            text.put(&format!("{corner:first$}  "), None);
+            for number in &numbers {
+                text.put(&format!(" {number}"), None);
+            }
+            text.end();
+        }
+        Spacing::Dense => {
+            for digit in 0..digits {
+                let corner = if digit + 1 == digits { &corner } else { "" };
+                let row: String = numbers
+                    .iter()
+                    .filter_map(|number| number.chars().nth(digit))
+                    .collect();
+                text.put(&format!("{corner:first$}  {row}"), None);
+                text.end();
+            }
+        }
     }
-    text.end();
     for (from, label) in labels.iter().enumerate() {
         text.put(label, None);
         text.put(&" ".repeat(first + 2 - wide(label)), None);
@@ -118,7 +151,7 @@ fn by_numbers(matrix: &Matrix, names: &[String], width: usize) -> Option<String>
                 Some(None) => ("-", None),
                 None => (" ", None),
             };
-            text.put(&" ".repeat(digits), None);
+            text.put(&" ".repeat(between), None);
             text.put(sign, good);
         }
         text.end();

@@ -106,6 +106,52 @@ fn a_square_has_numbers_where_there_is_less() {
 }
 
 #[test]
+fn a_square_s_columns_move_together_before_it_is_given_up() {
+    insta::assert_snapshot!(shown(&tangle(), None, 48), @r"
+    80/TCP                                 12345
+    1  a-namespace-with-a-long-name/pod-0  -...y
+    2  a-namespace-with-a-long-name/pod-1  y-...
+    3  a-namespace-with-a-long-name/pod-2  .y-..
+    4  a-namespace-with-a-long-name/pod-3  ..y-.
+    5  a-namespace-with-a-long-name/pod-4  ...y-
+    y: the row reaches the column   .: it does not
+    ");
+    let rules: Vec<(String, String)> = (0..11)
+        .map(|number| {
+            let spec = format!(
+                "{{podSelector: {{matchLabels: {{app: app-{number}}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{app: app-{}}}}}}}]}}]}}",
+                (number + 1) % 11
+            );
+            (format!("app-{number}"), spec)
+        })
+        .collect();
+    let cast: Vec<(&str, &str, usize)> = rules
+        .iter()
+        .map(|(app, _)| ("ring", app.as_str(), 2))
+        .collect();
+    let policies: Vec<(&str, &str)> = rules
+        .iter()
+        .map(|(_, spec)| ("ring", spec.as_str()))
+        .collect();
+    insta::assert_snapshot!(shown(&world(&cast, &policies), None, 42), @r"
+                                         11
+    80/TCP                      12345678901
+     1  ring/app-0-* (2 Pods)   ..y........
+     2  ring/app-1-* (2 Pods)   y..........
+     3  ring/app-10-* (2 Pods)  ..........y
+     4  ring/app-2-* (2 Pods)   .y.........
+     5  ring/app-3-* (2 Pods)   ...y.......
+     6  ring/app-4-* (2 Pods)   ....y......
+     7  ring/app-5-* (2 Pods)   .....y.....
+     8  ring/app-6-* (2 Pods)   ......y....
+     9  ring/app-7-* (2 Pods)   .......y...
+    10  ring/app-8-* (2 Pods)   ........y..
+    11  ring/app-9-* (2 Pods)   .........y.
+    y: the row reaches the column   .: it does not
+    ");
+}
+
+#[test]
 fn who_reaches_whom_is_a_line_where_no_square_fits() {
     insta::assert_snapshot!(shown(&tangle(), None, 40), @r"
     FROM                                 REACHES ON 80/TCP
