@@ -80,8 +80,12 @@ pub(super) fn separators<'t>(
     path: &'t str,
     text: &'t str,
 ) -> impl Iterator<Item = Diagnostic> + 't {
-    let lines = text.split('\n').enumerate();
-    lines.filter_map(move |(index, line)| {
+    let mut next = 1;
+    text.split('\n').filter_map(move |line| {
+        let number = next;
+        // A CR in it breaks a line for YAML, and so for whoever counts lines.
+        let before_crlf = line.strip_suffix('\r').unwrap_or(line);
+        next += 1 + before_crlf.matches('\r').count();
         let behind = line.strip_prefix("---")?;
         let told = behind.trim();
         if told.is_empty() || told.starts_with('#') {
@@ -94,7 +98,7 @@ pub(super) fn separators<'t>(
             .take_while(|letter| letter.is_whitespace())
             .count();
         let position = Position {
-            line: 1 + index,
+            line: number,
             column: 4 + indent,
         };
         Some(Diagnostic {
