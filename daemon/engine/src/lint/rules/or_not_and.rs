@@ -31,17 +31,17 @@ fn slips<'w>(
     peers: &[Peer],
 ) -> Vec<Found<'w>> {
     let mut found = Vec::new();
-    let mut before: Option<&PodPeer> = None;
+    let mut before: Option<(usize, &PodPeer)> = None;
     for (number, peer) in peers.iter().enumerate().take(MAX_ITEMS) {
         let Peer::Pods(pods) = peer else { continue };
-        if let Some(one) = before
+        if let Some((first, one)) = before
             && let Some(joined) = joined(one, pods).or_else(|| joined(pods, one))
         {
-            let field = side.peer(rule, number);
-            found.extend(report(ground, policy, side, field, [one, pods], joined));
+            let place = (side, rule, [first, number]);
+            found.extend(report(ground, policy, place, [one, pods], joined));
             before = None;
         } else {
-            before = Some(pods);
+            before = Some((number, pods));
         }
     }
     found
@@ -65,8 +65,7 @@ fn joined(there: &PodPeer, pods: &PodPeer) -> Option<PodPeer> {
 fn report<'w>(
     ground: &Ground<'w>,
     policy: &'w Policy,
-    side: Side,
-    field: String,
+    (side, rule, [first, second]): (Side, usize, [usize; 2]),
     two: [&PodPeer; 2],
     joined: PodPeer,
 ) -> Option<Found<'w>> {
@@ -96,11 +95,12 @@ fn report<'w>(
             pairs(&meant)
         ));
     }
+    let peers = side.peers;
     Some(Found {
         policy,
-        field,
+        field: side.peer(rule, second),
         message: format!(
-            "these two items are two peers, either of which is enough: {}, or {}",
+            "`{peers}[{first}]` and `{peers}[{second}]` are two peers, either of which is enough: {}, or {}",
             words::peer(two[0]),
             words::peer(two[1])
         ),
