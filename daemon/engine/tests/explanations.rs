@@ -6,11 +6,15 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use netpol_engine::evaluate::{Party, evaluate};
-use netpol_engine::explain::{Explanation, Side, Suggestion, explain};
+use netpol_engine::explain::{Explanation, Mend, Side, Suggestion, explain};
+use netpol_engine::labels::{Requirement, Selector};
 use netpol_engine::manifest::{Value, parse};
-use netpol_engine::policy::{ObjectName, Peer, Policy, Protocol, Tier};
+use netpol_engine::policy::{
+    Direction, Namespaces, ObjectName, Peer, Policy, Port, Ports, Protocol, Rule, Tier,
+};
 use netpol_engine::world::{Place, World};
 use proptest::prelude::*;
 
@@ -24,6 +28,9 @@ const PORTS: [(Protocol, u16); 4] = [
     (Protocol::Udp, 53),
 ];
 
+/// Who asks whom for what.
+type Question = (Party, Party, Protocol, u16);
+
 /// Every Pod, the host, and strangers at the edges of blocks.
 fn parties(world: &World) -> Vec<Party> {
     let pods = world.pods.keys().cloned().map(Party::Pod);
@@ -32,7 +39,7 @@ fn parties(world: &World) -> Vec<Party> {
     pods.chain(addresses.map(Party::Address)).collect()
 }
 
-fn questions(world: &World) -> Vec<(Party, Party, Protocol, u16)> {
+fn questions(world: &World) -> Vec<Question> {
     let parties = parties(world);
     let mut questions = Vec::new();
     for from in &parties {
@@ -44,7 +51,7 @@ fn questions(world: &World) -> Vec<(Party, Party, Protocol, u16)> {
     questions
 }
 
-fn ask(world: &World, question: &(Party, Party, Protocol, u16)) -> Explanation {
+fn ask(world: &World, question: &Question) -> Explanation {
     let (from, to, protocol, port) = question;
     explain(world, from, to, *protocol, *port).unwrap()
 }
@@ -174,14 +181,117 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_mend_allows_what_was_asked_and_opens_no_more_than_it_says(world in worlds::world()) {
+        let all = questions(&world);
+        let mut seen = BTreeSet::new();
+        for question in &all {
+            let explanation = ask(&world, question);
+            for direction in [Direction::Egress, Direction::Ingress] {
+                let side = side(&explanation, direction);
+                let Some(nearest) = &side.nearest else { continue };
+                let Some(mend) = &nearest.mend else { continue };
+                let mut mended = world.clone();
+                let policy = mended.policies.get_mut(&nearest.policy).unwrap();
+                let rule = rule(Arc::make_mut(policy), direction, nearest.rule);
+                prop_assert!(!rule.peers.is_empty(), "{:?} {:?}", question, mend);
+                if !apply(mend, nearest.peer, question, rule) {
+                    continue;
+                }
+                let own = if direction == Direction::Egress { &question.0 } else { &question.1 };
+                if !seen.insert((own.to_string(), format!("{mend:?}"))) {
+                    continue;
+                }
+                let allows = |world: &World, (from, to, protocol, port): &Question| {
+                    let verdict = evaluate(world, from, to, *protocol, *port).unwrap();
+                    match direction {
+                        Direction::Egress => verdict.egress.allowed,
+                        Direction::Ingress => verdict.ingress.allowed,
+                    }
+                };
+                prop_assert!(allows(&mended, question), "{:?} {:?}", question, mend);
+                for other in &all {
+                    let (before, after) = (allows(&world, other), allows(&mended, other));
+                    prop_assert!(!before || after, "closed by it: {:?}", other);
+                    if before || !after {
+                        continue;
+                    }
+                    let is_same_port = (other.2, other.3) == (question.2, question.3);
+                    prop_assert!(is_same_port || !mend.field.ends_with(".ports"), "{:?} {:?}", other, mend);
+                    if is_same_port {
+                        prop_assert!(is_mend_told(&world, other, question, direction, mend), "{:?} {:?} {:?}", other, question, mend);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn side(explanation: &Explanation, direction: Direction) -> &Side {
+    match direction {
+        Direction::Egress => &explanation.egress,
+        Direction::Ingress => &explanation.ingress,
+    }
+}
+
+fn rule(policy: &mut Policy, direction: Direction, index: usize) -> &mut Rule {
+    let rules = match direction {
+        Direction::Egress => &mut policy.egress,
+        Direction::Ingress => &mut policy.ingress,
+    };
+    &mut rules.as_mut().unwrap()[index]
+}
+
+/// Does to a rule what a mend says, where it adds something.
+fn apply(mend: &Mend, peer: Option<usize>, question: &Question, rule: &mut Rule) -> bool {
+    let (_, _, protocol, port) = *question;
+    if mend.field.ends_with(".ports") {
+        assert_eq!(
+            mend.write,
+            format!("{{protocol: {protocol}, port: {port}}}")
+        );
+        let ports = Ports::Range(port, port);
+        rule.ports.push(Port { protocol, ports });
+        return true;
+    }
+    let start = "namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ";
+    let Some(namespace) = mend.write.strip_prefix(start) else {
+        return false;
+    };
+    let Peer::Pods(pods) = &mut rule.peers[peer.unwrap()] else {
+        panic!("not for Pods: {mend:?}");
+    };
+    let name = namespace.trim_end_matches('}');
+    let here = Requirement::equals("kubernetes.io/metadata.name", name);
+    pods.namespaces = Namespaces::Matching(Selector::new([here]));
+    true
+}
+
+/// Are the ends of what is open now those that were asked about, or that the mend names?
+fn is_mend_told(
+    world: &World,
+    opened: &Question,
+    asked: &Question,
+    direction: Direction,
+    mend: &Mend,
+) -> bool {
+    let is = |party: &Party, asked: &Party, also: &BTreeSet<ObjectName>| {
+        let mut also = also.iter().cloned().map(Party::Pod);
+        same(world, party, asked) || also.any(|name| same(world, party, &name))
+    };
+    let (from, to) = match direction {
+        Direction::Egress => (&mend.also_selects, &mend.also_peers),
+        Direction::Ingress => (&mend.also_peers, &mend.also_selects),
+    };
+    is(&opened.0, &asked.0, from) && is(&opened.1, &asked.1, to)
+}
+
 /// Is a connection that is open now between the ends that were asked about, or those that the
 /// suggestions say they let through as well?
-fn is_told(
-    world: &World,
-    opened: &(Party, Party, Protocol, u16),
-    asked: &(Party, Party, Protocol, u16),
-    explanation: &Explanation,
-) -> bool {
+fn is_told(world: &World, opened: &Question, asked: &Question, explanation: &Explanation) -> bool {
     let (from, to) = (
         same(world, &opened.0, &asked.0),
         same(world, &opened.1, &asked.1),

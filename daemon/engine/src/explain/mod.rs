@@ -27,7 +27,7 @@ pub use self::missed::{Label, LabelMissed, Missed, NotAPod};
 pub use self::nearest::Nearest;
 pub use self::suggest::Suggestion;
 use crate::evaluate::{self, Connection, End, EvaluateError, Party, Policed};
-use crate::policy::{Direction, ObjectName, Policy, Ports, Protocol};
+use crate::policy::{Direction, Namespaces, ObjectName, Peer, Policy, Ports, Protocol, Rule, Tier};
 use crate::world::World;
 
 /// A verdict with its reasons.
@@ -66,7 +66,8 @@ pub struct Side {
     pub pod: Option<ObjectName>,
     /// The policies that isolate it, in the order in which they are asked.
     pub policies: Vec<PolicyAnswer>,
-    /// Policies of its Namespace that have a say in this direction and all but select it.
+    /// Policies that have a say in this direction and all but select it. Of those in other
+    /// Namespaces a few.
     pub almost: Vec<AlmostSelects>,
     /// Where denied: the rule that came closest.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,11 +96,26 @@ pub enum Standing {
 pub struct AlmostSelects {
     /// The policy.
     pub policy: ObjectName,
-    /// The one requirement of its `podSelector` that does not hold.
-    pub missed: LabelMissed,
+    /// What keeps it from that.
+    pub missed: NotSelected,
     /// A rule of it that would match, were the Pod selected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<usize>,
+}
+
+/// The one thing that keeps a policy from selecting a Pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum NotSelected {
+    /// The one requirement of its `podSelector` that does not hold.
+    Label(LabelMissed),
+    /// Its `podSelector` fits, but it is in another Namespace, where it selects nobody.
+    Namespace {
+        /// The policy's.
+        namespace: String,
+        /// The Pod's.
+        wants_namespace: String,
+    },
 }
 
 /// What one should know besides the verdict.
@@ -117,6 +133,9 @@ pub enum Hint {
     /// Policy decides about the host because `[host] egress` says so.
     HostEgressSetting,
 }
+
+/// Policies of other Namespaces that are told of.
+const MOST_ELSEWHERE: usize = 3;
 
 /// The port of DNS.
 const DNS: u16 = 53;
@@ -179,11 +198,11 @@ impl Case<'_> {
         } else {
             Vec::new()
         };
-        let nearest = (!verdict.allowed)
-            .then(|| Nearest::of(self.world, &question, &policed.end, &policies, &almost))
-            .flatten();
         let suggestion = (!verdict.allowed)
             .then(|| Suggestion::of(self, direction, &verdict))
+            .flatten();
+        let nearest = (!verdict.allowed)
+            .then(|| Nearest::of(self, direction, &policies, &almost, suggestion.as_ref()))
             .flatten();
         Side {
             end: Standing::of(&policed.end),
@@ -204,8 +223,9 @@ impl Case<'_> {
         let Some((name, pod)) = end.pod.filter(|(_, pod)| pod.is_enforced()) else {
             return Vec::new();
         };
-        let of_namespace = self.world.policies.values();
-        of_namespace
+        let policies = self.world.policies.values();
+        let by_label = policies
+            .clone()
             .filter(|policy| policy.name.namespace == name.namespace)
             .filter_map(|policy| {
                 let rules = policy.rules(direction)?;
@@ -215,11 +235,42 @@ impl Case<'_> {
                 let others = policy.subject.requirements().count() > 1;
                 (alone && (others || missed.is_slip())).then(|| AlmostSelects {
                     policy: policy.name.clone(),
-                    missed,
+                    missed: NotSelected::Label(missed),
                     rule: rules.iter().position(|rule| question.matches(rule)),
                 })
+            });
+        let by_namespace = policies
+            .filter(|policy| {
+                policy.tier == Tier::NetworkPolicy
+                    && policy.name.namespace != name.namespace
+                    && !policy.subject.is_everything()
+                    && policy.subject.matches(&pod.labels)
             })
-            .collect()
+            .filter_map(|policy| {
+                let rules = policy.rules(direction)?;
+                let would_match = |rule: &Rule| question.matches(&moved(rule, &name.namespace));
+                let rule = rules.iter().position(would_match)?;
+                self.selects_nobody(policy).then(|| AlmostSelects {
+                    policy: policy.name.clone(),
+                    missed: NotSelected::Namespace {
+                        namespace: policy.name.namespace.clone(),
+                        wants_namespace: name.namespace.clone(),
+                    },
+                    rule: Some(rule),
+                })
+            });
+        by_label.chain(by_namespace.take(MOST_ELSEWHERE)).collect()
+    }
+
+    /// Is a policy for nobody where it is?
+    fn selects_nobody(&self, policy: &Policy) -> bool {
+        let namespace = &policy.name.namespace;
+        let mut pods = self
+            .world
+            .pods
+            .range(ObjectName::new(namespace, "")..)
+            .take_while(|(name, _)| name.namespace == *namespace);
+        !pods.any(|(_, pod)| pod.is_enforced() && policy.subject.matches(&pod.labels))
     }
 
     fn hints(&self, verdict: &evaluate::Verdict) -> Vec<Hint> {
@@ -251,6 +302,20 @@ impl Case<'_> {
         }
         hints
     }
+}
+
+/// A rule as it would be in a policy of another Namespace: entries without a
+/// `namespaceSelector` are for that one.
+fn moved(rule: &Rule, namespace: &str) -> Rule {
+    let mut rule = rule.clone();
+    for peer in &mut rule.peers {
+        if let Peer::Pods(pods) = peer
+            && let Namespaces::Own(own) = &mut pods.namespaces
+        {
+            namespace.clone_into(own);
+        }
+    }
+    rule
 }
 
 /// Is any rule asked, or is it decided before?

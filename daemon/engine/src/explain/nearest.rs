@@ -10,10 +10,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{AlmostSelects, LabelMissed, Mend, Missed, PolicyAnswer, RuleAnswer};
-use crate::evaluate::{End, Question};
-use crate::policy::{Action, ObjectName, Policy, Rule, Tier};
-use crate::world::World;
+use super::mend::Miss;
+use super::{
+    AlmostSelects, Case, LabelMissed, Mend, Missed, NotSelected, PolicyAnswer, RuleAnswer,
+    Suggestion,
+};
+use crate::evaluate::Question;
+use crate::policy::{Action, Direction, ObjectName, Policy, Rule, Tier};
 
 /// The rule that came closest, by the peer and the port of it that did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,7 +33,7 @@ pub struct Nearest {
     pub port: Option<usize>,
     /// Why the policy does not select this end; `None`: it does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub not_selected: Option<LabelMissed>,
+    pub not_selected: Option<NotSelected>,
     /// What does not hold of that peer and port.
     pub missed: Vec<Missed>,
     /// A change of a word that would mend it.
@@ -41,20 +44,29 @@ pub struct Nearest {
 impl Nearest {
     /// The closest rule of the policies that select an end, or all but do.
     pub(super) fn of(
-        world: &World,
-        question: &Question,
-        end: &End,
+        case: &Case,
+        direction: Direction,
         policies: &[PolicyAnswer],
         almost: &[AlmostSelects],
+        suggestion: Option<&Suggestion>,
     ) -> Option<Self> {
+        let question = case.connection.question(direction);
         let of_world = |name: &ObjectName| {
-            let policy = world.policies.get(name).map(Arc::as_ref);
+            let policy = case.world.policies.get(name).map(Arc::as_ref);
             policy.filter(|policy| policy.tier == Tier::NetworkPolicy)
         };
-        let (_, policy, rule, nearest) = selecting(question, policies, &of_world)
-            .chain(not_selecting(question, almost, &of_world))
+        let (_, policy, rule, nearest) = selecting(&question, policies, &of_world)
+            .chain(not_selecting(&question, almost, &of_world))
             .min_by_key(|(cost, ..)| *cost)?;
-        let mend = Mend::of(world, question, end, policy, rule, &nearest);
+        let miss = Miss {
+            case,
+            question,
+            policy,
+            rule,
+            nearest: &nearest,
+            suggestion,
+        };
+        let mend = miss.mend();
         Some(Self { mend, ..nearest })
     }
 }
@@ -163,6 +175,16 @@ fn is_neighbour(cidr: &IpNet, address: Option<IpAddr>) -> bool {
     let wider = cidr.prefix_len().saturating_sub(8);
     let around = IpNet::new(cidr.addr(), wider);
     wider > 0 && address.is_some_and(|address| around.is_ok_and(|net| net.contains(&address)))
+}
+
+impl NotSelected {
+    fn cost(&self) -> u32 {
+        match self {
+            Self::Label(label) => label.cost(),
+            // As likely as a slip.
+            Self::Namespace { .. } => 1,
+        }
+    }
 }
 
 impl LabelMissed {

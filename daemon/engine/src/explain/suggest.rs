@@ -56,6 +56,7 @@ impl Suggestion {
         let labels = distinguishing(&pod.labels, &neighbours);
         let subject = isolated_already(&policed.policies, &labels)?;
         let (peer, unlabelled_peer) = peer(world, own, &question)?;
+        let also = Also::of(case, direction, &subject, std::slice::from_ref(&peer));
         let port = Port {
             protocol: connection.protocol,
             ports: Ports::Range(connection.port, connection.port),
@@ -76,17 +77,12 @@ impl Suggestion {
             ingress,
             egress,
         };
-        let (mut also_selects, mut also_peers) = also(case, &question, &policy);
-        also_selects.remove(own);
-        if let Some((name, _)) = question.peer.pod {
-            also_peers.remove(name);
-        }
         Some(Self {
             yaml: yaml::document(&policy),
             unlabelled: labels.is_empty(),
             unlabelled_peer,
-            also_selects,
-            also_peers,
+            also_selects: also.selects,
+            also_peers: also.peers,
             name: policy.name.clone(),
         })
     }
@@ -281,59 +277,83 @@ fn free_name(world: &World, own: &ObjectName, question: &Question) -> ObjectName
         .unwrap_or_default()
 }
 
-/// Who else may then open the same connection: other Pods that the policy selects, and other
-/// peers that it lets through, where what is between them is denied now.
-fn also(
-    case: &Case,
-    question: &Question,
-    policy: &Policy,
-) -> (BTreeSet<ObjectName>, BTreeSet<ObjectName>) {
-    let (world, direction) = (case.world, question.direction);
-    let rules = policy.rules(direction).unwrap_or_default();
-    let named: Vec<(&ObjectName, Policed)> = world
-        .pods
-        .iter()
-        .map(|(name, pod)| (name, End::of_pod(world, name, pod)))
-        .filter(|(_, end)| {
-            let asked = Question {
-                peer: end,
-                ..*question
-            };
-            let mut wanted = rules.iter().flat_map(|rule| &rule.peers);
-            question.peer.pod.is_some() && wanted.any(|peer| asked.is_peer(peer))
-        })
-        .map(|(name, end)| (name, Policed::unasked(end)))
-        .collect();
-    // A peer without a name is an address of its own.
-    let stranger = Policed::unasked(question.peer.clone());
-    let peers: Vec<(Option<&ObjectName>, &Policed)> = if named.is_empty() {
-        vec![(None, &stranger)]
-    } else {
-        named
+/// Who else may then open the same connection, where what is between them is denied now.
+#[derive(Default)]
+pub(super) struct Also {
+    /// Other Pods that the policy selects.
+    pub selects: BTreeSet<ObjectName>,
+    /// Other peers that it lets through.
+    pub peers: BTreeSet<ObjectName>,
+}
+
+impl Also {
+    /// Of a policy beside this end that lets `wanted` through for those whom `subject` selects.
+    /// Blocks are of one address.
+    pub(super) fn of(
+        case: &Case,
+        direction: Direction,
+        subject: &Selector,
+        wanted: &[Peer],
+    ) -> Self {
+        let world = case.world;
+        let question = case.connection.question(direction);
+        let Some((this, _)) = case.connection.policed(direction).end.pod else {
+            return Self::default();
+        };
+        let named: Vec<(&ObjectName, Policed)> = world
+            .pods
             .iter()
-            .map(|(name, peer)| (Some(*name), peer))
-            .collect()
-    };
-    let of_policy = in_namespace(world, &policy.name.namespace)
-        .filter(|(_, pod)| pod.is_enforced() && policy.subject.matches(&pod.labels));
-    let (mut selects, mut lets) = (BTreeSet::new(), BTreeSet::new());
-    for (name, pod) in of_policy {
-        let own = Policed::of(world, End::of_pod(world, name, pod), direction);
-        for (peer_name, peer) in &peers {
-            let (from, to) = match direction {
-                Direction::Ingress => (*peer, &own),
-                Direction::Egress => (&own, *peer),
-            };
-            let asked = Connection {
-                from,
-                to,
-                ..case.connection
-            };
-            if !asked.allows(direction) {
-                selects.insert(name.clone());
-                lets.extend(peer_name.cloned());
+            .map(|(name, pod)| (name, pod, End::of_pod(world, name, pod)))
+            .filter(|(_, pod, end)| {
+                let asked = Question {
+                    peer: end,
+                    ..question
+                };
+                let is_meant = |peer: &Peer| match peer {
+                    Peer::Pods(_) => asked.is_peer(peer),
+                    Peer::Block(IpBlock { cidr, .. }) => {
+                        pod.addresses.iter().any(|address| cidr.contains(address))
+                    }
+                };
+                question.peer.pod.is_some() && wanted.iter().any(is_meant)
+            })
+            .map(|(name, _, end)| (name, Policed::unasked(end)))
+            .collect();
+        // A peer without a name is an address of its own.
+        let stranger = Policed::unasked(question.peer.clone());
+        let peers: Vec<(Option<&ObjectName>, &Policed)> = if named.is_empty() {
+            vec![(None, &stranger)]
+        } else {
+            named
+                .iter()
+                .map(|(name, peer)| (Some(*name), peer))
+                .collect()
+        };
+        let selected = in_namespace(world, &this.namespace)
+            .filter(|(_, pod)| pod.is_enforced() && subject.matches(&pod.labels));
+        let mut also = Self::default();
+        for (name, pod) in selected {
+            let own = Policed::of(world, End::of_pod(world, name, pod), direction);
+            for (peer_name, peer) in &peers {
+                let (from, to) = match direction {
+                    Direction::Ingress => (*peer, &own),
+                    Direction::Egress => (&own, *peer),
+                };
+                let asked = Connection {
+                    from,
+                    to,
+                    ..case.connection
+                };
+                if !asked.allows(direction) {
+                    also.selects.insert(name.clone());
+                    also.peers.extend(peer_name.cloned());
+                }
             }
         }
+        also.selects.remove(this);
+        if let Some((name, _)) = question.peer.pod {
+            also.peers.remove(name);
+        }
+        also
     }
-    (selects, lets)
 }

@@ -3,6 +3,8 @@
 //! `tests/explanations.rs`.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::manifest;
 
@@ -149,7 +151,7 @@ fn the_smallest_mistake_comes_closest() {
 fn a_policy_that_all_but_selects_comes_close() {
     let policies = "
         policy shop/closed {podSelector: {}}
-        policy shop/bd {podSelector: {matchLabels: {app: bd}}, ingress: [{ports: [{port: 80}]}]}
+        policy shop/bd {podSelector: {matchLabels: {app: bd}}, ingress: [{from: [{namespaceSelector: {}}], ports: [{port: 80}]}]}
         policy shop/other {podSelector: {matchLabels: {app: cache}}, ingress: [{}]}
     ";
     let side = said(
@@ -203,10 +205,6 @@ fn a_mend_takes_nothing_from_others() {
         mend(&ruled("{from: [{podSelector: {}, }], ports: [{port: 80}]}")),
         ""
     );
-    assert_eq!(
-        mend(&ruled("{ports: [{port: 81}]}")),
-        "NetworkPolicy shop/db|spec.ingress[0].ports|Add|{protocol: TCP, port: 80}|"
-    );
     // Two things off are no change of a word.
     assert_eq!(
         mend(&ruled(
@@ -216,12 +214,155 @@ fn a_mend_takes_nothing_from_others() {
     );
 }
 
+/// What the ingress of `shop/db` is mended by, for TCP at 80.
+fn mended(policy: &str) -> Option<Mend> {
+    let world = world(&format!(
+        "{SHOP}pod shop/api 10.0.0.4 {{app: api}}\npolicy shop/db {policy}"
+    ));
+    let side = said(&world, "web/front", "shop/db", 80).ingress;
+    side.nearest.and_then(|nearest| nearest.mend)
+}
+
+#[test]
+fn a_port_is_added_where_the_rule_is_for_this_pair() {
+    let front = "{namespaceSelector: {}, podSelector: {matchLabels: {track: stable}}}";
+    let fronts = "{namespaceSelector: {}, podSelector: {matchLabels: {app: front}}}";
+    let db = "podSelector: {matchLabels: {app: db}}";
+    for (subject, peers, port, is_mended) in [
+        (db, format!("from: [{front}], "), "{port: 81}", true),
+        (db, format!("from: [{front}], "), "{port: x}", true),
+        (db, String::new(), "{port: 81}", false),
+        (db, String::new(), "{port: 80, protocol: UDP}", false),
+        (
+            "podSelector: {}",
+            format!("from: [{front}], "),
+            "{port: 81}",
+            false,
+        ),
+        (
+            db,
+            "from: [{namespaceSelector: {}}], ".to_owned(),
+            "{port: 81}",
+            false,
+        ),
+        // Labels tell `web/front-2` apart.
+        (db, format!("from: [{fronts}], "), "{port: 81}", false),
+        // It would open to `shop/api`, too.
+        (
+            db,
+            format!("from: [{front}, {{podSelector: {{matchLabels: {{app: api}}}}}}], "),
+            "{port: 81}",
+            false,
+        ),
+        (
+            db,
+            "from: [{ipBlock: {cidr: 10.0.0.0/30}}], ".to_owned(),
+            "{port: 81}",
+            false,
+        ),
+        (
+            db,
+            "from: [{ipBlock: {cidr: 10.0.0.1/32}}], ".to_owned(),
+            "{port: 81}",
+            true,
+        ),
+        // A protocol left out is a slip, whomever it is for.
+        (
+            "podSelector: {}",
+            "from: [{namespaceSelector: {}}], ".to_owned(),
+            "{port: 80, protocol: UDP}",
+            true,
+        ),
+    ] {
+        let policy = format!("{{{subject}, ingress: [{{{peers}ports: [{port}]}}]}}");
+        let expected = is_mended.then_some("{protocol: TCP, port: 80}");
+        let mend = mended(&policy);
+        assert_eq!(
+            mend.as_ref().map(|mend| mend.write.as_str()),
+            expected,
+            "{policy}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_mended_that_is_open_to_anybody() {
+    // The rule for DNS that many write first.
+    let dns = "policy web/dns {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 53, protocol: UDP}, {port: 53}]}]}";
+    let egress = said(
+        &world(&format!("{SHOP}{dns}")),
+        "web/front",
+        "shop/db",
+        5432,
+    )
+    .egress;
+    assert_eq!(mend(&egress), "");
+    assert!(egress.suggestion.is_some());
+}
+
+#[test]
+fn a_mend_says_what_else_it_opens() {
+    let also = |policy: &str| {
+        let mend = mended(policy).unwrap();
+        let names = |names: &BTreeSet<ObjectName>| -> Vec<String> {
+            names.iter().map(ToString::to_string).collect()
+        };
+        (names(&mend.also_selects), names(&mend.also_peers))
+    };
+    let (selects, peers) = also(
+        "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}], ports: [{port: 80, protocol: UDP}]}]}",
+    );
+    assert_eq!(selects, ["shop/api"]);
+    assert_eq!(peers, ["shop/api", "shop/db", "web/front-2"]);
+    let (selects, peers) = also(
+        "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: fornt}}}]}]}",
+    );
+    assert!(selects.is_empty());
+    assert_eq!(peers, ["web/front-2"]);
+}
+
+#[test]
+fn a_policy_of_another_namespace_comes_close_where_it_is_for_nobody() {
+    let elsewhere = |lines: &str| {
+        let lines = format!("{SHOP}policy shop/closed {{podSelector: {{}}}}\n{lines}");
+        let side = said(&world(&lines), "web/front", "shop/db", 80).ingress;
+        let names = side.almost.iter().map(|almost| almost.policy.to_string());
+        (names.collect::<Vec<_>>(), side.nearest)
+    };
+    let db = "{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}";
+    let (names, nearest) = elsewhere(&format!("policy default/db {db}"));
+    assert_eq!(names, ["default/db"]);
+    let nearest = nearest.unwrap();
+    assert_eq!(
+        nearest.not_selected,
+        Some(NotSelected::Namespace {
+            namespace: "default".to_owned(),
+            wants_namespace: "shop".to_owned(),
+        })
+    );
+    assert_eq!(nearest.mend, None);
+    // Somebody is selected by it where it is.
+    let own = format!("policy default/db {db}\npod default/db 10.0.1.1 {{app: db}}");
+    assert!(elsewhere(&own).0.is_empty());
+    // A rule for its own Namespace would be for `shop`.
+    let inside = "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}";
+    assert!(elsewhere(&format!("policy web/db {inside}")).0.is_empty());
+    // One for everybody fits any Pod.
+    assert!(
+        elsewhere("policy default/all {podSelector: {}, ingress: [{}]}")
+            .0
+            .is_empty()
+    );
+    let many: String = (0..9).map(|n| format!("policy n{n}/db {db}\n")).collect();
+    assert_eq!(elsewhere(&many).0.len(), MOST_ELSEWHERE);
+}
+
 #[test]
 fn a_port_s_name_is_mended_where_the_destination_has_one_like_it() {
     let world = world(
         "pod shop/api 10.0.0.2 {app: api} [{name: http-web, containerPort: 80}]
         pod web/front 10.0.0.1 {app: front}
-        policy shop/api {podSelector: {}, ingress: [{ports: [{port: https-web}]}]}",
+        policy shop/api {podSelector: {}, ingress: [{from: [{namespaceSelector: {}}], ports: [{port: https-web}]}]}",
     );
     let side = said(&world, "web/front", "shop/api", 80).ingress;
     assert_eq!(

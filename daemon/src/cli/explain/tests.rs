@@ -302,6 +302,43 @@ situation!(
     [("closed", "{podSelector: {}}")]
 );
 
+// What is said first must not open a port to anybody.
+situation!(
+    the_rule_for_dns_is_all_there_is,
+    "web/frontend shop/db 5432",
+    [(
+        "web/dns",
+        "{podSelector: {}, policyTypes: [Egress], egress: [
+           {ports: [{port: 53, protocol: UDP}, {port: 53}]}]}"
+    )]
+);
+
+situation!(
+    both_sides_deny_and_one_has_a_slip,
+    "web/frontend shop/db 5432",
+    [
+        ("web/closed", "{podSelector: {}, policyTypes: [Egress]}"),
+        (
+            "db",
+            "{podSelector: {matchLabels: {app: db}}, ingress: [
+               {from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: fronted}}}]}]}"
+        ),
+    ]
+);
+
+situation!(
+    the_policy_is_in_another_namespace,
+    "web/frontend shop/db 5432",
+    [
+        ("closed", "{podSelector: {}}"),
+        (
+            "default/db",
+            "{podSelector: {matchLabels: {app: db}}, ingress: [
+               {from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: frontend}}}]}]}"
+        ),
+    ]
+);
+
 #[test]
 fn the_host_is_named_by_a_block_where_policy_decides() {
     let mut world = world(&[("closed", "{podSelector: {}}")]);

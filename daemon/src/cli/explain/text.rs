@@ -4,14 +4,15 @@
 //! 80 columns; colour adds nothing that is not said. The manifests at the end stand at the
 //! left margin, so that they can be copied as they are.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use clap::builder::styling::Style;
 use netpol_abi::Reason;
 use netpol_engine::evaluate::Party;
 use netpol_engine::explain::{
-    AlmostSelects, Change, Explanation, Hint, Mend, PolicyAnswer, Reading, RuleAnswer, Side,
-    Standing, Suggestion,
+    AlmostSelects, Change, Explanation, Hint, Mend, NotSelected, PolicyAnswer, Reading, RuleAnswer,
+    Side, Standing, Suggestion,
 };
 use netpol_engine::policy::{Direction, ObjectName};
 
@@ -43,8 +44,15 @@ pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Resul
         word(explanation.allowed)
     )?;
     let mut page = Page { out };
+    let is_denied_twice = sides.iter().all(|side| !side.side.verdict.allowed);
     if !explanation.allowed {
         page.blank()?;
+        if is_denied_twice {
+            page.line(
+                0,
+                "Both sides deny it: egress and ingress have to be mended.",
+            )?;
+        }
         for side in sides.iter().filter(|side| !side.side.verdict.allowed) {
             page.line(0, &side.closest())?;
         }
@@ -59,16 +67,23 @@ pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Resul
             page.line(0, &format!("Note: {}", note(*hint, explanation)))?;
         }
     }
-    let mut is_mended = false;
-    for side in &sides {
-        let nearest = side.side.nearest.as_ref();
-        if let Some(mend) = nearest.and_then(|nearest| nearest.mend.as_ref()) {
-            page.blank()?;
-            mended(&mut page, side, mend)?;
-            is_mended = true;
-        }
+    let mends: Vec<(&Told, &Mend)> = sides
+        .iter()
+        .filter_map(|side| Some((side, side.side.nearest.as_ref()?.mend.as_ref()?)))
+        .collect();
+    for (side, mend) in &mends {
+        page.blank()?;
+        mended(&mut page, side, mend)?;
     }
-    suggested(&mut page, &sides, is_mended)
+    if let ([(side, _)], true) = (mends.as_slice(), is_denied_twice) {
+        let (word, other) = match side.direction {
+            Direction::Ingress => ("ingress", "egress"),
+            Direction::Egress => ("egress", "ingress"),
+        };
+        let half = format!("That opens {word} alone: {other} has to be mended, too.");
+        page.line(1, &half)?;
+    }
+    suggested(&mut page, &sides, !mends.is_empty())
 }
 
 /// Who they are.
@@ -204,11 +219,19 @@ impl<'a> Told<'a> {
             }
             _ => String::new(),
         };
-        format!(
-            "{} does not select it: {}.{would}",
-            almost.policy,
-            words::label(&almost.missed, None)
-        )
+        let policy = &almost.policy;
+        match &almost.missed {
+            NotSelected::Label(label) => format!(
+                "{policy} does not select it: {}.{would}",
+                words::label(label, None)
+            ),
+            NotSelected::Namespace {
+                wants_namespace, ..
+            } => format!(
+                "{policy} would select it, {}.{would}",
+                words::elsewhere(wants_namespace)
+            ),
+        }
     }
 
     fn policy(&self, page: &mut Page, policy: &PolicyAnswer) -> io::Result<()> {
@@ -394,7 +417,11 @@ fn mended(page: &mut Page, side: &Told, mend: &Mend) -> io::Result<()> {
         (Change::Replace, Some(old)) => format!("write `{}` instead of `{old}`", mend.write),
         _ => format!("add `{}`", mend.write),
     };
-    page.line(1, &format!("at {} {change}", mend.field))
+    page.line(1, &format!("at {} {change}", mend.field))?;
+    for also in also(side.direction, &mend.also_peers, &mend.also_selects) {
+        page.line(1, &also)?;
+    }
+    Ok(())
 }
 
 /// The manifests that would allow it.
@@ -449,19 +476,30 @@ fn remarks(side: &Told, suggestion: &Suggestion) -> Vec<String> {
     if side.is_peer_host {
         remarks.push("One address of the host: what it uses depends on its routes.".to_owned());
     }
-    let (peers, selects) = match side.direction {
-        Direction::Ingress => ("lets in", "opens the same for"),
-        Direction::Egress => ("lets it reach", "opens the same for"),
-    };
-    for (verb, names) in [
-        (peers, &suggestion.also_peers),
-        (selects, &suggestion.also_selects),
-    ] {
-        if !names.is_empty() {
-            remarks.push(format!("Also {verb}: {}", few(names)));
-        }
-    }
+    let also = also(
+        side.direction,
+        &suggestion.also_peers,
+        &suggestion.also_selects,
+    );
+    remarks.extend(also);
     remarks
+}
+
+/// Whom a change is for besides.
+fn also(
+    direction: Direction,
+    peers: &BTreeSet<ObjectName>,
+    selects: &BTreeSet<ObjectName>,
+) -> Vec<String> {
+    let lets = match direction {
+        Direction::Ingress => "lets in",
+        Direction::Egress => "lets it reach",
+    };
+    [(lets, peers), ("opens the same for", selects)]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(verb, names)| format!("Also {verb}: {}", few(names)))
+        .collect()
 }
 
 /// `a, b, c and 12 more`.

@@ -4,7 +4,7 @@
 //! made safe where a line is written.
 
 use netpol_engine::evaluate::Party;
-use netpol_engine::explain::{LabelMissed, Missed, Nearest, NotAPod, Side};
+use netpol_engine::explain::{LabelMissed, Missed, Nearest, NotAPod, NotSelected, Side};
 use netpol_engine::labels::{Operator, Requirement};
 use netpol_engine::policy::Direction;
 use netpol_engine::world::METADATA_NAME;
@@ -139,12 +139,23 @@ impl Ends {
     /// The nearest miss, in one sentence.
     pub(super) fn nearest(&self, direction: Direction, nearest: &Nearest) -> String {
         let Nearest { policy, rule, .. } = nearest;
-        if let Some(label) = &nearest.not_selected {
-            let own = &self.own.name;
-            return format!(
-                "rule {rule} of {policy} would allow it, but the podSelector there {}",
-                self::label(label, Some(own))
-            );
+        match &nearest.not_selected {
+            Some(NotSelected::Label(label)) => {
+                let own = &self.own.name;
+                return format!(
+                    "rule {rule} of {policy} would allow it, but the podSelector there {}",
+                    self::label(label, Some(own))
+                );
+            }
+            Some(NotSelected::Namespace {
+                wants_namespace, ..
+            }) => {
+                return format!(
+                    "rule {rule} of {policy} would allow it, {}",
+                    elsewhere(wants_namespace)
+                );
+            }
+            None => {}
         }
         if nearest.missed.len() > MOST_TOLD {
             let all = nearest.missed.len();
@@ -172,6 +183,11 @@ impl Ends {
             .collect();
         format!("rule {rule} of {policy} misses {}", missed.join("; and "))
     }
+}
+
+/// What would do for a policy of another Namespace.
+pub(super) fn elsewhere(wants_namespace: &str) -> String {
+    format!("were it in Namespace `{wants_namespace}` (is its metadata.namespace missing?)")
 }
 
 /// Conditions that a sentence can hold.
