@@ -93,11 +93,8 @@ pub(super) fn word(allowed: bool) -> String {
 fn side(side: &Side, party: &Party) -> String {
     let party = printable(&party.to_string()).into_owned();
     let by = || {
-        side.by
-            .iter()
-            .map(|by| printable(&rule(by)).into_owned())
-            .collect::<Vec<_>>()
-            .join("; ")
+        let all = side.by.iter().map(|by| printable(&rule(by)).into_owned());
+        few(&all.collect::<Vec<_>>(), "; ")
     };
     match (side.allowed, side.by.is_empty()) {
         (true, true) => format!("allowed: {}", side.reason.text()),
@@ -105,6 +102,18 @@ fn side(side: &Side, party: &Party) -> String {
         (false, true) => format!("denied: {}", side.reason.text()),
         (false, false) => format!("denied: {} isolates {party}, and no rule allows it", by()),
     }
+}
+
+/// Names that are listed one by one.
+const MOST_NAMES: usize = 4;
+
+/// `a, b, c and 12 more`.
+pub(super) fn few(all: &[String], separator: &str) -> String {
+    if all.len() <= MOST_NAMES {
+        return all.join(separator);
+    }
+    let (shown, rest) = all.split_at(MOST_NAMES - 1);
+    format!("{} and {} more", shown.join(separator), rest.len())
 }
 
 /// `payments/api, rule 0, peer 1`.
@@ -117,4 +126,16 @@ fn rule(by: &By) -> String {
         text.push_str(&format!(" peer {peer}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_the_first_are_named() {
+        let names = |count: usize| (0..count).map(|n| format!("p{n}")).collect::<Vec<_>>();
+        assert_eq!(few(&names(4), "; "), "p0; p1; p2; p3");
+        assert_eq!(few(&names(40), "; "), "p0; p1; p2 and 37 more");
+    }
 }

@@ -340,6 +340,29 @@ situation!(
 );
 
 #[test]
+fn of_many_policies_the_nearest_are_shown() {
+    let far = |index: usize| {
+        let spec = format!(
+            "{{podSelector: {{}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{app: x{index}}}}}}}], \
+             ports: [{{port: 1}}]}}]}}"
+        );
+        (format!("p{index}"), spec)
+    };
+    let mut policies: Vec<(String, String)> = (1..=39).map(far).collect();
+    policies.push((
+        "written-last".to_owned(),
+        "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: \
+         {app: fronted}}}]}]}"
+            .to_owned(),
+    ));
+    let policies: Vec<(&str, &str)> = policies
+        .iter()
+        .map(|(name, spec)| (name.as_str(), spec.as_str()))
+        .collect();
+    insta::assert_snapshot!(answer(&world(&policies), "web/frontend shop/db 5432"));
+}
+
+#[test]
 fn the_host_is_named_by_a_block_where_policy_decides() {
     let mut world = world(&[("closed", "{podSelector: {}}")]);
     world.settings.host_ingress = false;

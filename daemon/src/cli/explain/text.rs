@@ -17,15 +17,15 @@ use netpol_engine::explain::{
 use netpol_engine::policy::{Direction, ObjectName};
 
 use super::words::{self, Ends, Who, list};
-use crate::cli::verdict::word;
+use crate::cli::verdict::{self, word};
 use crate::printable::printable;
 
 const COLUMNS: usize = 80;
+/// Policies that are shown of a side.
+const MOST_POLICIES: usize = 5;
 /// Rules of a policy, and entries of a rule, that are shown where none matches.
 const MOST_RULES: usize = 5;
 const MOST_ENTRIES: usize = 3;
-/// Names that are listed one by one.
-const MOST_NAMES: usize = 4;
 
 /// Writes it.
 pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Result<()> {
@@ -182,15 +182,23 @@ impl<'a> Told<'a> {
                 )?;
             }
             _ => {
-                for policy in policies {
+                let mut nearest_first: Vec<&PolicyAnswer> = policies.iter().collect();
+                nearest_first.sort_by_key(|policy| {
+                    let costs = policy.rules.iter().map(RuleAnswer::cost);
+                    costs.min().unwrap_or(u32::MAX)
+                });
+                for policy in nearest_first.iter().take(MOST_POLICIES) {
                     self.policy(page, policy)?;
                 }
+                page.more(policies.len().saturating_sub(MOST_POLICIES))?;
             }
         }
-        for almost in &self.side.almost {
+        let mut almost: Vec<&AlmostSelects> = self.side.almost.iter().collect();
+        almost.sort_by_key(|almost| almost.rule.is_none());
+        for almost in almost.iter().take(MOST_POLICIES) {
             page.line(1, &self.almost(almost))?;
         }
-        Ok(())
+        page.more(almost.len().saturating_sub(MOST_POLICIES))
     }
 
     /// Why no policy has a say.
@@ -505,11 +513,7 @@ fn also(
 /// `a, b, c and 12 more`.
 fn few<'n>(names: impl IntoIterator<Item = &'n ObjectName>) -> String {
     let all: Vec<String> = names.into_iter().map(ToString::to_string).collect();
-    if all.len() <= MOST_NAMES {
-        return all.join(", ");
-    }
-    let (shown, rest) = all.split_at(MOST_NAMES - 1);
-    format!("{} and {} more", shown.join(", "), rest.len())
+    verdict::few(&all, ", ")
 }
 
 /// Lines that fit.
@@ -530,6 +534,18 @@ impl Page<'_> {
             printable(title),
             word(allowed)
         )
+    }
+
+    /// Policies that are not shown.
+    fn more(&mut self, policies: usize) -> io::Result<()> {
+        match policies {
+            0 => Ok(()),
+            1 => self.line(1, "And 1 more policy, not nearer: `-o json` has all."),
+            more => {
+                let more = format!("And {more} more policies, none nearer: `-o json` has all.");
+                self.line(1, &more)
+            }
+        }
     }
 
     /// A sentence at a depth, its further lines two deeper.
