@@ -2,7 +2,9 @@
 //!
 //! Pairs of Pods that both worlds know are compared by name, and each Pod with the host and
 //! with strangers; what is there on one side only is named, not compared. The work is by
-//! groups that act alike on both sides ([`crate::reach`]), never by pairs of Pods. For `netpol diff`.
+//! groups that act alike on both sides ([`crate::reach`]), never by pairs of Pods. Two Pods with
+//! IPv4 and IPv6 are compared over each; a world in which they don't share both is taken to say
+//! of each what it says. For `netpol diff`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -11,6 +13,7 @@ use std::net::IpAddr;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+use crate::evaluate::Family;
 use crate::policy::{IpBlock, ObjectName};
 use crate::reach::cover::{Rectangle, cover};
 use crate::reach::{Members, PortSet, Profile, Reach, TooManyVerdicts};
@@ -63,7 +66,16 @@ pub struct Row<'d, 'w> {
     /// The receivers.
     pub to: Vec<&'d Members<'w>>,
     /// Which ports.
+    pub ports: Turned<'d>,
+}
+
+/// The ports that open or close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turned<'d> {
+    /// Which.
     pub ports: &'d PortSet,
+    /// The family over which they do, where the other one gets another answer.
+    pub family: Option<Family>,
 }
 
 /// One end of a change: `namespace/name`, `host`, or a block of addresses with what is left out.
@@ -83,8 +95,8 @@ struct Change {
     turn: Turn,
     from: usize,
     to: usize,
-    /// Index of the ports.
-    ports: usize,
+    /// Index of the ports, by family; at least one.
+    ports: [Option<usize>; 2],
 }
 
 /// A group with what policy sees of it in the old and in the new world.
@@ -126,14 +138,16 @@ impl<'w> Diff<'w> {
     /// All changes in few rows, what opens first.
     #[must_use]
     pub fn rows(&self) -> Vec<Row<'_, 'w>> {
-        let mut by_ports: BTreeMap<(Turn, &PortSet), Vec<(usize, usize)>> = BTreeMap::new();
+        let mut by_ports: BTreeMap<(Turn, Turned), Vec<(usize, usize)>> = BTreeMap::new();
         for change in &self.changes {
-            by_ports
-                .entry((change.turn, &self.sets[change.ports]))
-                .or_default()
-                .push((change.from, change.to));
+            for ports in self.turned(change) {
+                by_ports
+                    .entry((change.turn, ports))
+                    .or_default()
+                    .push((change.from, change.to));
+            }
         }
-        let mut rows: Vec<(Turn, Rectangle, &PortSet)> = Vec::new();
+        let mut rows: Vec<(Turn, Rectangle, Turned)> = Vec::new();
         for ((turn, ports), pairs) in by_ports {
             let found = cover(
                 &pairs,
@@ -163,20 +177,33 @@ impl<'w> Diff<'w> {
         of_turn.map(pairs).sum()
     }
 
-    /// Every pair that opens or closes, with its ports: sorted by sender's group, and no two alike.
-    pub fn pairs(&self, turn: Turn) -> impl Iterator<Item = (End<'_>, End<'_>, &PortSet)> {
+    /// Every pair that opens or closes, with its ports: sorted by sender's group, and no two alike
+    /// but where the families differ.
+    pub fn pairs(&self, turn: Turn) -> impl Iterator<Item = (End<'_>, End<'_>, Turned<'_>)> {
         let of_turn = self
             .changes
             .iter()
             .filter(move |change| change.turn == turn);
         of_turn.flat_map(move |change| {
-            let ports = &self.sets[change.ports];
             self.each(change.from).flat_map(move |from| {
                 self.each(change.to)
                     .filter(move |to| *to != from)
-                    .map(move |to| (from, to, ports))
+                    .flat_map(move |to| self.turned(change).map(move |ports| (from, to, ports)))
             })
         })
+    }
+
+    /// Once where both families say the same, else for each that says something.
+    fn turned(&self, change: &Change) -> impl Iterator<Item = Turned<'_>> {
+        let alike = change.ports[0] == change.ports[1];
+        let each = Family::BOTH.into_iter().zip(change.ports);
+        each.take(if alike { 1 } else { 2 })
+            .filter_map(move |(family, ports)| {
+                Some(Turned {
+                    ports: &self.sets[ports?],
+                    family: (!alike).then_some(family),
+                })
+            })
     }
 
     fn each(&self, group: usize) -> Box<dyn Iterator<Item = End<'_>> + '_> {
@@ -242,18 +269,24 @@ fn changes(worlds: &[Reach; 2], groups: &[Both], sets: &mut Vec<PortSet>) -> Vec
                 continue;
             }
             let [old, new] =
-                [0, 1].map(|side| worlds[side].ports(of_sender[side], of_receiver[side]));
-            let found = *memo.entry([old.key(), new.key()]).or_insert_with(|| {
-                let (old, new) = (old.reachable(), new.reachable());
-                [new.difference(&old), old.difference(&new)].map(&mut number)
+                [0, 1].map(|side| worlds[side].by_family(of_sender[side], of_receiver[side]));
+            let found = [0, 1].map(|family| {
+                let (old, new) = (old[family], new[family]);
+                *memo.entry([old.key(), new.key()]).or_insert_with(|| {
+                    let (old, new) = (old.reachable(), new.reachable());
+                    [new.difference(&old), old.difference(&new)].map(&mut number)
+                })
             });
-            for (turn, ports) in [Turn::Opened, Turn::Closed].into_iter().zip(found) {
-                changes.extend(ports.map(|ports| Change {
-                    turn,
-                    from,
-                    to,
-                    ports,
-                }));
+            for (index, turn) in [Turn::Opened, Turn::Closed].into_iter().enumerate() {
+                let ports = found.map(|turns| turns[index]);
+                if ports != [None; 2] {
+                    changes.push(Change {
+                        turn,
+                        from,
+                        to,
+                        ports,
+                    });
+                }
             }
         }
     }
@@ -325,8 +358,18 @@ impl fmt::Display for End<'_> {
     }
 }
 
+/// `5432/TCP`, `IPv6: 5432/TCP, 53/UDP`.
+impl fmt::Display for Turned<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(family) = self.family {
+            write!(f, "{family}: ")?;
+        }
+        self.ports.fmt(f)
+    }
+}
+
 /// `{opened: [{from, to, ports}], closed: […], policies: {added, removed, changed}, pods, namespaces}`,
-/// pair by pair.
+/// pair by pair; with `family` where the other one gets another answer.
 impl Serialize for Diff<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -349,6 +392,8 @@ impl Serialize for Pairs<'_, '_> {
             from: Shown<'a>,
             to: Shown<'a>,
             ports: &'a PortSet,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            family: Option<Family>,
         }
         struct Shown<'a>(End<'a>);
         impl Serialize for Shown<'_> {
@@ -360,7 +405,8 @@ impl Serialize for Pairs<'_, '_> {
         serializer.collect_seq(pairs.map(|(from, to, ports)| Pair {
             from: Shown(from),
             to: Shown(to),
-            ports,
+            ports: ports.ports,
+            family: ports.family,
         }))
     }
 }

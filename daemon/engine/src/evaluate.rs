@@ -17,8 +17,8 @@ use netpol_abi::Reason;
 use serde::{Serialize, Serializer};
 
 pub(crate) use self::judge::{Question, Unmet, selecting};
-pub(crate) use self::party::{End, addresses, meet};
-pub use self::party::{EvaluateError, Party, PartyError};
+pub(crate) use self::party::{End, addresses, is_link_local, meet};
+pub use self::party::{EvaluateError, Family, Party, PartyError};
 use crate::policy::{Direction, ObjectName, Policy, Protocol};
 use crate::world::{Settings, World};
 

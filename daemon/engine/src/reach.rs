@@ -97,6 +97,8 @@ pub struct Profile {
     classes: [Option<u64>; 2],
     /// Class without an address.
     bare: u64,
+    /// Is it spoken to over both families?
+    dual: bool,
 }
 
 /// What both sides allow.
@@ -198,7 +200,27 @@ impl<'w> Reach<'w> {
     /// reaches itself.
     #[must_use]
     pub fn ports(&self, from: Profile, to: Profile) -> Ports<'_> {
-        let (from_class, to_class) = meet(from.classes, to.classes);
+        self.at(from, to, meet(from.classes, to.classes))
+    }
+
+    /// What passes over IPv4 and over IPv6, where both ends are spoken to over both; else, twice,
+    /// what passes by what they have in common.
+    #[must_use]
+    pub fn by_family(&self, from: Profile, to: Profile) -> [Ports<'_>; 2] {
+        if from.dual && to.dual {
+            return [0, 1]
+                .map(|family| self.at(from, to, (from.classes[family], to.classes[family])));
+        }
+        [self.ports(from, to); 2]
+    }
+
+    /// What passes between addresses of these classes.
+    fn at(
+        &self,
+        from: Profile,
+        to: Profile,
+        (from_class, to_class): (Option<u64>, Option<u64>),
+    ) -> Ports<'_> {
         let Settings {
             host_ingress,
             host_egress,
@@ -302,6 +324,7 @@ impl<'w> Reach<'w> {
             egress,
             classes: end.by_family().map(|address| Some(self.class(address?))),
             bare: lent.map_or(CLASS_ANY, |address| self.class(*address)),
+            dual: end.is_dual(),
         }
     }
 
@@ -364,7 +387,8 @@ impl<'w> Reach<'w> {
 }
 
 impl Profile {
-    /// Of who is not enforced: its class is the same whatever address the other end is spoken to at.
+    /// Of who is not enforced: its class is the same whatever address the other end is spoken to
+    /// at, which has one family.
     const fn outside(class: u64) -> Self {
         Self {
             host: false,
@@ -372,6 +396,7 @@ impl Profile {
             egress: SUBJECT_NOT_ISOLATED,
             classes: [Some(class); 2],
             bare: class,
+            dual: false,
         }
     }
 

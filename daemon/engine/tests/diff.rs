@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netpol_engine::diff::{Diff, End, Turn};
-use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::evaluate::{Family, Party, evaluate};
 use netpol_engine::policy::Protocol;
 use netpol_engine::reach::{Members, PortSet};
 use netpol_engine::world::World;
@@ -45,12 +45,14 @@ fn is(end: End, party: &Party, old: &World) -> bool {
     }
 }
 
-/// The ports that turn between two of them.
-fn found(diff: &Diff, turn: Turn, old: &World, from: &Party, to: &Party) -> PortSet {
+/// The ports that turn between two of them over a family.
+fn found(diff: &Diff, turn: Turn, old: &World, ends: [&Party; 2], family: Family) -> PortSet {
+    let [from, to] = ends;
     let mut all = diff
         .pairs(turn)
-        .filter(|(one, two, _)| is(*one, from, old) && is(*two, to, old));
-    let ports = all.next().map(|(_, _, ports)| ports.clone());
+        .filter(|(one, two, _)| is(*one, from, old) && is(*two, to, old))
+        .filter(|(_, _, ports)| ports.family.is_none_or(|one| one == family));
+    let ports = all.next().map(|(_, _, turned)| turned.ports.clone());
     assert_eq!(all.next(), None, "{from} -> {to} twice");
     ports.unwrap_or_default()
 }
@@ -77,14 +79,18 @@ proptest! {
         let parties = compared(&old, &new);
         for from in &parties {
             for to in parties.iter().filter(|to| *to != from) {
-                let turned = [Turn::Opened, Turn::Closed].map(|turn| found(&diff, turn, &old, from, to));
-                for protocol in Protocol::ALL {
-                    for port in worlds::PORTS {
-                        let [before, after] = [&old, &new]
-                            .map(|world| evaluate(world, from, to, protocol, port).unwrap().allowed);
-                        let expected = [!before && after, before && !after];
-                        let says = [0, 1].map(|turn| turned[turn].contains(protocol, port));
-                        prop_assert_eq!(says, expected, "{} -> {} {}/{}", from, to, port, protocol);
+                for family in Family::BOTH {
+                    let turned = [Turn::Opened, Turn::Closed].map(|turn| found(&diff, turn, &old, [from, to], family));
+                    for protocol in Protocol::ALL {
+                        for port in worlds::PORTS {
+                            let [before, after] = [&old, &new].map(|world| {
+                                let [from, to] = worlds::over(world, family, [from, to]);
+                                evaluate(world, &from, &to, protocol, port).unwrap().allowed
+                            });
+                            let expected = [!before && after, before && !after];
+                            let says = [0, 1].map(|turn| turned[turn].contains(protocol, port));
+                            prop_assert_eq!(says, expected, "{} -> {} {}/{} {}", from, to, port, protocol, family);
+                        }
                     }
                 }
             }
@@ -99,7 +105,8 @@ proptest! {
                 .pairs(turn)
                 .map(|(from, to, ports)| (from.to_string(), to.to_string(), ports.to_string()))
                 .collect();
-            prop_assert_eq!(diff.count(turn), pairs.len());
+            let ends: BTreeSet<_> = pairs.iter().map(|(from, to, _)| (from, to)).collect();
+            prop_assert_eq!(diff.count(turn), ends.len());
             let mut in_rows = BTreeSet::new();
             for row in diff.rows().iter().filter(|row| row.turn == turn) {
                 for from in texts(&row.from) {

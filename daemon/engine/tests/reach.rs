@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::evaluate::{Family, Party, evaluate};
 use netpol_engine::policy::{IpBlock, ObjectName, Protocol};
 use netpol_engine::reach::{Members, Ports, Reach};
 use netpol_engine::world::{Place, World};
@@ -62,6 +62,21 @@ proptest! {
         for from in parties(&world) {
             for to in parties(&world) {
                 agree(&world, &from, &to, reach.between(&from, &to).unwrap())?;
+            }
+        }
+    }
+
+    #[test]
+    fn each_family_gets_what_the_rules_say_between_its_addresses(world in stated()) {
+        let reach = Reach::of(&world).unwrap();
+        for from in world.pods.keys() {
+            for to in world.pods.keys().filter(|to| *to != from) {
+                let ends = [from, to].map(|name| Party::Pod(name.clone()));
+                let [one, two] = [from, to].map(|name| reach.pod(name).unwrap());
+                for (family, ports) in Family::BOTH.into_iter().zip(reach.by_family(one, two)) {
+                    let [from, to] = worlds::over(&world, family, ends.each_ref());
+                    agree(&world, &from, &to, ports)?;
+                }
             }
         }
     }

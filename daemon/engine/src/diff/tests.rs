@@ -114,6 +114,55 @@ fn strangers_are_told_apart_where_either_world_does() {
 }
 
 #[test]
+fn families_are_told_apart_where_they_differ() {
+    let pod = |name: &str, addresses: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\n\
+             metadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}\n\
+             status: {{podIPs: [{addresses}]}}\n"
+        )
+    };
+    let cast = pod("a", "{ip: 10.0.0.1}, {ip: 'fd00::1'}")
+        + &pod("b", "{ip: 10.0.0.2}, {ip: 'fd00::2'}")
+        // Its interface's own address is no second family.
+        + &pod("c", "{ip: 10.0.0.3}, {ip: 'fe80::3'}");
+    let from = |blocks: &[&str]| {
+        let peers: Vec<String> = blocks
+            .iter()
+            .map(|block| format!("{{ipBlock: {{cidr: '{block}'}}}}"))
+            .collect();
+        let spec = format!(
+            "{{podSelector: {{matchLabels: {{app: b}}}}, ingress: [{{from: [{}], ports: [{{port: 80}}]}}]}}",
+            peers.join(", ")
+        );
+        world(&(cast.clone() + &policy("shop", "b", &spec)))
+    };
+    let v4 = from(&["10.0.0.1/32", "10.0.0.3/32"]);
+    let both = from(&["10.0.0.1/32", "10.0.0.3/32", "fd00::1/128"]);
+    let diff = Diff::of(&v4, &both).unwrap();
+    assert_eq!(rows(&diff), ["+ a => b: IPv6: 80/TCP"]);
+    assert_eq!(diff.count(Turn::Opened), 1);
+    assert_eq!(
+        serde_json::to_value(&diff).unwrap()["opened"],
+        serde_json::json!([{
+            "from": "shop/a",
+            "to": "shop/b",
+            "ports": [{"protocol": "TCP", "port": 80}],
+            "family": "IPv6",
+        }])
+    );
+    // A pair is counted once, and named once where both families say the same.
+    let none = from(&["192.0.2.1/32"]);
+    let diff = Diff::of(&both, &none).unwrap();
+    assert_eq!(diff.count(Turn::Closed), 2);
+    assert!(
+        rows(&diff).contains(&"- a | c => b: 80/TCP".to_owned()),
+        "{:?}",
+        rows(&diff)
+    );
+}
+
+#[test]
 fn who_is_on_one_side_only_is_named_and_not_compared() {
     let old = world(&pods("shop", "web", 2));
     let new = world(

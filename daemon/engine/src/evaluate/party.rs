@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::Serialize;
+
 use crate::labels::Labels;
 use crate::policy::ObjectName;
 use crate::spelling::distance;
@@ -19,6 +21,36 @@ pub enum Party {
     Pod(ObjectName),
     /// An address; where a Pod or the host has it, it is that Pod or the host.
     Address(IpAddr),
+}
+
+/// A family of addresses. Two Pods may have both, and an ipBlock is of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Family {
+    /// IPv4.
+    #[serde(rename = "IPv4")]
+    V4,
+    /// IPv6.
+    #[serde(rename = "IPv6")]
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which ends try them.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(crate) const fn has(self, address: IpAddr) -> bool {
+        matches!(self, Self::V4) == address.is_ipv4()
+    }
+}
+
+/// `IPv4`, `IPv6`.
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
 }
 
 /// The text names neither a Pod nor an address.
@@ -118,10 +150,7 @@ impl<'a> End<'a> {
     pub(crate) fn of_pod(world: &'a World, name: &'a ObjectName, pod: &'a Pod) -> Self {
         // Link-local addresses last: nobody dials them across namespaces.
         let mut addresses: Vec<IpAddr> = pod.addresses.iter().copied().collect();
-        addresses.sort_by_key(|address| match address {
-            IpAddr::V4(address) => address.is_link_local(),
-            IpAddr::V6(address) => address.is_unicast_link_local(),
-        });
+        addresses.sort_by_key(is_link_local);
         if pod.place == Place::HostNetwork {
             addresses.extend(&world.host);
             return Self {
@@ -155,10 +184,17 @@ impl<'a> End<'a> {
 
     /// The address that this end is spoken to at, for IPv4 and for IPv6.
     pub(crate) fn by_family(&self) -> [Option<IpAddr>; 2] {
-        [true, false].map(|v4| {
+        Family::BOTH.map(|family| {
             let mut all = self.addresses.iter().copied();
-            all.find(|address| address.is_ipv4() == v4)
+            all.find(|address| family.has(*address))
         })
+    }
+
+    /// Is it spoken to over both families? Every interface has a link-local address: that alone
+    /// is none.
+    pub(crate) fn is_dual(&self) -> bool {
+        let spoken = |address: Option<IpAddr>| address.is_some_and(|one| !is_link_local(&one));
+        self.by_family().into_iter().all(spoken)
     }
 
     /// Are they one and the same endpoint (or both the host)?
@@ -168,6 +204,13 @@ impl<'a> End<'a> {
             (None, None) => self.host && other.host,
             _ => false,
         }
+    }
+}
+
+pub(crate) const fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

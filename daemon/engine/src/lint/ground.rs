@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Census, within, words};
+use crate::evaluate::is_link_local;
 use crate::kinds::{Kind, Kinds};
 use crate::labels::{Labels, Operator, Selector};
 use crate::policy::{Direction, IpBlock, Namespaces, ObjectName, Peer, Policy, Rule, Tier};
@@ -232,13 +233,6 @@ impl<'w> Ground<'w> {
         };
         let mut labels = self.namespaces_known().values();
         (!labels.any(|labels| selector.matches(labels))).then_some(selector)
-    }
-}
-
-fn is_link_local(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netpol_engine::evaluate::{Family, Party};
 use netpol_engine::labels::{Labels, Operator, Requirement, Selector};
 use netpol_engine::policy::{
     Action, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports, Protocol, Rule,
@@ -416,6 +417,32 @@ pub fn known_addresses(world: &World) -> BTreeSet<IpAddr> {
         .values()
         .flat_map(|pod| pod.addresses.iter().copied());
     pods.chain(world.host.iter().copied()).collect()
+}
+
+/// Two ends by their addresses of a family, where both are Pods that have both; else as they are.
+pub fn over(world: &World, family: Family, ends: [&Party; 2]) -> [Party; 2] {
+    let address = |party: &Party, family: Family| -> Option<Party> {
+        let Party::Pod(name) = party else { return None };
+        let pod = &world.pods[name];
+        let on_host = matches!(pod.place, Place::HostNetwork);
+        let host = world.host.iter().filter(|_| on_host);
+        pod.addresses
+            .iter()
+            .chain(host)
+            .find(|address| address.is_ipv4() == (family == Family::V4))
+            .map(|address| Party::Address(*address))
+    };
+    let both = |party: &&Party| {
+        Family::BOTH
+            .iter()
+            .all(|one| address(party, *one).is_some())
+    };
+    let dual = ends.iter().all(both);
+    ends.map(|party| {
+        address(party, family)
+            .filter(|_| dual)
+            .unwrap_or_else(|| party.clone())
+    })
 }
 
 /// The numbers of endpoints, with where they are.
