@@ -98,6 +98,14 @@ impl<'w> Policed<'w> {
         Self { end, policies }
     }
 
+    /// The same over one family.
+    pub(crate) fn over(&self, family: Family) -> Self {
+        Self {
+            end: self.end.clone().over(family),
+            policies: self.policies.clone(),
+        }
+    }
+
     /// An end whose own side is not asked.
     pub(crate) fn unasked(end: End<'w>) -> Self {
         Self {
@@ -120,6 +128,20 @@ impl<'a> Connection<'a> {
     /// Does one side allow it?
     pub(crate) fn allows(&self, direction: Direction) -> bool {
         self.ask(direction).reason.allows()
+    }
+
+    /// What both sides say over IPv6, where they are spoken to over both families:
+    /// [`Self::verdict`] is about IPv4 there.
+    pub(crate) fn verdict_over_ipv6(&self) -> Option<Verdict> {
+        (self.from.end.is_dual() && self.to.end.is_dual()).then(|| {
+            let (from, to) = (self.from.over(Family::V6), self.to.over(Family::V6));
+            let connection = Connection {
+                from: &from,
+                to: &to,
+                ..*self
+            };
+            connection.verdict()
+        })
     }
 
     /// What both sides say.

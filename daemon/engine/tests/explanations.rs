@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::evaluate::{Family, Party, evaluate};
 use netpol_engine::explain::{Explanation, Mend, Side, Suggestion, explain};
 use netpol_engine::labels::{Requirement, Selector};
 use netpol_engine::manifest::{Value, parse};
@@ -107,6 +107,11 @@ proptest! {
             prop_assert_eq!(&explanation.egress.verdict, &verdict.egress);
             prop_assert_eq!(&explanation.ingress.verdict, &verdict.ingress);
             prop_assert_eq!(explanation.allowed, verdict.allowed);
+            let over = Family::BOTH.map(|family| worlds::over(&world, family, [from, to]));
+            let is_dual = over[0] != over[1];
+            let by_family = over.map(|[from, to]| evaluate(&world, &from, &to, *protocol, *port).unwrap().allowed);
+            let said = explanation.families.as_ref().map(|said| [said.v4, said.v6.allowed]);
+            prop_assert_eq!(said, is_dual.then_some(by_family), "{:?}", question);
             for side in [&explanation.egress, &explanation.ingress] {
                 let by: BTreeSet<_> = side
                     .verdict

@@ -25,7 +25,9 @@ use super::verdict::Connection;
 /// policies that would allow it, ready to be applied.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code 0 where it is allowed, 1 where it is denied.
+Exit code 0 where it is allowed, 1 where it is denied. Two Pods that have IPv4 and IPv6 are
+asked about IPv4; where IPv6 gets another answer, that is said too: `ip:ADDRESS` for an
+end asks about it.
 
 Examples:
   netpol explain --from payments/api-server --to payments/postgres-primary --port 5432

@@ -89,6 +89,65 @@ fn verdicts_say_why() {
 }
 
 #[test]
+fn what_ipv6_gets_otherwise_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("all.yaml");
+    let manifests = |block: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, namespace: shop}}\n\
+             status: {{podIPs: [{{ip: 10.0.0.1}}, {{ip: 'fd00::1'}}]}}\n\
+             ---\napiVersion: v1\nkind: Pod\nmetadata: {{name: b, namespace: shop, labels: {{app: b}}}}\n\
+             status: {{podIPs: [{{ip: 10.0.0.2}}, {{ip: 'fd00::2'}}]}}\n\
+             ---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+             metadata: {{name: b, namespace: shop}}\n\
+             spec: {{podSelector: {{matchLabels: {{app: b}}}}, ingress: [{{from: [{{ipBlock: {{cidr: '{block}'}}}}]}}]}}\n"
+        )
+    };
+    let asked = |verb: &str, from: &str| {
+        let path = path.to_str().unwrap();
+        netpol(&format!(
+            "{verb} --manifests {path} --from {from} --to shop/b --port 80"
+        ))
+    };
+    std::fs::write(&path, manifests("10.0.0.1/32")).unwrap();
+    let (exit, text) = asked("verdict", "shop/a");
+    assert_eq!(exit, Exit::Done);
+    insta::assert_snapshot!(text, @r"
+    allowed: shop/a -> shop/b TCP 80
+      egress:  allowed: no policy selects the endpoint in this direction
+      ingress: allowed by shop/b rule 0 peer 0
+      over IPv6: denied (ingress denied: shop/b isolates shop/b, and no rule allows it)
+    ");
+    let (_, text) = asked("explain", "shop/a");
+    let top: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+    insta::assert_snapshot!(top.join("\n"), @r"
+    shop/a -> shop/b, 80/TCP: allowed
+    over IPv6: denied (ingress denied: shop/b isolates shop/b, and no rule allows
+      it)
+    What follows is about IPv4; `ip:ADDRESS` for an end asks about IPv6.
+    ");
+    let (_, text) = asked("verdict -o json", "shop/a");
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        value["families"],
+        serde_json::json!({"IPv4": true, "IPv6": false})
+    );
+    let (exit, text) = asked("verdict", "ip:fd00::1");
+    assert_eq!(exit, Exit::No);
+    assert!(!text.contains("over IPv6"), "{text}");
+
+    std::fs::write(&path, manifests("fd00::/64")).unwrap();
+    let (exit, text) = asked("verdict", "shop/a");
+    assert_eq!(exit, Exit::No);
+    insta::assert_snapshot!(text, @r"
+    denied: shop/a -> shop/b TCP 80
+      egress:  allowed: no policy selects the endpoint in this direction
+      ingress: denied: shop/b isolates shop/b, and no rule allows it
+      over IPv6: allowed (ingress allowed by shop/b rule 0 peer 0)
+    ");
+}
+
+#[test]
 fn an_explanation_names_the_rule_that_came_closest() {
     let (exit, text) =
         netpol("explain --manifests DIR --from web/frontend --to payments/api --port 81");

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use netpol_engine::evaluate::{By, Party, Side};
-use netpol_engine::explain::explain;
+use netpol_engine::explain::{Explanation, explain};
 use netpol_engine::policy::Protocol;
 
 use super::Exit;
@@ -18,7 +18,8 @@ use crate::printable::printable;
 /// `ip:ADDRESS`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code 0 where it is allowed, 1 where it is denied.
+Exit code 0 where it is allowed, 1 where it is denied. Two Pods that have IPv4 and IPv6 are
+asked about IPv4; where IPv6 gets another answer, that is said too.
 
 Examples:
   netpol verdict --from web/frontend --to payments/api-server --port 8080
@@ -79,6 +80,9 @@ impl Verdict {
                 side(&explanation.egress.verdict, from)
             )?;
             writeln!(out, "  ingress: {}", side(&explanation.ingress.verdict, to))?;
+            if let Some(other) = over_ipv6(&explanation) {
+                writeln!(out, "  {other}")?;
+            }
         }
         Ok(Exit::answer(explanation.allowed))
     }
@@ -87,6 +91,30 @@ impl Verdict {
 /// `allowed` or `denied`, in colour where there is one.
 pub(super) fn word(allowed: bool) -> String {
     paint(if allowed { "allowed" } else { "denied" }, allowed)
+}
+
+/// What holds over IPv6 and whose policies say so, where over IPv4 it does not hold.
+pub(super) fn over_ipv6(explanation: &Explanation) -> Option<String> {
+    let families = explanation.families.as_ref()?;
+    let Explanation {
+        from,
+        to,
+        egress,
+        ingress,
+        ..
+    } = explanation;
+    let turned: Vec<String> = [
+        ("egress", &egress.verdict, &families.v6.egress, from),
+        ("ingress", &ingress.verdict, &families.v6.ingress, to),
+    ]
+    .into_iter()
+    .filter(|(_, v4, v6, _)| v4.allowed != v6.allowed)
+    .map(|(direction, _, v6, party)| format!("{direction} {}", side(v6, party)))
+    .collect();
+    (families.v4 != families.v6.allowed).then(|| {
+        let word = if families.v4 { "denied" } else { "allowed" };
+        format!("over IPv6: {word} ({})", turned.join("; "))
+    })
 }
 
 /// What one end says, in a sentence.

@@ -197,6 +197,12 @@ impl<'a> End<'a> {
         self.by_family().into_iter().all(spoken)
     }
 
+    /// The same end, spoken to over this family alone.
+    pub(crate) fn over(mut self, family: Family) -> Self {
+        self.addresses.retain(|address| family.has(*address));
+        self
+    }
+
     /// Are they one and the same endpoint (or both the host)?
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (self.pod, other.pod) {

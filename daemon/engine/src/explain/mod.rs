@@ -43,14 +43,28 @@ pub struct Explanation {
     pub protocol: Protocol,
     /// Destination port.
     pub port: u16,
-    /// Both sides allow it.
+    /// Both sides allow it, over the first family that both ends have.
     pub allowed: bool,
+    /// What each family gets, where both ends have both. All else is about IPv4 then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub families: Option<Families>,
     /// What the source's policies say.
     pub egress: Side,
     /// What the destination's policies say.
     pub ingress: Side,
     /// What one should know besides.
     pub hints: Vec<Hint>,
+}
+
+/// May it be opened over each family?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Families {
+    /// Over IPv4.
+    #[serde(rename = "IPv4")]
+    pub v4: bool,
+    /// Over IPv6; serialized it is as short as the other.
+    #[serde(rename = "IPv6", serialize_with = "is_allowed")]
+    pub v6: evaluate::Verdict,
 }
 
 /// One side of it.
@@ -171,6 +185,10 @@ pub fn explain(
         protocol,
         port,
         allowed: verdict.allowed,
+        families: case.connection.verdict_over_ipv6().map(|v6| Families {
+            v4: verdict.allowed,
+            v6,
+        }),
         hints: case.hints(&verdict),
         egress: case.side(Direction::Egress, verdict.egress),
         ingress: case.side(Direction::Ingress, verdict.ingress),
@@ -349,6 +367,13 @@ impl Standing {
             None => Self::Stranger,
         }
     }
+}
+
+fn is_allowed<S: serde::Serializer>(
+    verdict: &evaluate::Verdict,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(verdict.allowed)
 }
 
 fn as_text<S: serde::Serializer>(

@@ -17,7 +17,7 @@ use netpol_engine::explain::{
 use netpol_engine::policy::{Direction, ObjectName};
 
 use super::words::{self, Ends, Who, list};
-use crate::cli::verdict::{self, word};
+use crate::cli::verdict::{self, over_ipv6, word};
 use crate::printable::printable;
 
 const COLUMNS: usize = 80;
@@ -45,6 +45,13 @@ pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Resul
     )?;
     let mut page = Page { out };
     let is_denied_twice = sides.iter().all(|side| !side.side.verdict.allowed);
+    if let Some(other) = over_ipv6(explanation) {
+        page.line(0, &other)?;
+        page.line(
+            0,
+            "What follows is about IPv4; `ip:ADDRESS` for an end asks about IPv6.",
+        )?;
+    }
     if !explanation.allowed {
         page.blank()?;
         if is_denied_twice {
