@@ -2,14 +2,16 @@
 //!
 //! Pods that reach, and are reached by, the same ones are a group: that is what people read,
 //! and it costs what there is of groups. The pairs are written out only for who asks for
-//! each. By [`crate::reach`], so by the compiled tables. Called by `netpol matrix` and the API.
+//! each. By [`crate::reach`], so by the compiled tables. Pods with IPv4 and IPv6 are told by
+//! their IPv4, and where IPv6 gets another answer stands apart. Called by `netpol matrix`
+//! and the API.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Serialize, Serializer};
 
 use crate::policy::{ObjectName, Protocol};
-use crate::reach::cover::lines;
+use crate::reach::cover::{Rectangle, cover, lines};
 use crate::reach::{Group, Members, Reach, TooManyVerdicts};
 use crate::world::World;
 
@@ -31,6 +33,19 @@ pub struct Matrix<'w> {
     pods: Vec<(&'w ObjectName, usize)>,
     /// By group: is it one of those that are asked about?
     meant: Vec<bool>,
+    /// Those between whom IPv6 gets another answer.
+    over_ipv6: Vec<OverIpv6<'w>>,
+}
+
+/// Pods with IPv4 and IPv6: what is said of them is about IPv4, and this over IPv6.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OverIpv6<'w> {
+    /// Senders, sorted.
+    pub from: Vec<&'w ObjectName>,
+    /// Receivers, sorted; whoever is a sender as well makes no pair with itself.
+    pub to: Vec<&'w ObjectName>,
+    /// May each of the senders open a connection to each of the receivers?
+    pub allowed: bool,
 }
 
 /// One ordered pair of different Pods.
@@ -58,15 +73,20 @@ pub fn matrix(world: &World, protocol: Protocol, port: u16) -> Result<Matrix<'_>
             Members::Host(_) | Members::Strangers(_) => None,
         })
         .collect();
-    let allowed: Vec<Vec<bool>> = profiles
+    let by_family: Vec<Vec<[bool; 2]>> = profiles
         .iter()
         .map(|(from, _)| {
             profiles
                 .iter()
-                .map(|(to, _)| reach.ports(from.profile, to.profile).allow(protocol, port))
+                .map(|(to, _)| {
+                    let ports = reach.by_family(from.profile, to.profile);
+                    ports.map(|ports| ports.allow(protocol, port))
+                })
                 .collect()
         })
         .collect();
+    let first = |row: &Vec<[bool; 2]>| row.iter().map(|[first, _]| *first).collect();
+    let allowed: Vec<Vec<bool>> = by_family.iter().map(first).collect();
     let sizes: Vec<usize> = profiles.iter().map(|(_, pods)| pods.len()).collect();
     let mut groups: Vec<(Vec<&ObjectName>, Vec<usize>, bool)> = merge(&allowed, &sizes)
         .into_iter()
@@ -101,9 +121,42 @@ pub fn matrix(world: &World, protocol: Protocol, port: u16) -> Result<Matrix<'_>
         meant: vec![true; groups.len()],
         groups: groups.into_iter().map(|(pods, ..)| pods).collect(),
         pods: Vec::new(),
+        over_ipv6: over_ipv6(&by_family, &profiles),
     };
     matrix.index();
     Ok(matrix)
+}
+
+/// In few lines, where the second answer is not the first.
+fn over_ipv6<'w>(
+    by_family: &[Vec<[bool; 2]>],
+    profiles: &[(&Group, &Vec<&'w ObjectName>)],
+) -> Vec<OverIpv6<'w>> {
+    let alone = |group: usize| profiles[group].1.len() == 1;
+    let pods = |groups: &[usize]| {
+        let pods = groups.iter().flat_map(|group| profiles[*group].1);
+        let mut pods: Vec<&ObjectName> = pods.copied().collect();
+        pods.sort_unstable();
+        pods
+    };
+    let mut found = Vec::new();
+    for allowed in [true, false] {
+        let mut pairs = Vec::new();
+        for (from, row) in by_family.iter().enumerate() {
+            let turned = row.iter().enumerate().filter(|(to, answers)| {
+                **answers == [!allowed, allowed] && !(from == *to && alone(from))
+            });
+            pairs.extend(turned.map(|(to, _)| (from, to)));
+        }
+        let lines = cover(&pairs, alone);
+        found.extend(lines.into_iter().map(|Rectangle { from, to }| OverIpv6 {
+            from: pods(&from),
+            to: pods(&to),
+            allowed,
+        }));
+    }
+    found.sort_unstable();
+    found
 }
 
 /// Those of equal rows and columns together, with what holds between two of the same. One of size
@@ -163,7 +216,15 @@ impl<'w> Matrix<'w> {
             .collect();
         self.meant = parts.iter().map(|(.., meant)| *meant).collect();
         self.groups = parts.into_iter().map(|(pods, ..)| pods).collect();
+        let over_ipv6 = std::mem::take(&mut self.over_ipv6).into_iter();
+        self.over_ipv6 = over_ipv6.flat_map(|line| line.narrow(&meant)).collect();
         self.index();
+    }
+
+    /// Where IPv6 gets another answer than IPv4, between Pods that have both.
+    #[must_use]
+    pub fn over_ipv6(&self) -> &[OverIpv6<'w>] {
+        &self.over_ipv6
     }
 
     fn index(&mut self) {
@@ -231,6 +292,24 @@ impl<'w> Matrix<'w> {
             found.push((nobody, Vec::new()));
         }
         found
+    }
+}
+
+impl<'w> OverIpv6<'w> {
+    /// From those that are meant to all, and from the others to those that are meant.
+    fn narrow(self, meant: impl Fn(&ObjectName) -> bool) -> impl Iterator<Item = Self> {
+        let Self { from, to, allowed } = self;
+        let of = |pods: Vec<&'w ObjectName>| -> (Vec<_>, Vec<_>) {
+            pods.into_iter().partition(|name| meant(name))
+        };
+        let (inside, outside) = of(from);
+        let (receivers, _) = of(to.clone());
+        [(inside, to), (outside, receivers)]
+            .into_iter()
+            .filter(|(from, to)| {
+                !from.is_empty() && !to.is_empty() && (from.len() > 1 || from != to)
+            })
+            .map(move |(from, to)| Self { from, to, allowed })
     }
 }
 

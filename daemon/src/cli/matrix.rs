@@ -21,6 +21,9 @@ mod table;
 /// Every ordered pair of different Pods: rows open the connection, columns are
 /// asked. Pods that reach, and are reached by, the same ones share a row. With -n
 /// or -l, the pairs of which at least one end is meant.
+///
+/// Pods that have IPv4 and IPv6 are asked about IPv4; below the table stand those
+/// between whom IPv6 gets another answer.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -88,8 +91,14 @@ impl Matrix {
             Form::Table | Form::Wide if matrix.pairs().next().is_none() => {
                 anstream::eprintln!("no pair of Pods");
             }
-            Form::Table => table::write(&matrix, width(), out)?,
-            Form::Wide => list(&matrix).write(out, "")?,
+            Form::Table => {
+                table::write(&matrix, width(), out)?;
+                table::over_ipv6(&matrix, width(), out)?;
+            }
+            Form::Wide => {
+                list(&matrix).write(out, "")?;
+                table::over_ipv6(&matrix, width(), out)?;
+            }
         }
         Ok(Exit::Done)
     }

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use netpol_engine::matrix::Matrix;
+use netpol_engine::matrix::{Matrix, OverIpv6};
 use netpol_engine::policy::ObjectName;
 
 use crate::cli::ends::Cast;
@@ -49,6 +49,26 @@ pub(super) fn write(matrix: &Matrix, width: usize, out: &mut dyn Write) -> anyho
             members(group, &label, width, out)?;
         }
     }
+    Ok(())
+}
+
+/// Below the table: those between whom IPv6 gets another answer than stands there.
+pub(super) fn over_ipv6(matrix: &Matrix, width: usize, out: &mut dyn Write) -> anyhow::Result<()> {
+    if matrix.over_ipv6().is_empty() {
+        return Ok(());
+    }
+    let cast = Cast::of(matrix.groups().iter().flatten().copied());
+    let mut columns = Columns::new(&["OVER IPV6", "FROM", "TO"]);
+    for OverIpv6 { from, to, allowed } in matrix.over_ipv6() {
+        let share = width.saturating_sub("OVER IPV6".len() + 2 * GAP) / 2;
+        columns.folded([
+            vec![yes(*allowed).to_owned()],
+            fold(&cast.pods(from, only(to), LINE), share),
+            fold(&cast.pods(to, only(from), LINE), share),
+        ]);
+    }
+    writeln!(out)?;
+    columns.write(out, "")?;
     Ok(())
 }
 

@@ -349,3 +349,38 @@ fn graphs_have_a_node_for_a_group() {
       n3 --> n2
     "#);
 }
+
+#[test]
+fn what_ipv6_gets_otherwise_stands_below() {
+    let mut world = world(
+        &[("web", "front", 2), ("shop", "api", 1), ("lab", "shell", 1)],
+        &[(
+            "shop",
+            "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24}}]}]}",
+        )],
+    );
+    for (number, pod) in (1..).zip(world.pods.values_mut()) {
+        let addresses = [format!("10.0.0.{number}"), format!("fd00::{number}")];
+        pod.addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    }
+    let below = |matrix: &Reachability| {
+        let mut out = Vec::new();
+        table::over_ipv6(matrix, 80, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let mut matrix = matrix::matrix(&world, Protocol::Tcp, 80).unwrap();
+    assert!(matrix.pairs().all(|pair| pair.allowed));
+    insta::assert_snapshot!(below(&matrix), @r"
+
+    OVER IPV6   FROM           TO
+    no          */* (3 Pods)   shop/api
+    ");
+    matrix.narrow(|name| name.namespace == "lab");
+    insta::assert_snapshot!(below(&matrix), @r"
+
+    OVER IPV6   FROM        TO
+    no          lab/shell   shop/api
+    ");
+    matrix.narrow(|_| false);
+    assert_eq!(below(&matrix), "");
+}
