@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netpol_engine::evaluate::{Family, Party, evaluate};
+use netpol_engine::matrix::matrix;
 use netpol_engine::policy::{IpBlock, ObjectName, Protocol};
 use netpol_engine::reach::{Members, Ports, Reach};
 use netpol_engine::world::{Place, World};
@@ -78,6 +79,33 @@ proptest! {
                     agree(&world, &from, &to, ports)?;
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_matrix_names_every_pair_that_ipv6_answers_otherwise(world in stated()) {
+        let asked = |port| world.pods.keys().map(Some).chain([None]).map(move |one| (port, one));
+        for (port, one) in worlds::PORTS.into_iter().flat_map(asked) {
+            let mut matrix = matrix(&world, Protocol::Tcp, port).unwrap();
+            matrix.narrow(|name| one.is_none_or(|one| name == one));
+            let mut said = BTreeSet::new();
+            for line in matrix.over_ipv6() {
+                for from in &line.from {
+                    for to in line.to.iter().filter(|to| *to != from) {
+                        prop_assert!(said.insert((*from, *to, line.allowed)), "in two lines");
+                    }
+                }
+            }
+            let mut expected = BTreeSet::new();
+            for pair in matrix.pairs() {
+                let ends = [pair.from, pair.to].map(|name| Party::Pod(name.clone()));
+                let [from, to] = worlds::over(&world, Family::V6, ends.each_ref());
+                let allowed = evaluate(&world, &from, &to, Protocol::Tcp, port).unwrap().allowed;
+                if allowed != pair.allowed {
+                    expected.insert((pair.from, pair.to, allowed));
+                }
+            }
+            prop_assert_eq!(said, expected);
         }
     }
 

@@ -33,7 +33,8 @@ const FIRST: usize = "- closes".len() + 3 * 3;
 /// from the one to the other, by the Pods in them.
 ///
 /// Compared are pairs of Pods that both sides know, by name, and each of them with
-/// the host and with addresses outside. What only one side has is listed.
+/// the host and with addresses outside. What only one side has is listed. Pods that
+/// have IPv4 and IPv6 are compared over each; where the two differ, ports say which.
 #[derive(Debug, clap::Args)]
 #[command(
     allow_missing_positional = true,

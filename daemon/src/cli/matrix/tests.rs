@@ -375,6 +375,9 @@ fn what_ipv6_gets_otherwise_stands_below() {
     OVER IPV6   FROM           TO
     no          */* (3 Pods)   shop/api
     ");
+    let mut asked = matrix.clone();
+    asked.narrow(|name| name.namespace == "shop");
+    assert_eq!(below(&asked), below(&matrix));
     matrix.narrow(|name| name.namespace == "lab");
     insta::assert_snapshot!(below(&matrix), @r"
 
