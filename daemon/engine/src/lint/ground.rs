@@ -11,7 +11,9 @@ use super::{Census, within, words};
 use crate::evaluate::is_link_local;
 use crate::kinds::{Kind, Kinds};
 use crate::labels::{Labels, Operator, Selector};
-use crate::policy::{Direction, IpBlock, Namespaces, ObjectName, Peer, Policy, Rule, Tier};
+use crate::policy::{
+    Direction, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Rule, Tier,
+};
 use crate::reach::Reach;
 use crate::world::{Pod, World};
 
@@ -79,6 +81,45 @@ impl Side {
     }
 }
 
+/// One rule of one policy, and where it stands.
+#[derive(Clone, Copy)]
+pub(super) struct RuleAt<'w> {
+    pub policy: &'w Policy,
+    pub side: Side,
+    pub index: usize,
+    pub rule: &'w Rule,
+}
+
+impl<'w> RuleAt<'w> {
+    /// Its field.
+    pub(super) fn field(self) -> String {
+        self.side.rule(self.index)
+    }
+
+    /// The field of one of its peers.
+    pub(super) fn peer(self, number: usize) -> String {
+        self.side.peer(self.index, number)
+    }
+
+    /// Its peers that are Pods by label, numbered among all.
+    pub(super) fn pods(self) -> impl Iterator<Item = (usize, &'w PodPeer)> {
+        let peers = self.rule.peers.iter().enumerate();
+        peers.filter_map(|(number, peer)| match peer {
+            Peer::Pods(pods) => Some((number, pods)),
+            Peer::Block(_) => None,
+        })
+    }
+
+    /// Its peers that are blocks, numbered among all.
+    pub(super) fn blocks(self) -> impl Iterator<Item = (usize, &'w IpBlock)> {
+        let peers = self.rule.peers.iter().enumerate();
+        peers.filter_map(|(number, peer)| match peer {
+            Peer::Block(block) => Some((number, block)),
+            Peer::Pods(_) => None,
+        })
+    }
+}
+
 impl<'w> Ground<'w> {
     pub(super) fn of(world: &'w World, census: Census) -> Self {
         let mut policies: BTreeMap<&str, Vec<&Policy>> = BTreeMap::new();
@@ -113,6 +154,23 @@ impl<'w> Ground<'w> {
         self.policies
             .values()
             .flat_map(|neighbours| neighbours.policies.iter().copied())
+    }
+
+    /// All their rules.
+    pub(super) fn rules(&self) -> impl Iterator<Item = RuleAt<'w>> {
+        self.policies().flat_map(Self::rules_of)
+    }
+
+    /// The rules of one.
+    pub(super) fn rules_of(policy: &'w Policy) -> impl Iterator<Item = RuleAt<'w>> {
+        SIDES.into_iter().flat_map(move |side| {
+            side.of(policy).map(move |(index, rule)| RuleAt {
+                policy,
+                side,
+                index,
+                rule,
+            })
+        })
     }
 
     /// Those of a Namespace, by name.

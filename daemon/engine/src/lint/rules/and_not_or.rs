@@ -3,45 +3,40 @@
 
 use super::Found;
 use crate::labels::Selector;
-use crate::lint::ground::{Ground, SIDES};
+use crate::lint::ground::Ground;
 use crate::lint::words;
-use crate::policy::{Namespaces, Peer, PodPeer};
+use crate::policy::{Namespaces, PodPeer};
 
 pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
     let mut found = Vec::new();
-    for policy in ground.policies() {
-        for side in SIDES {
-            for (index, rule) in side.of(policy) {
-                for (number, peer) in rule.peers.iter().enumerate() {
-                    let Peer::Pods(pods) = peer else { continue };
-                    let Some([there, here]) = apart(pods, &policy.name.namespace) else {
-                        continue;
-                    };
-                    if !ground.peers(peer).is_empty() {
-                        continue;
-                    }
-                    let [of_there, of_here] = [&there, &here].map(|one| ground.kinds.select(one));
-                    if of_there.is_empty() || of_here.is_empty() {
-                        continue;
-                    }
-                    let mut both = [of_there, of_here].concat();
-                    both.sort_unstable();
-                    both.dedup();
-                    found.push(Found {
-                        policy,
-                        field: side.peer(index, number),
-                        message: format!(
-                            "both selectors of this item must match one Pod: {}",
-                            words::nobody_at(pods)
-                        ),
-                        help: format!(
-                            "where either is enough, make it two items: begin the second with `- `\nas \
-                             written: nothing\nas two items: {}",
-                            ground.pairs(side, policy, &both)
-                        ),
-                    });
-                }
+    for at in ground.rules() {
+        for (number, pods) in at.pods() {
+            let Some([there, here]) = apart(pods, &at.policy.name.namespace) else {
+                continue;
+            };
+            if !ground.kinds.select(pods).is_empty() {
+                continue;
             }
+            let [of_there, of_here] = [&there, &here].map(|one| ground.kinds.select(one));
+            if of_there.is_empty() || of_here.is_empty() {
+                continue;
+            }
+            let mut both = [of_there, of_here].concat();
+            both.sort_unstable();
+            both.dedup();
+            found.push(Found {
+                policy: at.policy,
+                field: at.peer(number),
+                message: format!(
+                    "both selectors of this item must match one Pod: {}",
+                    words::nobody_at(pods)
+                ),
+                help: format!(
+                    "where either is enough, make it two items: begin the second with `- `\n\
+                     as written: nothing\nas two items: {}",
+                    ground.pairs(at.side, at.policy, &both)
+                ),
+            });
         }
     }
     found

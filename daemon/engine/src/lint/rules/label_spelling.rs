@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Found;
 use crate::labels::{Operator, Requirement, Selector};
-use crate::lint::ground::{Ground, SIDES};
-use crate::policy::{Namespaces, Peer, Policy};
+use crate::lint::ground::Ground;
+use crate::policy::{Namespaces, Policy};
 use crate::spelling;
 use crate::world::METADATA_NAME;
 
@@ -29,20 +29,17 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
             found.extend(keys.slips(policy, selector, field));
         };
         report(&mut of_pods, &policy.subject, "spec.podSelector");
-        for side in SIDES {
-            for (index, rule) in side.of(policy) {
-                for (number, peer) in rule.peers.iter().enumerate() {
-                    let Peer::Pods(pods) = peer else { continue };
-                    let at = side.peer(index, number);
-                    if let Namespaces::Matching(selector) = &pods.namespaces {
-                        report(
-                            &mut of_namespaces,
-                            selector,
-                            &format!("{at}.namespaceSelector"),
-                        );
-                    }
-                    report(&mut of_pods, &pods.pods, &format!("{at}.podSelector"));
+        for at in Ground::rules_of(policy) {
+            for (number, pods) in at.pods() {
+                let field = at.peer(number);
+                if let Namespaces::Matching(selector) = &pods.namespaces {
+                    report(
+                        &mut of_namespaces,
+                        selector,
+                        &format!("{field}.namespaceSelector"),
+                    );
                 }
+                report(&mut of_pods, &pods.pods, &format!("{field}.podSelector"));
             }
         }
     }

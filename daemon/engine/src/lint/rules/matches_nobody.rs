@@ -3,9 +3,9 @@
 //! than the known ones may exist, only a selector that misses one by a slip is found.
 
 use super::Found;
-use crate::lint::ground::{Ground, SIDES};
+use crate::lint::ground::Ground;
 use crate::lint::{Census, near, words};
-use crate::policy::{Namespaces, Peer, PodPeer};
+use crate::policy::{Namespaces, PodPeer};
 use crate::world::Place;
 
 /// Policies for no Pod of this host.
@@ -99,20 +99,15 @@ fn each<'w>(
     find: impl Fn(&PodPeer) -> Option<(&'static str, String, String)>,
 ) -> Vec<Found<'w>> {
     let mut found = Vec::new();
-    for policy in ground.policies() {
-        for side in SIDES {
-            for (index, rule) in side.of(policy) {
-                for (number, peer) in rule.peers.iter().enumerate() {
-                    let Peer::Pods(pods) = peer else { continue };
-                    if let Some((below, message, help)) = find(pods) {
-                        found.push(Found {
-                            policy,
-                            field: format!("{}{below}", side.peer(index, number)),
-                            message,
-                            help,
-                        });
-                    }
-                }
+    for at in ground.rules() {
+        for (number, pods) in at.pods() {
+            if let Some((below, message, help)) = find(pods) {
+                found.push(Found {
+                    policy: at.policy,
+                    field: format!("{}{below}", at.peer(number)),
+                    message,
+                    help,
+                });
             }
         }
     }

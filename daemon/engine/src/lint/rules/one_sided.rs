@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::Found;
 use crate::lint::ground::{Ground, SIDES, Side};
 use crate::lint::words;
-use crate::policy::{Direction, ObjectName, Peer, Policy, Port, Ports, Rule};
+use crate::policy::{Direction, ObjectName, Policy, Port, Ports, Rule};
 use crate::reach::{PortSet, Profile, Reach};
 use crate::world::Pod;
 
@@ -25,25 +25,21 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
         if selected.is_empty() {
             continue;
         }
-        for side in SIDES {
-            for (index, rule) in side.of(policy) {
-                for (number, peer) in rule.peers.iter().enumerate() {
-                    let Peer::Pods(pods) = peer else { continue };
-                    let pairs = Pairs {
-                        side,
-                        rule,
-                        selected: &selected,
-                        peers: &ends(ground, reach, ground.kinds.select(pods)),
-                    };
-                    let denied = if pods.pods.is_everything() {
-                        pairs.all_denied(reach)
-                    } else {
-                        pairs.denied(reach)
-                    };
-                    if !denied.is_empty() {
-                        let field = side.peer(index, number);
-                        found.push(report(ground, policy, side, field, &denied));
-                    }
+        for at in Ground::rules_of(policy) {
+            for (number, pods) in at.pods() {
+                let pairs = Pairs {
+                    side: at.side,
+                    rule: at.rule,
+                    selected: &selected,
+                    peers: &ends(ground, reach, ground.kinds.select(pods)),
+                };
+                let denied = if pods.pods.is_everything() {
+                    pairs.all_denied(reach)
+                } else {
+                    pairs.denied(reach)
+                };
+                if !denied.is_empty() {
+                    found.push(report(ground, policy, at.side, at.peer(number), &denied));
                 }
             }
         }

@@ -2,22 +2,17 @@
 //! every port. Empty lists are told while the manifest is read: here they are gone.
 
 use super::Found;
-use crate::lint::ground::{Ground, SIDES, Side};
-use crate::policy::{Direction, Namespaces, Peer, Policy, Rule};
+use crate::lint::ground::{Ground, RuleAt};
+use crate::policy::{Direction, Namespaces, Peer};
 
 pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
-    let mut found = Vec::new();
-    for policy in ground.policies() {
-        for side in SIDES {
-            for (index, rule) in side.of(policy) {
-                found.extend(empty(policy, side, index, rule));
-            }
-        }
-    }
-    found
+    ground.rules().filter_map(empty).collect()
 }
 
-fn empty<'w>(policy: &'w Policy, side: Side, index: usize, rule: &Rule) -> Option<Found<'w>> {
+fn empty(at: RuleAt<'_>) -> Option<Found<'_>> {
+    let RuleAt {
+        policy, side, rule, ..
+    } = at;
     if !rule.ports.is_empty() {
         return None;
     }
@@ -28,7 +23,7 @@ fn empty<'w>(policy: &'w Policy, side: Side, index: usize, rule: &Rule) -> Optio
     if rule.peers.is_empty() {
         return Some(Found {
             policy,
-            field: side.rule(index),
+            field: at.field(),
             message: format!(
                 "an empty rule allows everything: every port and protocol, {towards} anybody"
             ),
@@ -49,7 +44,7 @@ fn empty<'w>(policy: &'w Policy, side: Side, index: usize, rule: &Rule) -> Optio
     let peer = rule.peers.iter().position(every)?;
     Some(Found {
         policy,
-        field: side.peer(index, peer),
+        field: at.peer(peer),
         message: format!(
             "an empty `namespaceSelector` is every Namespace: every port and protocol, {towards} every Pod"
         ),

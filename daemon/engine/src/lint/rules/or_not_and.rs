@@ -3,45 +3,28 @@
 //! as one, the two would allow far less.
 
 use super::Found;
-use crate::lint::ground::{Ground, SIDES, Side};
+use crate::lint::ground::{Ground, RuleAt};
 use crate::lint::words;
-use crate::policy::{Namespaces, Peer, PodPeer, Policy};
+use crate::policy::{Namespaces, PodPeer};
 
 /// Items of a list that are looked at: in a longer one nobody forgot a dash.
 const MAX_ITEMS: usize = 50;
 
 pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
     let mut found = Vec::new();
-    for policy in ground.policies() {
-        for side in SIDES {
-            for (index, rule) in side.of(policy) {
-                found.extend(slips(ground, policy, side, index, &rule.peers));
+    for at in ground.rules() {
+        // A podSelector's item with the namespaceSelector's that is next to it, others aside.
+        let mut before: Option<(usize, &PodPeer)> = None;
+        for (number, pods) in at.pods().take(MAX_ITEMS) {
+            if let Some((first, one)) = before
+                && let Some(joined) = joined(one, pods).or_else(|| joined(pods, one))
+            {
+                let two = [(first, one), (number, pods)];
+                found.extend(report(ground, at, two, &joined));
+                before = None;
+            } else {
+                before = Some((number, pods));
             }
-        }
-    }
-    found
-}
-
-/// A podSelector's item with the namespaceSelector's that is next to it, others aside.
-fn slips<'w>(
-    ground: &Ground<'w>,
-    policy: &'w Policy,
-    side: Side,
-    rule: usize,
-    peers: &[Peer],
-) -> Vec<Found<'w>> {
-    let mut found = Vec::new();
-    let mut before: Option<(usize, &PodPeer)> = None;
-    for (number, peer) in peers.iter().enumerate().take(MAX_ITEMS) {
-        let Peer::Pods(pods) = peer else { continue };
-        if let Some((first, one)) = before
-            && let Some(joined) = joined(one, pods).or_else(|| joined(pods, one))
-        {
-            let place = (side, rule, [first, number]);
-            found.extend(report(ground, policy, place, [one, pods], joined));
-            before = None;
-        } else {
-            before = Some((number, pods));
         }
     }
     found
@@ -64,45 +47,38 @@ fn joined(there: &PodPeer, pods: &PodPeer) -> Option<PodPeer> {
 
 fn report<'w>(
     ground: &Ground<'w>,
-    policy: &'w Policy,
-    (side, rule, [first, second]): (Side, usize, [usize; 2]),
-    two: [&PodPeer; 2],
-    joined: PodPeer,
+    at: RuleAt<'w>,
+    [(first, one), (second, other)]: [(usize, &PodPeer); 2],
+    joined: &PodPeer,
 ) -> Option<Found<'w>> {
-    let meant = ground.kinds.select(&joined);
+    let meant = ground.kinds.select(joined);
     // With Pods to look at, a reading that is for none of them was not meant.
     if ground.has_pods() && meant.is_empty() {
         return None;
     }
     let mut help = format!(
         "where {} are meant, make it one item: write the second without its dash",
-        words::peer(&joined)
+        words::peer(joined)
     );
     if ground.has_pods() {
-        let written: Vec<usize> = {
-            let mut kinds: Vec<usize> = two
-                .iter()
-                .flat_map(|peer| ground.kinds.select(peer))
-                .collect();
-            kinds.sort_unstable();
-            kinds.dedup();
-            kinds
-        };
-        let pairs = |kinds: &[usize]| ground.pairs(side, policy, kinds);
+        let mut written = [one, other].map(|peer| ground.kinds.select(peer)).concat();
+        written.sort_unstable();
+        written.dedup();
+        let pairs = |kinds: &[usize]| ground.pairs(at.side, at.policy, kinds);
         help.push_str(&format!(
             "\nas written: {}\nas one item: {}",
             pairs(&written),
             pairs(&meant)
         ));
     }
-    let peers = side.peers;
+    let peers = at.side.peers;
     Some(Found {
-        policy,
-        field: side.peer(rule, second),
+        policy: at.policy,
+        field: at.peer(second),
         message: format!(
             "`{peers}[{first}]` and `{peers}[{second}]` are two peers, either of which is enough: {}, or {}",
-            words::peer(two[0]),
-            words::peer(two[1])
+            words::peer(one),
+            words::peer(other)
         ),
         help,
     })

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::Found;
-use crate::lint::ground::{Ground, SIDES, Side};
+use crate::lint::ground::{Ground, RuleAt};
 use crate::lint::words;
-use crate::policy::{Direction, Peer, Policy, Ports, Protocol, Rule};
+use crate::policy::{Direction, Peer, Port, Ports, Protocol};
 use crate::spelling;
 use crate::world::{NamedPort, Pod};
 
@@ -67,33 +67,28 @@ fn each<'w>(
     find: impl Fn(&str, Protocol, &[&NamedPort]) -> Judged,
 ) -> Vec<Found<'w>> {
     let mut found = Vec::new();
-    for policy in ground.policies() {
-        for side in SIDES {
-            for (index, rule) in side.of(policy) {
-                let named = |port: &crate::policy::Port| matches!(port.ports, Ports::Named(_));
-                if !rule.ports.iter().any(named) {
-                    continue;
-                }
-                let destinations = destinations(ground, policy, side, rule);
-                if destinations.is_empty() {
-                    continue;
-                }
-                let ports: BTreeSet<&NamedPort> =
-                    destinations.iter().flat_map(|pod| &pod.ports).collect();
-                let ports: Vec<&NamedPort> = ports.into_iter().collect();
-                for (number, port) in rule.ports.iter().enumerate() {
-                    let Ports::Named(name) = &port.ports else {
-                        continue;
-                    };
-                    if let Some((below, message, help)) = find(name, port.protocol, &ports) {
-                        found.push(Found {
-                            policy,
-                            field: format!("{}.ports[{number}].{below}", side.rule(index)),
-                            message,
-                            help,
-                        });
-                    }
-                }
+    for at in ground.rules() {
+        let is_named = |port: &Port| matches!(port.ports, Ports::Named(_));
+        if !at.rule.ports.iter().any(is_named) {
+            continue;
+        }
+        let destinations = destinations(ground, at);
+        if destinations.is_empty() {
+            continue;
+        }
+        let ports: BTreeSet<&NamedPort> = destinations.iter().flat_map(|pod| &pod.ports).collect();
+        let ports: Vec<&NamedPort> = ports.into_iter().collect();
+        for (number, port) in at.rule.ports.iter().enumerate() {
+            let Ports::Named(name) = &port.ports else {
+                continue;
+            };
+            if let Some((below, message, help)) = find(name, port.protocol, &ports) {
+                found.push(Found {
+                    policy: at.policy,
+                    field: format!("{}.ports[{number}].{below}", at.field()),
+                    message,
+                    help,
+                });
             }
         }
     }
@@ -102,19 +97,19 @@ fn each<'w>(
 
 /// The Pods at which a rule's names of ports are looked up: those that the policy selects, or
 /// for egress the rule's peers.
-fn destinations<'w>(ground: &Ground<'w>, policy: &Policy, side: Side, rule: &Rule) -> Vec<&'w Pod> {
+fn destinations<'w>(ground: &Ground<'w>, at: RuleAt<'w>) -> Vec<&'w Pod> {
     let of = |kinds: Vec<usize>| -> Vec<&'w Pod> {
         kinds
             .into_iter()
             .flat_map(|kind| ground.kind(kind).pods.iter().map(|(_, pod)| *pod))
             .collect()
     };
-    match side.direction {
-        Direction::Ingress => of(ground.selected(policy)),
-        Direction::Egress if rule.peers.is_empty() => of((0..ground.kinds.all.len()).collect()),
+    match at.side.direction {
+        Direction::Ingress => of(ground.selected(at.policy)),
+        Direction::Egress if at.rule.peers.is_empty() => of((0..ground.kinds.all.len()).collect()),
         Direction::Egress => {
             let mut pods = Vec::new();
-            for peer in &rule.peers {
+            for peer in &at.rule.peers {
                 pods.extend(of(ground.peers(peer)));
                 if let Peer::Block(block) = peer {
                     let names = ground.covered(block, usize::MAX);
