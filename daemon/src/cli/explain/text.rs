@@ -16,11 +16,11 @@ use netpol_engine::explain::{
 };
 use netpol_engine::policy::{Direction, ObjectName};
 
+use super::page::Page;
 use super::words::{self, Ends, Who, list};
 use crate::cli::verdict::{self, over_ipv6, word};
 use crate::printable::printable;
 
-const COLUMNS: usize = 80;
 /// Policies that are shown of a side.
 const MOST_POLICIES: usize = 5;
 /// Rules of a policy, and entries of a rule, that are shown where none matches.
@@ -521,86 +521,4 @@ fn also(
 fn few<'n>(names: impl IntoIterator<Item = &'n ObjectName>) -> String {
     let all: Vec<String> = names.into_iter().map(ToString::to_string).collect();
     verdict::few(&all, ", ")
-}
-
-/// Lines that fit.
-struct Page<'o> {
-    out: &'o mut dyn Write,
-}
-
-impl Page<'_> {
-    fn blank(&mut self) -> io::Result<()> {
-        writeln!(self.out)
-    }
-
-    fn title(&mut self, title: &str, allowed: bool) -> io::Result<()> {
-        let bold = Style::new().bold();
-        writeln!(
-            self.out,
-            "{bold}{}{bold:#}: {}",
-            printable(title),
-            word(allowed)
-        )
-    }
-
-    /// Policies that are not shown.
-    fn more(&mut self, policies: usize) -> io::Result<()> {
-        match policies {
-            0 => Ok(()),
-            1 => self.line(1, "And 1 more policy, not nearer: `-o json` has all."),
-            more => {
-                let more = format!("And {more} more policies, none nearer: `-o json` has all.");
-                self.line(1, &more)
-            }
-        }
-    }
-
-    /// A sentence at a depth, its further lines two deeper.
-    fn line(&mut self, depth: usize, text: &str) -> io::Result<()> {
-        let indent = "  ".repeat(depth);
-        self.wrapped(&indent, &format!("{indent}  "), text)
-    }
-
-    fn item(&mut self, depth: usize, text: &str) -> io::Result<()> {
-        let indent = "  ".repeat(depth);
-        self.wrapped(&format!("{indent}- "), &format!("{indent}  "), text)
-    }
-
-    /// A comment in a manifest.
-    fn comment(&mut self, text: &str) -> io::Result<()> {
-        self.wrapped("# ", "#   ", text)
-    }
-
-    fn verbatim(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out, "{}", printable(text))
-    }
-
-    fn wrapped(&mut self, first: &str, next: &str, text: &str) -> io::Result<()> {
-        let text = printable(text);
-        let mut line = first.to_owned();
-        let mut is_empty = true;
-        for word in unbroken(&text) {
-            let width = line.chars().count() + 1 + word.chars().count();
-            if !is_empty && width > COLUMNS {
-                writeln!(self.out, "{}", line.trim_end())?;
-                line = next.to_owned();
-                is_empty = true;
-            }
-            if !is_empty {
-                line.push(' ');
-            }
-            line.push_str(word);
-            is_empty = false;
-        }
-        writeln!(self.out, "{}", line.trim_end())
-    }
-}
-
-/// The words of a text; what stands in backticks is copied by people, and is one.
-fn unbroken(text: &str) -> impl Iterator<Item = &str> {
-    let mut is_quoted = false;
-    text.split(move |letter| {
-        is_quoted ^= letter == '`';
-        letter == ' ' && !is_quoted
-    })
 }
