@@ -30,6 +30,7 @@ pub mod model;
 pub mod plan;
 pub mod policy;
 pub mod reach;
+pub mod resolver;
 pub mod spelling;
 pub mod tables;
 pub mod world;

@@ -10,8 +10,8 @@ use std::{fs, io};
 
 use anyhow::Context as _;
 use netpol_engine::diagnostic::{self, Diagnostic};
-use netpol_engine::lint;
 use netpol_engine::manifest::{self, Kind};
+use netpol_engine::resolver;
 
 use super::Cli;
 use super::exit::Exit;
@@ -75,7 +75,7 @@ impl Source {
     pub fn listing_with_resolver(&self) -> Result<Listing, NoWorld> {
         let mut listing = self.listing()?;
         if matches!(self, Self::Directory(_)) {
-            lint::add_resolver(&mut listing.world);
+            resolver::add_to(&mut listing.world);
         }
         Ok(listing)
     }

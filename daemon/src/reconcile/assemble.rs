@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use netpol_engine::labels::Labels;
 use netpol_engine::manifest::{PodManifest, Value};
 use netpol_engine::policy::ObjectName;
+use netpol_engine::resolver;
 use netpol_engine::world::{self, NamedPort, Place, Pod, World};
 
 use super::facts::{Declared, Facts, Namespace};
@@ -22,7 +23,7 @@ use crate::api::wire::{Conflict, Origin, Origins, Unidentified, Unprotected};
 use crate::config::{LabelSettings, Namespaces};
 use crate::links::Veth;
 use crate::runtime::docker::{self, Container};
-use crate::runtime::{identity, resolvers};
+use crate::runtime::identity;
 
 #[cfg(test)]
 mod tests;
@@ -253,7 +254,7 @@ impl Assembly<'_> {
 
     fn kube_dns(&mut self) {
         if let Some(addresses) = &self.facts.resolvers {
-            let (name, pod) = resolvers::kube_dns(addresses.clone());
+            let (name, pod) = resolver::kube_dns(addresses.clone());
             // A manifest knows better.
             self.out.world.pods.entry(name).or_insert(pod);
         }
@@ -515,7 +516,7 @@ impl Assembly<'_> {
                 }
             }
         }
-        let (dns, _) = resolvers::kube_dns(BTreeSet::new());
+        let (dns, _) = resolver::kube_dns(BTreeSet::new());
         let dns_is_ours = !self.out.origins.pods.contains_key(&dns);
         let host = self.out.world.host.clone();
         let mut conflicts = Vec::new();

@@ -3,17 +3,13 @@
 //! Owns the reading of resolv.conf(5), and knows when to read it again. Docker gives
 //! containers the same resolvers, from the same files. Addresses of the host itself
 //! (127.0.0.53) are left out: a container that asks those asks itself. Called by
-//! `reconcile`, which makes them the peer `kube-system/kube-dns`.
+//! `reconcile`, which makes them the peer that [`netpol_engine::resolver`] describes.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-
-use netpol_engine::labels::Labels;
-use netpol_engine::policy::{ObjectName, Protocol};
-use netpol_engine::world::{NamedPort, Place, Pod};
 
 use crate::watch::{Wanted, WatchError, Watcher};
 
@@ -115,23 +111,6 @@ fn addresses(text: &str) -> (BTreeSet<IpAddr>, bool) {
         }
     }
     (found, has_stub)
-}
-
-/// The resolvers as the peer that everybody's DNS rule names.
-#[must_use]
-pub fn kube_dns(addresses: BTreeSet<IpAddr>) -> (ObjectName, Pod) {
-    let port = |name: &str, protocol| NamedPort {
-        name: name.to_owned(),
-        port: 53,
-        protocol,
-    };
-    let pod = Pod {
-        labels: Labels::from([("k8s-app".to_owned(), "kube-dns".to_owned())]),
-        ports: vec![port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
-        addresses,
-        place: Place::External,
-    };
-    (ObjectName::new("kube-system", "kube-dns"), pod)
 }
 
 #[cfg(test)]

@@ -3,5 +3,5 @@
 #[path = "../../../daemon/engine/tests/support/alike.rs"]
 pub mod alike;
 #[path = "../../../daemon/engine/tests/support/reference/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its readings are compared here")]
 pub mod reference;

@@ -3,10 +3,9 @@
 
 use super::{Census, Scope, Silenced, diagnostics, lint};
 use crate::diagnostic::Diagnostic;
-use crate::labels::Labels;
 use crate::manifest::{File, Workload, assemble};
-use crate::policy::{ObjectName, Protocol};
-use crate::world::{NamedPort, Place, Pod, World};
+use crate::resolver;
+use crate::world::{Place, Pod, World};
 
 /// Sorted by file and place. `text` gives a file's text by its path.
 #[must_use]
@@ -27,7 +26,7 @@ pub fn check<'t>(files: &[File], text: impl Fn(&str) -> Option<&'t str>) -> Vec<
     } else {
         &[Scope::Policies]
     };
-    add_resolver(&mut world);
+    resolver::add_to(&mut world);
     for workload in files.iter().flat_map(|file| &file.workloads) {
         add_workload(&mut world, workload);
     }
@@ -49,33 +48,6 @@ pub fn check<'t>(files: &[File], text: impl Fn(&str) -> Option<&'t str>) -> Vec<
         (&a.path, a.line, a.column, a.severity).cmp(&(&b.path, b.line, b.column, b.severity))
     });
     all
-}
-
-/// The peer that a host's resolvers are (`[dns] kube-dns`), for worlds made from files alone: a
-/// rule for DNS is for somebody. Without addresses, so that no verdict changes.
-pub fn add_resolver(world: &mut World) {
-    let labels: Labels = [("k8s-app".to_owned(), "kube-dns".to_owned())].into();
-    let is_resolver = |(name, pod): (&ObjectName, &Pod)| {
-        name.namespace == "kube-system" && pod.labels.get("k8s-app") == labels.get("k8s-app")
-    };
-    if world.pods.iter().any(is_resolver) {
-        return;
-    }
-    let port = |name: &str, protocol| NamedPort {
-        name: name.to_owned(),
-        port: 53,
-        protocol,
-    };
-    let resolver = Pod {
-        ports: vec![port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
-        place: Place::External,
-        labels,
-        ..Pod::default()
-    };
-    world
-        .pods
-        .entry(ObjectName::new("kube-system", "kube-dns"))
-        .or_insert(resolver);
 }
 
 /// One of the Pods that a workload is to have. It has no address: it never runs here.

@@ -29,7 +29,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use self::check::{add_resolver, check};
+pub use self::check::check;
 use self::ground::Ground;
 pub use self::report::diagnostics;
 pub use self::rules::{Rule, Scope};

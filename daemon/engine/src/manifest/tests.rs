@@ -14,7 +14,7 @@ mod pods;
 mod policies;
 mod properties;
 #[path = "../../tests/support/reference/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its readings are compared here")]
 mod reference;
 mod validity;
 mod yaml;

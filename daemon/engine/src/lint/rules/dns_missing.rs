@@ -8,12 +8,10 @@ use crate::labels::Labels;
 use crate::lint::ground::{Ground, Neighbours};
 use crate::lint::words;
 use crate::policy::{Direction, Namespaces, Peer, Policy, Ports, Protocol, Rule};
+use crate::resolver;
 
 /// The port of DNS (RFC 1035, section 4.2: UDP, and TCP for what is too long for it).
 const DNS: u16 = 53;
-
-/// Where the usual resolver is.
-const NAMESPACE: &str = "kube-system";
 
 /// Over what DNS may go.
 #[derive(Clone, Copy, Default)]
@@ -105,8 +103,8 @@ impl<'g, 'w> Resolver<'g, 'w> {
     fn new(ground: &'g Ground<'w>) -> Self {
         Self {
             ground,
-            namespace: ground.world.namespace_labels(NAMESPACE),
-            pod: [("k8s-app".to_owned(), "kube-dns".to_owned())].into(),
+            namespace: ground.world.namespace_labels(resolver::NAMESPACE),
+            pod: resolver::labels(),
         }
     }
 
@@ -134,7 +132,7 @@ impl<'g, 'w> Resolver<'g, 'w> {
             Peer::Pods(pods) => {
                 pods.pods.matches(&self.pod)
                     && match &pods.namespaces {
-                        Namespaces::Own(own) => own == NAMESPACE,
+                        Namespaces::Own(own) => own == resolver::NAMESPACE,
                         Namespaces::Matching(selector) => selector.matches(&self.namespace),
                     }
             }
