@@ -122,7 +122,7 @@ fn the_sizes_in_the_readme_are_the_programs() {
         limits::VERDICTS,
         limits::FLOWS4,
         limits::FLOWS6,
-        limits::FRAGMENTS,
+        limits::FRAGMENTS_EACH as u32,
     ];
     assert_eq!(sizes, expected);
 }

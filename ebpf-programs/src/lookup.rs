@@ -1,24 +1,35 @@
 //! The look-ups of `netpol_abi::judge` over the maps.
+//!
+//! The compiler's target for BPF has no atomics, as the first kernels could not compare and
+//! swap; adding they could always. Hence the intrinsic.
 
 use core::cell::Cell;
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_coarse_ns, maps::lpm_trie::Key,
+    bindings::{__sk_buff, BPF_NOEXIST},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    maps::lpm_trie::Key,
 };
 use netpol_abi::{
+    Reason,
     connection::TICK_SHIFT,
-    judge::{Tables, search_blocks},
+    judge::{Answer, Opening, Question, Remembered, Tables, View},
     limits::INTERFACE_SLOTS,
+    packet::{Frame, Socket},
     tables::{
-        Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Interface,
-        PortBlock, Prefix, Usage, Verdict, VerdictKey,
+        Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor, FragmentSet,
+        Interface, PortBlock, Prefix, Verdict, VerdictKey,
     },
 };
 
-use crate::maps;
+use crate::{maps, parts};
 
-/// The maps of this host.
-pub struct Maps;
+/// The maps of this host, while a packet is judged.
+pub struct Maps {
+    /// The packet, for the parts of its verdict.
+    pub skb: *mut __sk_buff,
+}
 
 /// The coarse monotonic clock: 3 ns where the exact one costs 28.
 #[inline(always)]
@@ -30,7 +41,7 @@ pub fn now_ns() -> u64 {
 /// A map value that is read and written whole. The kernel frees no element before an RCU
 /// grace period, and the program runs inside one.
 #[inline(always)]
-fn cell<'a, T>(pointer: Option<*mut T>) -> Option<&'a Cell<T>> {
+pub fn cell<'a, T>(pointer: Option<*mut T>) -> Option<&'a Cell<T>> {
     // SAFETY: the map hands out valid, aligned elements; `Cell` has the layout of `T`.
     pointer.map(|pointer| unsafe { &*pointer.cast::<Cell<T>>() })
 }
@@ -87,11 +98,6 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn search_blocks(&self, spill: u64, protocol: u8, port: u16) -> u32 {
-        netpold_blocks(spill, protocol.into(), port.into())
-    }
-
-    #[inline(always)]
     fn flow4(&self, key: &FlowKey4) -> Option<&Cell<Flow>> {
         cell(maps::FLOWS4.get_ptr_mut(key))
     }
@@ -112,36 +118,80 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
-        unsafe { maps::FRAGMENTS.get(key) }.copied()
+    fn fragments(&self, set: u32) -> Option<&Cell<FragmentSet>> {
+        cell(maps::FRAGMENTS.get_ptr_mut(set))
     }
 
     #[inline(always)]
-    fn remember_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
-        // An LRU always has room; if the kernel refuses all the same, the datagram is lost.
-        let _ = maps::FRAGMENTS.insert(key, fragment, 0);
+    fn fragment_cursor(&self, set: u32) -> Option<&Cell<FragmentCursor>> {
+        cell(maps::FRAGMENT_CURSORS.get_ptr_mut(set))
     }
 
     #[inline(always)]
-    fn usage(&self, slot: u32) -> Option<&Cell<Usage>> {
-        cell(maps::USAGE.get_ptr_mut(slot))
+    fn entered(&self, account: u32) -> u32 {
+        maps::ENTERED.get(account).copied().unwrap_or(0) as u32
     }
 
     #[inline(always)]
-    fn collected(&self, slot: u32) -> u32 {
-        maps::COLLECTED.get(slot).copied().unwrap_or(0)
+    fn enter_account(&self, account: u32) {
+        if let Some(entered) = maps::ENTERED.get_ptr_mut(account) {
+            // SAFETY: the map's element, valid and aligned, which the programs write no other way.
+            // Its old value is not asked for: that takes an instruction of Linux 5.12.
+            unsafe {
+                atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(entered, 1);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn collected(&self, account: u32) -> u32 {
+        maps::COLLECTED.get(account).copied().unwrap_or(0)
     }
 
     #[inline(always)]
     fn tick(&self) -> u32 {
         (now_ns() >> TICK_SHIFT) as u32
     }
-}
 
-/// A global function: the verifier looks at it once, with any arguments. `extern "C"` and
-/// plain integers are what it takes for that.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn netpold_blocks(spill: u64, protocol: u32, port: u32) -> u32 {
-    search_blocks(&Maps, spill, protocol as u8, port as u16)
+    #[inline(always)]
+    fn socket(&self, _view: &View, listens: bool) -> Option<Socket> {
+        parts::socket(self.skb, listens)
+    }
+
+    #[inline(always)]
+    fn search_blocks(&self, spill: u64, protocol: u8, port: u32) -> u32 {
+        parts::netpold_blocks(spill, protocol.into(), port)
+    }
+
+    #[inline(always)]
+    fn ask(&self, _view: &View, question: Question) -> Answer {
+        Answer(parts::netpold_policy(question.0))
+    }
+
+    #[inline(always)]
+    fn remember(&self, _view: &View, opening: Opening, rule: u32) -> Remembered {
+        Remembered::from_number(parts::netpold_remember(opening.0, rule))
+    }
+
+    #[inline(always)]
+    fn is_related<F: Frame>(&self, _frame: &F, _view: &View) -> bool {
+        parts::netpold_related(self.skb) != 0
+    }
+
+    #[inline(always)]
+    fn link_control<F: Frame>(&self, _frame: &F, _view: &View) -> Option<Reason> {
+        Reason::from_number(parts::netpold_link(self.skb) as u8)
+    }
+
+    #[inline(always)]
+    fn first_fragment(&self, _view: &View, allowed: bool) {
+        parts::netpold_first_fragment(allowed.into());
+    }
+
+    #[inline(always)]
+    fn later_fragment(&self, _view: &View) -> Reason {
+        // Whatever is no reason's number is nothing to let pass.
+        let number = parts::netpold_later_fragment() as u8;
+        Reason::from_number(number).unwrap_or(Reason::FragmentWithoutFirst)
+    }
 }

@@ -3,17 +3,20 @@
 //! Hashes are not preallocated: an idle host pays for what it uses. The sizes are
 //! defaults; the daemon may set others when it creates the maps.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
 use netpol_abi::{
-    judge::View,
+    judge::{Outcome, View},
     limits,
     tables::{
-        Address, COUNTERS as COUNTER_SLOTS, Collected, Control, Counter, Endpoint, Flow, FlowKey4,
-        FlowKey6, Fragment, FragmentKey, Interface, PortBlock, Prefix, Usage, Verdict, VerdictKey,
+        Address, COUNTERS as COUNTER_SLOTS, Collected, Control, Counter, Endpoint, Entered, Flow,
+        FlowKey4, FlowKey6, FragmentCursor, FragmentSet, Interface, PortBlock, Prefix, Usage,
+        Verdict, VerdictKey,
     },
 };
 
@@ -51,15 +54,23 @@ pub static FLOWS4: HashMap<FlowKey4, Flow> =
 pub static FLOWS6: HashMap<FlowKey6, Flow> =
     HashMap::with_max_entries(limits::FLOWS6, BPF_F_NO_PREALLOC);
 #[map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
-    LruHashMap::with_max_entries(limits::FRAGMENTS, 0);
+pub static FRAGMENTS: Array<FragmentSet> = Array::with_max_entries(limits::FRAGMENT_SETS, 0);
+#[map]
+pub static FRAGMENT_CURSORS: Array<FragmentCursor> =
+    Array::with_max_entries(limits::FRAGMENT_SETS, 0);
 #[map]
 pub static USAGE: Array<Usage> = Array::with_max_entries(limits::ENDPOINTS, 0);
 #[map]
-pub static COLLECTED: Array<Collected> = Array::with_max_entries(limits::ENDPOINTS, 0);
+pub static ENTERED: Array<Entered> = Array::with_max_entries(limits::ACCOUNTS, 0);
+#[map]
+pub static COLLECTED: Array<Collected> = Array::with_max_entries(limits::ACCOUNTS, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENT_RING_BYTES, 0);
 #[map]
 pub static SCRATCH: PerCpuArray<View> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static QUOTED: PerCpuArray<View> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static OUTCOME: PerCpuArray<MaybeUninit<Outcome>> = PerCpuArray::with_max_entries(1, 0);

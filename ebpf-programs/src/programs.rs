@@ -1,21 +1,13 @@
-//! The entry points: judge, count, report, and let on or shoot.
+//! The entry points: the short way, else the whole one, and let on or shoot.
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
-use netpol_abi::{
-    judge::{View, judge},
-    packet::Direction,
-};
+use netpol_abi::packet::Direction;
 
-use crate::{
-    lookup::Maps,
-    maps,
-    report::{count, report},
-    skb::Skb,
-};
+use crate::parts::{netpold_fast, netpold_judge};
 
 /// From the container: TC ingress of the host's end.
 #[classifier]
@@ -31,23 +23,9 @@ pub fn netpold_ingress(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn run(context: &TcContext, direction: Direction) -> i32 {
-    // SAFETY: the context is valid for the whole run of the program.
-    let ifindex = unsafe { (*context.skb.skb).ifindex };
-    // Parsed headers do not fit the stack beside the rest. There is no frame without this
-    // element, and nothing passes without it.
-    let Some(view) = maps::SCRATCH.get_ptr_mut(0) else {
-        return TC_ACT_SHOT;
-    };
-    // SAFETY: the element is this processor's own, and a TC program is not entered again
-    // on the same processor while it runs.
-    let view: &mut View = unsafe { &mut *view };
-    let outcome = judge(&Maps, &Skb::new(context), direction, ifindex, view);
-    count(&outcome, direction, context.len());
-    if outcome.opened || !outcome.reason.allows() {
-        report(&outcome, view, direction, ifindex, context.len());
-    }
+    let (skb, direction) = (context.skb.skb, direction as u32);
     // UNSPEC, not OK: other programs on the interface still have their say.
-    if outcome.passes {
+    if netpold_fast(skb, direction) != 0 || netpold_judge(skb, direction) != 0 {
         TC_ACT_UNSPEC
     } else {
         TC_ACT_SHOT

@@ -4,22 +4,23 @@
 use core::mem::MaybeUninit;
 
 use netpol_abi::{
+    Reason,
     connection::TICK_SHIFT,
     event::{Event, Kind},
-    judge::{Outcome, Tables as _, View},
+    judge::{Outcome, View},
     limits::EVENTS_PER_TICK,
     packet::Direction,
 };
 
 use crate::{
-    lookup::{Maps, now_ns},
+    lookup::{cell, now_ns},
     maps,
 };
 
 /// Counts the packet under its reason.
 #[inline(always)]
-pub fn count(outcome: &Outcome, direction: Direction, length: u32) {
-    let index = (outcome.reason as u32) * 2 + direction as u32;
+pub fn count(reason: Reason, direction: Direction, length: u32) {
+    let index = reason as u32 * 2 + direction as u32;
     if let Some(counter) = maps::COUNTERS.get_ptr_mut(index) {
         // SAFETY: the element is this processor's own.
         unsafe {
@@ -33,7 +34,7 @@ pub fn count(outcome: &Outcome, direction: Direction, length: u32) {
 #[inline(always)]
 pub fn report(outcome: &Outcome, view: &View, direction: Direction, ifindex: u32, length: u32) {
     let now = now_ns();
-    let Some(cell) = Maps.usage(outcome.slot) else {
+    let Some(cell) = cell(maps::USAGE.get_ptr_mut(outcome.slot)) else {
         return;
     };
     let mut usage = cell.get();
@@ -80,29 +81,30 @@ fn fill(
         Kind::Dropped
     };
     let packet = &view.packet;
-    entry.write(Event {
-        time_ns: now,
-        generation: outcome.generation,
-        subject: outcome.subject,
-        rule: outcome.rule,
-        endpoint: outcome.endpoint,
-        ifindex,
-        length,
-        source: packet.source,
-        destination: packet.destination,
-        source_port: packet.source_port,
-        destination_port: packet.destination_port,
-        ethertype: view.ethernet.ethertype,
-        version: packet.version,
-        protocol: packet.protocol,
-        direction: direction as u8,
-        kind: kind as u8,
-        reason: outcome.reason as u8,
-        tcp_flags: packet.tcp_flags,
-        reply: u8::from(outcome.reply),
-        reserved: [0; 3],
-        source_mac: view.ethernet.source,
-        destination_mac: view.ethernet.destination,
-        reserved_end: [0; 4],
-    });
+    // SAFETY: the ring's own memory, of the size and alignment of an event; every field is written
+    // below. In place: on the stack there is no room for it.
+    let event = unsafe { &mut *entry.as_mut_ptr() };
+    event.time_ns = now;
+    event.generation = outcome.generation;
+    event.subject = outcome.subject;
+    event.rule = outcome.rule;
+    event.endpoint = outcome.endpoint;
+    event.ifindex = ifindex;
+    event.length = length;
+    event.source = packet.source;
+    event.destination = packet.destination;
+    event.source_port = packet.source_port;
+    event.destination_port = packet.destination_port;
+    event.ethertype = view.ethernet.ethertype;
+    event.version = packet.version;
+    event.protocol = packet.protocol;
+    event.direction = direction as u8;
+    event.kind = kind as u8;
+    event.reason = outcome.reason as u8;
+    event.tcp_flags = packet.tcp_flags;
+    event.reply = outcome.reply.into();
+    event.reserved = [0; 3];
+    event.source_mac = view.ethernet.source;
+    event.destination_mac = view.ethernet.destination;
+    event.reserved_end = [0; 4];
 }

@@ -6,6 +6,8 @@ use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_skb_load_bytes, program
 use netpol_abi::packet::Frame;
 use zerocopy::FromBytes;
 
+use crate::parts;
+
 /// An skb as a frame.
 pub struct Skb<'a>(&'a TcContext);
 
@@ -64,6 +66,11 @@ impl Frame for Skb<'_> {
         // SAFETY: the header lies inside the packet's linear data, and any bytes are one.
         (start + size_of::<H>() <= self.0.data_end())
             .then(|| unsafe { core::ptr::read_unaligned(start as *const H) })
+    }
+
+    #[inline(always)]
+    fn has_source_route(&self, offset: usize, length: usize) -> bool {
+        parts::netpold_source_route(self.0.skb.skb, offset as u32, length as u32) != 0
     }
 
     #[inline(always)]

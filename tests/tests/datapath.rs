@@ -537,7 +537,7 @@ fn endpoint(id: u32) -> Endpoint {
             ingress: 100,
             egress: 0,
             revision: 1,
-            reserved: 0,
+            ..EndpointLane::default()
         }; 2],
     }
 }
@@ -546,6 +546,7 @@ fn steps() -> Vec<Step> {
     let address = Address {
         class: [50, 51],
         owner: [77, 77],
+        slot: [9, 9],
     };
     vec![
         Step::PutVerdict {
@@ -609,6 +610,7 @@ fn interface(ifindex: u32) -> Interface {
         endpoint: 9,
         mac: [2, 0, 0, 0, 0, 1],
         reserved: 0,
+        netns: 3,
     }
 }
 
@@ -722,18 +724,20 @@ fn desired(rules: u16) -> Result<Tables> {
         let entry = EndpointEntry {
             id,
             ingress: 100 + u64::from(rules),
-            egress: 0,
-            revision: 0,
+            audited_ingress: 100 + u64::from(rules),
+            ..EndpointEntry::default()
         };
         tables.endpoints.insert(slot, entry);
         let entry = InterfaceEntry {
             endpoint: slot,
             mac: [2, 0, 0, 0, 0, slot as u8],
+            netns: 7 + slot,
         };
         tables.interfaces.insert(40 + slot, entry);
         let entry = AddressEntry {
             class: 50,
             owner: id,
+            slot,
         };
         tables
             .addresses
@@ -895,8 +899,10 @@ fn another_layout_is_replaced_beside(site: &Site) -> Result<()> {
 }
 
 fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
-    use netpol_abi::tables::{Flow, FlowKey4, Usage};
-    let mut kernel = site.open()?;
+    use netpol_abi::tables::{Flow, FlowKey4, account};
+    let mut options = site.options();
+    options.timeouts = [50; _];
+    let mut kernel = Kernel::open(&options)?;
     kernel.tables.apply(&[Step::PutEndpoint {
         slot: 9,
         value: endpoint(77),
@@ -918,6 +924,7 @@ fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
     let seen = |seen| {
         Wire(Flow {
             seen,
+            payer: 9,
             ..Flow::default()
         })
     };
@@ -925,25 +932,24 @@ fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
     flows.insert(key(77, 2), seen(1060), 0)?;
     flows.insert(key(77, 3), seen(1095), 0)?;
     flows.insert(key(78, 1), seen(1099), 0)?;
-    let mut usage: aya::maps::Array<_, Wire<Usage>> = open("USAGE")?.try_into()?;
-    usage.set(
-        9,
-        Wire(Usage {
-            flows_entered: 10,
-            flows_removed: 5,
-            ..Usage::default()
-        }),
-        0,
-    )?;
-    let sweep = kernel.flows.sweep(1100, |_, _| 50)?;
+    let mut entered: aya::maps::Array<_, u64> = open("ENTERED")?.try_into()?;
+    entered.set(account(9, 0), 5, 0)?;
+    entered.set(account(9, 1), 7, 0)?;
+    entered.set(account(0, 0), 6, 0)?;
+    let sweep = kernel.flows.sweep(1100)?;
     ensure!(sweep.removed == 2, "{sweep:?}");
     ensure!(sweep.next == Some(10));
-    ensure!(sweep.fill[0].entries == 2 && sweep.held[&77] == 2);
+    ensure!(sweep.fill[0].entries == 2 && sweep.held[&9] == 2);
     let collected: aya::maps::Array<_, u32> = open("COLLECTED")?.try_into()?;
-    ensure!(collected.get(&9, 0)? == 3, "10 - 5 - 3 are 2");
-    let sweep = kernel.flows.sweep(2000, |_, _| 50)?;
+    ensure!(collected.get(&account(9, 0), 0)? == 3, "5 - 3 are 2");
+    ensure!(
+        collected.get(&account(9, 1), 0)? == 7,
+        "it has none of IPv6"
+    );
+    ensure!(collected.get(&account(0, 0), 0)? == 4, "the table holds 2");
+    let sweep = kernel.flows.sweep(2000)?;
     ensure!(sweep.removed == 2 && sweep.next.is_none(), "{sweep:?}");
-    ensure!(collected.get(&9, 0)? == 5);
+    ensure!(collected.get(&account(9, 0), 0)? == 5);
     ensure!(
         kernel
             .counters

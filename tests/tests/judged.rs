@@ -143,7 +143,7 @@ impl Site {
                 ifindex: 1,
                 endpoint: attached.slot,
                 mac,
-                reserved: 0,
+                ..Interface::default()
             };
             self.kernel.apply(&[Step::PutInterface {
                 ifindex: 1,

@@ -219,6 +219,7 @@ impl Known {
                 let interface = InterfaceEntry {
                     endpoint: attached.slot,
                     mac: *mac,
+                    netns: attached.netns.map_or(0, |nsid| nsid.saturating_add(1)),
                 };
                 interfaces.insert(*ifindex, interface);
             }

@@ -208,6 +208,9 @@ impl Lanes {
                     id: endpoint.id,
                     ingress: said.ingress,
                     egress: said.egress,
+                    audited_ingress: said.audited_ingress,
+                    audited_egress: said.audited_egress,
+                    flags: said.flags,
                     revision: said.revision,
                 };
                 (*slot, entry)
@@ -223,6 +226,7 @@ impl Lanes {
                     let entry = InterfaceEntry {
                         endpoint: interface.endpoint,
                         mac: interface.mac,
+                        netns: interface.netns,
                     };
                     (*ifindex, entry)
                 })
@@ -236,6 +240,7 @@ impl Lanes {
                     let entry = AddressEntry {
                         class: value.class[lane],
                         owner: value.owner[lane],
+                        slot: value.slot[lane],
                     };
                     (*address, entry)
                 })
@@ -285,6 +290,7 @@ impl Lanes {
             return AddressEntry {
                 class: found.class[lane],
                 owner: found.owner[lane],
+                slot: found.slot[lane],
             };
         }
         let class = self
@@ -293,7 +299,10 @@ impl Lanes {
             .filter(|(net, _)| net.contains(&address))
             .max_by_key(|(net, _)| net.prefix_len())
             .map_or(CLASS_ANY, |(_, prefix)| prefix.class[lane]);
-        AddressEntry { class, owner: 0 }
+        AddressEntry {
+            class,
+            ..AddressEntry::default()
+        }
     }
 
     /// May this endpoint (by its number) open a connection to the peer (egress), or the peer to

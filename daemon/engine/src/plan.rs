@@ -263,7 +263,7 @@ impl Planner<'_> {
     fn stage_addresses(&mut self, settle: &mut Vec<Step>) {
         let unlisted = AddressEntry {
             class: CLASS_UNLISTED,
-            owner: 0,
+            ..AddressEntry::default()
         };
         for (address, before, after) in changes(&self.installed.addresses, &self.desired.addresses)
         {
@@ -272,6 +272,7 @@ impl Planner<'_> {
             let value = Address {
                 class: self.lanes(was.class, will.class),
                 owner: self.lanes(was.owner, will.owner),
+                slot: self.lanes(was.slot, will.slot),
             };
             self.steps.push(Step::PutAddress { address, value });
             settle.push(match after {

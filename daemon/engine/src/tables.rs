@@ -40,6 +40,12 @@ pub struct EndpointEntry {
     pub ingress: u64,
     /// Subject for egress.
     pub egress: u64,
+    /// What `ingress` would be if the policies that are only audited were enforced.
+    pub audited_ingress: u64,
+    /// What `egress` would be likewise.
+    pub audited_egress: u64,
+    /// [`netpol_abi::tables::endpoint_flags`].
+    pub flags: u32,
     /// See [`netpol_abi::tables::EndpointLane::revision`]. The compiler leaves it 0; the plan sets it.
     pub revision: u32,
 }
@@ -51,6 +57,8 @@ pub struct InterfaceEntry {
     pub endpoint: u32,
     /// MAC address of the container's end.
     pub mac: [u8; 6],
+    /// See [`netpol_abi::tables::Interface::netns`].
+    pub netns: u32,
 }
 
 /// One exact address.
@@ -60,6 +68,8 @@ pub struct AddressEntry {
     pub class: u64,
     /// Number of the owning endpoint, or [`netpol_abi::tables::OWNER_HOST`]; 0: neither.
     pub owner: u32,
+    /// Slot of that endpoint; 0: no endpoint.
+    pub slot: u32,
 }
 
 /// A verdict, its ranges in one list (how they are spread over blocks is the writer's business).

@@ -84,6 +84,8 @@ pub struct Attached {
     pub id: u32,
     /// The host's ends of its veths: ifindex and the container end's MAC.
     pub interfaces: BTreeMap<u32, [u8; 6]>,
+    /// The id by which the host's network namespace knows its own, where it is known.
+    pub netns: Option<u32>,
 }
 
 /// A named port of a Pod.
@@ -145,6 +147,7 @@ mod tests {
                 slot: 1,
                 id: 7,
                 interfaces: [(12, [2, 0, 0, 0, 0, 1])].into(),
+                netns: Some(3),
             }),
             ..Pod::default()
         };

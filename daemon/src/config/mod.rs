@@ -13,6 +13,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use netpol_abi::connection::{TIMEOUTS, Timeout, default_timeouts, ticks};
+
 /// Where the file is when no `--config` is given.
 pub const DEFAULT_PATH: &str = "/etc/netpold/netpold.toml";
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub host: Host,
     /// `[dns]`
     pub dns: Dns,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
     /// `[datapath]`
     pub datapath: Datapath,
     /// `[state]`
@@ -218,6 +222,46 @@ pub struct Dns {
 impl Default for Dns {
     fn default() -> Self {
         Self { kube_dns: true }
+    }
+}
+
+/// How long connections are remembered without a packet, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts([u32; Timeout::ALL.len()]);
+
+impl Timeouts {
+    /// A year: what lasts longer has no end that anybody waits for.
+    pub const LONGEST: u32 = 365 * 24 * 60 * 60;
+
+    /// The seconds of one.
+    #[must_use]
+    pub const fn get(&self, timeout: Timeout) -> u32 {
+        self.0[timeout as usize]
+    }
+
+    /// Sets one.
+    pub const fn set(&mut self, timeout: Timeout, seconds: u32) {
+        self.0[timeout as usize] = seconds;
+    }
+
+    /// All of them in ticks, as the kernel's tables have them.
+    #[must_use]
+    pub fn ticks(&self) -> [u32; TIMEOUTS] {
+        let mut all = default_timeouts();
+        for &timeout in Timeout::ALL {
+            all[timeout as usize] = ticks(self.get(timeout));
+        }
+        all
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let mut timeouts = Self([0; _]);
+        for &timeout in Timeout::ALL {
+            timeouts.set(timeout, timeout.seconds());
+        }
+        timeouts
     }
 }
 

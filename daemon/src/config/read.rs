@@ -10,11 +10,12 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use netpol_abi::connection::Timeout;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Config, Enabled, Established, HostTraffic, LabelSettings, Mode, Problem, Unidentified,
+    Config, Enabled, Established, HostTraffic, LabelSettings, Mode, Problem, Timeouts, Unidentified,
 };
 use crate::syntax;
 
@@ -22,7 +23,7 @@ use crate::syntax;
 const SOCKET_PATH_BYTES: usize = 107;
 
 /// Every section, and its keys.
-const KEYS: [(&str, &[&str]); 12] = [
+const KEYS: [(&str, &[&str]); 13] = [
     ("manifests", &["directory"]),
     ("docker", &["enabled", "socket"]),
     ("containerd", &["enabled", "socket", "namespaces"]),
@@ -31,11 +32,22 @@ const KEYS: [(&str, &[&str]); 12] = [
     ("enforcement", &["mode", "unidentified", "established"]),
     ("host", &["ingress", "egress"]),
     ("dns", &["kube-dns"]),
+    ("timeouts", &TIMEOUT_KEYS),
     ("datapath", &["pin-directory"]),
     ("state", &["directory"]),
     ("api", &["socket"]),
     ("metrics", &["listen"]),
 ];
+
+const TIMEOUT_KEYS: [&str; Timeout::ALL.len()] = {
+    let mut keys = [""; Timeout::ALL.len()];
+    let mut index = 0;
+    while index < keys.len() {
+        keys[index] = Timeout::ALL[index].key();
+        index += 1;
+    }
+    keys
+};
 
 type Value<'i> = Spanned<DeValue<'i>>;
 
@@ -220,7 +232,31 @@ impl Reader<'_> {
             "state.directory" => self.path(&mut config.state.directory, path, value),
             "api.socket" => self.socket(&mut config.api.socket, path, value),
             "metrics.listen" => self.listen(&mut config.metrics.listen, path, value),
-            _ => {}
+            _ => {
+                let timeout = path
+                    .strip_prefix("timeouts.")
+                    .and_then(|key| Timeout::ALL.iter().find(|timeout| timeout.key() == key));
+                if let Some(timeout) = timeout {
+                    self.timeout(config, *timeout, path, value);
+                }
+            }
+        }
+    }
+
+    fn timeout(&mut self, config: &mut Config, timeout: Timeout, path: &str, value: &Value<'_>) {
+        let seconds = value
+            .get_ref()
+            .as_integer()
+            .and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok());
+        match seconds {
+            Some(seconds) if (1..=Timeouts::LONGEST).contains(&seconds) => {
+                config.timeouts.set(timeout, seconds);
+            }
+            _ => self.wrong(
+                path,
+                value,
+                &format!("whole seconds, 1 to {}", Timeouts::LONGEST),
+            ),
         }
     }
 

@@ -38,7 +38,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     let keys = shown
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'));
-    assert_eq!(keys.count(), 19);
+    assert_eq!(keys.count(), 19 + Timeout::ALL.len());
 }
 
 #[test]
@@ -68,6 +68,19 @@ ingress = "policy"
 egress = "policy"
 [dns]
 kube-dns = false
+[timeouts]
+tcp-syn = 1
+tcp-syn-ack = 2
+tcp-established = 86_400
+tcp-fin = 4
+tcp-time-wait = 5
+tcp-reset = 6
+udp = 7
+udp-stream = 0x8
+sctp-init = 9
+sctp-established = 10
+icmp = 11
+other = 31536000
 [datapath]
 pin-directory = "/sys/fs/bpf/x"
 [state]
@@ -108,6 +121,14 @@ listen = "[::1]:9469"
             egress: HostTraffic::Policy,
         },
         dns: Dns { kube_dns: false },
+        timeouts: {
+            let mut timeouts = Timeouts::default();
+            let seconds = [1, 2, 86_400, 4, 5, 6, 7, 8, 9, 10, 11, 31_536_000];
+            for (timeout, seconds) in Timeout::ALL.iter().zip(seconds) {
+                timeouts.set(*timeout, seconds);
+            }
+            timeouts
+        },
         datapath: Datapath {
             pin_directory: "/sys/fs/bpf/x".into(),
         },
@@ -122,6 +143,25 @@ listen = "[::1]:9469"
         },
     };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn a_time_that_is_none_is_refused() {
+    for value in [
+        "0",
+        "-1",
+        "1.5",
+        "\"5d\"",
+        "31536001",
+        "99999999999999999999",
+        "true",
+    ] {
+        let text = format!("[timeouts]\nudp = {value}");
+        let problems = problems(&text);
+        assert_eq!(problems.len(), 1, "{value}");
+        assert_eq!(problems[0].key, "timeouts.udp");
+        assert_eq!(problems[0].help, "it is whole seconds, 1 to 31536000");
+    }
 }
 
 #[test]

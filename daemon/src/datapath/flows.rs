@@ -1,22 +1,23 @@
 //! Takes connections that timed out, or whose endpoint is no more, out of the kernel's
 //! tables, and keeps the account of what each endpoint holds.
 //!
-//! The account: the programs count what they enter and remove (`USAGE`), without
-//! locks, so a race may lose a count. Each sweep therefore sets `COLLECTED`, which the
-//! daemon alone writes, to whatever makes `entered - removed - collected` what was really
-//! found; an error lasts until the next sweep at most. All three wrap.
+//! The account: the programs count what they enter at whose expense (`ENTERED`). Each sweep
+//! sets `COLLECTED`, which the daemon alone writes, to whatever makes `entered - collected`
+//! what was really found, so an error lasts until the next sweep at most. Both wrap.
 //!
 //! Times are ticks of the coarse monotonic clock, wrapping. A sweep reads every connection
 //! (about 1 µs each): it belongs on a thread of its own. Between sweeps nothing runs; the
 //! caller sleeps until [`Sweep::next`], and sweeps sooner when an endpoint was removed
 //! or a report says that a table is full.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, MapData, MapError};
-use netpol_abi::tables::{Collected, Endpoint, Flow, FlowKey4, FlowKey6, Usage};
+use netpol_abi::connection::{State, TIMEOUTS, Timeout};
+use netpol_abi::limits::ACCOUNTS;
+use netpol_abi::tables::{Collected, Endpoint, Entered, Flow, FlowKey4, FlowKey6, account};
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 
@@ -30,9 +31,10 @@ pub struct FlowTables {
     flows4: Hash<FlowKey4, Flow>,
     flows6: Hash<FlowKey6, Flow>,
     endpoints: Array<MapData, Wire<Endpoint>>,
-    usage: Array<MapData, Wire<Usage>>,
+    entered: Array<MapData, Entered>,
     collected: Array<MapData, Collected>,
     rooms: [u32; 2],
+    timeouts: [u32; TIMEOUTS],
     _lock: Arc<Lock>,
 }
 
@@ -46,8 +48,8 @@ pub struct Sweep {
     pub next: Option<u32>,
     /// How full the two tables are now.
     pub fill: [Fill; 2],
-    /// Connections that each endpoint (by its number) holds.
-    pub held: HashMap<u32, u32>,
+    /// Connections that are charged to each endpoint (by its slot), both families together.
+    pub held: BTreeMap<u32, u32>,
     /// How long it took.
     pub took: Duration,
 }
@@ -102,82 +104,79 @@ struct Pass {
     entries: u32,
     removed: u32,
     next: Option<u32>,
+    /// By the slot that they are charged to.
+    held: HashMap<u32, u32>,
+}
+
+/// What a connection's fate depends on.
+struct Sight {
+    now: u32,
+    /// Numbers of the endpoints that exist.
+    live: BTreeSet<u32>,
+    timeouts: [u32; TIMEOUTS],
+}
+
+impl Sight {
+    fn fate(&self, flow: &Flow, protocol: u8) -> Fate {
+        let timeout = Timeout::of(protocol, State::from_number(flow.state));
+        fate(self.now, flow.seen, self.timeouts[timeout as usize])
+    }
 }
 
 impl FlowTables {
-    pub(super) fn open(opener: &Opener<'_>, lock: Arc<Lock>) -> Result<Self, MapsError> {
+    pub(super) fn open(
+        opener: &Opener<'_>,
+        timeouts: [u32; TIMEOUTS],
+        lock: Arc<Lock>,
+    ) -> Result<Self, MapsError> {
         Ok(Self {
             flows4: opener.hash("FLOWS4")?,
             flows6: opener.hash("FLOWS6")?,
             endpoints: opener.array("ENDPOINTS")?,
-            usage: opener.array("USAGE")?,
+            entered: opener.array("ENTERED")?,
             collected: opener.array("COLLECTED")?,
             rooms: [opener.room("FLOWS4")?, opener.room("FLOWS6")?],
+            timeouts,
             _lock: lock,
         })
     }
 
-    /// Removes what timed out and what belongs to nobody, and settles the account.
-    /// `lifetime` gives the ticks that a connection lasts after its last packet, by its
-    /// state and protocol.
+    /// Removes what timed out and what belongs to nobody, and settles the accounts.
     ///
     /// # Errors
     /// A map that can't be read or written; what was done so far is done.
-    pub fn sweep(
-        &mut self,
-        now: u32,
-        lifetime: impl Fn(&Flow, u8) -> u32,
-    ) -> Result<Sweep, MapsError> {
+    pub fn sweep(&mut self, now: u32) -> Result<Sweep, MapsError> {
         let started = Instant::now();
-        let before = self.live()?;
-        let mut accounts = BTreeMap::new();
-        for (&id, &slot) in &before {
-            let usage = self
-                .usage
-                .get(&slot, 0)
-                .map_err(|source| access("USAGE", source))?
-                .0;
-            accounts.insert(id, usage.flows_entered.wrapping_sub(usage.flows_removed));
-        }
+        let entered = self.entered()?;
         let found4 =
             read(&self.flows4, self.rooms[0]).map_err(|source| access("FLOWS4", source))?;
         let found6 =
             read(&self.flows6, self.rooms[1]).map_err(|source| access("FLOWS6", source))?;
         // Only now: an endpoint that came while the tables were read is not nobody. One
         // that is not here has gone for good, as numbers are not used again.
-        let live = self.live()?;
-        let mut held = HashMap::new();
-        let owner = |key: &FlowKey4| key.owner;
-        let pass4 = collect(
-            &mut self.flows4,
-            found4,
-            owner,
+        let sight = Sight {
             now,
-            &live,
-            &lifetime,
-            &mut held,
-        )
-        .map_err(|source| access("FLOWS4", source))?;
-        let owner = |key: &FlowKey6| key.owner;
-        let pass6 = collect(
-            &mut self.flows6,
-            found6,
-            owner,
-            now,
-            &live,
-            &lifetime,
-            &mut held,
-        )
-        .map_err(|source| access("FLOWS6", source))?;
-        for (id, net) in accounts {
-            let Some(&slot) = live.get(&id) else { continue };
-            if before.get(&id) != Some(&slot) {
-                continue;
+            live: self.live()?,
+            timeouts: self.timeouts,
+        };
+        let pass4 = collect(&mut self.flows4, found4, |key| key.owner, &sight)
+            .map_err(|source| access("FLOWS4", source))?;
+        let pass6 = collect(&mut self.flows6, found6, |key| key.owner, &sight)
+            .map_err(|source| access("FLOWS6", source))?;
+        let mut held = BTreeMap::new();
+        for (family, pass) in (0..).zip([&pass4, &pass6]) {
+            for (&slot, &count) in &pass.held {
+                *held.entry(slot).or_insert(0) += count;
             }
-            let collected = net.wrapping_sub(held.get(&id).copied().unwrap_or(0));
-            self.collected
-                .set(slot, collected, 0)
-                .map_err(|source| access("COLLECTED", source))?;
+            let all = (0, pass.entries);
+            let accounts: HashMap<u32, u32> = pass
+                .held
+                .iter()
+                .map(|(&slot, &count)| (slot, count))
+                .chain([all])
+                .map(|(slot, count)| (account(slot, family), count))
+                .collect();
+            self.settle(family, &entered, &accounts)?;
         }
         let fill = |table, entries, limit| Fill {
             table,
@@ -196,16 +195,50 @@ impl FlowTables {
         })
     }
 
-    /// Slots of the endpoints that exist, by number.
-    fn live(&self) -> Result<BTreeMap<u32, u32>, MapsError> {
-        let mut live = BTreeMap::new();
-        for (slot, endpoint) in (0..).zip(self.endpoints.iter()) {
+    /// Numbers of the endpoints that exist.
+    fn live(&self) -> Result<BTreeSet<u32>, MapsError> {
+        let mut live = BTreeSet::new();
+        for endpoint in self.endpoints.iter() {
             let endpoint = endpoint.map_err(|source| access("ENDPOINTS", source))?.0;
             if endpoint.id != 0 {
-                live.insert(endpoint.id, slot);
+                live.insert(endpoint.id);
             }
         }
         Ok(live)
+    }
+
+    /// What every account has entered so far.
+    fn entered(&self) -> Result<Vec<u32>, MapsError> {
+        self.entered
+            .iter()
+            .map(|entered| entered.map(|entered| entered as u32))
+            .collect::<Result<_, _>>()
+            .map_err(|source| access("ENTERED", source))
+    }
+
+    /// Sets what the accounts of a family have collected to what leaves these held.
+    fn settle(
+        &mut self,
+        family: u32,
+        entered: &[u32],
+        held: &HashMap<u32, u32>,
+    ) -> Result<(), MapsError> {
+        for (index, &entered) in (0..ACCOUNTS).zip(entered) {
+            if index & 1 != family {
+                continue;
+            }
+            let collected = entered.wrapping_sub(held.get(&index).copied().unwrap_or(0));
+            let known = self
+                .collected
+                .get(&index, 0)
+                .map_err(|source| access("COLLECTED", source))?;
+            if known != collected {
+                self.collected
+                    .set(index, collected, 0)
+                    .map_err(|source| access("COLLECTED", source))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -228,10 +261,7 @@ fn collect<K>(
     map: &mut Hash<K, Flow>,
     found: HashMap<K, Flow>,
     owner: impl Fn(&K) -> u32,
-    now: u32,
-    live: &BTreeMap<u32, u32>,
-    lifetime: &impl Fn(&Flow, u8) -> u32,
-    held: &mut HashMap<u32, u32>,
+    sight: &Sight,
 ) -> Result<Pass, MapError>
 where
     K: Copy,
@@ -240,15 +270,13 @@ where
     let mut pass = Pass::default();
     for (key, read) in found {
         let owner = owner(&key);
-        let id = owner >> 8;
         let protocol = (owner & 0xff) as u8;
-        let is_live = live.contains_key(&id);
-        let judge = |flow: &Flow| fate(now, flow.seen, lifetime(flow, protocol));
-        let mut fate = judge(&read);
+        let is_live = sight.live.contains(&(owner >> 8));
+        let mut fate = sight.fate(&read, protocol);
         if is_live && fate == Fate::Expired {
             // It may have been used since it was read.
             match map.get(&Wire(key), 0) {
-                Ok(flow) => fate = judge(&flow.0),
+                Ok(flow) => fate = sight.fate(&flow.0, protocol),
                 Err(MapError::KeyNotFound) => continue,
                 Err(error) => return Err(error),
             }
@@ -257,7 +285,7 @@ where
             Fate::Left(left) if is_live => {
                 pass.entries += 1;
                 pass.next = Some(pass.next.map_or(left, |next| next.min(left)));
-                *held.entry(id).or_insert(0) += 1;
+                *pass.held.entry(read.payer.into()).or_insert(0) += 1;
             }
             _ => match map.remove(&Wire(key)) {
                 Ok(()) => pass.removed += 1,
@@ -300,7 +328,7 @@ mod tests {
             removed: 0,
             next,
             fill: [fill; 2],
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             took,
         }
     }

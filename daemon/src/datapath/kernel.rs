@@ -13,6 +13,7 @@ use std::sync::Arc;
 use aya::maps::MapError;
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{EbpfError, EbpfLoader};
+use netpol_abi::connection::{TICK_SHIFT, TIMEOUTS, default_timeouts};
 use netpol_abi::limits;
 use netpol_abi::tables::Control;
 use thiserror::Error;
@@ -21,7 +22,7 @@ use super::PROGRAMS;
 use super::attach::{Adopted, AttachError, Attachments, Mechanism};
 use super::counters::CounterTable;
 use super::events::EventRing;
-use super::flows::FlowTables;
+use super::flows::{FlowTables, coarse_clock};
 use super::hook::Hook;
 use super::maps::{self, MAPS, MapsError, Opener};
 use super::pins::{self, Layout, Lock, PinsError, Stage};
@@ -36,8 +37,10 @@ pub struct Options {
     pub pin_directory: PathBuf,
     /// Sizes of maps that are made; pinned ones keep theirs.
     pub sizes: Sizes,
-    /// Connections that one endpoint may hold, both families together.
+    /// Connections that one endpoint may have opened, in each family.
     pub flow_share: u32,
+    /// Ticks that idle connections are kept, by [`netpol_abi::connection::Timeout`].
+    pub timeouts: [u32; TIMEOUTS],
     /// How to attach; `None`: TCX where the kernel has it.
     pub mechanism: Option<Mechanism>,
 }
@@ -50,6 +53,7 @@ impl Options {
             pin_directory: pin_directory.into(),
             sizes: Sizes::default(),
             flow_share: limits::FLOWS4 / 4,
+            timeouts: default_timeouts(),
             mechanism: None,
         }
     }
@@ -202,9 +206,9 @@ impl Kernel {
         });
         Ok(Self {
             origin,
-            tables: KernelTables::open(&opener, options.flow_share, Arc::clone(&lock))?,
+            tables: KernelTables::open(&opener, options, Arc::clone(&lock))?,
             events: EventRing::new(opener.ring()?, Arc::clone(&lock)),
-            flows: FlowTables::open(&opener, Arc::clone(&lock))?,
+            flows: FlowTables::open(&opener, options.timeouts, Arc::clone(&lock))?,
             counters: CounterTable::new(opener.counters()?, Arc::clone(&lock)),
             attachments: Attachments::new(programs, layout.clone(), mechanism, lock),
             layout,
@@ -293,6 +297,8 @@ fn close(opener: &Opener<'_>, options: &Options) -> Result<(), OpenError> {
         flags: [0, 0],
         flow_share: options.flow_share,
         layout: limits::LAYOUT_VERSION,
+        since: (coarse_clock() >> TICK_SHIFT) as u32,
+        ..Control::default()
     };
     opener
         .control()?

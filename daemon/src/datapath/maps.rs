@@ -10,8 +10,8 @@ use std::path::Path;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray};
 use netpol_abi::limits;
 use netpol_abi::tables::{
-    Address, COUNTERS, Collected, Control, Counter, Endpoint, Flow, FlowKey4, FlowKey6, Fragment,
-    FragmentKey, Interface, PortBlock, Prefix, Usage, Verdict, VerdictKey,
+    Address, COUNTERS, Collected, Control, Counter, Endpoint, Entered, Flow, FlowKey4, FlowKey6,
+    FragmentCursor, FragmentSet, Interface, PortBlock, Prefix, Usage, Verdict, VerdictKey,
 };
 use thiserror::Error;
 
@@ -50,7 +50,7 @@ type Lpm<const N: usize> = ([u8; 4], [u8; N]);
 
 /// Every map that is pinned. The programs may have others (scratch space): those come
 /// and go with the programs.
-pub const MAPS: [Spec; 17] = [
+pub const MAPS: [Spec; 19] = [
     spec::<u32, Control>("CONTROL", 1),
     spec::<u32, Interface>("INTERFACES", limits::INTERFACE_SLOTS),
     spec::<u32, Interface>("INTERFACE_OVERFLOW", limits::INTERFACE_OVERFLOW),
@@ -63,9 +63,11 @@ pub const MAPS: [Spec; 17] = [
     spec::<u64, PortBlock>("PORT_BLOCKS", limits::PORT_BLOCKS),
     spec::<FlowKey4, Flow>("FLOWS4", limits::FLOWS4),
     spec::<FlowKey6, Flow>("FLOWS6", limits::FLOWS6),
-    spec::<FragmentKey, Fragment>("FRAGMENTS", limits::FRAGMENTS),
+    spec::<u32, FragmentSet>("FRAGMENTS", limits::FRAGMENT_SETS),
+    spec::<u32, FragmentCursor>("FRAGMENT_CURSORS", limits::FRAGMENT_SETS),
     spec::<u32, Usage>("USAGE", limits::ENDPOINTS),
-    spec::<u32, Collected>("COLLECTED", limits::ENDPOINTS),
+    spec::<u32, Entered>("ENTERED", limits::ACCOUNTS),
+    spec::<u32, Collected>("COLLECTED", limits::ACCOUNTS),
     spec::<u32, Counter>("COUNTERS", COUNTERS),
     spec::<(), ()>("EVENTS", limits::EVENT_RING_BYTES),
 ];

@@ -22,6 +22,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use super::fence::{self, FenceError};
+use super::kernel::Options;
 use super::maps::{self, Hash, MapsError, Opener, Trie};
 use super::pins::Lock;
 use super::wire::Wire;
@@ -127,7 +128,7 @@ impl KernelTables {
     /// Opens pinned maps and reads them back.
     pub(super) fn open(
         opener: &Opener<'_>,
-        flow_share: u32,
+        options: &Options,
         lock: Arc<Lock>,
     ) -> Result<Self, MapsError> {
         let mut tables = Self {
@@ -156,8 +157,14 @@ impl KernelTables {
             _lock: lock,
         };
         tables.resync()?;
-        if tables.own.flow_share != flow_share {
-            tables.own.flow_share = flow_share;
+        let own = Control {
+            flow_share: options.flow_share,
+            flow_rooms: [opener.room("FLOWS4")?, opener.room("FLOWS6")?],
+            timeouts: options.timeouts,
+            ..tables.own
+        };
+        if tables.own != own {
+            tables.own = own;
             let control = tables.installed.control;
             tables
                 .write_control(control.generation, control.flags)

@@ -13,12 +13,17 @@ pub const fn of(reason: Reason) -> Option<(u32, &'static str)> {
         | Reason::Host
         | Reason::Itself
         | Reason::LinkControl
+        | Reason::FragmentEarly
         | Reason::UnidentifiedAllowed => return None,
         Reason::PolicyDenied | Reason::PolicyRevoked => (133, "POLICY_DENIED"),
         Reason::Unidentified => (165, "NO_CONFIGURATION_AVAILABLE_TO_PERFORM_POLICY_DECISION"),
         Reason::SpoofedAddress => (132, "INVALID_SOURCE_IP"),
         Reason::SpoofedMac => (130, "INVALID_SOURCE_MAC"),
-        Reason::ForgedArp | Reason::Malformed => (134, "INVALID_PACKET_DROPPED"),
+        Reason::ForgedArp
+        | Reason::ForgedIgmp
+        | Reason::ForgedDhcp
+        | Reason::SourceRoute
+        | Reason::Malformed => (134, "INVALID_PACKET_DROPPED"),
         Reason::ForgedNd => (176, "FORBIDDEN_ICMPV6_MESSAGE"),
         Reason::NotForEndpoint => (150, "UNKNOWN_L3_TARGET_ADDRESS"),
         Reason::EtherType => (139, "UNSUPPORTED_L3_PROTOCOL"),
@@ -26,8 +31,8 @@ pub const fn of(reason: Reason) -> Option<(u32, &'static str)> {
         Reason::Truncated => (135, "CT_TRUNCATED_OR_INVALID_HEADER"),
         Reason::ExtensionHeaders => (156, "INVALID_IPV6_EXTENSION_HEADER"),
         Reason::FragmentWithoutFirst => (175, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND"),
-        Reason::FragmentTiny => (157, "IP_FRAGMENTATION_NOT_SUPPORTED"),
-        Reason::TcpNotOpening => (136, "CT_MISSING_TCP_ACK_FLAG"),
+        Reason::FragmentTiny | Reason::FragmentOverlap => (157, "IP_FRAGMENTATION_NOT_SUPPORTED"),
+        Reason::TcpNotOpening | Reason::TcpState => (136, "CT_MISSING_TCP_ACK_FLAG"),
         Reason::UnrelatedError => (138, "CT_CANNOT_CREATE_ENTRY_FROM_PACKET"),
         Reason::FlowTableFull | Reason::FlowShareFull => (155, "CT_MAP_INSERTION_FAILED"),
     })

@@ -594,6 +594,11 @@ impl Assembly<'_> {
                             .iter()
                             .map(|(ifindex, interface)| (*ifindex, interface.mac))
                             .collect(),
+                        // All of them lead to one namespace, which has one id.
+                        netns: candidate
+                            .interfaces
+                            .values()
+                            .find_map(|interface| u32::try_from(interface.nsid?).ok()),
                     });
                     for ifindex in candidate.interfaces.keys() {
                         self.out

@@ -77,7 +77,10 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     // The socket first: a second daemon stops here, before it touches anything.
     let socket = api::listener::bind(&config.api.socket).await?;
-    let kernel = Kernel::open(&Options::new(&config.datapath.pin_directory))?;
+    let kernel = Kernel::open(&Options {
+        timeouts: config.timeouts.ticks(),
+        ..Options::new(&config.datapath.pin_directory)
+    })?;
     let origin = kernel.origin;
     tracing::info!(
         pins = %config.datapath.pin_directory.display(),

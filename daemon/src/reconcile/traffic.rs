@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netpol_abi::Reason;
-use netpol_abi::connection::{State, TICK_SHIFT, expires_after};
+use netpol_abi::connection::TICK_SHIFT;
 use netpol_abi::event::{Event, Kind};
 use tokio::sync::watch;
 
@@ -136,9 +136,7 @@ fn wait(inbox: &Receiver<Cause>, pause: Option<Duration>) -> bool {
 /// A table can't be read.
 pub fn sweep_once(flows: &mut FlowTables) -> Result<Sweep, MapsError> {
     let now = (coarse_clock() >> TICK_SHIFT) as u32;
-    flows.sweep(now, |flow, protocol| {
-        expires_after(protocol, State::from_number(flow.state))
-    })
+    flows.sweep(now)
 }
 
 /// Reads reports for as long as the daemon lives.

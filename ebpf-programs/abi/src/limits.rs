@@ -6,7 +6,7 @@
 /// Version of every layout in this crate. A pinned map of another version is
 /// not adopted but replaced: bump it with any change of a key, a value or a
 /// meaning.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Endpoints on one host; slots of the `ENDPOINTS` array. 1,000 is the aim, four
 /// times that is the limit: 128 B each.
@@ -30,8 +30,15 @@ pub const PORT_BLOCKS: u32 = 131_072;
 pub const FLOWS4: u32 = 262_144;
 /// Tracked connections, IPv6.
 pub const FLOWS6: u32 = 131_072;
-/// Datagrams whose fragments are under way, both families together (LRU).
-pub const FRAGMENTS: u32 = 4096;
+/// Datagrams of one sender whose fragments may be under way at once; fixed. A host sends the
+/// fragments of a datagram one behind the other, so as many as it has processors would do.
+pub const FRAGMENTS_EACH: usize = 16;
+/// Sets for senders that are no endpoints of this host; a power of two.
+pub const FRAGMENT_STRANGERS: u32 = 256;
+/// Sets of datagrams under way: one for each slot, and those for strangers; fixed.
+pub const FRAGMENT_SETS: u32 = ENDPOINTS + FRAGMENT_STRANGERS;
+/// Accounts of connections, two for each slot ([`crate::tables::account`]); fixed.
+pub const ACCOUNTS: u32 = ENDPOINTS * 2;
 /// Bytes of the event ring; a power of two and a multiple of the page size.
 pub const EVENT_RING_BYTES: u32 = 512 * 1024;
 

@@ -8,11 +8,14 @@
 //! RFC 791, 826, 8200, 4443, 4861; lengths are checked against the frame and
 //! against the header that claims them.
 
+mod plain;
 mod wire;
 
 use zerocopy::FromBytes;
 
 use crate::{limits::MAX_EXTENSION_HEADERS, reason::Reason};
+
+pub use plain::{Plain, Route, plain};
 
 /// The endpoint's own view. Beware: the TC *ingress* hook of the host's end of a
 /// veth sees the endpoint's *egress*.
@@ -26,6 +29,17 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// The one whose number is the lowest bit.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_bit(bits: u32) -> Self {
+        if bits & 1 == Self::Ingress as u32 {
+            Self::Ingress
+        } else {
+            Self::Egress
+        }
+    }
+
     /// The direction with this number, if there is one.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
@@ -55,6 +69,8 @@ pub mod ethertype {
 pub mod protocol {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
+    /// Group membership for IPv4.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
@@ -72,6 +88,9 @@ pub mod protocol {
     pub(super) const MOBILITY: u8 = 135;
     pub(super) const HIP: u8 = 139;
     pub(super) const SHIM6: u8 = 140;
+    /// From here on IANA has assigned no protocol but for experiments (253, 254), which are
+    /// extension headers to some and payload to others.
+    pub(super) const UNASSIGNED: u8 = 148;
 }
 
 /// TCP flags.
@@ -84,6 +103,8 @@ pub mod tcp {
     pub const RST: u8 = 0x04;
     /// The acknowledgement is valid.
     pub const ACK: u8 = 0x10;
+    /// The flags that open, answer and close.
+    pub const STATEFUL: u8 = FIN | SYN | RST | ACK;
 }
 
 /// Length of an Ethernet header.
@@ -102,10 +123,27 @@ pub trait Frame {
     }
     /// Does the frame carry a VLAN tag in its metadata (hardware-accelerated tags)?
     fn has_vlan_tag(&self) -> bool;
+    /// Is there a source route among the `length` bytes of IPv4 options at `offset`? As
+    /// [`source_route`] says; the programs have it verified once.
+    fn has_source_route(&self, offset: usize, length: usize) -> bool
+    where
+        Self: Sized,
+    {
+        source_route(self, offset, length)
+    }
     /// Is there nothing in it?
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// What a socket is to the connection that it was looked up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// It is one of the two ends of the connection, whose handshake is complete.
+    Connected,
+    /// It takes what comes to its port.
+    Listening,
 }
 
 /// A plain slice, without metadata.
@@ -159,6 +197,8 @@ pub struct Packet {
     pub transport: u32,
     /// Offset behind the packet's last byte, by its own account.
     pub end: u32,
+    /// Offset in the frame of what is cut into fragments.
+    pub cut_from: u32,
     /// Bytes of the datagram that come before this fragment's.
     pub fragment_offset: u16,
     /// TCP, UDP, SCTP: source port. ICMP: type.
@@ -175,6 +215,8 @@ pub struct Packet {
     pub tcp_flags: u8,
     /// Whole or a fragment.
     pub piece: Piece,
+    /// The protocol that the header with the fragment's offset names.
+    pub cut_protocol: u8,
     /// Time to live, hop limit.
     pub hops: u8,
 }
@@ -237,7 +279,9 @@ pub fn ipv4<F: Frame>(
         version: 4,
         protocol: header.protocol,
         hops: header.hops,
+        cut_protocol: header.protocol,
         transport: (at + header_length) as u32,
+        cut_from: (at + header_length) as u32,
         end: end as u32,
         fragment_offset: offset << 3,
         piece: match (offset, fragment & 0x2000 != 0) {
@@ -257,7 +301,40 @@ pub fn ipv4<F: Frame>(
     if !quoted && !big && total > there {
         return Err(Reason::Truncated);
     }
+    // Whoever passes the packet on reads them; the address in the header is not where it goes.
+    if !quoted && header_length > 20 && frame.has_source_route(at + 20, header_length - 20) {
+        return Err(Reason::SourceRoute);
+    }
     Ok(())
+}
+
+/// Is there a loose or strict source route (RFC 791, 3.1) among IPv4 options, or an option that
+/// could hide one because its length makes no sense?
+#[inline(always)]
+pub fn source_route<F: Frame>(frame: &F, at: usize, length: usize) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    let mut offset = 0;
+    let mut walked = 0;
+    // Forty bytes are all that a header has room for.
+    while walked < 40 && offset < length {
+        let Some(kind) = frame.read::<u8>(at + offset) else {
+            return true;
+        };
+        match kind {
+            END => return false,
+            NO_OPERATION => offset += 1,
+            LOOSE | STRICT => return true,
+            _ => match frame.read::<u8>(at + offset + 1) {
+                Some(bytes) if bytes >= 2 => offset += usize::from(bytes),
+                _ => return true,
+            },
+        }
+        walked += 1;
+    }
+    false
 }
 
 /// An IPv4 address, as it was loaded from the wire, in the first four octets of sixteen.
@@ -317,6 +394,9 @@ pub fn ipv6<F: Frame>(
     let mut walked = 0;
     while walked < MAX_EXTENSION_HEADERS {
         if !is_extension(next) {
+            if next >= protocol::UNASSIGNED {
+                return Err(Reason::ExtensionHeaders);
+            }
             packet.protocol = next;
             packet.transport = at as u32;
             return Ok(());
@@ -343,6 +423,8 @@ pub fn ipv6<F: Frame>(
             if packet.piece != Piece::Whole {
                 return Err(Reason::ExtensionHeaders);
             }
+            packet.cut_protocol = extension[0];
+            packet.cut_from = (at + 8) as u32;
             packet.fragment_offset = field & 0xfff8;
             packet.fragment_id =
                 u32::from_be_bytes([extension[4], extension[5], extension[6], extension[7]]);
@@ -396,12 +478,7 @@ const fn is_extension(next: u8) -> bool {
 pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Result<(), Reason> {
     if packet.piece == Piece::Later {
         // RFC 3128: a fragment that could overwrite the ports or flags of the first.
-        let needed = if packet.protocol == protocol::TCP {
-            20
-        } else {
-            8
-        };
-        return if packet.fragment_offset < needed {
+        return if packet.fragment_offset < header_bytes(packet.protocol) {
             Err(Reason::FragmentTiny)
         } else {
             Ok(())
@@ -423,7 +500,22 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
             packet.source_port = u16::from_be(header.ports.source_be);
             packet.destination_port = u16::from_be(header.ports.destination_be);
             packet.tcp_flags = header.flags;
-            if header.length >> 4 < 5 {
+            let bytes = usize::from(header.length >> 4) * 4;
+            if bytes < 20 || (packet.piece == Piece::Whole && at + bytes > end) {
+                return Err(Reason::Malformed);
+            }
+        }
+        protocol::UDP if !quoted => {
+            if at + 8 > end {
+                return Err(short);
+            }
+            let header: wire::Udp = near_or_far(frame, at).ok_or(short)?;
+            packet.source_port = u16::from_be(header.ports.source_be);
+            packet.destination_port = u16::from_be(header.ports.destination_be);
+            // 0: longer than the field can say (RFC 2675, 4), or left to whoever cuts it up.
+            let bytes = usize::from(u16::from_be(header.length_be));
+            let lies = bytes < 8 || (packet.piece == Piece::Whole && at + bytes > end);
+            if bytes != 0 && lies {
                 return Err(Reason::Malformed);
             }
         }
@@ -439,7 +531,7 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
             packet.source_port = u16::from_be(header.source_be);
             packet.destination_port = u16::from_be(header.destination_be);
         }
-        protocol::ICMP | protocol::ICMPV6 => {
+        protocol::ICMP | protocol::ICMPV6 | protocol::IGMP => {
             if at + 8 > end {
                 return Err(short);
             }
@@ -453,6 +545,18 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
     Ok(())
 }
 
+/// Bytes of a transport header that a verdict depends on.
+#[must_use]
+#[inline(always)]
+pub const fn header_bytes(protocol: u8) -> u16 {
+    match protocol {
+        protocol::TCP => 20,
+        protocol::SCTP => 12,
+        protocol::UDP | protocol::ICMP | protocol::ICMPV6 | protocol::IGMP => 8,
+        _ => 0,
+    }
+}
+
 /// Behind a plain IPv4 or IPv6 header the transport's place is known beforehand.
 #[inline(always)]
 fn near_or_far<F: Frame, H: FromBytes>(frame: &F, at: usize) -> Option<H> {
@@ -463,6 +567,20 @@ fn near_or_far<F: Frame, H: FromBytes>(frame: &F, at: usize) -> Option<H> {
         BEHIND_IPV6 => frame.read_near::<BEHIND_IPV6, H>(),
         _ => frame.read(at),
     }
+}
+
+/// IGMP types (RFC 3376, 4).
+pub mod igmp {
+    /// A router's question.
+    pub const QUERY: u16 = 0x11;
+    /// Version 1 report.
+    pub const REPORT1: u16 = 0x12;
+    /// Version 2 report.
+    pub const REPORT2: u16 = 0x16;
+    /// Version 2: a group is left.
+    pub const LEAVE: u16 = 0x17;
+    /// Version 3 report.
+    pub const REPORT3: u16 = 0x22;
 }
 
 /// ICMP and ICMPv6 types that a verdict looks at.
@@ -508,6 +626,29 @@ impl Packet {
             && self.protocol == protocol::ICMPV6
             && self.source_port >= icmp::ROUTER_SOLICITATION
             && self.source_port <= icmp::REDIRECT6
+    }
+
+    /// Is it IGMP (RFC 3376): listener discovery's elder brother?
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_group_membership(&self) -> bool {
+        self.version == 4
+            && self.protocol == protocol::IGMP
+            && matches!(
+                self.source_port,
+                igmp::QUERY | igmp::REPORT1 | igmp::REPORT2 | igmp::LEAVE | igmp::REPORT3
+            )
+    }
+
+    /// Is it what only a DHCP or DHCPv6 server sends to a client (RFC 2131, 4.1; RFC 8415, 7.2)?
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_dhcp_answer(&self) -> bool {
+        self.protocol == protocol::UDP
+            && matches!(
+                (self.version, self.source_port, self.destination_port),
+                (4, 67, 68) | (6, 547, 546)
+            )
     }
 
     /// Is it multicast listener discovery (RFC 2710, 3810)? Bridges that snoop need it

@@ -52,6 +52,8 @@ reasons! {
     LinkControl = 7, "link-control", "truthful address resolution or group membership";
     /// The configuration lets unidentified interfaces through.
     UnidentifiedAllowed = 8, "unidentified-allowed", "the interface is not identified, and the configuration lets it through";
+    /// A later fragment that came before its first.
+    FragmentEarly = 9, "fragment-early", "a fragment that came before its datagram's first; policy allows its sender some port of its protocol";
 
     /// Isolated, and no rule allows it.
     PolicyDenied = 64, "policy-denied", "no rule of the isolating policies allows it";
@@ -81,8 +83,8 @@ reasons! {
     ExtensionHeaders = 76, "extension-headers", "IPv6 extension headers that are unknown, forbidden or too many";
     /// A later fragment whose first was not seen (or was denied).
     FragmentWithoutFirst = 77, "fragment-without-first", "a later fragment whose first was not allowed";
-    /// A first fragment too short for the ports.
-    FragmentTiny = 78, "fragment-tiny", "a first fragment too short to hold the transport header";
+    /// A first fragment too short for the ports, or a later one that begins inside them.
+    FragmentTiny = 78, "fragment-tiny", "a fragment that cuts the transport header in two";
     /// TCP that neither opens nor belongs to a connection.
     TcpNotOpening = 79, "tcp-not-opening", "a TCP segment that neither opens a connection nor belongs to one";
     /// An ICMP error about nothing that was allowed.
@@ -90,7 +92,17 @@ reasons! {
     /// The connection table has no room.
     FlowTableFull = 81, "flow-table-full", "the connection table is full";
     /// The endpoint's share of the connection table is used up.
-    FlowShareFull = 82, "flow-share-full", "the endpoint's share of the connection table is used up";
+    FlowShareFull = 82, "flow-share-full", "the share of the connection table of whoever opens the connection is used up";
+    /// TCP that no stack sends in the state that the connection is in.
+    TcpState = 83, "tcp-state", "a TCP segment that does not fit the state of its connection";
+    /// DHCP or DHCPv6 answers from an endpoint.
+    ForgedDhcp = 84, "forged-dhcp", "a DHCP server's answer from a container";
+    /// IPv4 options that name routers to pass.
+    SourceRoute = 85, "source-route", "IPv4 options that choose a route of their own";
+    /// A later fragment that would overwrite what was judged.
+    FragmentOverlap = 86, "fragment-overlap", "a fragment that overlaps the headers that were judged";
+    /// IGMP that claims another's address or a router's part.
+    ForgedIgmp = 87, "forged-igmp", "the group membership message claims what does not belong to the endpoint";
 }
 
 impl Reason {

@@ -15,7 +15,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::limits::{BLOCK_RANGES, INLINE_RANGES};
+use crate::{
+    connection::{TIMEOUTS, Timeout},
+    limits::{BLOCK_RANGES, FRAGMENTS_EACH, INLINE_RANGES},
+};
 
 /// The subject of an endpoint that no policy selects for a direction.
 pub const SUBJECT_NOT_ISOLATED: u64 = 0;
@@ -59,10 +62,18 @@ pub struct Control {
     pub generation: u64,
     /// [`control_flags`], per lane.
     pub flags: [u32; 2],
-    /// Connections that one endpoint may hold, both families together.
+    /// Connections that one endpoint may have opened, in each of the two tables.
     pub flow_share: u32,
     /// [`crate::limits::LAYOUT_VERSION`] of whoever wrote this.
     pub layout: u32,
+    /// Entries that `FLOWS4` and `FLOWS6` have room for.
+    pub flow_rooms: [u32; 2],
+    /// The tick in which these tables were made: connections may be older.
+    pub since: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
+    /// Ticks that an idle connection is kept, by [`crate::connection::Timeout`].
+    pub timeouts: [u32; TIMEOUTS],
 }
 
 impl Control {
@@ -70,6 +81,14 @@ impl Control {
     #[must_use]
     pub const fn lane(&self) -> usize {
         (self.generation & 1) as usize
+    }
+
+    /// One of the time-outs.
+    #[must_use]
+    #[inline(always)]
+    pub const fn timeout(&self, timeout: Timeout) -> u32 {
+        // Masked, so that indexing by it needs no bounds check: the kernel has no panic.
+        self.timeouts[timeout as usize & (TIMEOUTS - 1)]
     }
 }
 
@@ -88,6 +107,9 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// Reserved, zero.
     pub reserved: u16,
+    /// The id by which the host's network namespace knows the container's, plus one; 0: it is not
+    /// known, and nothing is looked up there.
+    pub netns: u32,
 }
 
 /// One lane of an endpoint.
@@ -103,8 +125,19 @@ pub struct EndpointLane {
     /// Changes whenever a connection of this endpoint may have to be judged anew. 0: the
     /// endpoint is not in this lane (and no interface leads to it while the lane is read).
     pub revision: u32,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// [`endpoint_flags`].
+    pub flags: u32,
+    /// What [`EndpointLane::ingress`] would be if the policies that are only audited were
+    /// enforced; the same where there are none.
+    pub audited_ingress: u64,
+    /// Likewise for egress.
+    pub audited_egress: u64,
+}
+
+/// Bits of [`EndpointLane::flags`].
+pub mod endpoint_flags {
+    /// Nothing of this endpoint is dropped; would-be drops are reported as audited.
+    pub const AUDIT: u32 = 1 << 0;
 }
 
 /// Element of `ENDPOINTS`.
@@ -131,6 +164,8 @@ pub struct Address {
     pub class: [u64; 2],
     /// Number of the endpoint that owns the address, or [`OWNER_HOST`], per lane; 0: neither.
     pub owner: [u32; 2],
+    /// Slot of that endpoint, per lane; 0: no endpoint.
+    pub slot: [u32; 2],
 }
 
 /// Value of `PREFIXES4` and `PREFIXES6` (LPM tries): peer class per lane.
@@ -240,7 +275,7 @@ pub struct PortBlock {
     Immutable,
     KnownLayout,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey4 {
     /// `endpoint id << 8 | protocol`.
     pub owner: u32,
@@ -254,7 +289,8 @@ pub struct FlowKey4 {
     pub remote_port: u16,
 }
 
-/// Key of `FLOWS6`.
+/// Key of `FLOWS6`. The addresses stand first: they are written by eight bytes at a time, which the
+/// verifier wants aligned.
 #[derive(
     Clone,
     Copy,
@@ -270,14 +306,14 @@ pub struct FlowKey4 {
     Immutable,
     KnownLayout,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey6 {
-    /// `endpoint id << 8 | protocol`.
-    pub owner: u32,
     /// As in [`FlowKey4`].
     pub local: [u8; 16],
     /// As in [`FlowKey4`].
     pub remote: [u8; 16],
+    /// `endpoint id << 8 | protocol`.
+    pub owner: u32,
     /// As in [`FlowKey4`].
     pub local_port: u16,
     /// As in [`FlowKey4`].
@@ -300,8 +336,9 @@ pub struct Flow {
     pub state: u8,
     /// [`flow_flags`].
     pub flags: u8,
-    /// Reserved, zero.
-    pub reserved: u16,
+    /// Slot of the endpoint whose share the entry is charged to: whoever opened the
+    /// connection, where that is an endpoint of this host; else the entry's own.
+    pub payer: u16,
 }
 
 /// Bits of [`Flow::flags`].
@@ -312,8 +349,10 @@ pub mod flow_flags {
     pub const AUDITED: u8 = 1 << 1;
 }
 
-/// Key of `FRAGMENTS` (LRU): a datagram of which fragments are under way. IPv4
-/// addresses stand in the first four octets.
+/// A datagram of which fragments are under way. IPv4 addresses stand in the first four octets.
+///
+/// Fragments belong together by addresses and identification (RFC 791, 3.2; RFC 8200, 4.5) and by
+/// the protocol that the fragments' own header names.
 #[derive(
     Clone,
     Copy,
@@ -347,17 +386,43 @@ pub struct FragmentKey {
     pub reserved: u16,
 }
 
-/// Value of `FRAGMENTS`: the first fragment was allowed.
+/// What is remembered of a datagram's first fragment.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct Fragment {
-    /// Tick at which the first fragment passed.
+    /// Tick at which it came.
     pub seen: u32,
-    /// The endpoint's revision at that time.
-    pub revision: u32,
+    /// Bytes of the datagram that were judged, headers included: no later fragment may
+    /// begin before them.
+    pub judged: u16,
+    /// Nonzero: it passed, and the others may follow.
+    pub allowed: u8,
+    /// Reserved, zero.
+    pub reserved: u8,
 }
+
+/// One place for a datagram.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FragmentSlot {
+    /// Which datagram; owner 0: none.
+    pub key: FragmentKey,
+    /// Its first fragment.
+    pub value: Fragment,
+}
+
+/// Element of `FRAGMENTS`: the datagrams of one sender, in the order in which they came, the
+/// oldest making room. The set of an endpoint of this host has its slot's number; the
+/// [`crate::limits::FRAGMENT_STRANGERS`] behind them are for everybody else, by their address.
+pub type FragmentSet = [FragmentSlot; FRAGMENTS_EACH];
+
+/// Element of `FRAGMENT_CURSORS`, by set: how many datagrams were entered, ever (wrapping), and so
+/// where the next one goes.
+pub type FragmentCursor = u32;
 
 /// Element of `USAGE`, by endpoint slot: what the endpoint has used of its budgets. Written
 /// by the programs alone, without locks: a race costs a report, never a verdict.
@@ -374,18 +439,23 @@ pub struct Usage {
     pub opens: u32,
     /// Reports that were over the budget, or did not fit the ring, ever.
     pub suppressed: u32,
-    /// Connections that the programs entered, ever (wrapping).
-    pub flows_entered: u32,
-    /// Connections that the programs removed, ever (wrapping).
-    pub flows_removed: u32,
-    /// Reserved, zero.
-    pub reserved: [u32; 2],
 }
 
-/// Element of `COLLECTED`, by endpoint slot, written by the daemon alone: connections that it
-/// removed because they timed out, ever (wrapping). What an endpoint holds is
-/// `flows_entered - flows_removed - collected`.
+/// Element of `ENTERED`, at [`account`]: connections that the programs entered at somebody's
+/// expense, ever. Added to atomically, which takes 64 bits; what counts is the lower half.
+pub type Entered = u64;
+
+/// Element of `COLLECTED`, at [`account`], written by the daemon alone: connections that it
+/// removed, ever (wrapping). Who has opened what still is in the table holds `entered - collected`.
 pub type Collected = u32;
+
+/// Where the account of an endpoint's slot stands; that of slot 0, which no endpoint has, is the
+/// whole table's. `family`: 0 for `FLOWS4`, 1 for `FLOWS6`.
+#[must_use]
+#[inline(always)]
+pub const fn account(slot: u32, family: u32) -> u32 {
+    slot * 2 + family
+}
 
 /// Element of the per-CPU `COUNTERS`, at `reason * 2 + direction`.
 #[derive(

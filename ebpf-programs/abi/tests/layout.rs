@@ -7,17 +7,17 @@ use netpol_abi::event::Event;
 use netpol_abi::limits::LAYOUT_VERSION;
 use netpol_abi::tables::{
     Address, Control, Counter, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, Fragment,
-    FragmentKey, Interface, PortBlock, PortRange, Prefix, Usage, Verdict, VerdictKey,
+    FragmentKey, FragmentSet, Interface, PortBlock, PortRange, Prefix, Usage, Verdict, VerdictKey,
 };
 
 #[test]
 fn layouts_are_those_of_the_version() {
     let sizes = [
-        ("Control", size_of::<Control>(), 24),
-        ("Interface", size_of::<Interface>(), 16),
-        ("EndpointLane", size_of::<EndpointLane>(), 24),
-        ("Endpoint", size_of::<Endpoint>(), 56),
-        ("Address", size_of::<Address>(), 24),
+        ("Control", size_of::<Control>(), 104),
+        ("Interface", size_of::<Interface>(), 20),
+        ("EndpointLane", size_of::<EndpointLane>(), 40),
+        ("Endpoint", size_of::<Endpoint>(), 88),
+        ("Address", size_of::<Address>(), 32),
         ("Prefix", size_of::<Prefix>(), 16),
         ("VerdictKey", size_of::<VerdictKey>(), 16),
         ("PortRange", size_of::<PortRange>(), 12),
@@ -28,7 +28,8 @@ fn layouts_are_those_of_the_version() {
         ("Flow", size_of::<Flow>(), 16),
         ("FragmentKey", size_of::<FragmentKey>(), 44),
         ("Fragment", size_of::<Fragment>(), 8),
-        ("Usage", size_of::<Usage>(), 32),
+        ("FragmentSet", size_of::<FragmentSet>(), 832),
+        ("Usage", size_of::<Usage>(), 16),
         ("Counter", size_of::<Counter>(), 16),
         ("Event", size_of::<Event>(), 104),
     ];
@@ -42,6 +43,7 @@ fn layouts_are_those_of_the_version() {
         ("Control.flags", offset_of!(Control, flags), 8),
         ("Control.flow_share", offset_of!(Control, flow_share), 16),
         ("Control.layout", offset_of!(Control, layout), 20),
+        ("Control.timeouts", offset_of!(Control, timeouts), 40),
         ("Interface.mac", offset_of!(Interface, mac), 8),
         (
             "EndpointLane.revision",
@@ -50,10 +52,12 @@ fn layouts_are_those_of_the_version() {
         ),
         ("Endpoint.lanes", offset_of!(Endpoint, lanes), 8),
         ("Address.owner", offset_of!(Address, owner), 16),
+        ("Address.slot", offset_of!(Address, slot), 24),
         ("Verdict.spill", offset_of!(Verdict, spill), 8),
         ("Verdict.ranges", offset_of!(Verdict, ranges), 16),
         ("PortBlock.ranges", offset_of!(PortBlock, ranges), 16),
         ("Flow.state", offset_of!(Flow, state), 12),
+        ("Flow.payer", offset_of!(Flow, payer), 14),
         ("Event.source", offset_of!(Event, source), 40),
         ("Event.reason", offset_of!(Event, reason), 82),
     ];
@@ -64,7 +68,7 @@ fn layouts_are_those_of_the_version() {
         );
     }
     assert_eq!(
-        LAYOUT_VERSION, 1,
+        LAYOUT_VERSION, 2,
         "change the numbers above together with the version"
     );
 }

@@ -280,7 +280,7 @@ fn connections() -> Vec<Case> {
                     to_box(ipv4(FRIEND, BOX, 6, &tcp(40000, 8080, SYN)), RuleAllowed),
                     to_box(ipv4(FRIEND, BOX, 6, &tcp(40001, 8080, SYN)), RuleAllowed),
                     to_box(ipv4(FRIEND, BOX, 6, &tcp(40002, 8080, SYN)), FlowShareFull),
-                    to_box(ipv4(FRIEND, BOX, 6, &tcp(40001, 8080, ACK)), Established),
+                    to_box(ipv4(FRIEND, BOX, 6, &tcp(40001, 8080, SYN)), Established),
                 ],
             )
         },
@@ -293,6 +293,7 @@ fn connections() -> Vec<Case> {
                     to_box(ipv4(FOE, BOX, 6, &tcp(40000, 8080, SYN)), PolicyDenied),
                     from_box(ipv4(BOX, FOE, 6, &tcp(8080, 40000, SYN | ACK)), Established),
                     to_box(ipv4(FOE, BOX, 6, &tcp(40000, 8080, ACK)), PolicyDenied),
+                    to_box(ipv4(FOE, BOX, 6, &tcp(40000, 8080, 0)), TcpState),
                     from_box(ipv4(STRANGER, FOE, 17, &udp(1, 2, b"x")), SpoofedAddress),
                     Step::Change(guarded(), 0),
                     to_box(ipv4(FOE, BOX, 6, &tcp(40000, 8080, ACK)), PolicyDenied),
@@ -546,7 +547,10 @@ fn hostile_shapes() -> Vec<Case> {
                 frame(behind(60, &[6, 9, 1, 4, 0, 0, 0, 0]), Truncated),
                 // An atomic fragment is a whole datagram.
                 frame(behind(44, &[6, 0, 0, 0, 0, 0, 0, 9]), Established),
-                frame(ipv6(FRIEND6, BOX6, 253, 64, b"experiment"), PolicyDenied),
+                frame(
+                    ipv6(FRIEND6, BOX6, 253, 64, b"experiment"),
+                    ExtensionHeaders,
+                ),
             ],
         ),
         case(
@@ -582,7 +586,7 @@ fn fragments() -> Vec<Case> {
                 ),
                 to_box(
                     ipv4_piece(FRIEND, BOX, 17, 10, 63, &long[504..]),
-                    FragmentWithoutFirst,
+                    FragmentEarly,
                 ),
                 to_box(
                     ipv4_piece(FRIEND, BOX, 17, 11, MORE, &denied[..504]),
@@ -743,6 +747,10 @@ fn changes() -> Vec<Case> {
             vec![
                 to_box(ipv4(FRIEND, BOX, 6, &tcp(40000, 8080, SYN)), NotIsolated),
                 to_box(ipv4(FOE, BOX, 6, &tcp(40000, 8080, SYN)), NotIsolated),
+                from_box(
+                    ipv4(BOX, FRIEND, 6, &tcp(8080, 40000, SYN | ACK)),
+                    Established,
+                ),
                 Step::Change(guarded(), 0),
                 to_box(ipv4(FRIEND, BOX, 6, &tcp(40000, 8080, ACK)), Established),
                 from_box(ipv4(BOX, FRIEND, 6, &tcp(8080, 40000, ACK)), Established),

@@ -51,6 +51,7 @@ fn pod(app: &str, slot: u32, addresses: &[IpAddr], interfaces: BTreeMap<u32, Mac
             slot,
             id: slot + 4,
             interfaces,
+            netns: None,
         }),
         ..Pod::default()
     }

@@ -43,6 +43,7 @@ pub(super) struct Class {
 /// Who has an address.
 struct Holder {
     owner: u32,
+    slot: u32,
     /// Index of its kind; none for the host.
     kind: Option<usize>,
     /// Index of what the names of ports stand for there.
@@ -78,6 +79,7 @@ impl Classes {
             let entry = AddressEntry {
                 class,
                 owner: holder.owner,
+                slot: holder.slot,
             };
             self.addresses.insert(*address, entry);
         }
@@ -174,6 +176,7 @@ fn holders(
     for address in world.host.iter().chain(on_host) {
         holders.entry(*address).or_insert(Holder {
             owner: OWNER_HOST,
+            slot: 0,
             kind: None,
             ports: 0,
         });
@@ -187,11 +190,13 @@ fn holders(
             })
         });
         for address in &pod.addresses {
+            let (owner, slot) = match &pod.place {
+                Place::Attached(attached) => (attached.id, attached.slot),
+                _ => (0, 0),
+            };
             holders.entry(*address).or_insert_with(|| Holder {
-                owner: match &pod.place {
-                    Place::Attached(attached) => attached.id,
-                    _ => 0,
-                },
+                owner,
+                slot,
                 kind: Some(kind),
                 ports: of_pod,
             });

@@ -90,6 +90,9 @@ impl Subjects {
                     id: attached.id,
                     ingress,
                     egress,
+                    audited_ingress: ingress,
+                    audited_egress: egress,
+                    flags: 0,
                     revision: 0,
                 };
                 self.endpoints.insert(attached.slot, endpoint);

@@ -9,10 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netpol_abi::judge::{self, Outcome, Tables, View};
-use netpol_abi::packet::{Direction, Frame};
+use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::tables::{
-    Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Interface,
-    PortBlock, Prefix, Usage, Verdict, VerdictKey,
+    Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor, FragmentSet,
+    FragmentSlot, Interface, PortBlock, Prefix, Verdict, VerdictKey,
 };
 
 use super::Lanes;
@@ -26,8 +26,9 @@ pub struct Datapath {
     pub tick: u32,
     flows4: Store<FlowKey4, Flow>,
     flows6: Store<FlowKey6, Flow>,
-    fragments: RefCell<BTreeMap<FragmentKey, Fragment>>,
-    usage: RefCell<BTreeMap<u32, &'static Cell<Usage>>>,
+    fragments: RefCell<BTreeMap<u32, &'static Cell<FragmentSet>>>,
+    cursors: RefCell<BTreeMap<u32, &'static Cell<FragmentCursor>>>,
+    entered: RefCell<BTreeMap<u32, u32>>,
 }
 
 /// Entries that are handed out while others are added: each has a place of its own.
@@ -139,24 +140,35 @@ impl Tables for Datapath {
     fn enter6(&self, key: &FlowKey6, flow: &Flow) -> bool {
         self.flows6.enter(key, flow)
     }
-    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
-        self.fragments.borrow().get(key).copied()
-    }
-    fn remember_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
-        self.fragments.borrow_mut().insert(*key, *fragment);
-    }
-    fn usage(&self, slot: u32) -> Option<&Cell<Usage>> {
-        let mut usage = self.usage.borrow_mut();
+    fn fragments(&self, set: u32) -> Option<&Cell<FragmentSet>> {
+        let mut sets = self.fragments.borrow_mut();
+        let empty: FragmentSet = [FragmentSlot::default(); _];
         Some(
-            usage
-                .entry(slot)
-                .or_insert_with(|| Box::leak(Box::new(Cell::new(Usage::default())))),
+            sets.entry(set)
+                .or_insert_with(|| Box::leak(Box::new(Cell::new(empty)))),
         )
+    }
+    fn fragment_cursor(&self, set: u32) -> Option<&Cell<FragmentCursor>> {
+        let mut cursors = self.cursors.borrow_mut();
+        Some(
+            cursors
+                .entry(set)
+                .or_insert_with(|| Box::leak(Box::default())),
+        )
+    }
+    fn entered(&self, account: u32) -> u32 {
+        self.entered.borrow().get(&account).copied().unwrap_or(0)
+    }
+    fn enter_account(&self, account: u32) {
+        *self.entered.borrow_mut().entry(account).or_insert(0) += 1;
     }
     fn collected(&self, _: u32) -> u32 {
         0
     }
     fn tick(&self) -> u32 {
         self.tick
+    }
+    fn socket(&self, _: &View, _: bool) -> Option<Socket> {
+        None
     }
 }

@@ -17,7 +17,7 @@ fn lanes() -> Lanes {
                 ingress: 100,
                 egress: SUBJECT_NOT_ISOLATED,
                 revision: 1,
-                reserved: 0,
+                ..EndpointLane::default()
             }; 2],
             ..Endpoint::default()
         },
@@ -92,7 +92,7 @@ fn the_longest_prefix_names_a_stranger_s_class() {
         address: PEER.parse().unwrap(),
         value: Address {
             class: [50, CLASS_UNLISTED],
-            owner: [0; 2],
+            ..Address::default()
         },
     });
     assert_eq!(
@@ -128,6 +128,7 @@ fn the_host_passes_where_its_flag_is_set_and_is_judged_where_not() {
         value: Address {
             class: [CLASS_ANY; 2],
             owner: [OWNER_HOST; 2],
+            ..Address::default()
         },
     });
     assert_eq!(

@@ -9,7 +9,9 @@ pub(crate) fn lane(entry: &EndpointEntry) -> EndpointLane {
         ingress: entry.ingress,
         egress: entry.egress,
         revision: entry.revision,
-        reserved: 0,
+        flags: entry.flags,
+        audited_ingress: entry.audited_ingress,
+        audited_egress: entry.audited_egress,
     }
 }
 
@@ -27,6 +29,7 @@ pub(crate) fn interface(ifindex: u32, entry: &InterfaceEntry) -> Interface {
         endpoint: entry.endpoint,
         mac: entry.mac,
         reserved: 0,
+        netns: entry.netns,
     }
 }
 
@@ -34,5 +37,6 @@ pub(crate) fn address(entry: &AddressEntry) -> Address {
     Address {
         class: [entry.class; 2],
         owner: [entry.owner; 2],
+        slot: [entry.slot; 2],
     }
 }

@@ -43,6 +43,7 @@ pub fn recover(lanes: &Lanes) -> Vec<Step> {
         let value = Address {
             class: [class; 2],
             owner: [found.owner[lane]; 2],
+            slot: [found.slot[lane]; 2],
         };
         if class == CLASS_UNLISTED {
             settle.push(Step::DeleteAddress { address });

@@ -36,12 +36,19 @@ pub(super) fn revised(
     };
     let revise = |(slot, after): (&u32, &EndpointEntry)| {
         let kept = installed.endpoints.get(slot).filter(|before| {
-            before.id == after.id
-                && installed.flags == desired.flags
-                && (before.ingress, before.egress) == (after.ingress, after.egress)
+            installed.flags == desired.flags
+                && **before
+                    == EndpointEntry {
+                        revision: before.revision,
+                        ..*after
+                    }
                 && !moved.lost.contains(&after.id)
-                && !affected(after.ingress, Direction::Ingress)
-                && !affected(after.egress, Direction::Egress)
+                && [after.ingress, after.audited_ingress]
+                    .into_iter()
+                    .all(|subject| !affected(subject, Direction::Ingress))
+                && [after.egress, after.audited_egress]
+                    .into_iter()
+                    .all(|subject| !affected(subject, Direction::Egress))
         });
         let revision = kept.map_or(fresh, |before| before.revision);
         (*slot, EndpointEntry { revision, ..*after })

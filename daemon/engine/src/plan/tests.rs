@@ -15,20 +15,26 @@ fn endpoint(tables: &mut Tables, id: u32, ingress: u64) {
     let entry = EndpointEntry {
         id,
         ingress,
-        egress: 0,
+        audited_ingress: ingress,
         revision: 3,
+        ..EndpointEntry::default()
     };
     tables.endpoints.insert(id, entry);
     let interface = InterfaceEntry {
         endpoint: id,
         mac: [2, 0, 0, 0, 0, id as u8],
+        netns: 0,
     };
     tables.interfaces.insert(id + 10, interface);
     address(tables, id as u8, CLASS_ANY, id);
 }
 
 fn address(tables: &mut Tables, last: u8, class: u64, owner: u32) {
-    let entry = AddressEntry { class, owner };
+    let entry = AddressEntry {
+        class,
+        owner,
+        slot: 0,
+    };
     tables.addresses.insert([10, 0, 0, last].into(), entry);
 }
 

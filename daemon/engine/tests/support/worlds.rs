@@ -398,6 +398,7 @@ fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(Obj
                 u32::from(index) + if kind == 5 { 40 } else { 20 },
                 [2, 0, 0, 0, kind / 8, index],
             )]),
+            netns: (kind != 7).then_some(u32::from(index)),
         }),
     };
     Some((ObjectName::new(namespace, format!("pod-{index}")), pod))

@@ -15,7 +15,7 @@ fn namer() -> Namer {
         place: Place::Attached(Attached {
             slot: id,
             id,
-            interfaces: BTreeMap::new(),
+            ..Attached::default()
         }),
         ..Pod::default()
     };

@@ -1,9 +1,9 @@
 //! From addresses and ports to a verdict: who is the peer, what does the subject say.
 
-use super::{Ruling, Scene, Tables};
+use super::{Ruling, Scene, Tables, View, marks};
 use crate::{
     limits::{BLOCK_RANGES, INLINE_RANGES, MAX_BLOCKS},
-    packet::{Direction, Packet, protocol},
+    packet::{Direction, protocol},
     reason::Reason,
     tables::{
         Address, CLASS_ANY, CLASS_UNLISTED, OWNER_HOST, PortRange, SUBJECT_NOT_ISOLATED,
@@ -45,7 +45,21 @@ pub(super) fn is_own<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8
     } else {
         owner6(scene, address)
     };
-    owner == scene.id
+    owner == scene.at.id
+}
+
+/// Slot of the endpoint of this host that has the address; 0: none has.
+#[inline(always)]
+pub(super) fn slot_of<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
+    let entry = if version == 4 {
+        scene.tables.address4(&v4(address))
+    } else {
+        scene.tables.address6(address)
+    };
+    match entry {
+        Some(entry) if entry.class[scene.lane()] != CLASS_UNLISTED => entry.slot[scene.lane()],
+        _ => 0,
+    }
 }
 
 /// Who is behind an address.
@@ -85,47 +99,156 @@ fn classify<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) ->
     Peer { class, owner: 0 }
 }
 
-/// What policy says of a connection that is opened in `opening` (which differs from the
+/// What policy says of the packet's connection, if it was opened in `opening` (which differs from the
 /// packet's own direction when a known connection is judged again by one of its replies).
+///
+/// What the policies that are audited alone would deny is ruled so, and marked.
 #[inline(always)]
-pub(super) fn policy<T: Tables>(
+pub(super) fn policy<T: Tables>(scene: &Scene<'_, T>, opening: Direction, view: &View) -> Ruling {
+    let answer = scene.tables.ask(view, Question::new(opening, false));
+    let audited = answer.is_audited();
+    let reason = answer.reason();
+    let subject = match reason {
+        Reason::RuleAllowed | Reason::PolicyDenied if audited => scene.audited_subject(opening),
+        Reason::RuleAllowed | Reason::PolicyDenied => scene.subject(opening),
+        _ => 0,
+    };
+    Ruling {
+        rule: answer.rule(),
+        subject,
+        ..Ruling::of(reason).marked(marks::AUDITED, audited)
+    }
+}
+
+/// Does policy allow some port of the packet's protocol in its own direction?
+#[inline(always)]
+pub(super) fn some_port<T: Tables>(scene: &Scene<'_, T>, view: &View) -> bool {
+    let question = Question::new(scene.at.direction(), true);
+    scene.tables.ask(view, question).reason().allows()
+}
+
+/// What is asked of policy about a packet, as a number: in bit 0 the direction in which its
+/// connection was opened, in bit 1 whether any port of its protocol will do.
+#[derive(Clone, Copy, Debug)]
+pub struct Question(pub u32);
+
+impl Question {
+    const fn new(opening: Direction, some_port: bool) -> Self {
+        Self(opening as u32 | (some_port as u32) << 1)
+    }
+    const fn opening(self) -> Direction {
+        Direction::of_bit(self.0)
+    }
+    const fn some_port(self) -> bool {
+        self.0 & 2 != 0
+    }
+}
+
+/// What policy answers: the rule in the lower half, the reason's number above it, and above that
+/// whether the answer is one of audited policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer(pub u64);
+
+impl Answer {
+    const AUDITED: u64 = 1 << 40;
+
+    const fn new(reason: Reason, rule: u32) -> Self {
+        Self((reason as u64) << 32 | rule as u64)
+    }
+    const fn rule(self) -> u32 {
+        self.0 as u32
+    }
+    const fn is_audited(self) -> bool {
+        self.0 & Self::AUDITED != 0
+    }
+    /// Only these are given; whatever else it is denies.
+    const fn reason(self) -> Reason {
+        const NOT_ISOLATED: u8 = Reason::NotIsolated as u8;
+        const RULE_ALLOWED: u8 = Reason::RuleAllowed as u8;
+        const HOST: u8 = Reason::Host as u8;
+        const ITSELF: u8 = Reason::Itself as u8;
+        match (self.0 >> 32) as u8 {
+            NOT_ISOLATED => Reason::NotIsolated,
+            RULE_ALLOWED => Reason::RuleAllowed,
+            HOST => Reason::Host,
+            ITSELF => Reason::Itself,
+            _ => Reason::PolicyDenied,
+        }
+    }
+}
+
+/// What policy says of the packet in `view`.
+#[inline(always)]
+pub fn answer<T: Tables>(tables: &T, view: &View, question: Question) -> Answer {
+    let (packet, opening) = (&view.packet, question.opening());
+    let Some(scene) = Scene::of(tables, &view.place) else {
+        return Answer::new(Reason::PolicyDenied, 0);
+    };
+    let (subject, audited) = (scene.subject(opening), scene.audited_subject(opening));
+    if subject == SUBJECT_NOT_ISOLATED && audited == SUBJECT_NOT_ISOLATED {
+        return Answer::new(Reason::NotIsolated, 0);
+    }
+    let peer = match scene.at.direction() {
+        Direction::Egress => &packet.destination,
+        Direction::Ingress => &packet.source,
+    };
+    // The port of whoever did not open; protocols without ports have none.
+    let port = if question.some_port() {
+        SOME_PORT
+    } else if !has_ports(packet.protocol) {
+        0
+    } else if opening as u8 == scene.at.direction() as u8 {
+        packet.destination_port.into()
+    } else {
+        packet.source_port.into()
+    };
+    let peer = classify(&scene, packet.version, peer);
+    let is = of_subject(&scene, opening, subject, peer, packet.protocol, port);
+    if audited == subject || !is.reason().allows() {
+        return is;
+    }
+    let would = of_subject(&scene, opening, audited, peer, packet.protocol, port);
+    if would.reason().allows() {
+        return is;
+    }
+    Answer(would.0 | Answer::AUDITED)
+}
+
+#[inline(always)]
+fn of_subject<T: Tables>(
     scene: &Scene<'_, T>,
     opening: Direction,
-    packet: &Packet,
-    peer: &[u8; 16],
-    port: u16,
-) -> Ruling {
-    let subject = scene.subject(opening);
+    subject: u64,
+    peer: Peer,
+    protocol: u8,
+    port: u32,
+) -> Answer {
     if subject == SUBJECT_NOT_ISOLATED {
-        return Ruling::of(Reason::NotIsolated);
+        return Answer::new(Reason::NotIsolated, 0);
     }
-    let peer = classify(scene, packet.version, peer);
-    if peer.owner == scene.id {
-        return Ruling::of(Reason::Itself);
+    if peer.owner == scene.at.id {
+        return Answer::new(Reason::Itself, 0);
     }
     let host_passes = match opening {
         Direction::Ingress => control_flags::HOST_INGRESS,
         Direction::Egress => control_flags::HOST_EGRESS,
     };
-    if peer.owner == OWNER_HOST && scene.flags & host_passes != 0 {
-        return Ruling::of(Reason::Host);
+    if peer.owner == OWNER_HOST && scene.flags() & host_passes != 0 {
+        return Answer::new(Reason::Host, 0);
     }
-    let rule = find_rule(scene.tables, subject, peer.class, packet.protocol, port);
-    let reason = if rule == 0 {
-        Reason::PolicyDenied
-    } else {
-        Reason::RuleAllowed
-    };
-    Ruling {
-        rule,
-        subject,
-        ..Ruling::of(reason)
+    match find_rule(scene.tables, subject, peer.class, protocol, port) {
+        0 => Answer::new(Reason::PolicyDenied, 0),
+        rule => Answer::new(Reason::RuleAllowed, rule),
     }
 }
 
-/// The rule of `subject` that allows a peer of `class` this protocol and port; 0: none.
+/// Stands for a port in [`find_rule`]: is there any that some rule allows?
+pub const SOME_PORT: u32 = 1 << 16;
+
+/// The rule of `subject` that allows a peer of `class` this protocol and port, or [`SOME_PORT`]; 0:
+/// none.
 #[inline(always)]
-pub fn find_rule<T: Tables>(tables: &T, subject: u64, class: u64, protocol: u8, port: u16) -> u32 {
+pub fn find_rule<T: Tables>(tables: &T, subject: u64, class: u64, protocol: u8, port: u32) -> u32 {
     let entry = match tables.verdict(&VerdictKey { subject, class }) {
         Some(entry) => entry,
         // No rule names this class: those for any peer are left.
@@ -167,7 +290,7 @@ pub const NOT_LISTED: u32 = u32::MAX - 1;
 /// verifier, and long lists are rare. Plain numbers in and out: the programs make it a
 /// global function, which is verified once and not anew on each path that leads to it.
 #[inline(always)]
-pub fn search_blocks<T: Tables>(tables: &T, spill: u64, protocol: u8, port: u16) -> u32 {
+pub fn search_blocks<T: Tables>(tables: &T, spill: u64, protocol: u8, port: u32) -> u32 {
     let mut next = spill;
     let mut walked = 0;
     while walked < MAX_BLOCKS {
@@ -195,8 +318,13 @@ pub fn search_blocks<T: Tables>(tables: &T, spill: u64, protocol: u8, port: u16)
 }
 
 #[inline(always)]
-const fn holds(range: &PortRange, protocol: u8, port: u16) -> bool {
-    range.protocol == protocol && range.first <= port && port <= range.last
+const fn holds(range: &PortRange, protocol: u8, port: u32) -> bool {
+    range.protocol == protocol
+        && if port == SOME_PORT {
+            range.deny == 0
+        } else {
+            range.first as u32 <= port && port <= range.last as u32
+        }
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! The verdict on one frame.
 //!
 //! ```text
-//!  frame ─▶ interface ─▶ endpoint ─▶ parse ─▶ connection known? ─ yes ─▶ revision current? ─▶ passes
+//!  frame ─▶ parse ─▶ interface ─▶ endpoint ─▶ connection known? ─ yes ─▶ revision current? ─▶ passes
 //!              │ none                  │           │ no                       │ older
 //!              ▼                       ▼           ▼                          ▼
 //!            on hold             link control   lookup: peer class, subject, port ─▶ enter, or drop
@@ -12,6 +12,8 @@
 //! ordered maps. The caller counts and reports ([`Outcome`]); nothing here does.
 //! Every path that finds something missing drops.
 
+mod fast;
+mod fragment;
 mod link;
 mod lookup;
 mod track;
@@ -19,16 +21,20 @@ mod track;
 use core::cell::Cell;
 
 use crate::{
-    packet::{self, Direction, Ethernet, Frame, Packet, Piece, ethertype},
+    packet::{self, Direction, Ethernet, Frame, Packet, Piece, Socket, ethertype},
     reason::Reason,
     tables::{
-        Address, Control, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey,
-        Interface, PortBlock, Prefix, SUBJECT_NOT_ISOLATED, Usage, Verdict, VerdictKey,
-        control_flags,
+        Address, Control, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, FragmentCursor,
+        FragmentSet, Interface, PortBlock, Prefix, SUBJECT_NOT_ISOLATED, Verdict, VerdictKey,
+        control_flags, endpoint_flags,
     },
 };
 
-pub use lookup::{NOT_LISTED, find_rule, search_blocks};
+pub use fast::is_established;
+pub use fragment::{first as first_fragment, later as later_fragment};
+pub use link::control as link_control;
+pub use lookup::{Answer, NOT_LISTED, Question, answer, find_rule, search_blocks};
+pub use track::{Key, Opening, Remembered, is_related, remember};
 
 /// The tables as the verdict sees them: the kernel's maps, or ordered maps.
 pub trait Tables {
@@ -50,13 +56,6 @@ pub trait Tables {
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict>;
     /// `PORT_BLOCKS`.
     fn port_block(&self, id: u64) -> Option<&PortBlock>;
-    /// Looks through the blocks chained from `spill`, see [`search_blocks`].
-    fn search_blocks(&self, spill: u64, protocol: u8, port: u16) -> u32
-    where
-        Self: Sized,
-    {
-        search_blocks(self, spill, protocol, port)
-    }
     /// `FLOWS4`. Two processors may write one flow at once; what is lost then is an update
     /// of its state, never its existence.
     fn flow4(&self, key: &FlowKey4) -> Option<&Cell<Flow>>;
@@ -66,16 +65,76 @@ pub trait Tables {
     fn enter4(&self, key: &FlowKey4, flow: &Flow) -> bool;
     /// Enters a connection into `FLOWS6`; false where there is no room.
     fn enter6(&self, key: &FlowKey6, flow: &Flow) -> bool;
-    /// `FRAGMENTS`.
-    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
-    /// Enters a datagram into `FRAGMENTS`.
-    fn remember_fragment(&self, key: &FragmentKey, fragment: &Fragment);
-    /// The element of `USAGE`.
-    fn usage(&self, slot: u32) -> Option<&Cell<Usage>>;
+    /// The element of `FRAGMENTS`. Two processors may write one at once; then a datagram is
+    /// lost.
+    fn fragments(&self, set: u32) -> Option<&Cell<FragmentSet>>;
+    /// The element of `FRAGMENT_CURSORS`.
+    fn fragment_cursor(&self, set: u32) -> Option<&Cell<FragmentCursor>>;
+    /// The element of `ENTERED` ([`crate::tables::account`]).
+    fn entered(&self, account: u32) -> u32;
+    /// Adds one to it, atomically.
+    fn enter_account(&self, account: u32);
     /// The element of `COLLECTED`.
-    fn collected(&self, slot: u32) -> u32;
+    fn collected(&self, account: u32) -> u32;
     /// The coarse monotonic clock in ticks ([`crate::connection::TICK_SHIFT`]).
     fn tick(&self) -> u32;
+    /// The socket of the endpoint for the packet in `view`, in its network namespace. `listens`:
+    /// not the connection's own is sought, but the one that takes what comes to its port.
+    fn socket(&self, view: &View, listens: bool) -> Option<Socket>;
+
+    // The parts of a verdict. In the programs each is a global function, which the verifier looks at
+    // once, with any arguments, and not anew on each path that leads to it. Hence plain numbers
+    // and a view, which is in a map there.
+
+    /// See [`search_blocks`].
+    fn search_blocks(&self, spill: u64, protocol: u8, port: u32) -> u32
+    where
+        Self: Sized,
+    {
+        search_blocks(self, spill, protocol, port)
+    }
+    /// See [`answer`].
+    fn ask(&self, view: &View, question: Question) -> Answer
+    where
+        Self: Sized,
+    {
+        answer(self, view, question)
+    }
+    /// See [`remember`].
+    fn remember(&self, view: &View, opening: Opening, rule: u32) -> Remembered
+    where
+        Self: Sized,
+    {
+        remember(self, view, opening, rule)
+    }
+    /// See [`is_related`].
+    fn is_related<F: Frame>(&self, frame: &F, view: &View) -> bool
+    where
+        Self: Sized,
+    {
+        is_related(self, frame, view, &mut View::default())
+    }
+    /// See [`link_control`].
+    fn link_control<F: Frame>(&self, frame: &F, view: &View) -> Option<Reason>
+    where
+        Self: Sized,
+    {
+        link_control(self, frame, view)
+    }
+    /// See [`first_fragment`].
+    fn first_fragment(&self, view: &View, allowed: bool)
+    where
+        Self: Sized,
+    {
+        first_fragment(self, view, allowed);
+    }
+    /// See [`later_fragment`].
+    fn later_fragment(&self, view: &View) -> Reason
+    where
+        Self: Sized,
+    {
+        later_fragment(self, view)
+    }
 }
 
 /// The verdict on a frame, and what a report of it needs.
@@ -101,26 +160,65 @@ pub struct Outcome {
     pub generation: u64,
 }
 
-/// What is known before the packet is looked at.
+/// What is known before the packet is looked at. References into the tables, not copies: a BPF
+/// program has 512 bytes of stack for all its frames together.
 struct Scene<'a, T> {
     tables: &'a T,
-    lane: usize,
-    flags: u32,
-    direction: Direction,
-    slot: u32,
-    id: u32,
-    said: EndpointLane,
-    mac: [u8; 6],
-    flow_share: u32,
+    control: &'a Control,
+    said: &'a EndpointLane,
+    at: &'a Place,
+}
+
+/// What is known of nobody is on hold.
+impl Default for Outcome {
+    fn default() -> Self {
+        Self {
+            reason: Reason::Unidentified,
+            passes: false,
+            opened: false,
+            reply: false,
+            rule: 0,
+            slot: 0,
+            endpoint: 0,
+            subject: 0,
+            generation: 0,
+        }
+    }
+}
+
+/// Whether any policy selects an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Isolation {
+    None,
+    /// Only policies that are audited do.
+    Audited,
+    Enforced,
+}
+
+impl<'a, T: Tables> Scene<'a, T> {
+    /// The scene of a place. `None`: the tables lack it, which they do for nobody who has one.
+    #[inline(always)]
+    fn of(tables: &'a T, at: &'a Place) -> Option<Self> {
+        Some(Self {
+            tables,
+            control: tables.control()?,
+            said: &tables.endpoint(at.slot)?.lanes[at.lane()],
+            at,
+        })
+    }
 }
 
 impl<T> Scene<'_, T> {
-    /// Masked, so that indexing by it needs no bounds check: the kernel has no panic.
     const fn lane(&self) -> usize {
-        self.lane & 1
+        self.at.lane()
     }
+    /// [`control_flags`]
+    const fn flags(&self) -> u32 {
+        self.control.flags[self.lane()]
+    }
+    /// Is nothing of this endpoint dropped?
     const fn audits(&self) -> bool {
-        self.flags & control_flags::AUDIT != 0
+        self.flags() & control_flags::AUDIT != 0 || self.said.flags & endpoint_flags::AUDIT != 0
     }
     const fn subject(&self, direction: Direction) -> u64 {
         match direction {
@@ -128,8 +226,46 @@ impl<T> Scene<'_, T> {
             Direction::Egress => self.said.egress,
         }
     }
+    const fn audited_subject(&self, direction: Direction) -> u64 {
+        match direction {
+            Direction::Ingress => self.said.audited_ingress,
+            Direction::Egress => self.said.audited_egress,
+        }
+    }
+    const fn isolation(&self) -> Isolation {
+        if self.said.ingress != SUBJECT_NOT_ISOLATED || self.said.egress != SUBJECT_NOT_ISOLATED {
+            Isolation::Enforced
+        } else if self.said.audited_ingress != SUBJECT_NOT_ISOLATED
+            || self.said.audited_egress != SUBJECT_NOT_ISOLATED
+        {
+            Isolation::Audited
+        } else {
+            Isolation::None
+        }
+    }
     const fn isolated(&self) -> bool {
-        self.said.ingress != SUBJECT_NOT_ISOLATED || self.said.egress != SUBJECT_NOT_ISOLATED
+        matches!(self.isolation(), Isolation::Enforced)
+    }
+    /// What an isolated endpoint neither sends nor gets, and another one does.
+    const fn unless_isolated(&self, reason: Reason) -> Ruling {
+        match self.isolation() {
+            Isolation::Enforced => Ruling::of(reason),
+            Isolation::Audited => Ruling::of(reason).marked(marks::AUDITED, true),
+            Isolation::None => Ruling::of(Reason::NotIsolated),
+        }
+    }
+    /// The ruling on a segment that its connection's state does not allow, when it would have been
+    /// this one otherwise.
+    const fn invalid(&self, otherwise: Ruling) -> Ruling {
+        let ruling = self.unless_isolated(Reason::TcpState);
+        if ruling.reason.allows() {
+            return otherwise;
+        }
+        ruling.marked(marks::REPLY, otherwise.is(marks::REPLY))
+    }
+    /// Does a frame with this ruling go on?
+    const fn passes(&self, ruling: &Ruling) -> bool {
+        ruling.reason.allows() || ruling.is(marks::AUDITED) || self.audits()
     }
 }
 
@@ -139,8 +275,18 @@ struct Ruling {
     reason: Reason,
     rule: u32,
     subject: u64,
-    opened: bool,
-    reply: bool,
+    /// [`marks`]. Bits of one byte: three `bool`s in a row are merged to a store that is not
+    /// aligned, which the verifier does not take on the stack.
+    marks: u8,
+}
+
+mod marks {
+    /// It opened a connection.
+    pub const OPENED: u8 = 1 << 0;
+    /// It goes against the direction in which its connection was opened.
+    pub const REPLY: u8 = 1 << 1;
+    /// The reason is that of policies which are only audited: it drops nothing.
+    pub const AUDITED: u8 = 1 << 2;
 }
 
 impl Ruling {
@@ -149,9 +295,19 @@ impl Ruling {
             reason,
             rule: 0,
             subject: 0,
-            opened: false,
-            reply: false,
+            marks: 0,
         }
+    }
+
+    const fn marked(self, mark: u8, yes: bool) -> Self {
+        Self {
+            marks: if yes { self.marks | mark } else { self.marks },
+            ..self
+        }
+    }
+
+    const fn is(&self, mark: u8) -> bool {
+        self.marks & mark != 0
     }
 }
 
@@ -165,21 +321,33 @@ pub fn judge<T: Tables, F: Frame>(
     ifindex: u32,
     view: &mut View,
 ) -> Outcome {
-    let mut outcome = Outcome {
-        reason: Reason::Unidentified,
-        passes: false,
-        opened: false,
-        reply: false,
-        rule: 0,
-        slot: 0,
-        endpoint: 0,
-        subject: 0,
-        generation: 0,
-    };
     let read = read(frame, view);
+    let mut outcome = Outcome::default();
+    judge_read(
+        tables,
+        frame,
+        (direction, ifindex),
+        view,
+        read,
+        &mut outcome,
+    );
+    outcome
+}
+
+/// Judges a frame that was [`read`] into `view`, on that side of that interface.
+#[inline(always)]
+pub fn judge_read<T: Tables, F: Frame>(
+    tables: &T,
+    frame: &F,
+    (direction, ifindex): (Direction, u32),
+    view: &mut View,
+    read: Result<(), Reason>,
+    outcome: &mut Outcome,
+) {
+    *outcome = Outcome::default();
     // Without its own control word nothing was ever configured: closed.
     let Some(control) = tables.control() else {
-        return outcome;
+        return;
     };
     outcome.generation = control.generation;
     let lane = control.lane();
@@ -200,49 +368,87 @@ pub fn judge<T: Tables, F: Frame>(
         } else {
             outcome.passes = flags & control_flags::AUDIT != 0;
         }
-        return outcome;
+        return;
     };
+    view.place = Place {
+        id: endpoint.id,
+        slot: interface.endpoint,
+        lane: lane as u32,
+        netns: interface.netns,
+        mac: interface.mac,
+        direction: direction as u8,
+    };
+    view.key = Key::of(&view.packet, direction, endpoint.id);
+    let view = &*view;
     let scene = Scene {
         tables,
-        lane,
-        flags,
-        direction,
-        slot: interface.endpoint,
-        id: endpoint.id,
-        said: endpoint.lanes[lane],
-        mac: interface.mac,
-        flow_share: control.flow_share,
+        control,
+        said: &endpoint.lanes[lane],
+        at: &view.place,
     };
-    outcome.slot = scene.slot;
-    outcome.endpoint = scene.id;
+    outcome.slot = interface.endpoint;
+    outcome.endpoint = endpoint.id;
     let ruling = match read {
         Ok(()) => rule_on(&scene, frame, view),
-        // What can't be read can't be judged: an isolated endpoint neither sends nor gets it.
-        Err(reason) if scene.isolated() => Ruling::of(reason),
-        Err(reason) => unread_and_not_isolated(&scene, view, reason),
+        Err(reason) => unread(&scene, view, reason),
     };
     outcome.reason = ruling.reason;
     outcome.rule = ruling.rule;
     outcome.subject = ruling.subject;
-    outcome.opened = ruling.opened;
-    outcome.reply = ruling.reply;
-    outcome.passes = ruling.reason.allows() || scene.audits();
-    outcome
+    outcome.opened = ruling.is(marks::OPENED);
+    outcome.reply = ruling.is(marks::REPLY);
+    outcome.passes = scene.passes(&ruling);
 }
 
-/// The headers of a frame, as far as they were read.
+/// Where a packet is judged: what was found of the interface and its endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The endpoint's number.
+    pub id: u32,
+    /// Its slot.
+    pub slot: u32,
+    /// The lane that is read.
+    pub lane: u32,
+    /// [`Interface::netns`]
+    pub netns: u32,
+    /// MAC address of the container's end.
+    pub mac: [u8; 6],
+    /// The endpoint's view, as a number.
+    pub direction: u8,
+}
+
+impl Place {
+    /// From the lowest bit, so that the verifier, too, knows that there are two.
+    #[must_use]
+    #[inline(always)]
+    pub const fn direction(&self) -> Direction {
+        Direction::of_bit(self.direction as u32)
+    }
+    /// Masked, so that indexing by it needs no bounds check: the kernel has no panic.
+    const fn lane(&self) -> usize {
+        (self.lane & 1) as usize
+    }
+}
+
+/// A frame as it is seen: where, and its headers, as far as they were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct View {
+    /// Where.
+    pub place: Place,
     /// Ethernet.
     pub ethernet: Ethernet,
     /// IPv4 or IPv6; version 0: neither.
     pub packet: Packet,
-    /// The packet that an ICMP error is about; room for the parser, of no use to others.
-    pub quoted: Packet,
+    /// The connection that the packet would belong to.
+    pub key: Key,
 }
 
+/// Reads the headers of a frame.
+///
+/// # Errors
+/// Why they can't be read; `view` has them as far as they could.
 #[inline(always)]
-fn read<F: Frame>(frame: &F, view: &mut View) -> Result<(), Reason> {
+pub fn read<F: Frame>(frame: &F, view: &mut View) -> Result<(), Reason> {
     view.ethernet = match packet::ethernet(frame) {
         Ok(ethernet) => ethernet,
         Err(reason) => {
@@ -274,10 +480,9 @@ fn read<F: Frame>(frame: &F, view: &mut View) -> Result<(), Reason> {
     }
 }
 
-/// [`network`] for the packet that an ICMP error is about. Not inlined: a BPF program has 512
-/// bytes of stack for all its frames together, and errors are rare.
-#[inline(never)]
-fn quoted<F: Frame>(frame: &F, at: usize, ethertype: u16, packet: &mut Packet) -> bool {
+/// Reads the packet that an ICMP error is about, at `at`, as far as an error carries it.
+#[inline(always)]
+pub fn read_quoted<F: Frame>(frame: &F, at: usize, ethertype: u16, packet: &mut Packet) -> bool {
     network(frame, at, ethertype, true, packet).is_ok()
 }
 
@@ -298,16 +503,20 @@ fn network<F: Frame>(
     packet::transport(frame, packet, quoted)
 }
 
-/// An endpoint that nobody isolates may send what we can't read, but under its own name.
+/// What can't be read can't be judged: an isolated endpoint neither sends nor gets it. Another
+/// one may send it, but under its own name.
 ///
 /// Not what the next hop would read otherwise than we can: a tag is taken off on the way (that
 /// of VLAN 0 by any receiver, a port's own by a bridge that filters), and behind a long chain
 /// of headers may stand a neighbour advertisement. Both would carry a lie past the checks of
 /// the sender, and, untagged, past those of the receiver.
 #[inline(always)]
-fn unread_and_not_isolated<T: Tables>(scene: &Scene<'_, T>, view: &View, reason: Reason) -> Ruling {
-    if scene.direction == Direction::Egress {
-        if view.ethernet.source != scene.mac {
+fn unread<T: Tables>(scene: &Scene<'_, T>, view: &View, reason: Reason) -> Ruling {
+    if scene.isolated() {
+        return Ruling::of(reason);
+    }
+    if scene.at.direction() == Direction::Egress {
+        if view.ethernet.source != scene.at.mac {
             return Ruling::of(Reason::SpoofedMac);
         }
         if matches!(reason, Reason::Vlan | Reason::ExtensionHeaders) {
@@ -318,30 +527,23 @@ fn unread_and_not_isolated<T: Tables>(scene: &Scene<'_, T>, view: &View, reason:
             return Ruling::of(Reason::SpoofedAddress);
         }
     }
-    Ruling::of(Reason::NotIsolated)
+    scene.unless_isolated(reason)
 }
 
 #[inline(always)]
-fn rule_on<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &mut View) -> Ruling {
-    if scene.direction == Direction::Egress && view.ethernet.source != scene.mac {
+fn rule_on<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -> Ruling {
+    if scene.at.direction() == Direction::Egress && view.ethernet.source != scene.at.mac {
         return Ruling::of(Reason::SpoofedMac);
     }
-    if view.ethernet.ethertype == ethertype::ARP {
-        return Ruling::of(link::arp(scene, frame));
+    if view.packet.piece == Piece::Later {
+        return Ruling::of(scene.tables.later_fragment(view));
     }
-    let View { packet, quoted, .. } = view;
-    if packet.is_neighbour_discovery() && packet.piece == Piece::Whole {
-        return Ruling::of(link::neighbour_discovery(scene, frame, packet));
+    if let Some(reason) = scene.tables.link_control(frame, view) {
+        return Ruling::of(reason);
     }
-    if packet.is_listener_discovery() && packet.piece == Piece::Whole {
-        return Ruling::of(link::listener_discovery(scene, packet));
-    }
-    if packet.piece == Piece::Later {
-        return Ruling::of(track::later_fragment(scene, packet));
-    }
-    let ruling = track::connection(scene, frame, packet, quoted);
-    if packet.piece == Piece::First && (ruling.reason.allows() || scene.audits()) {
-        track::first_fragment(scene, packet);
+    let ruling = track::connection(scene, frame, view);
+    if view.packet.piece == Piece::First {
+        scene.tables.first_fragment(view, scene.passes(&ruling));
     }
     ruling
 }

@@ -7,28 +7,29 @@
 
 use core::cell::Cell;
 
-use super::{Ruling, Scene, Tables, lookup};
+use super::{Isolation, Ruling, Scene, Tables, View, lookup, marks};
 use crate::{
-    connection::{State, expires_after},
-    packet::{Direction, Frame, Packet, Piece, ethertype, icmp, protocol, tcp},
+    connection::{Change, State, Timeout},
+    packet::{Direction, Frame, Packet, Piece, Socket, ethertype, icmp, protocol, tcp},
     reason::Reason,
-    tables::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, control_flags, flow_flags},
+    tables::{Flow, FlowKey4, FlowKey6, account, control_flags, flow_flags},
 };
 
-/// A packet as its connection's key sees it: local and remote instead of source and
-/// destination.
-struct Ends<'a> {
-    version: u8,
-    protocol: u8,
-    local: &'a [u8; 16],
-    remote: &'a [u8; 16],
-    local_port: u16,
-    remote_port: u16,
+/// A connection's key in either table: local and remote instead of source and destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Key {
+    /// `FLOWS4`, where its addresses are those of IPv4.
+    pub v4: FlowKey4,
+    /// `FLOWS6`, else.
+    pub v6: FlowKey6,
+    /// 4 or 6: which.
+    pub version: u8,
 }
 
-impl<'a> Ends<'a> {
+impl Key {
+    /// The key of the connection that a packet belongs to which goes in this direction.
     #[inline(always)]
-    fn of(packet: &'a Packet, direction: Direction) -> Self {
+    pub(super) fn of(packet: &Packet, direction: Direction, id: u32) -> Self {
         let (local, remote, local_port, remote_port) = match direction {
             Direction::Egress => (
                 &packet.source,
@@ -56,59 +57,56 @@ impl<'a> Ends<'a> {
                 None => (0, 0),
             }
         };
+        let owner = owner(id, packet.protocol);
         Self {
             version: packet.version,
-            protocol: packet.protocol,
-            local,
-            remote,
-            local_port,
-            remote_port,
+            v4: FlowKey4 {
+                owner,
+                local: lookup::v4(local),
+                remote: lookup::v4(remote),
+                local_port,
+                remote_port,
+            },
+            v6: FlowKey6 {
+                local: *local,
+                remote: *remote,
+                owner,
+                local_port,
+                remote_port,
+            },
         }
     }
 
     #[inline(always)]
-    fn find<'t, T: Tables>(&self, tables: &'t T, id: u32) -> Option<&'t Cell<Flow>> {
+    fn find<'t, T: Tables>(&self, tables: &'t T) -> Option<&'t Cell<Flow>> {
         if self.version == 4 {
-            tables.flow4(&self.key4(id))
+            tables.flow4(&self.v4)
         } else {
-            tables.flow6(&self.key6(id))
+            tables.flow6(&self.v6)
         }
     }
 
     #[inline(always)]
-    fn enter<T: Tables>(&self, tables: &T, id: u32, flow: &Flow) -> bool {
+    fn enter<T: Tables>(&self, tables: &T, flow: &Flow) -> bool {
         if self.version == 4 {
-            tables.enter4(&self.key4(id), flow)
+            tables.enter4(&self.v4, flow)
         } else {
-            tables.enter6(&self.key6(id), flow)
-        }
-    }
-
-    #[inline(always)]
-    fn key4(&self, id: u32) -> FlowKey4 {
-        FlowKey4 {
-            owner: owner(id, self.protocol),
-            local: lookup::v4(self.local),
-            remote: lookup::v4(self.remote),
-            local_port: self.local_port,
-            remote_port: self.remote_port,
-        }
-    }
-
-    #[inline(always)]
-    fn key6(&self, id: u32) -> FlowKey6 {
-        FlowKey6 {
-            owner: owner(id, self.protocol),
-            local: *self.local,
-            remote: *self.remote,
-            local_port: self.local_port,
-            remote_port: self.remote_port,
+            tables.enter6(&self.v6, flow)
         }
     }
 }
 
+/// The endpoint's address in a packet that goes in this direction.
 #[inline(always)]
-const fn owner(id: u32, protocol: u8) -> u32 {
+const fn local(packet: &Packet, direction: Direction) -> &[u8; 16] {
+    match direction {
+        Direction::Egress => &packet.source,
+        Direction::Ingress => &packet.destination,
+    }
+}
+
+#[inline(always)]
+pub(super) const fn owner(id: u32, protocol: u8) -> u32 {
     id << 8 | protocol as u32
 }
 
@@ -122,7 +120,7 @@ const fn echo(packet: &Packet) -> Option<bool> {
     }
 }
 
-const fn opening_of(flow: &Flow) -> Direction {
+pub(super) const fn opening_of(flow: &Flow) -> Direction {
     if flow.flags & flow_flags::OPENED_BY_ENDPOINT != 0 {
         Direction::Egress
     } else {
@@ -130,156 +128,182 @@ const fn opening_of(flow: &Flow) -> Direction {
     }
 }
 
+/// Ticks that an idle connection is kept.
+#[inline(always)]
+fn lifetime<T>(scene: &Scene<'_, T>, protocol: u8, state: State) -> u32 {
+    scene.control.timeout(Timeout::of(protocol, state))
+}
+
 /// A packet with a transport header.
 #[inline(always)]
 pub(super) fn connection<T: Tables, F: Frame>(
     scene: &Scene<'_, T>,
     frame: &F,
-    packet: &Packet,
-    quoted: &mut Packet,
+    view: &View,
 ) -> Ruling {
-    let ends = Ends::of(packet, scene.direction);
+    let packet = &view.packet;
     let now = scene.tables.tick();
-    if let Some(cell) = ends.find(scene.tables, scene.id) {
+    if let Some(cell) = view.key.find(scene.tables) {
         let flow = cell.get();
         let state = State::from_number(flow.state);
-        let reply = opening_of(&flow) as u8 != scene.direction as u8;
-        let alive = now.wrapping_sub(flow.seen) <= expires_after(packet.protocol, state);
-        if alive && !opens_anew(packet, state, reply) {
-            return known(scene, packet, &ends, cell, flow, state, reply, now);
+        let reply = opening_of(&flow) as u8 != scene.at.direction() as u8;
+        if now.wrapping_sub(flow.seen) <= lifetime(scene, packet.protocol, state) {
+            let change = state.after(packet.protocol, packet.tcp_flags, reply);
+            if !matches!(change, Change::Another { .. }) {
+                return known(scene, view, cell, flow, change, reply, now);
+            }
         }
     }
-    opening(scene, frame, packet, quoted, &ends, now)
+    opening(scene, frame, view)
 }
 
-/// A SYN of the answering side, or on a closed connection, is another connection: a
-/// denied side can't take over the ports of an allowed one.
-#[inline(always)]
-fn opens_anew(packet: &Packet, state: State, reply: bool) -> bool {
-    packet.protocol == protocol::TCP
-        && packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-        && (reply || state as u8 == State::Closed as u8)
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined; what is known so far, each used once"
-)]
 #[inline(always)]
 fn known<T: Tables>(
     scene: &Scene<'_, T>,
-    packet: &Packet,
-    ends: &Ends<'_>,
+    view: &View,
     cell: &Cell<Flow>,
     flow: Flow,
-    state: State,
+    change: Change,
     reply: bool,
     now: u32,
 ) -> Ruling {
+    let packet = &view.packet;
     let mut next = flow;
-    let keeps = scene.flags & control_flags::KEEP_ESTABLISHED != 0;
+    let keeps = scene.flags() & control_flags::KEEP_ESTABLISHED != 0;
     let audited = flow.flags & flow_flags::AUDITED != 0;
+    let opening = opening_of(&flow);
+    let audits = scene.audits() || scene.subject(opening) != scene.audited_subject(opening);
     // What only audit let through is judged each time the opener speaks, and is nobody's
     // established connection once enforcement is on.
-    let again = (flow.revision != scene.said.revision && !keeps)
-        || (audited && (!reply || !scene.audits()));
+    let again =
+        (flow.revision != scene.said.revision && !keeps) || (audited && (!reply || !audits));
+    let mut ruling = Ruling::of(Reason::Established);
     if again {
-        let opening = opening_of(&flow);
-        let port = match opening {
-            Direction::Egress => ends.remote_port,
-            Direction::Ingress => ends.local_port,
-        };
-        let ruling = if lookup::is_own(scene, packet.version, ends.local) {
-            lookup::policy(scene, opening, packet, ends.remote, port)
+        let local = local(packet, scene.at.direction());
+        ruling = if lookup::is_own(scene, packet.version, local) {
+            lookup::policy(scene, opening, view)
         } else {
             // The address went to somebody else while the connection was open.
             Ruling::of(Reason::PolicyRevoked)
         };
-        if !ruling.reason.allows() {
-            let reason = if audited {
-                Reason::PolicyDenied
-            } else {
-                Reason::PolicyRevoked
-            };
-            return Ruling {
-                reason,
-                reply,
-                ..ruling
-            };
+        if ruling.reason.allows() {
+            next.revision = scene.said.revision;
+            next.rule = ruling.rule;
+            next.flags &= !flow_flags::AUDITED;
+            ruling = Ruling::of(Reason::Established);
+        } else if !audited {
+            ruling.reason = Reason::PolicyRevoked;
         }
-        next.revision = scene.said.revision;
-        next.rule = ruling.rule;
-        next.flags = flow.flags & !flow_flags::AUDITED;
     }
-    next.state = state.after(packet.protocol, packet.tcp_flags, reply) as u8;
-    next.seen = now;
+    ruling = ruling.marked(marks::REPLY, reply);
+    if !scene.passes(&ruling) {
+        return ruling;
+    }
+    match change {
+        Change::To(state) => {
+            next.state = state as u8;
+            next.seen = now;
+        }
+        Change::Invalid => ruling = scene.invalid(ruling),
+        _ => {}
+    }
     // Most packets change nothing: the cache line stays clean.
     if next.seen != flow.seen || next.state != flow.state || again {
         cell.set(next);
     }
-    Ruling {
-        rule: next.rule,
-        reply,
-        ..Ruling::of(Reason::Established)
+    if ruling.reason as u8 == Reason::Established as u8 {
+        ruling.rule = next.rule;
     }
+    ruling
 }
 
 #[inline(always)]
-fn opening<T: Tables, F: Frame>(
-    scene: &Scene<'_, T>,
-    frame: &F,
-    packet: &Packet,
-    quoted: &mut Packet,
-    ends: &Ends<'_>,
-    now: u32,
-) -> Ruling {
-    if scene.direction == Direction::Egress {
-        if !lookup::is_own(scene, packet.version, ends.local) && !asks_for_lease(packet) {
+fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -> Ruling {
+    let packet = &view.packet;
+    let is_own = lookup::is_own(scene, packet.version, local(packet, scene.at.direction()));
+    if scene.at.direction() == Direction::Egress {
+        if !is_own && !asks_for_lease(packet) {
             return Ruling::of(Reason::SpoofedAddress);
         }
-    } else if !packet.to_group() && !lookup::is_own(scene, packet.version, ends.local) {
+    } else if !packet.to_group() && !is_own {
         // Frames that the bridge floods, or for an address that nobody gave it: it may be
         // anything, so who is isolated does not get it.
-        let reason = if scene.isolated() {
-            Reason::NotForEndpoint
-        } else {
-            Reason::NotIsolated
-        };
-        return Ruling::of(reason);
+        return scene.unless_isolated(Reason::NotForEndpoint);
     }
     let is_error = packet.is_icmp_error();
-    if is_error && is_related(scene, frame, packet, quoted) {
+    if is_error && scene.tables.is_related(frame, view) {
         return Ruling::of(Reason::Related);
     }
-    let port = match scene.direction {
-        Direction::Egress => ends.remote_port,
-        Direction::Ingress => ends.local_port,
+    let older = older_tcp(scene, view);
+    let mut opening = match older {
+        Some(opening) => opening,
+        None => scene.at.direction(),
     };
-    let mut ruling = lookup::policy(scene, scene.direction, packet, ends.remote, port);
-    let opens = opens_or_picks_up(packet);
-    if ruling.reason.allows() && !opens && ruling.reason as u8 == Reason::RuleAllowed as u8 {
-        // A FIN, RST, SYN-ACK or NULL out of nothing is a scan, even at an open port.
+    let mut ruling = lookup::policy(scene, opening, view);
+    if !ruling.reason.allows() && awaited_udp(scene, view) {
+        let answer = lookup::policy(scene, Direction::Egress, view);
+        if answer.reason.allows() {
+            (opening, ruling) = (Direction::Egress, answer);
+        }
+    }
+    ruling = ruling.marked(marks::REPLY, opening as u8 != scene.at.direction() as u8);
+    let opens = older.is_some() || opens(packet);
+    if !opens && ruling.reason as u8 == Reason::RuleAllowed as u8 {
+        // A bare ACK, FIN, RST, SYN-ACK or NULL is a scan, even at an open port.
         ruling.reason = Reason::TcpNotOpening;
     }
-    if !ruling.reason.allows() {
-        if is_error {
-            ruling.reason = Reason::UnrelatedError;
-        }
-        if !scene.audits() {
-            return ruling;
-        }
+    if !ruling.reason.allows() && is_error {
+        ruling.reason = Reason::UnrelatedError;
     }
-    if !opens || packet.to_group() || !is_tracked(packet) {
+    if !scene.passes(&ruling) || !opens || packet.to_group() || !is_tracked(packet) {
         return ruling;
     }
-    match remember(scene, packet, now, ruling.rule, ruling.reason.allows()) {
-        Remembered::Yes => ruling.opened = ruling.reason.allows(),
+    let allowed = ruling.reason.allows();
+    let entry = Opening::new(opening, allowed);
+    match scene.tables.remember(view, entry, ruling.rule) {
+        Remembered::Yes => ruling = ruling.marked(marks::OPENED, allowed),
         // Nobody isolates it: its packets pass without an entry too, in both directions.
-        _ if !scene.isolated() || !ruling.reason.allows() => {}
+        _ if !scene.isolated() || !allowed => {}
         Remembered::ShareFull => ruling.reason = Reason::FlowShareFull,
         Remembered::TableFull => ruling.reason = Reason::FlowTableFull,
     }
     ruling
+}
+
+/// In which direction a TCP connection was opened that has no entry, because it is older or
+/// the entry was lost, but a socket in the endpoint's network namespace: that is connected to
+/// the peer, and where another one listens at its port, the peer opened the connection.
+///
+/// This decides no more than which direction to ask policy about, and that the segment
+/// belongs to something: what policy denies stays denied.
+#[inline(always)]
+fn older_tcp<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Option<Direction> {
+    if view.packet.protocol != protocol::TCP
+        || view.packet.tcp_flags & tcp::SYN != 0
+        || scene.at.netns == 0
+        // Nothing depends on who opened.
+        || matches!(scene.isolation(), Isolation::None)
+        || !matches!(scene.tables.socket(view, false), Some(Socket::Connected))
+    {
+        return None;
+    }
+    Some(match scene.tables.socket(view, true) {
+        Some(Socket::Listening) => Direction::Ingress,
+        _ => Direction::Egress,
+    })
+}
+
+/// Is it from whom a connected UDP socket of the endpoint may have asked before these tables were
+/// made? UDP knows no opening; what was asked then is answered within the time that an
+/// entry would have lasted.
+#[inline(always)]
+fn awaited_udp<T: Tables>(scene: &Scene<'_, T>, view: &View) -> bool {
+    let age = scene.tables.tick().wrapping_sub(scene.control.since);
+    view.packet.protocol == protocol::UDP
+        && scene.at.direction() as u8 == Direction::Ingress as u8
+        && scene.at.netns != 0
+        && age <= lifetime(scene, protocol::UDP, State::Established)
+        && matches!(scene.tables.socket(view, false), Some(Socket::Connected))
 }
 
 /// DHCP and nothing else is sent before there is an address.
@@ -292,15 +316,10 @@ fn asks_for_lease(packet: &Packet) -> bool {
         && u32::from_ne_bytes(lookup::v4(&packet.source)) == 0
 }
 
-/// TCP begins with a SYN; a connection that is older than the endpoint's entry is picked
-/// up by a segment that carries an ACK and neither opens nor closes.
+/// TCP begins with a SYN and nothing else.
 #[inline(always)]
-const fn opens_or_picks_up(packet: &Packet) -> bool {
-    if packet.protocol != protocol::TCP {
-        return true;
-    }
-    let flags = packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::FIN | tcp::RST);
-    flags == tcp::SYN || flags == tcp::ACK
+const fn opens(packet: &Packet) -> bool {
+    packet.protocol != protocol::TCP || packet.tcp_flags & tcp::STATEFUL == tcp::SYN
 }
 
 /// Of ICMP only echo requests have an answer that must find its way back.
@@ -312,153 +331,185 @@ const fn is_tracked(packet: &Packet) -> bool {
     }
 }
 
-/// What became of a connection that was to be entered.
-enum Remembered {
-    Yes,
-    ShareFull,
-    TableFull,
+/// What became of a connection that was to be entered; a number, as the parts of a verdict speak in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Remembered {
+    /// It is entered.
+    Yes = 0,
+    /// Whoever opened it has used up its share.
+    ShareFull = 1,
+    /// There is no room.
+    TableFull = 2,
 }
 
-/// Enters the connection that the packet opens. `allowed` is false where only audit mode
-/// lets it through.
-#[inline(never)]
-fn remember<T: Tables>(
-    scene: &Scene<'_, T>,
-    packet: &Packet,
-    now: u32,
-    rule: u32,
-    allowed: bool,
-) -> Remembered {
-    let ends = Ends::of(packet, scene.direction);
-    let by_endpoint = match scene.direction {
+impl Remembered {
+    /// The one with this number; what is none is no entry.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Yes,
+            1 => Self::ShareFull,
+            _ => Self::TableFull,
+        }
+    }
+}
+
+/// How a connection comes to be entered, as a number: in bit 0 the direction in which it was
+/// opened, in bit 1 whether only audit lets it through.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening(pub u32);
+
+impl Opening {
+    const fn new(direction: Direction, allowed: bool) -> Self {
+        Self(direction as u32 | (!allowed as u32) << 1)
+    }
+    const fn direction(self) -> Direction {
+        Direction::of_bit(self.0)
+    }
+    const fn is_audited(self) -> bool {
+        self.0 & 2 != 0
+    }
+}
+
+/// Enters the connection of the packet in `view`, which this rule lets through.
+#[inline(always)]
+pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32) -> Remembered {
+    let packet = &view.packet;
+    let Some(scene) = &Scene::of(tables, &view.place) else {
+        return Remembered::TableFull;
+    };
+    let key = &view.key;
+    let now = tables.tick();
+    let mut flags = match opening.direction() {
         Direction::Egress => flow_flags::OPENED_BY_ENDPOINT,
         Direction::Ingress => 0,
     };
-    let flow = Flow {
+    if opening.is_audited() {
+        flags |= flow_flags::AUDITED;
+    }
+    let is_first = opens(packet) && opening.direction() as u8 == scene.at.direction() as u8;
+    let payer = payer(scene, packet, opening.direction());
+    let mut flow = Flow {
         revision: scene.said.revision,
         seen: now,
         rule,
-        state: State::New as u8,
-        flags: if allowed {
-            by_endpoint
+        // What has no beginning was found with its socket, which is connected.
+        state: if is_first {
+            State::New as u8
         } else {
-            by_endpoint | flow_flags::AUDITED
+            State::Established as u8
         },
-        reserved: 0,
+        flags,
+        payer: payer as u16,
     };
-    if let Some(old) = ends.find(scene.tables, scene.id) {
-        // Expired or closed: its place is taken, its share is counted already.
-        old.set(flow);
+    if let Some(old) = key.find(tables) {
+        let held = old.get();
+        // It was charged when it was entered, to whoever it was then.
+        flow.payer = held.payer;
+        if !goes_on(scene, packet, &held, now) {
+            old.set(flow);
+        }
         return Remembered::Yes;
     }
-    let Some(usage) = scene.tables.usage(scene.slot) else {
+    let family = u32::from(key.version != 4);
+    let room = scene.control.flow_rooms[family as usize & 1];
+    let free = room.saturating_sub(held(tables, account(0, family)));
+    if free == 0 {
         return Remembered::TableFull;
-    };
-    if held(scene, usage.get()) >= scene.flow_share {
+    }
+    // Whoever holds as much as is left for all others gets no more, so the table is never full
+    // for somebody who holds little, however many fill it (Choudhury and Hahne's dynamic threshold).
+    if held(tables, account(payer, family)) >= scene.control.flow_share.min(free) {
         return Remembered::ShareFull;
     }
-    if !ends.enter(scene.tables, scene.id, &flow) {
+    if !key.enter(tables, &flow) {
         return Remembered::TableFull;
     }
-    let mut used = usage.get();
-    used.flows_entered = used.flows_entered.wrapping_add(1);
-    usage.set(used);
+    tables.enter_account(account(payer, family));
+    tables.enter_account(account(0, family));
     Remembered::Yes
 }
 
-/// Connections that the endpoint holds now.
+/// Is the connection that has this entry still going on, though a packet asks for another one?
 #[inline(always)]
-fn held<T: Tables>(scene: &Scene<'_, T>, used: crate::tables::Usage) -> u32 {
-    used.flows_entered
-        .wrapping_sub(used.flows_removed)
-        .wrapping_sub(scene.tables.collected(scene.slot))
+fn goes_on<T>(scene: &Scene<'_, T>, packet: &Packet, flow: &Flow, now: u32) -> bool {
+    let state = State::from_number(flow.state);
+    let reply = opening_of(flow) as u8 != scene.at.direction() as u8;
+    now.wrapping_sub(flow.seen) <= lifetime(scene, packet.protocol, state)
+        && matches!(
+            state.after(packet.protocol, packet.tcp_flags, reply),
+            Change::Another { replaces: false }
+        )
+}
+
+/// Whose share an entry counts for: that of the endpoint of this host which opened the connection.
+/// Otherwise one that opens many to another would use up the other's.
+#[inline(always)]
+fn payer<T: Tables>(scene: &Scene<'_, T>, packet: &Packet, opening: Direction) -> u32 {
+    if opening == Direction::Egress {
+        return scene.at.slot;
+    }
+    let remote = match scene.at.direction() {
+        Direction::Egress => &packet.destination,
+        Direction::Ingress => &packet.source,
+    };
+    match lookup::slot_of(scene, packet.version, remote) {
+        0 => scene.at.slot,
+        slot => slot,
+    }
+}
+
+/// Connections that an account holds now.
+#[inline(always)]
+fn held<T: Tables>(tables: &T, account: u32) -> u32 {
+    tables
+        .entered(account)
+        .wrapping_sub(tables.collected(account))
 }
 
 /// Does the packet that an ICMP error quotes belong to a connection of this endpoint? The
 /// quoted packet went the other way (RFC 792, 4443): the error's receiver sent it. An error to
 /// anybody else would be a way out: its sender chooses what follows the quoted header.
+///
+/// `quoted` is room for what is quoted, as it went.
 #[inline(always)]
-fn is_related<T: Tables, F: Frame>(
-    scene: &Scene<'_, T>,
+pub fn is_related<T: Tables, F: Frame>(
+    tables: &T,
     frame: &F,
-    packet: &Packet,
-    quoted: &mut Packet,
+    view: &View,
+    quoted: &mut View,
 ) -> bool {
+    let packet = &view.packet;
+    let Some(scene) = &Scene::of(tables, &view.place) else {
+        return false;
+    };
     let at = packet.transport as usize + 8;
     let ethertype = if packet.version == 4 {
         ethertype::IPV4
     } else {
         ethertype::IPV6
     };
-    super::quoted(frame, at, ethertype, quoted)
-        && u128::from_ne_bytes(quoted.source) == u128::from_ne_bytes(packet.destination)
-        && is_of_connection(scene, quoted)
-}
-
-/// Not inlined: the keys would not fit the stack of the caller, see `judge::quoted`.
-#[inline(never)]
-fn is_of_connection<T: Tables>(scene: &Scene<'_, T>, quoted: &Packet) -> bool {
-    if quoted.piece == Piece::Later || quoted.is_icmp_error() {
+    let readable = super::read_quoted(frame, at, ethertype, &mut quoted.packet);
+    let sent = &quoted.packet;
+    if !readable
+        || u128::from_ne_bytes(sent.source) != u128::from_ne_bytes(packet.destination)
+        || sent.piece == Piece::Later
+        || sent.is_icmp_error()
+    {
         return false;
     }
-    let sent = match scene.direction {
+    let opposite = match scene.at.direction() {
         Direction::Ingress => Direction::Egress,
         Direction::Egress => Direction::Ingress,
     };
-    let Some(cell) = Ends::of(quoted, sent).find(scene.tables, scene.id) else {
+    quoted.key = Key::of(sent, opposite, scene.at.id);
+    let Some(cell) = quoted.key.find(tables) else {
         return false;
     };
     let flow = cell.get();
-    let keeps = scene.flags & control_flags::KEEP_ESTABLISHED != 0;
+    let keeps = scene.flags() & control_flags::KEEP_ESTABLISHED != 0;
     let state = State::from_number(flow.state);
-    scene.tables.tick().wrapping_sub(flow.seen) <= expires_after(quoted.protocol, state)
+    tables.tick().wrapping_sub(flow.seen) <= lifetime(scene, sent.protocol, state)
         && (flow.revision == scene.said.revision || keeps)
-}
-
-#[inline(always)]
-fn fragment_key<T>(scene: &Scene<'_, T>, packet: &Packet) -> FragmentKey {
-    FragmentKey {
-        owner: owner(scene.id, packet.protocol),
-        id: packet.fragment_id,
-        source: packet.source,
-        destination: packet.destination,
-        version: packet.version,
-        direction: scene.direction as u8,
-        reserved: 0,
-    }
-}
-
-/// The first fragment passed: the others of its datagram may follow.
-#[inline(never)]
-pub(super) fn first_fragment<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) {
-    if scene.isolated() {
-        let fragment = Fragment {
-            seen: scene.tables.tick(),
-            revision: scene.said.revision,
-        };
-        scene
-            .tables
-            .remember_fragment(&fragment_key(scene, packet), &fragment);
-    }
-}
-
-/// A fragment without ports follows the verdict on its first.
-#[inline(never)]
-pub(super) fn later_fragment<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> Reason {
-    /// The time that Linux keeps fragments for reassembly (`net.ipv4.ipfrag_time`), in ticks.
-    const REASSEMBLY: u32 = 28;
-    if scene.direction == Direction::Egress
-        && !lookup::is_own(scene, packet.version, &packet.source)
-    {
-        return Reason::SpoofedAddress;
-    }
-    if !scene.isolated() {
-        return Reason::NotIsolated;
-    }
-    match scene.tables.fragment(&fragment_key(scene, packet)) {
-        Some(first) if scene.tables.tick().wrapping_sub(first.seen) <= REASSEMBLY => {
-            Reason::Established
-        }
-        _ => Reason::FragmentWithoutFirst,
-    }
 }

@@ -53,6 +53,15 @@ pub struct Tcp {
     pub window_be: u16,
 }
 
+/// RFC 768.
+#[derive(Clone, Copy, FromBytes)]
+#[repr(C)]
+pub struct Udp {
+    pub ports: Ports,
+    pub length_be: u16,
+    pub checksum_be: u16,
+}
+
 /// What TCP, UDP and SCTP begin with.
 #[derive(Clone, Copy, FromBytes)]
 #[repr(C)]

@@ -1,0 +1,166 @@
+//! Fragments: the later ones of a datagram follow the verdict on its first.
+//!
+//! Only a first fragment has ports. What was ruled on it is remembered, in a set of places for its
+//! sender: whoever sends many at once pushes out datagrams of its own, and nobody else's. A fragment
+//! that overtook its first passes where policy allows its sender some port of its protocol: it
+//! carries nothing then that could not be sent anyway, and without a first that passes no receiver
+//! puts it together. A reply's has no such excuse, and is lost.
+
+use core::cell::Cell;
+
+use super::{Scene, Tables, View, lookup, track::owner};
+use crate::{
+    limits::{ENDPOINTS, FRAGMENT_STRANGERS, FRAGMENTS_EACH},
+    packet::{Direction, Packet, header_bytes},
+    reason::Reason,
+    tables::{Fragment, FragmentCursor, FragmentKey, FragmentSet, FragmentSlot},
+};
+
+/// The time that Linux keeps fragments for reassembly (`net.ipv4.ipfrag_time`,
+/// `net.ipv6.ip6frag_time`: 30 s and 60 s), in ticks: the longer one.
+const REASSEMBLY: u32 = 56;
+
+/// Remembers what was ruled on a first fragment.
+#[inline(always)]
+pub fn first<T: Tables>(tables: &T, view: &View, allowed: bool) {
+    let packet = &view.packet;
+    let Some(scene) = Scene::of(tables, &view.place) else {
+        return;
+    };
+    if !scene.isolated() {
+        return;
+    }
+    let set = set(&scene, packet);
+    let (Some(places), Some(cursor)) = (tables.fragments(set), tables.fragment_cursor(set)) else {
+        return;
+    };
+    let headers = packet.transport.wrapping_sub(packet.cut_from) as u16;
+    let value = Fragment {
+        seen: tables.tick(),
+        judged: headers.wrapping_add(header_bytes(packet.protocol)),
+        allowed: allowed.into(),
+        reserved: 0,
+    };
+    enter(places, cursor, &key(&scene, packet), value);
+}
+
+/// Rules on a fragment without ports.
+#[inline(always)]
+pub fn later<T: Tables>(tables: &T, view: &View) -> Reason {
+    let packet = &view.packet;
+    let Some(scene) = &Scene::of(tables, &view.place) else {
+        return Reason::Unidentified;
+    };
+    let local = match scene.at.direction() {
+        Direction::Egress => &packet.source,
+        Direction::Ingress => &packet.destination,
+    };
+    let is_own = lookup::is_own(scene, packet.version, local);
+    if scene.at.direction() == Direction::Egress && !is_own {
+        return Reason::SpoofedAddress;
+    }
+    if !scene.isolated() {
+        return Reason::NotIsolated;
+    }
+    let known = tables
+        .fragments(set(scene, packet))
+        .and_then(|set| find(set, &key(scene, packet)))
+        .filter(|first| tables.tick().wrapping_sub(first.seen) <= REASSEMBLY);
+    match known {
+        Some(first) if first.allowed == 0 => Reason::FragmentWithoutFirst,
+        Some(first) if packet.fragment_offset < first.judged => Reason::FragmentOverlap,
+        Some(_) => Reason::Established,
+        None if !is_own && !packet.to_group() => Reason::NotForEndpoint,
+        None if lookup::some_port(scene, view) => Reason::FragmentEarly,
+        None => Reason::FragmentWithoutFirst,
+    }
+}
+
+#[inline(always)]
+fn key<T>(scene: &Scene<'_, T>, packet: &Packet) -> FragmentKey {
+    FragmentKey {
+        owner: owner(scene.at.id, packet.cut_protocol),
+        id: packet.fragment_id,
+        source: packet.source,
+        destination: packet.destination,
+        version: packet.version,
+        direction: scene.at.direction() as u8,
+        reserved: 0,
+    }
+}
+
+/// The set of the packet's sender. An endpoint can't send under another's address, so its slot
+/// tells it; a stranger may, but has no other endpoint's set to fill.
+#[inline(always)]
+fn set<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> u32 {
+    if scene.at.direction() == Direction::Egress {
+        return scene.at.slot;
+    }
+    match lookup::slot_of(scene, packet.version, &packet.source) {
+        0 => ENDPOINTS + spread(&packet.source) % FRAGMENT_STRANGERS,
+        slot => slot,
+    }
+}
+
+/// Spreads strangers over their sets: neighbours get different ones.
+#[inline(always)]
+const fn spread(address: &[u8; 16]) -> u32 {
+    let whole = u128::from_le_bytes(*address);
+    let half = (whole ^ (whole >> 64)) as u64;
+    let quarter = (half ^ (half >> 32)) as u32;
+    // Knuth's multiplicative hash: the upper bits depend on all.
+    quarter.wrapping_mul(0x9e37_79b1) >> 16
+}
+
+/// Compared word by word: a call that compares memory would want both keys on the stack.
+#[inline(always)]
+const fn is_same(one: &FragmentKey, other: &FragmentKey) -> bool {
+    one.id == other.id
+        && one.owner == other.owner
+        && one.version == other.version
+        && one.direction == other.direction
+        && u128::from_ne_bytes(one.source) == u128::from_ne_bytes(other.source)
+        && u128::from_ne_bytes(one.destination) == u128::from_ne_bytes(other.destination)
+}
+
+/// What is remembered of a datagram.
+#[inline(always)]
+fn find(set: &Cell<FragmentSet>, key: &FragmentKey) -> Option<Fragment> {
+    let places: &[Cell<FragmentSlot>] = set.as_array_of_cells();
+    let mut index = 0;
+    while index < FRAGMENTS_EACH {
+        let place = places.get(index)?.get();
+        if is_same(&place.key, key) {
+            return Some(place.value);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// Enters a datagram where it stands already, or in the place of the oldest.
+#[inline(always)]
+fn enter(
+    set: &Cell<FragmentSet>,
+    cursor: &Cell<FragmentCursor>,
+    key: &FragmentKey,
+    value: Fragment,
+) {
+    let places: &[Cell<FragmentSlot>] = set.as_array_of_cells();
+    let mut index = 0;
+    while index < FRAGMENTS_EACH {
+        let Some(cell) = places.get(index) else {
+            return;
+        };
+        if is_same(&cell.get().key, key) {
+            cell.set(FragmentSlot { key: *key, value });
+            return;
+        }
+        index += 1;
+    }
+    let entered = cursor.get();
+    cursor.set(entered.wrapping_add(1));
+    if let Some(cell) = places.get(entered as usize % FRAGMENTS_EACH) {
+        cell.set(FragmentSlot { key: *key, value });
+    }
+}

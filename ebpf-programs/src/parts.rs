@@ -1,0 +1,315 @@
+//! The parts of a verdict, each a global function: the verifier looks at it once, with any
+//! arguments, and not anew on each path that leads to it. `extern "C"`, plain integers and the
+//! context are what it takes for that; the rest is handed over in [`maps::SCRATCH`].
+//!
+//! 512 bytes of stack are all there is for a function and whoever called it.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock_tuple},
+    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
+    programs::TcContext,
+};
+use netpol_abi::{
+    Reason,
+    judge::{
+        Opening, Outcome, Question, View, answer, first_fragment, is_established, is_related,
+        judge_read, later_fragment, link_control, read, remember, search_blocks,
+    },
+    packet::{Direction, Socket, protocol, source_route},
+};
+
+use crate::{
+    lookup::Maps,
+    maps,
+    report::{count, report},
+    skb::Skb,
+};
+
+/// The maps for a part that needs no packet.
+const WITHOUT_PACKET: Maps = Maps {
+    skb: core::ptr::null_mut(),
+};
+
+/// The packet at hand as it was read. It does not fit the stack beside the rest; there is none
+/// without this element, and nothing passes without it.
+#[inline(always)]
+fn view<'a>() -> Option<&'a View> {
+    // SAFETY: the element is this processor's own, and a TC program is not entered again on the
+    // same processor while it runs; it is written before these functions read it.
+    maps::SCRATCH.get_ptr(0).map(|view| unsafe { &*view })
+}
+
+/// The same, to write.
+#[inline(always)]
+fn view_to_fill<'a>() -> Option<&'a mut View> {
+    // SAFETY: as above; whoever fills it has no other reference to it.
+    maps::SCRATCH
+        .get_ptr_mut(0)
+        .map(|view| unsafe { &mut *view })
+}
+
+/// The short way. Nonzero: the packet passes, and is counted.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_fast(skb: *mut __sk_buff, direction: u32) -> u32 {
+    let context = TcContext::new(skb);
+    let direction = Direction::of_bit(direction);
+    let frame = Skb::new(&context);
+    let is_established = is_established(&Maps { skb }, &frame, direction, ifindex(skb));
+    if is_established {
+        count(Reason::Established, direction, context.len());
+    }
+    is_established.into()
+}
+
+/// The whole way: judges, counts and reports a packet. Nonzero: it passes.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
+    let context = TcContext::new(skb);
+    let direction = Direction::of_bit(direction);
+    let read = match netpold_read(skb) {
+        0 => Ok(()),
+        // What it returns is a reason's number; another one could only mean that nothing was read.
+        number => Err(Reason::from_number(number as u8).unwrap_or(Reason::Truncated)),
+    };
+    let (Some(view), Some(outcome)) = (view_to_fill(), maps::OUTCOME.get_ptr_mut(0)) else {
+        return 0;
+    };
+    // SAFETY: the element is this processor's own.
+    let outcome = unsafe { (*outcome).write(Outcome::default()) };
+    let (maps, frame) = (Maps { skb }, Skb::new(&context));
+    judge_read(
+        &maps,
+        &frame,
+        (direction, ifindex(skb)),
+        view,
+        read,
+        outcome,
+    );
+    netpold_report(skb, direction as u32);
+    outcome.passes.into()
+}
+
+/// Counts and reports what was judged.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_report(skb: *mut __sk_buff, direction: u32) -> u32 {
+    let (Some(view), Some(outcome)) = (view(), maps::OUTCOME.get_ptr(0)) else {
+        return 0;
+    };
+    // SAFETY: the element is this processor's own, and was just written.
+    let outcome = unsafe { (*outcome).assume_init_ref() };
+    let (length, direction) = (TcContext::new(skb).len(), Direction::of_bit(direction));
+    count(outcome.reason, direction, length);
+    if outcome.opened || !outcome.reason.allows() {
+        report(outcome, view, direction, ifindex(skb), length);
+    }
+    0
+}
+
+#[inline(always)]
+fn ifindex(skb: *const __sk_buff) -> u32 {
+    // SAFETY: the context is valid for the whole run of the program.
+    unsafe { (*skb).ifindex }
+}
+
+/// Reads the headers. 0, or the number of the reason why they can't be read.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netpold_read(skb: *mut __sk_buff) -> u32 {
+    let context = TcContext::new(skb);
+    let Some(view) = view_to_fill() else {
+        return Reason::Truncated as u32;
+    };
+    match read(&Skb::new(&context), view) {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
+/// Is there a source route among IPv4 options? Nonzero: yes.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_source_route(skb: *mut __sk_buff, offset: u32, length: u32) -> u32 {
+    let context = TcContext::new(skb);
+    source_route(&Skb::new(&context), offset as usize, length as usize).into()
+}
+
+/// What policy says.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_policy(question: u32) -> u64 {
+    let Some(view) = view() else { return 0 };
+    answer(&WITHOUT_PACKET, view, Question(question)).0
+}
+
+/// Looks through spilled port ranges.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_blocks(spill: u64, protocol: u32, port: u32) -> u32 {
+    search_blocks(&WITHOUT_PACKET, spill, protocol as u8, port)
+}
+
+/// Enters a connection.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_remember(opening: u32, rule: u32) -> u32 {
+    let Some(view) = view() else { return u32::MAX };
+    remember(&WITHOUT_PACKET, view, Opening(opening), rule) as u32
+}
+
+/// Is an ICMP error about a connection of the endpoint? Nonzero: yes.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_related(skb: *mut __sk_buff) -> u32 {
+    let (Some(view), Some(quoted)) = (view(), maps::QUOTED.get_ptr_mut(0)) else {
+        return 0;
+    };
+    let context = TcContext::new(skb);
+    // SAFETY: the element is this processor's own, and used here alone.
+    let quoted = unsafe { &mut *quoted };
+    is_related(&Maps { skb }, &Skb::new(&context), view, quoted).into()
+}
+
+/// Rules on what keeps a link working. 0: the packet is nothing of that kind.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_link(skb: *mut __sk_buff) -> u32 {
+    let Some(view) = view() else {
+        return Reason::Truncated as u32;
+    };
+    let context = TcContext::new(skb);
+    match link_control(&Maps { skb }, &Skb::new(&context), view) {
+        Some(reason) => reason as u32,
+        None => 0,
+    }
+}
+
+/// Remembers a first fragment.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_first_fragment(allowed: u32) -> u32 {
+    if let Some(view) = view() {
+        first_fragment(&WITHOUT_PACKET, view, allowed != 0);
+    }
+    0
+}
+
+/// Rules on a later one.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_later_fragment() -> u32 {
+    let Some(view) = view() else {
+        return Reason::Truncated as u32;
+    };
+    later_fragment(&WITHOUT_PACKET, view) as u32
+}
+
+/// What [`netpold_socket`] says of a socket; 0: there is none.
+const CONNECTED: u32 = 1;
+const LISTENING: u32 = 2;
+
+/// Looks up a socket of the endpoint.
+#[inline(always)]
+pub fn socket(skb: *mut __sk_buff, listens: bool) -> Option<Socket> {
+    match netpold_socket(skb, listens.into()) {
+        CONNECTED => Some(Socket::Connected),
+        LISTENING => Some(Socket::Listening),
+        _ => None,
+    }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn netpold_socket(skb: *mut __sk_buff, listens: u32) -> u32 {
+    let Some(view) = view() else { return 0 };
+    let packet = &view.packet;
+    // An interface that does not know its namespace has 0 here.
+    let Some(netns) = view.place.netns.checked_sub(1) else {
+        return 0;
+    };
+    let is_egress = view.place.direction() as u8 == Direction::Egress as u8;
+    let (local, remote, local_port, remote_port) = if is_egress {
+        let (local, remote) = (&packet.source, &packet.destination);
+        (local, remote, packet.source_port, packet.destination_port)
+    } else {
+        let (local, remote) = (&packet.destination, &packet.source);
+        (local, remote, packet.destination_port, packet.source_port)
+    };
+    let remote_port = if listens == 0 { remote_port.to_be() } else { 0 };
+    let (mut tuple, bytes) = tuple(
+        packet.version,
+        local,
+        remote,
+        local_port.to_be(),
+        remote_port,
+    );
+    let is_tcp = packet.protocol == protocol::TCP;
+    let tuple: *mut bpf_sock_tuple = (&raw mut tuple).cast();
+    let netns = u64::from(netns);
+    // SAFETY: `bytes` of the tuple are written; a socket that is found is released.
+    unsafe {
+        // No function pointer: BPF has no indirect calls.
+        let socket = if is_tcp {
+            bpf_sk_lookup_tcp(skb.cast(), tuple, bytes, netns, 0)
+        } else {
+            bpf_sk_lookup_udp(skb.cast(), tuple, bytes, netns, 0)
+        };
+        if socket.is_null() {
+            return 0;
+        }
+        let found = classify((*socket).state, (*socket).dst_port, is_tcp, remote_port);
+        bpf_sk_release(socket.cast());
+        found
+    }
+}
+
+/// `struct bpf_sock_tuple`, and how many bytes of it count. A packet's source is the remote side; ports
+/// in network order. An array, as all of a union would have to be written.
+#[inline(always)]
+fn tuple(
+    version: u8,
+    local: &[u8; 16],
+    remote: &[u8; 16],
+    local_port: u16,
+    remote_port: u16,
+) -> ([u32; 9], u32) {
+    let words = |address: &[u8; 16]| {
+        let whole = u128::from_ne_bytes(*address);
+        [
+            whole as u32,
+            (whole >> 32) as u32,
+            (whole >> 64) as u32,
+            (whole >> 96) as u32,
+        ]
+    };
+    let ([r0, r1, r2, r3], [l0, l1, l2, l3]) = (words(remote), words(local));
+    let ([a, b], [c, d]) = (remote_port.to_ne_bytes(), local_port.to_ne_bytes());
+    let ports = u32::from_ne_bytes([a, b, c, d]);
+    if version == 4 {
+        ([r0, l0, ports, 0, 0, 0, 0, 0, 0], 12)
+    } else {
+        ([r0, r1, r2, r3, l0, l1, l2, l3, ports], 36)
+    }
+}
+
+/// What a socket is to a connection with this port of the other side, in network order.
+#[inline(always)]
+const fn classify(state: u32, port: u16, is_tcp: bool, remote_port: u16) -> u32 {
+    // Those that are not the connection's, or not any more (include/net/tcp_states.h).
+    const SYN_SENT: u32 = 2;
+    const SYN_RECV: u32 = 3;
+    const TIME_WAIT: u32 = 6;
+    const CLOSE: u32 = 7;
+    const LISTEN: u32 = 10;
+    const NEW_SYN_RECV: u32 = 12;
+    match state {
+        // A UDP socket that is not connected has no peer.
+        _ if !is_tcp && port != remote_port => LISTENING,
+        _ if !is_tcp => CONNECTED,
+        LISTEN => LISTENING,
+        SYN_SENT | SYN_RECV | NEW_SYN_RECV | TIME_WAIT | CLOSE => 0,
+        _ => CONNECTED,
+    }
+}
