@@ -8,7 +8,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
-    helpers::generated::bpf_ktime_get_coarse_ns,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     maps::lpm_trie::Key,
 };
 use netpol_abi::{
@@ -31,11 +31,25 @@ pub struct Maps {
     pub skb: *mut __sk_buff,
 }
 
-/// The coarse monotonic clock: 3 ns where the exact one costs 28.
+/// Does the kernel have the coarse clock (5.11)? Set before the programs are loaded
+/// (`datapath::requirements`). The verifier takes it for the constant that it is, and never
+/// looks at the call that it rules out: so a kernel that does not know the helper loads this.
+#[unsafe(no_mangle)]
+static COARSE_CLOCK: u32 = 1;
+
+/// The monotonic clock, coarse where there is such a one: 3 ns where the exact one costs 28.
+/// Both count from the same moment.
 #[inline(always)]
 pub fn now_ns() -> u64 {
-    // SAFETY: no arguments.
-    unsafe { bpf_ktime_get_coarse_ns() }
+    // SAFETY: a static; volatile, as the loader changes what the compiler has seen. The helpers
+    // have no arguments.
+    unsafe {
+        if core::ptr::read_volatile(&raw const COARSE_CLOCK) != 0 {
+            bpf_ktime_get_coarse_ns()
+        } else {
+            bpf_ktime_get_ns()
+        }
+    }
 }
 
 /// A map value that is read and written whole. The kernel frees no element before an RCU

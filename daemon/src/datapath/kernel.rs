@@ -286,6 +286,8 @@ fn load(
     for (name, entries) in sizes {
         loader.map_max_entries(name, *entries);
     }
+    let coarse = u32::from(requirements::has_coarse_clock());
+    loader.override_global("COARSE_CLOCK", &coarse, true);
     loader.load(PROGRAMS).map_err(load_error)
 }
 

@@ -27,15 +27,6 @@ pub fn missing() -> Option<Requirement> {
             since: "5.8",
         });
     }
-    if let Ok(false) = is_helper_supported(
-        ProgramType::SchedClassifier,
-        BpfHelper::BPF_FUNC_ktime_get_coarse_ns,
-    ) {
-        return Some(Requirement {
-            feature: "the coarse clock (bpf_ktime_get_coarse_ns)",
-            since: "5.11",
-        });
-    }
     None
 }
 
@@ -43,4 +34,14 @@ pub fn missing() -> Option<Requirement> {
 #[must_use]
 pub fn has_tcx() -> bool {
     SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
+}
+
+/// Does the kernel have the coarse clock (5.11, commit d05512618056)?
+#[must_use]
+pub fn has_coarse_clock() -> bool {
+    is_helper_supported(
+        ProgramType::SchedClassifier,
+        BpfHelper::BPF_FUNC_ktime_get_coarse_ns,
+    )
+    .unwrap_or(true)
 }
