@@ -15,9 +15,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::lab::Lab;
+use crate::patience::patience;
 
 /// How long the daemon may take to end by itself.
 const ENDING: Duration = Duration::from_secs(10);
+/// How long what is on disk may take to be in force.
+const IN_FORCE: Duration = Duration::from_secs(20);
 
 /// A daemon and its directories; stopped, uninstalled and removed on drop.
 #[derive(Debug)]
@@ -179,7 +182,8 @@ impl Daemon {
     /// # Errors
     /// When it does not get there, with what the daemon said.
     pub fn wait(&self) -> Result<()> {
-        let output = self.netpol(&["wait", "--timeout", "20s"])?;
+        let timeout = format!("{}s", patience(IN_FORCE).as_secs());
+        let output = self.netpol(&["wait", "--timeout", &timeout])?;
         ensure!(
             output.status.success(),
             "netpol wait: {}\nthe daemon's log:\n{}",
@@ -210,7 +214,7 @@ impl Daemon {
             return Ok(());
         };
         kill(Pid::from_raw(child.id().try_into()?), signal)?;
-        let deadline = Instant::now() + ENDING;
+        let deadline = Instant::now() + patience(ENDING);
         while child.try_wait()?.is_none() {
             if Instant::now() > deadline {
                 child.kill()?;

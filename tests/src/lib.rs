@@ -19,6 +19,7 @@ pub mod frames;
 pub mod kernel;
 pub mod lab;
 pub mod outside;
+pub mod patience;
 pub mod residue;
 pub mod wire;
 
@@ -26,4 +27,5 @@ pub use daemon::Daemon;
 pub use docker::Engine;
 pub use lab::Lab;
 pub use outside::Outside;
+pub use patience::patience;
 pub use wire::Wire;

@@ -2,6 +2,7 @@
 //! and under any name. The same socket says what arrived.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use netpold::probe::namespace;
@@ -14,9 +15,10 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::frames::Mac;
 use crate::lab::Pod;
+use crate::patience::patience;
 
 /// How long a frame that must arrive may take.
-const PATIENCE: i64 = 5;
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than any frame here.
 const LARGEST: usize = 1 << 17;
 
@@ -51,7 +53,7 @@ impl Wire {
             setsockopt(
                 &socket,
                 sockopt::ReceiveTimeout,
-                &TimeVal::seconds(PATIENCE),
+                &TimeVal::seconds(patience(PATIENCE).as_secs().try_into()?),
             )?;
             let mac = link.addr().context("eth0 has no MAC address")?;
             Ok(Self { socket, mac })

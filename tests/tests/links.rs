@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
 use netpold::links::{Hints, Links, Listener, Netns, identify, inside};
+use netpold_tests::patience;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 
@@ -247,7 +248,7 @@ fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
         .enable_all()
         .build()?
         .block_on(async {
-            tokio::time::timeout(Duration::from_secs(10), future)
+            tokio::time::timeout(patience(Duration::from_secs(10)), future)
                 .await
                 .context("nothing came")
         })
