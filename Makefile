@@ -17,14 +17,14 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env NO_COLOR="$$NO_COLOR")
 # How long each fuzz target runs.
 SECONDS ?= 60
 
-.PHONY: build help deps demo test check bench fuzz fmt install uninstall clean
+.PHONY: build help deps demo test test-kernels check bench fuzz fmt install uninstall clean
 
 build: ## Build netpold and netpol (the default)
 	@tests/deps.sh build
 	$(CARGO) build --release
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Install what building, demo and tests need and is missing (Debian)
 	@tests/deps.sh test
@@ -36,6 +36,10 @@ demo: ## Show the main job on real packets (needs root)
 
 test: deps ## Run every test (those that need root: where there is root)
 	@tests/run.sh
+
+test-kernels: ## Run the datapath's suites on Debian's kernels, emulated (KERNEL=5.10 for one)
+	@tests/deps.sh kernels
+	@tests/kernels/run.sh $(KERNEL)
 
 check: ## Formatting and lints alone
 	$(CARGO) fmt --all --check

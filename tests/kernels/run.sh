@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# The datapath's suites on Debian's kernels, each in an emulated machine. Called by `make test-kernels`.
+#
+# usage: run.sh [KERNEL|all [SUITE [ARGUMENT…]]]
+#        run.sh 5.10                     every suite on one kernel
+#        run.sh all packets              one suite on every kernel
+#        run.sh 5.10 packets mutated     one test of it
+#
+# Kernels: 5.10, 6.1, 6.12, and `newest`, the newest that Debian has. QEMU translates every
+# instruction (no KVM: this runs where virtual machines can't), so everything takes twenty times
+# as long. The machine has no disk and no network: all that it needs is in its initial RAM disk.
+#
+# What a suite prints decides, by tests/kernels/verdict.awk. A kernel that panics, a machine that
+# hangs, a suite that does not come to its end and one that runs no test are failures.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+[ "$(uname -m)" = x86_64 ] || {
+  echo "kernels: NOT RUN: the kernels are for x86-64, and so the suites must be; this is $(uname -m)" >&2
+  exit 1
+}
+
+kernels=(5.10 6.1 6.12 newest)
+suites=(packets judged datapath links attack modes)
+# For one kernel. Longer than the longest run, shorter than anybody's patience.
+seconds=${KERNEL_SECONDS:-1200}
+
+[ "${1:-all}" = all ] || kernels=("$1")
+[ $# -lt 2 ] || suites=("$2")
+arguments=("${@:3}")
+
+cache=$PWD/target/kernels
+guest=$cache/guest
+
+# Builds the suites, and lays the machine's root: they, what they run, and the libraries of both.
+lay_guest() {
+  cargo build --quiet --bins
+  rm -rf "$guest"
+  mkdir -p "$guest"/{bin,sbin,usr,etc,suites.d}
+  ln -s ../bin "$guest/usr/bin"
+  ln -s ../sbin "$guest/usr/sbin"
+  local suite program tool library
+  for suite in "${suites[@]}"; do
+    program=$(cargo test --quiet --no-run --message-format=json -p netpold-tests --test "$suite" |
+      sed -n "s/.*\"kind\":\[\"test\"\].*\"name\":\"$suite\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -1)
+    [ -n "$program" ] || { echo "kernels: the suite $suite did not build" >&2; return 1; }
+    strip -o "$guest/suites.d/$suite" "$program"
+  done
+  # Beside the suites, where those look for them.
+  for program in netpold netpol; do strip -o "$guest/$program" "target/debug/$program"; done
+  for tool in ip tc busybox; do cp "$(command -v "$tool")" "$guest/bin/"; done
+  "$guest/bin/busybox" --list | while read -r tool; do
+    [ -e "$guest/bin/$tool" ] || ln -s busybox "$guest/bin/$tool"
+  done
+  for program in "$guest"/bin/{ip,tc} "$guest"/netpol* "$guest"/suites.d/*; do
+    ldd "$program" | grep -o '/[^ ]*'
+  done | sort -u | while read -r library; do
+    install -D "$library" "$guest$library"
+  done
+  # Suites read their cases where they were built.
+  mkdir -p "$guest$PWD/tests"
+  cp -r tests/conformance "$guest$PWD/tests/"
+  install -m 755 tests/kernels/init "$guest/init"
+  printf '%s\n' "${suites[@]/%/ ${arguments[*]}}" > "$guest/suites"
+  pack "$guest" > "$cache/guest.cpio"
+}
+
+pack() { (cd "$1" && find . | busybox cpio -o -H newc 2>/dev/null); }
+
+# Runs the suites on a kernel, and shows what they print. `console` keeps what the kernel says.
+boot() {
+  local there=$cache/linux-$1 run=$cache/run-$1
+  rm -rf "$run"
+  mkdir -p "$run/root"
+  cp -r "$there/modules" "$run/root/"
+  # The kernel takes archives one behind the other.
+  { cat "$cache/guest.cpio" && pack "$run/root"; } > "$run/initrd"
+  # A processor without SMAP: each crossing of it would cost the translation its caches. Zeroed
+  # allocations and mitigations cost time, and change nothing that is tested.
+  timeout --foreground "$seconds" qemu-system-x86_64 \
+    -machine q35 -accel tcg,thread=multi -cpu Nehalem -smp 2 -m 3G \
+    -nodefaults -no-user-config -display none -nic none -no-reboot \
+    -serial "file:$run/console" -serial stdio \
+    -kernel "$there/vmlinuz" -initrd "$run/initrd" \
+    -append "console=ttyS0 quiet panic=-1 mitigations=off init_on_alloc=0" \
+    < /dev/null | tee "$run/said"
+}
+
+for kernel in "${kernels[@]}"; do tests/kernels/kernel.sh "$kernel"; done
+lay_guest
+
+status=0
+for kernel in "${kernels[@]}"; do
+  printf '\n== Linux %s\n' "$(cat "$cache/linux-$kernel/version")"
+  boot "$kernel" || echo "kernels: the machine was stopped after $seconds s, or did not start"
+  run=$cache/run-$kernel
+  if ! awk -v kernel="$(cat "$cache/linux-$kernel/version")" -v suites="${suites[*]}" \
+    -f tests/kernels/verdict.awk "$run/said" > "$run/verdict"; then
+    status=1
+    printf '\nThe end of what the kernel said (%s):\n' "$run/console"
+    tail -n 30 "$run/console"
+  fi
+done
+
+printf '\n'
+verdicts=("${kernels[@]/#/$cache/run-}")
+cat "${verdicts[@]/%//verdict}"
+awk '/^[^ ]/ { passed += $2; failed += $4 } END { printf "\n%d passed, %d failed\n", passed, failed }' "${verdicts[@]/%//verdict}"
+exit "$status"
