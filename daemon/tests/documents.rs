@@ -170,3 +170,24 @@ fn the_examples_are_valid() {
     assert!(assembled.diagnostics.is_empty());
     assert_eq!(assembled.world().policies.len(), 4);
 }
+
+/// Under systemd the daemon has no right but those.
+#[test]
+fn the_unit_grants_what_the_daemon_says_it_needs() {
+    let asked = netpold::datapath::OpenError::NoRight.to_string();
+    let unit = text("systemd/netpold.service");
+    let granted: Vec<&str> = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+        .unwrap()
+        .split(' ')
+        .collect();
+    let asked: Vec<&str> = asked
+        .split([' ', ','])
+        .filter(|word| word.starts_with("CAP_"))
+        .collect();
+    assert_eq!(asked.len(), 4);
+    for right in asked {
+        assert!(granted.contains(&right), "{right} is not in {granted:?}");
+    }
+}
