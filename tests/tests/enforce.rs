@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
+use netpold::datapath::requirements;
 use netpold::probe::{Outcome, Probe, namespace};
 use netpold_tests::{Daemon, Lab, residue};
 
@@ -371,8 +372,19 @@ fn programs_that_somebody_takes_off_are_put_back() -> Result<()> {
     daemon.put("policy.yaml", &only_front(Protocol::Tcp, 5432))?;
     daemon.wait()?;
     let links = daemon.pins().join("links");
-    for link in std::fs::read_dir(&links)? {
-        std::fs::remove_file(link?.path())?;
+    let with_tcx = requirements::has_tcx();
+    if with_tcx {
+        for link in std::fs::read_dir(&links)? {
+            std::fs::remove_file(link?.path())?;
+        }
+    } else {
+        // All filters go with what they hang on.
+        for pod in lab.pods() {
+            tc(
+                &lab,
+                &["qdisc", "del", "dev", &pod.host_interface, "clsact"],
+            )?;
+        }
     }
     // What detaches is detached by the kernel a little later; the daemon looks when it is asked.
     daemon.wait()?;
@@ -384,8 +396,33 @@ fn programs_that_somebody_takes_off_are_put_back() -> Result<()> {
         5432,
         false,
     )?;
-    ensure!(std::fs::read_dir(&links)?.count() == 6, "not all are back");
+    if with_tcx {
+        ensure!(std::fs::read_dir(&links)?.count() == 6, "not all are back");
+        return Ok(());
+    }
+    for pod in lab.pods() {
+        for hook in ["ingress", "egress"] {
+            let shown = tc(&lab, &["filter", "show", "dev", &pod.host_interface, hook])?;
+            ensure!(shown.contains("netpold_"), "{hook}: {shown}");
+        }
+    }
     Ok(())
+}
+
+/// tc(8) on the lab's host.
+fn tc(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let output = std::process::Command::new("tc")
+        .args(["-n", lab.host().name()])
+        .args(arguments)
+        .output()
+        .context("can't run tc(8): is iproute2 installed?")?;
+    ensure!(
+        output.status.success(),
+        "tc {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]

@@ -275,6 +275,8 @@ pub struct DatapathStatus {
     pub generation: u64,
     /// `enforce` or `audit`.
     pub mode: String,
+    /// What the kernel lacks, and what is done instead.
+    pub lacks: Vec<String>,
 }
 
 /// The reconcile loop's answer to a sync request: all that was there is in force,

@@ -47,6 +47,9 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
         printable(&datapath.attach),
         datapath.generation
     )?;
+    for lack in &datapath.lacks {
+        writeln!(out, "this kernel has {}", printable(lack))?;
+    }
     for runtime in &status.runtimes {
         let state = match (&runtime.error, runtime.connected) {
             (_, true) => "connected".to_owned(),

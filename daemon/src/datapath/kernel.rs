@@ -26,7 +26,7 @@ use super::flows::{FlowTables, coarse_clock};
 use super::hook::Hook;
 use super::maps::{self, MAPS, MapsError, Opener};
 use super::pins::{self, Layout, Lock, PinsError, Stage};
-use super::requirements::{self, Requirement};
+use super::requirements::{self, Lack, Requirement};
 use super::tables::KernelTables;
 use super::wire::Wire;
 
@@ -153,6 +153,8 @@ pub enum Origin {
 pub struct Kernel {
     /// Where the tables came from.
     pub origin: Origin,
+    /// What the kernel lacks, and is done without.
+    pub lacks: Vec<Lack>,
     /// Policy: written by plans, read back after a restart.
     pub tables: KernelTables,
     /// Programs on interfaces.
@@ -206,6 +208,7 @@ impl Kernel {
         });
         Ok(Self {
             origin,
+            lacks: requirements::lacks(),
             tables: KernelTables::open(&opener, options, Arc::clone(&lock))?,
             events: EventRing::new(opener.ring()?, Arc::clone(&lock)),
             flows: FlowTables::open(&opener, options.timeouts, Arc::clone(&lock))?,

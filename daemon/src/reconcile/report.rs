@@ -43,6 +43,8 @@ pub struct How {
     pub attach: &'static str,
     /// `enforce` or `audit`.
     pub mode: &'static str,
+    /// What the kernel lacks, and what that means.
+    pub lacks: Vec<String>,
 }
 
 /// Where programs are.
@@ -135,6 +137,7 @@ pub fn status(
             attach: how.attach.to_owned(),
             generation: in_force.generation,
             mode: how.mode.to_owned(),
+            lacks: how.lacks.clone(),
         },
         warnings,
     }

@@ -26,6 +26,7 @@ use crate::api::{self, Published, SyncRequest};
 use crate::config::{Config, Established, HostTraffic, Mode, Unidentified};
 use crate::datapath::counters::CounterTable;
 use crate::datapath::maps::MapsError;
+use crate::datapath::requirements::Lack;
 use crate::datapath::tables::{Fill, StepError};
 use crate::datapath::{AttachError, Kernel, Mechanism, OpenError, Options, Origin};
 use crate::flows::{Namer, Recorder};
@@ -91,6 +92,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
             Origin::Replacing => "an earlier netpold's tables are of another layout, and replaced",
         }
     );
+    for lack in &kernel.lacks {
+        tracing::warn!("this kernel has {lack}");
+    }
     let sources = Sources::open(&config)?;
     let (published, seen) = watch::channel(Arc::new(Published::default()));
     let (ask, asked) = mpsc::channel(64);
@@ -237,6 +241,7 @@ impl Daemon {
                 Mode::Enforce => "enforce",
                 Mode::Audit => "audit",
             },
+            lacks: kernel.lacks.iter().map(Lack::to_string).collect(),
         };
         let on = kernel.attachments.attached()?;
         let programs = programmed
