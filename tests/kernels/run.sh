@@ -21,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 }
 
 kernels=(5.10 6.1 6.12 newest)
-suites=(packets judged datapath links attack modes)
+suites=(requirements packets judged datapath links attack modes)
 # For one kernel. Longer than the longest run, shorter than anybody's patience.
 seconds=${KERNEL_SECONDS:-1200}
 
@@ -34,20 +34,20 @@ guest=$cache/guest
 
 # Builds the suites, and lays the machine's root: they, what they run, and the libraries of both.
 lay_guest() {
-  cargo build --quiet --bins
+  cargo build --quiet --profile emulated --bins
   rm -rf "$guest"
   mkdir -p "$guest"/{bin,sbin,usr,etc,suites.d}
   ln -s ../bin "$guest/usr/bin"
   ln -s ../sbin "$guest/usr/sbin"
   local suite program tool library
   for suite in "${suites[@]}"; do
-    program=$(cargo test --quiet --no-run --message-format=json -p netpold-tests --test "$suite" |
+    program=$(cargo test --quiet --profile emulated --no-run --message-format=json -p netpold-tests --test "$suite" |
       sed -n "s/.*\"kind\":\[\"test\"\].*\"name\":\"$suite\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -1)
     [ -n "$program" ] || { echo "kernels: the suite $suite did not build" >&2; return 1; }
-    strip -o "$guest/suites.d/$suite" "$program"
+    cp "$program" "$guest/suites.d/$suite"
   done
   # Beside the suites, where those look for them.
-  for program in netpold netpol; do strip -o "$guest/$program" "target/debug/$program"; done
+  for program in netpold netpol; do cp "target/emulated/$program" "$guest/"; done
   for tool in ip tc busybox; do cp "$(command -v "$tool")" "$guest/bin/"; done
   "$guest/bin/busybox" --list | while read -r tool; do
     [ -e "$guest/bin/$tool" ] || ln -s busybox "$guest/bin/$tool"

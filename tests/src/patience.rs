@@ -1,21 +1,32 @@
-//! How long something that must happen may take.
+//! What the suites allow for on emulated machines, where everything takes many times as long:
+//! `NPD_PATIENCE` is the factor there (`tests/kernels/init`).
 //!
-//! The suites also run on emulated machines, where everything takes many times as long:
-//! `NPD_PATIENCE` is the factor there. What must *not* happen is waited for as long as
-//! everywhere, so patience never hides a packet that got through.
+//! What must happen may take longer, and of what is tried at random less is tried. What must
+//! *not* happen is waited for as long as everywhere: patience never hides a packet that got
+//! through.
 
 use std::time::Duration;
 
 /// The time that is to be given to what takes at most this on a machine of its own.
-///
-/// # Panics
-/// When the factor is no number: a suite must not run with another than was meant.
 #[must_use]
 pub fn patience(usual: Duration) -> Duration {
-    let factor = std::env::var("NPD_PATIENCE").map_or(1, |factor| {
-        factor
-            .parse()
-            .unwrap_or_else(|_| panic!("NPD_PATIENCE is a whole number, not `{factor}`"))
-    });
-    usual * factor
+    usual * factor()
+}
+
+/// How many of so many random attempts are made.
+#[must_use]
+pub fn tries(usual: usize) -> usize {
+    usual.div_ceil(factor() as usize)
+}
+
+/// A suite must not run with another factor than was meant: what is no number is a panic.
+fn factor() -> u32 {
+    let Ok(factor) = std::env::var("NPD_PATIENCE") else {
+        return 1;
+    };
+    factor
+        .parse()
+        .ok()
+        .filter(|factor| *factor > 0)
+        .unwrap_or_else(|| panic!("NPD_PATIENCE is a whole number, not `{factor}`"))
 }

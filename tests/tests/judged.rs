@@ -28,6 +28,7 @@ use netpol_engine::world::{Attached, Place, World};
 use netpold_tests::cases::{Expected, folders, text};
 use netpold_tests::frames;
 use netpold_tests::kernel::InKernel;
+use netpold_tests::patience::tries;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
@@ -256,7 +257,7 @@ fn ends(world: &World, text: &str) -> Result<Vec<IpAddr>> {
 fn random_changes() -> Result<()> {
     let mut runner = TestRunner::deterministic();
     let mut site = Site::new("random")?;
-    for number in 0..CHANGES {
+    for number in 0..tries(CHANGES) {
         let (before, after) = worlds::change()
             .new_tree(&mut runner)
             .map_err(|reason| anyhow::anyhow!("{reason}"))?
@@ -276,7 +277,7 @@ fn random_changes() -> Result<()> {
 fn random_manifests() -> Result<()> {
     let mut runner = TestRunner::deterministic();
     let mut site = Site::new("manifests")?;
-    for number in 0..MANIFESTS {
+    for number in 0..tries(MANIFESTS) {
         let manifests = manifests::manifests()
             .new_tree(&mut runner)
             .map_err(|reason| anyhow::anyhow!("{reason}"))?

@@ -21,6 +21,7 @@ use netpol_engine::plan::plan;
 use netpol_engine::tables::Tables;
 use netpol_engine::world::World;
 use netpold_tests::kernel::InKernel;
+use netpold_tests::patience::tries;
 
 use corpus::{Case, Step};
 
@@ -168,7 +169,7 @@ fn mutated() -> Result<()> {
             else {
                 continue;
             };
-            for _ in 0..24 {
+            for _ in 0..tries(24) {
                 let mut bent = frame.clone();
                 for _ in 0..=next(3) {
                     let at = next(bent.len());
