@@ -20,8 +20,10 @@ use netpold_tests::frames::{ethernet, ipv4, ipv6, tcp};
 use netpold_tests::kernel::InKernel;
 use scene::{BOX, BOX_MAC, BOX6, FOE, FRIEND, FRIEND6, OTHER_MAC, guarded, open};
 
-/// Name, world, hook, the frame that opens, the frame that is timed.
-type Case<'a> = (&'a str, fn() -> World, Hook, &'a [u8], &'a [u8]);
+/// A frame, and where it passes.
+type Passing<'a> = (Hook, &'a [u8]);
+/// Name, world, the frames that come before, the one that is timed.
+type Case<'a> = (&'a str, fn() -> World, &'a [Passing<'a>], Passing<'a>);
 
 const ROUNDS: usize = 31;
 const REPEAT: u32 = 20_000;
@@ -51,6 +53,18 @@ fn main() -> Result<()> {
         0x0800,
         &ipv4(BOX, FRIEND, 6, &tcp(8080, 40000, ACK)),
     );
+    let syn_ack = ethernet(
+        BOX_MAC,
+        OTHER_MAC,
+        0x0800,
+        &ipv4(BOX, FRIEND, 6, &tcp(8080, 40000, SYN | ACK)),
+    );
+    let syn_ack6 = ethernet(
+        BOX_MAC,
+        OTHER_MAC,
+        0x86dd,
+        &ipv6(BOX6, FRIEND6, 6, 64, &tcp(8080, 40000, SYN | ACK)),
+    );
     let syn6 = ethernet(
         OTHER_MAC,
         BOX_MAC,
@@ -69,24 +83,31 @@ fn main() -> Result<()> {
         0x0800,
         &ipv4(FOE, BOX, 6, &tcp(40000, 8080, SYN)),
     );
+    let handshake: [Passing<'_>; 3] = [
+        (Hook::Ingress, &syn),
+        (Hook::Egress, &syn_ack),
+        (Hook::Ingress, &segment),
+    ];
+    let handshake6: [Passing<'_>; 3] = [
+        (Hook::Ingress, &syn6),
+        (Hook::Egress, &syn_ack6),
+        (Hook::Ingress, &segment6),
+    ];
+    let (segment_in, segment6_in) = ((Hook::Ingress, &*segment), (Hook::Ingress, &*segment6));
     let cases: [Case<'_>; 5] = [
-        ("established, IPv4", guarded, Hook::Ingress, &syn, &segment),
-        ("reply, IPv4", guarded, Hook::Egress, &syn, &reply),
-        (
-            "established, IPv6",
-            guarded,
-            Hook::Ingress,
-            &syn6,
-            &segment6,
-        ),
-        ("denied", guarded, Hook::Ingress, &syn, &denied),
-        ("nobody isolates", open, Hook::Ingress, &syn, &segment),
+        ("established, IPv4", guarded, &handshake, segment_in),
+        ("reply, IPv4", guarded, &handshake, (Hook::Egress, &reply)),
+        ("established, IPv6", guarded, &handshake6, segment6_in),
+        ("denied", guarded, &[], (Hook::Ingress, &denied)),
+        ("nobody isolates", open, &handshake, segment_in),
     ];
     println!("{:<20} {:>8} {:>8} {:>8}", "", "ns", "floor", "ratio");
-    for (name, world, hook, first, frame) in cases {
+    for (name, world, before, (hook, frame)) in cases {
         let mut kernel = InKernel::new(&format!("bench-{}", name.len()), &|_| {})?;
         kernel.apply(&plan(&Tables::default(), &compile(&world()).tables, 0).steps)?;
-        time(kernel.kernel.attachments.program(Hook::Ingress)?, first, 1)?;
+        for (hook, frame) in before {
+            time(kernel.kernel.attachments.program(*hook)?, frame, 1)?;
+        }
         let (mut ours, mut least, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let one = time(kernel.kernel.attachments.program(hook)?, frame, REPEAT)?;
