@@ -81,34 +81,48 @@ fn find<'t, T: Tables>(
     } else {
         (packet.destination_port, packet.source_port)
     };
-    match packet.route {
-        Route::V4(source, destination) => {
-            let (local, remote) = if is_egress {
-                (source, destination)
-            } else {
-                (destination, source)
-            };
-            tables.flow4(&FlowKey4 {
-                owner,
-                local,
-                remote,
-                local_port,
-                remote_port,
-            })
-        }
-        Route::V6(source, destination) => {
-            let (local, remote) = if is_egress {
-                (source, destination)
-            } else {
-                (destination, source)
-            };
-            tables.flow6(&FlowKey6 {
-                owner,
-                local,
-                remote,
-                local_port,
-                remote_port,
-            })
-        }
+    let Route {
+        is_v6,
+        source,
+        destination,
+    } = packet.route;
+    let (local, remote) = if is_egress {
+        (source, destination)
+    } else {
+        (destination, source)
+    };
+    if is_v6 {
+        tables.flow6(&key6(owner, local, remote, [local_port, remote_port]))
+    } else {
+        let [a, b, c, d, ..] = local;
+        let [e, f, g, h, ..] = remote;
+        tables.flow4(&FlowKey4 {
+            owner,
+            local: [a, b, c, d],
+            remote: [e, f, g, h],
+            local_port,
+            remote_port,
+        })
     }
+}
+
+/// The key as whole words: written by its fields, the compiler puts it together of halves that lie
+/// misaligned, which the verifier does not take on the stack.
+#[inline(always)]
+fn key6(
+    owner: u32,
+    local: [u8; 16],
+    remote: [u8; 16],
+    [local_port, remote_port]: [u16; 2],
+) -> FlowKey6 {
+    const { assert!(cfg!(target_endian = "little")) };
+    let (local, remote) = (u128::from_le_bytes(local), u128::from_le_bytes(remote));
+    let words = [
+        local as u64,
+        (local >> 64) as u64,
+        remote as u64,
+        (remote >> 64) as u64,
+        u64::from(owner) | u64::from(local_port) << 32 | u64::from(remote_port) << 48,
+    ];
+    zerocopy::transmute!(words)
 }

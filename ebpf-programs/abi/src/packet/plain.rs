@@ -19,13 +19,18 @@ pub struct Plain {
     pub protocol: u8,
 }
 
-/// Source and destination, in network order.
+/// Source and destination, in network order; IPv4 in the first four bytes, the others zero.
+///
+/// No enum: of one the compiler reads both variants' bytes before it knows which it is, and
+/// verifiers before Linux 6.3 refuse to read from the stack what nobody has written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// IPv4.
-    V4([u8; 4], [u8; 4]),
-    /// IPv6.
-    V6([u8; 16], [u8; 16]),
+pub struct Route {
+    /// IPv6, or IPv4.
+    pub is_v6: bool,
+    /// The source.
+    pub source: [u8; 16],
+    /// The destination.
+    pub destination: [u8; 16],
 }
 
 /// Reads a plain packet; `None`: the frame is not one.
@@ -45,10 +50,11 @@ pub fn plain<F: Frame>(frame: &F) -> Option<Plain> {
                 return None;
             }
             let end = ETHERNET + usize::from(u16::from_be(header.total_be));
-            let route = Route::V4(
-                header.source_be.to_ne_bytes(),
-                header.destination_be.to_ne_bytes(),
-            );
+            let route = Route {
+                is_v6: false,
+                source: super::widen(header.source_be),
+                destination: super::widen(header.destination_be),
+            };
             behind::<F, V4>(frame, &ethernet, header.protocol, end, route)
         }
         ethertype::IPV6 => {
@@ -57,10 +63,11 @@ pub fn plain<F: Frame>(frame: &F) -> Option<Plain> {
                 return None;
             }
             let end = V6 + usize::from(u16::from_be(header.payload_be));
-            let route = Route::V6(
-                super::join(header.source_be),
-                super::join(header.destination_be),
-            );
+            let route = Route {
+                is_v6: true,
+                source: super::join(header.source_be),
+                destination: super::join(header.destination_be),
+            };
             behind::<F, V6>(frame, &ethernet, header.next, end, route)
         }
         _ => None,
