@@ -102,9 +102,7 @@ pub extern "C" fn netpold_report(skb: *mut __sk_buff, direction: u32) -> u32 {
     let outcome = unsafe { (*outcome).assume_init_ref() };
     let (length, direction) = (TcContext::new(skb).len(), Direction::of_bit(direction));
     count(outcome.reason, direction, length);
-    if outcome.opened || !outcome.reason.allows() {
-        report(outcome, view, direction, ifindex(skb), length);
-    }
+    report(outcome, view, direction, ifindex(skb), length);
     0
 }
 

@@ -1,15 +1,14 @@
 //! Counters, and records to the ring: first packets of connections, and drops, within
-//! the endpoint's budget. What is over the budget is counted, in full.
-
-use core::mem::MaybeUninit;
+//! the endpoint's budget. What is over the budget is counted, in full. What is reported, and
+//! what a record says, is `netpol_abi::report`'s to decide.
 
 use netpol_abi::{
     Reason,
     connection::TICK_SHIFT,
     event::{Event, Kind},
     judge::{Outcome, View},
-    limits::EVENTS_PER_TICK,
     packet::Direction,
+    report::{self, Sighting},
 };
 
 use crate::{
@@ -20,7 +19,7 @@ use crate::{
 /// Counts the packet under its reason.
 #[inline(always)]
 pub fn count(reason: Reason, direction: Direction, length: u32) {
-    let index = reason as u32 * 2 + direction as u32;
+    let index = report::counter(reason, direction);
     if let Some(counter) = maps::COUNTERS.get_ptr_mut(index) {
         // SAFETY: the element is this processor's own.
         unsafe {
@@ -30,81 +29,39 @@ pub fn count(reason: Reason, direction: Direction, length: u32) {
     }
 }
 
-/// Sends a record, where the endpoint's budget and the ring have room.
+/// Sends a record, where one is due and the endpoint's budget and the ring have room.
 #[inline(always)]
 pub fn report(outcome: &Outcome, view: &View, direction: Direction, ifindex: u32, length: u32) {
-    let now = now_ns();
+    let Some(kind) = report::kind(outcome) else {
+        return;
+    };
     let Some(cell) = cell(maps::USAGE.get_ptr_mut(outcome.slot)) else {
         return;
     };
-    let mut usage = cell.get();
-    let tick = (now >> TICK_SHIFT) as u32;
-    if usage.tick != tick {
-        usage.tick = tick;
-        usage.drops = 0;
-        usage.opens = 0;
-    }
-    let spent = if outcome.opened {
-        &mut usage.opens
-    } else {
-        &mut usage.drops
+    let seen = Sighting {
+        time_ns: now_ns(),
+        ifindex,
+        length,
+        direction,
     };
-    let room = *spent < EVENTS_PER_TICK;
-    if room {
-        *spent += 1;
-        if let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) {
-            fill(&mut entry, now, outcome, view, direction, ifindex, length);
-            entry.submit(0);
-            cell.set(usage);
-            return;
-        }
+    let mut usage = cell.get();
+    let tick = (seen.time_ns >> TICK_SHIFT) as u32;
+    if !report::spend(&mut usage, kind, tick) || !write(kind, outcome, view, &seen) {
+        usage.suppressed = usage.suppressed.wrapping_add(1);
     }
-    usage.suppressed = usage.suppressed.wrapping_add(1);
     cell.set(usage);
 }
 
+/// Was there room for the record?
 #[inline(always)]
-fn fill(
-    entry: &mut MaybeUninit<Event>,
-    now: u64,
-    outcome: &Outcome,
-    view: &View,
-    direction: Direction,
-    ifindex: u32,
-    length: u32,
-) {
-    let kind = if outcome.opened {
-        Kind::Opened
-    } else if outcome.passes {
-        Kind::Audited
-    } else {
-        Kind::Dropped
+fn write(kind: Kind, outcome: &Outcome, view: &View, seen: &Sighting) -> bool {
+    let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) else {
+        return false;
     };
-    let packet = &view.packet;
-    // SAFETY: the ring's own memory, of the size and alignment of an event; every field is written
-    // below. In place: on the stack there is no room for it.
+    // SAFETY: the ring's own memory, of the size and alignment of an event, of which every field
+    // is written and none read.
     let event = unsafe { &mut *entry.as_mut_ptr() };
-    event.time_ns = now;
-    event.generation = outcome.generation;
-    event.subject = outcome.subject;
-    event.rule = outcome.rule;
-    event.endpoint = outcome.endpoint;
-    event.ifindex = ifindex;
-    event.length = length;
-    event.source = packet.source;
-    event.destination = packet.destination;
-    event.source_port = packet.source_port;
-    event.destination_port = packet.destination_port;
-    event.ethertype = view.ethernet.ethertype;
-    event.version = packet.version;
-    event.protocol = packet.protocol;
-    event.direction = direction as u8;
-    event.kind = kind as u8;
-    event.reason = outcome.reason as u8;
-    event.tcp_flags = packet.tcp_flags;
-    event.reply = outcome.reply.into();
-    event.reserved = [0; 3];
-    event.source_mac = view.ethernet.source;
-    event.destination_mac = view.ethernet.destination;
-    event.reserved_end = [0; 4];
+    report::fill(event, kind, outcome, view, seen);
+    entry.submit(0);
+    true
 }

@@ -4,7 +4,7 @@
 //!  frame bytes ──▶ packet ──▶ judge ◀── tables (the maps, or ordered maps)
 //!  (skb | slice)                │
 //!                               ├──▶ connection (state after this packet)
-//!                               └──▶ event, reason (what is reported)
+//!                               └──▶ report (counter, budget) ──▶ event, reason
 //! ```
 //!
 //! Everything here is `no_std`, holds no state and makes no system call. The same
@@ -22,6 +22,7 @@ pub mod judge;
 pub mod limits;
 pub mod packet;
 pub mod reason;
+pub mod report;
 pub mod tables;
 
 pub use reason::Reason;

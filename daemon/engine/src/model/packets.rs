@@ -1,20 +1,28 @@
 //! The packet's part of the model: the very verdict that the programs run
-//! ([`netpol_abi::judge`]), over [`Lanes`] and connections in ordered maps.
+//! ([`netpol_abi::judge`]), over [`Lanes`] and connections in ordered maps, and what they
+//! count and report of it ([`netpol_abi::report`]).
 //!
 //! For tests, and for trying a packet without a kernel. Time is what the caller says.
+
+mod store;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use netpol_abi::Reason;
+use netpol_abi::connection::{State, TICK_SHIFT, Timeout};
+use netpol_abi::event::Event;
 use netpol_abi::judge::{self, Outcome, Tables, View};
 use netpol_abi::packet::{Direction, Frame, Socket};
+use netpol_abi::report::{self, Sighting};
 use netpol_abi::tables::{
-    Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor, FragmentSet,
-    FragmentSlot, Interface, PortBlock, Prefix, Verdict, VerdictKey,
+    Address, Collected, Control, Counter, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
+    FragmentSet, Interface, PortBlock, Prefix, Usage, Verdict, VerdictKey, account,
 };
 
+use self::store::Store;
 use super::Lanes;
 
 /// A host's datapath: what policy decides, and what packets have done.
@@ -26,40 +34,52 @@ pub struct Datapath {
     pub tick: u32,
     flows4: Store<FlowKey4, Flow>,
     flows6: Store<FlowKey6, Flow>,
-    fragments: RefCell<BTreeMap<u32, &'static Cell<FragmentSet>>>,
-    cursors: RefCell<BTreeMap<u32, &'static Cell<FragmentCursor>>>,
+    /// The sockets that the endpoint has for the frames to come.
+    pub sockets: Sockets,
+    fragments: Store<u32, FragmentSet>,
+    cursors: Store<u32, FragmentCursor>,
+    usage: Store<u32, Usage>,
     entered: RefCell<BTreeMap<u32, u32>>,
+    collected: BTreeMap<u32, Collected>,
+    counters: RefCell<BTreeMap<(Reason, Direction), Counter>>,
+    events: RefCell<Vec<Event>>,
 }
 
-/// Entries that are handed out while others are added: each has a place of its own.
-struct Store<K, V: 'static> {
-    entries: RefCell<BTreeMap<K, &'static Cell<V>>>,
-    limit: usize,
+/// The sockets of an endpoint that a packet may belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// One is connected to the packet's peer.
+    pub connected: bool,
+    /// One listens at the packet's port of the endpoint.
+    pub listening: bool,
 }
 
-impl<K, V> Default for Store<K, V> {
-    fn default() -> Self {
-        Self {
-            entries: RefCell::default(),
-            limit: usize::MAX,
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It belongs to an established connection, and needed no verdict.
+    Shortly,
+    /// It was judged.
+    Judged(Outcome),
+}
+
+impl Seen {
+    /// Why it passes or does not.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Shortly => Reason::Established,
+            Self::Judged(outcome) => outcome.reason,
         }
     }
-}
 
-impl<K: Ord + Copy, V: Copy> Store<K, V> {
-    fn get(&self, key: &K) -> Option<&Cell<V>> {
-        self.entries.borrow().get(key).copied()
-    }
-
-    fn enter(&self, key: &K, value: &V) -> bool {
-        let mut entries = self.entries.borrow_mut();
-        if entries.len() >= self.limit || entries.contains_key(key) {
-            return false;
+    /// Does it go on?
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        match self {
+            Self::Shortly => true,
+            Self::Judged(outcome) => outcome.passes,
         }
-        // Leaked on purpose: a handful of bytes per connection of a test, in return for
-        // references that live as long as the kernel's.
-        entries.insert(*key, Box::leak(Box::new(Cell::new(*value))));
-        true
     }
 }
 
@@ -79,15 +99,135 @@ impl Datapath {
         self.flows6.limit = limit;
     }
 
-    /// How many connections there are.
-    #[must_use]
-    pub fn flows(&self) -> usize {
-        self.flows4.entries.borrow().len() + self.flows6.entries.borrow().len()
-    }
-
-    /// Judges a frame on the interface.
+    /// Judges a frame on the interface by the whole verdict, and tells nobody.
     pub fn judge<F: Frame>(&self, frame: &F, direction: Direction, ifindex: u32) -> Outcome {
         judge::judge(self, frame, direction, ifindex, &mut View::default())
+    }
+
+    /// Sees a frame on the interface, as a program does: by the short way where there is one,
+    /// else judges; counts, reports.
+    pub fn see<F: Frame>(&self, frame: &F, direction: Direction, ifindex: u32) -> Seen {
+        let sighting = Sighting {
+            time_ns: u64::from(self.tick) << TICK_SHIFT,
+            ifindex,
+            length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+            direction,
+        };
+        if judge::is_established(self, frame, direction, ifindex) {
+            self.count(Reason::Established, &sighting);
+            return Seen::Shortly;
+        }
+        let mut view = View::default();
+        let outcome = judge::judge(self, frame, direction, ifindex, &mut view);
+        self.count(outcome.reason, &sighting);
+        self.report(&outcome, &view, &sighting);
+        Seen::Judged(outcome)
+    }
+
+    fn count(&self, reason: Reason, seen: &Sighting) {
+        let mut counters = self.counters.borrow_mut();
+        let counter = counters.entry((reason, seen.direction)).or_default();
+        counter.packets += 1;
+        counter.bytes += u64::from(seen.length);
+    }
+
+    fn report(&self, outcome: &Outcome, view: &View, seen: &Sighting) {
+        let Some(kind) = report::kind(outcome) else {
+            return;
+        };
+        self.usage.enter(&outcome.slot, &Usage::default());
+        let Some(cell) = self.usage.get(&outcome.slot) else {
+            return;
+        };
+        let mut usage = cell.get();
+        if report::spend(&mut usage, kind, self.tick) {
+            let mut event = Event::default();
+            report::fill(&mut event, kind, outcome, view, seen);
+            self.events.borrow_mut().push(event);
+        } else {
+            usage.suppressed = usage.suppressed.wrapping_add(1);
+        }
+        cell.set(usage);
+    }
+
+    /// Removes what timed out, and settles the accounts: the daemon's part.
+    pub fn collect(&mut self) {
+        let expired = |owner: u32, flow: &Flow| {
+            let timeout = Timeout::of((owner & 0xff) as u8, State::from_number(flow.state));
+            let age = self.tick.wrapping_sub(flow.seen);
+            age >= self.lanes.control.timeout(timeout)
+        };
+        let mut held: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut hold = |family, flow: &Flow| {
+            for slot in [0, flow.payer.into()] {
+                *held.entry(account(slot, family)).or_default() += 1;
+            }
+        };
+        for (key, flow) in self.flows4.entries() {
+            if expired(key.owner, &flow) {
+                self.flows4.remove(&key);
+            } else {
+                hold(0, &flow);
+            }
+        }
+        for (key, flow) in self.flows6.entries() {
+            if expired(key.owner, &flow) {
+                self.flows6.remove(&key);
+            } else {
+                hold(1, &flow);
+            }
+        }
+        for (account, entered) in self.entered.get_mut() {
+            let held = held.get(account).copied().unwrap_or(0);
+            self.collected.insert(*account, entered.wrapping_sub(held));
+        }
+    }
+
+    /// `FLOWS4`.
+    #[must_use]
+    pub fn flows4(&self) -> Vec<(FlowKey4, Flow)> {
+        self.flows4.entries()
+    }
+
+    /// `FLOWS6`.
+    #[must_use]
+    pub fn flows6(&self) -> Vec<(FlowKey6, Flow)> {
+        self.flows6.entries()
+    }
+
+    /// `FRAGMENTS`, the sets that were ever used.
+    #[must_use]
+    pub fn fragment_sets(&self) -> Vec<(u32, FragmentSet)> {
+        self.fragments.entries()
+    }
+
+    /// `USAGE`, the slots that were ever used.
+    #[must_use]
+    pub fn usages(&self) -> Vec<(u32, Usage)> {
+        self.usage.entries()
+    }
+
+    /// `ENTERED` and `COLLECTED`, the accounts that were ever used.
+    #[must_use]
+    pub fn accounts(&self) -> BTreeMap<u32, (u32, Collected)> {
+        let entered = self.entered.borrow();
+        let of = |account| self.collected.get(account).copied().unwrap_or(0);
+        let accounts = entered.iter();
+        accounts
+            .map(|(account, entered)| (*account, (*entered, of(account))))
+            .collect()
+    }
+
+    /// `COUNTERS`, those that ever moved.
+    #[must_use]
+    pub fn counters(&self) -> BTreeMap<(Reason, Direction), Counter> {
+        self.counters.borrow().clone()
+    }
+
+    /// What was reported since the last call.
+    #[must_use]
+    pub fn take_events(&self) -> Vec<Event> {
+        self.events.take()
     }
 
     fn prefix(&self, address: IpAddr) -> Option<&Prefix> {
@@ -141,34 +281,33 @@ impl Tables for Datapath {
         self.flows6.enter(key, flow)
     }
     fn fragments(&self, set: u32) -> Option<&Cell<FragmentSet>> {
-        let mut sets = self.fragments.borrow_mut();
-        let empty: FragmentSet = [FragmentSlot::default(); _];
-        Some(
-            sets.entry(set)
-                .or_insert_with(|| Box::leak(Box::new(Cell::new(empty)))),
-        )
+        self.fragments.enter(&set, &FragmentSet::default());
+        self.fragments.get(&set)
     }
     fn fragment_cursor(&self, set: u32) -> Option<&Cell<FragmentCursor>> {
-        let mut cursors = self.cursors.borrow_mut();
-        Some(
-            cursors
-                .entry(set)
-                .or_insert_with(|| Box::leak(Box::default())),
-        )
+        self.cursors.enter(&set, &0);
+        self.cursors.get(&set)
     }
     fn entered(&self, account: u32) -> u32 {
         self.entered.borrow().get(&account).copied().unwrap_or(0)
     }
     fn enter_account(&self, account: u32) {
-        *self.entered.borrow_mut().entry(account).or_insert(0) += 1;
+        let mut entered = self.entered.borrow_mut();
+        let entered = entered.entry(account).or_default();
+        *entered = entered.wrapping_add(1);
     }
-    fn collected(&self, _: u32) -> u32 {
-        0
+    fn collected(&self, account: u32) -> u32 {
+        self.collected.get(&account).copied().unwrap_or(0)
+    }
+    fn socket(&self, _: &View, listens: bool) -> Option<Socket> {
+        let (is_there, socket) = if listens {
+            (self.sockets.listening, Socket::Listening)
+        } else {
+            (self.sockets.connected, Socket::Connected)
+        };
+        is_there.then_some(socket)
     }
     fn tick(&self) -> u32 {
         self.tick
-    }
-    fn socket(&self, _: &View, _: bool) -> Option<Socket> {
-        None
     }
 }
