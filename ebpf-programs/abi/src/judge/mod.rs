@@ -508,8 +508,9 @@ fn network<F: Frame>(
 ///
 /// Not what the next hop would read otherwise than we can: a tag is taken off on the way (that
 /// of VLAN 0 by any receiver, a port's own by a bridge that filters), and behind a long chain
-/// of headers may stand a neighbour advertisement. Both would carry a lie past the checks of
-/// the sender, and, untagged, past those of the receiver.
+/// of headers, or in the second fragment of one (RFC 7112), may stand a neighbour advertisement.
+/// They would carry a lie past the checks of the sender, and, untagged, past those of the
+/// receiver.
 #[inline(always)]
 fn unread<T: Tables>(scene: &Scene<'_, T>, view: &View, reason: Reason) -> Ruling {
     if scene.isolated() {
@@ -523,6 +524,9 @@ fn unread<T: Tables>(scene: &Scene<'_, T>, view: &View, reason: Reason) -> Rulin
             return Ruling::of(reason);
         }
         let packet = &view.packet;
+        if packet.version == 6 && packet.piece as u8 == Piece::First as u8 {
+            return Ruling::of(reason);
+        }
         if packet.version != 0 && !lookup::is_own(scene, packet.version, &packet.source) {
             return Ruling::of(Reason::SpoofedAddress);
         }
