@@ -3,27 +3,20 @@
 //!
 //! Only the ratios mean something. Needs root.
 
-#[path = "../tests/corpus/scene.rs"]
-#[allow(dead_code, reason = "the corpus uses the rest")]
-mod scene;
-
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use netpol_abi::packet::tcp::{ACK, SYN};
-use netpol_engine::compile::compile;
+use netpol_abi::packet::Direction;
 use netpol_engine::plan::plan;
 use netpol_engine::tables::Tables;
-use netpol_engine::world::World;
 use netpold::datapath::{FLOOR, Hook};
-use netpold_tests::frames::{ethernet, ipv4, ipv6, tcp};
 use netpold_tests::kernel::InKernel;
-use scene::{BOX, BOX_MAC, BOX6, FOE, FRIEND, FRIEND6, OTHER_MAC, guarded, open};
+use netpold_tests::packets::{frame, scene};
 
 /// A frame, and where it passes.
 type Passing<'a> = (Hook, &'a [u8]);
 /// Name, world, the frames that come before, the one that is timed.
-type Case<'a> = (&'a str, fn() -> World, &'a [Passing<'a>], Passing<'a>);
+type Case<'a> = (&'a str, &'a str, &'a [Passing<'a>], Passing<'a>);
 
 const ROUNDS: usize = 31;
 const REPEAT: u32 = 20_000;
@@ -35,54 +28,16 @@ fn main() -> Result<()> {
         .context("the floor's program")?
         .try_into()?;
     floor.load()?;
-    let syn = ethernet(
-        OTHER_MAC,
-        BOX_MAC,
-        0x0800,
-        &ipv4(FRIEND, BOX, 6, &tcp(40000, 8080, SYN)),
-    );
-    let segment = ethernet(
-        OTHER_MAC,
-        BOX_MAC,
-        0x0800,
-        &ipv4(FRIEND, BOX, 6, &tcp(40000, 8080, ACK)),
-    );
-    let reply = ethernet(
-        BOX_MAC,
-        OTHER_MAC,
-        0x0800,
-        &ipv4(BOX, FRIEND, 6, &tcp(8080, 40000, ACK)),
-    );
-    let syn_ack = ethernet(
-        BOX_MAC,
-        OTHER_MAC,
-        0x0800,
-        &ipv4(BOX, FRIEND, 6, &tcp(8080, 40000, SYN | ACK)),
-    );
-    let syn_ack6 = ethernet(
-        BOX_MAC,
-        OTHER_MAC,
-        0x86dd,
-        &ipv6(BOX6, FRIEND6, 6, 64, &tcp(8080, 40000, SYN | ACK)),
-    );
-    let syn6 = ethernet(
-        OTHER_MAC,
-        BOX_MAC,
-        0x86dd,
-        &ipv6(FRIEND6, BOX6, 6, 64, &tcp(40000, 8080, SYN)),
-    );
-    let segment6 = ethernet(
-        OTHER_MAC,
-        BOX_MAC,
-        0x86dd,
-        &ipv6(FRIEND6, BOX6, 6, 64, &tcp(40000, 8080, ACK)),
-    );
-    let denied = ethernet(
-        OTHER_MAC,
-        BOX_MAC,
-        0x0800,
-        &ipv4(FOE, BOX, 6, &tcp(40000, 8080, SYN)),
-    );
+    let towards = |line| Ok::<_, anyhow::Error>(frame::build(line, Direction::Ingress, 0)?.bytes);
+    let from = |line| Ok::<_, anyhow::Error>(frame::build(line, Direction::Egress, 0)?.bytes);
+    let syn = towards("ip friend box / tcp 40000 8080 SYN")?;
+    let syn_ack = from("ip box friend / tcp 8080 40000 SYN,ACK")?;
+    let segment = towards("ip friend box / tcp 40000 8080 ACK")?;
+    let reply = from("ip box friend / tcp 8080 40000 ACK")?;
+    let syn6 = towards("ip6 friend6 box6 / tcp 40000 8080 SYN")?;
+    let syn_ack6 = from("ip6 box6 friend6 / tcp 8080 40000 SYN,ACK")?;
+    let segment6 = towards("ip6 friend6 box6 / tcp 40000 8080 ACK")?;
+    let denied = towards("ip foe box / tcp 40000 8080 SYN")?;
     let handshake: [Passing<'_>; 3] = [
         (Hook::Ingress, &syn),
         (Hook::Egress, &syn_ack),
@@ -95,16 +50,16 @@ fn main() -> Result<()> {
     ];
     let (segment_in, segment6_in) = ((Hook::Ingress, &*segment), (Hook::Ingress, &*segment6));
     let cases: [Case<'_>; 5] = [
-        ("established, IPv4", guarded, &handshake, segment_in),
-        ("reply, IPv4", guarded, &handshake, (Hook::Egress, &reply)),
-        ("established, IPv6", guarded, &handshake6, segment6_in),
-        ("denied", guarded, &[], (Hook::Ingress, &denied)),
-        ("nobody isolates", open, &handshake, segment_in),
+        ("established, IPv4", "guarded", &handshake, segment_in),
+        ("reply, IPv4", "guarded", &handshake, (Hook::Egress, &reply)),
+        ("established, IPv6", "guarded", &handshake6, segment6_in),
+        ("denied", "guarded", &[], (Hook::Ingress, &denied)),
+        ("nobody isolates", "open", &handshake, segment_in),
     ];
     println!("{:<20} {:>8} {:>8} {:>8}", "", "ns", "floor", "ratio");
     for (name, world, before, (hook, frame)) in cases {
         let mut kernel = InKernel::new(&format!("bench-{}", name.len()), &|_| {})?;
-        kernel.apply(&plan(&Tables::default(), &compile(&world()).tables, 0).steps)?;
+        kernel.apply(&plan(&Tables::default(), &scene::tables(world)?, 0).steps)?;
         for (hook, frame) in before {
             time(kernel.kernel.attachments.program(*hook)?, frame, 1)?;
         }

@@ -2,9 +2,9 @@
 # The datapath's suites on Debian's kernels, each in an emulated machine. Called by `make test-kernels`.
 #
 # usage: run.sh [KERNEL|all [SUITE [ARGUMENT…]]]
-#        run.sh 5.10                     every suite on one kernel
-#        run.sh all packets              one suite on every kernel
-#        run.sh 5.10 packets mutated     one test of it
+#        run.sh 5.10                        every suite on one kernel
+#        run.sh all packets                 one suite on every kernel
+#        run.sh 5.10 packets random-bends   one test of it
 #
 # Kernels: 5.10, 6.1, 6.12, and `newest`, the newest that Debian has. QEMU translates every
 # instruction (no KVM: this runs where virtual machines can't), so everything takes twenty times
@@ -59,7 +59,7 @@ lay_guest() {
   done
   # Suites read their cases where they were built.
   mkdir -p "$guest$PWD/tests"
-  cp -r tests/conformance "$guest$PWD/tests/"
+  cp -r tests/conformance tests/packets "$guest$PWD/tests/"
   install -m 755 tests/kernels/init "$guest/init"
   printf '%s\n' "${suites[@]/%/ ${arguments[*]}}" > "$guest/suites"
   pack "$guest" > "$cache/guest.cpio"

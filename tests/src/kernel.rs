@@ -46,21 +46,34 @@ impl InKernel {
         self.kernel.tables.apply(steps).context("apply a plan")
     }
 
-    /// Runs a frame on interface 1 (a test run's), and reads from the counters which reason it
+    /// Where a map is pinned.
+    #[must_use]
+    pub fn map(&self, name: &'static str) -> PathBuf {
+        self.pins.join("maps").join(name)
+    }
+
+    /// Runs a frame on interface 1 (a test run's): does the program let it pass?
+    ///
+    /// # Errors
+    /// When the run fails.
+    pub fn passes(&mut self, frame: &[u8], direction: Direction) -> Result<bool> {
+        const SHOT: u32 = 2;
+        let program = self.kernel.attachments.program(hook(direction))?;
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::new()
+        })?;
+        Ok(result.return_value != SHOT)
+    }
+
+    /// Runs a frame on interface 1, and reads from the counters which reason it
     /// got, and from the program's answer whether it passes.
     ///
     /// # Errors
     /// When the run fails, or not exactly one counter of the direction moves by one.
     pub fn judge(&mut self, frame: &[u8], direction: Direction) -> Result<(Reason, bool)> {
-        let hook = match direction {
-            Direction::Ingress => Hook::Ingress,
-            Direction::Egress => Hook::Egress,
-        };
-        let program = self.kernel.attachments.program(hook)?;
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(frame),
-            ..TestRunOptions::new()
-        })?;
+        let passes = self.passes(frame, direction)?;
+        let hook = hook(direction);
         let mut changed = Vec::new();
         for count in self.kernel.counters.read()? {
             let before = self
@@ -81,7 +94,14 @@ impl InKernel {
             changed.len() == 1,
             "exactly one counter moves, not {changed:?}"
         );
-        Ok((changed[0], result.return_value != 2))
+        Ok((changed[0], passes))
+    }
+}
+
+const fn hook(direction: Direction) -> Hook {
+    match direction {
+        Direction::Ingress => Hook::Ingress,
+        Direction::Egress => Hook::Egress,
     }
 }
 

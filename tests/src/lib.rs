@@ -19,6 +19,7 @@ pub mod frames;
 pub mod kernel;
 pub mod lab;
 pub mod outside;
+pub mod packets;
 pub mod patience;
 pub mod residue;
 pub mod wire;

@@ -1,222 +1,197 @@
-//! One corpus of packets, two executors: the model in user space and the loaded programs
-//! under BPF_PROG_TEST_RUN. Each sequence names every verdict it expects, and both must
-//! give it; then random and mutated frames must get the same answer from both.
+//! The packet corpus (`tests/packets`): every file through the model in user space and through
+//! the loaded programs under BPF_PROG_TEST_RUN. Both must do the same, and what the file says.
+//! Then the files' frames with random bends: whatever they are, both have one answer.
+//!
+//! `BLESS=1` writes what happens into the files, but for what becomes of a packet.
 //!
 //! Needs root, and fails without it.
 
-mod corpus;
-
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
 use netpol_abi::Reason;
-use netpol_abi::connection::default_timeouts;
-use netpol_abi::judge::{Outcome, is_established};
-use netpol_abi::tables::control_flags;
-use netpol_engine::compile::compile;
-use netpol_engine::model::Lanes;
-use netpol_engine::model::packets::Datapath;
-use netpol_engine::plan::plan;
-use netpol_engine::tables::Tables;
-use netpol_engine::world::World;
-use netpold_tests::kernel::InKernel;
+use netpold_tests::packets::frame::Bytes;
+use netpold_tests::packets::loaded::Loaded;
+use netpold_tests::packets::run::{Run, Shown, bless, compare, run};
+use netpold_tests::packets::scene::directory;
+use netpold_tests::packets::script::{Action, Script, files};
 use netpold_tests::patience::tries;
 
-use corpus::{Case, Step};
-
-fn main() {
+fn main() -> Result<()> {
     let arguments = Arguments::from_args();
-    let mut trials: Vec<Trial> = corpus::cases()
-        .into_iter()
-        .map(|case| {
-            Trial::test(case.name, move || {
-                run(&case).map_err(|error| format!("{error:#}").into())
-            })
-        })
-        .collect();
-    trials.push(Trial::test("mutated_frames_agree", || {
-        mutated().map_err(|error| format!("{error:#}").into())
+    let kernels = Arc::new(Kernels::default());
+    let mut trials = Vec::new();
+    for path in files()? {
+        let name = path.strip_prefix(directory())?.with_extension("");
+        let kernels = Arc::clone(&kernels);
+        trials.push(Trial::test(name.to_string_lossy(), move || {
+            file(&path, &kernels).map_err(|error| format!("{error:#}").into())
+        }));
+    }
+    let bending = Arc::clone(&kernels);
+    trials.push(Trial::test("random-bends", move || {
+        bent(&bending).map_err(|error| format!("{error:#}").into())
     }));
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    kernels.tell();
+    // What is pinned goes with its owner, which an exit does not drop.
+    drop(kernels);
+    conclusion.exit();
 }
 
-/// The tables of a world, as the daemon would make them.
-fn tables(world: &World, flags: u32) -> Tables {
-    let mut tables = compile(world).tables;
-    tables.flags |= flags;
-    tables
+/// Loaded programs that are free, by the share and the room of their tables: to load them takes
+/// longer than a file does.
+#[derive(Default)]
+struct Kernels {
+    free: Mutex<BTreeMap<(u32, u32), Vec<Loaded>>>,
+    shown: Mutex<Frames>,
 }
 
-fn run(case: &Case) -> Result<()> {
-    let mut kernel = InKernel::new(case.name, &|options| {
-        if let Some(flows) = case.flow_share {
-            options.flow_share = flows;
+/// How many frames were shown, to both and, by the reason, to the model alone.
+#[derive(Default)]
+struct Frames {
+    both: usize,
+    alone: BTreeMap<String, usize>,
+}
+
+impl Kernels {
+    fn count(&self, shown: &Shown) {
+        let mut frames = lock(&self.shown);
+        let [both, alone] = shown.frames;
+        frames.both += both;
+        if let Some(why) = &shown.alone {
+            *frames.alone.entry(why.clone()).or_default() += alone;
         }
-    })?;
-    let mut now = tables(&case.world, case.flags);
-    let installing = plan(&Tables::default(), &now, 0);
-    kernel
-        .kernel
-        .tables
-        .apply(&installing.steps)
-        .context("the first plan")?;
-    let mut model = Datapath::new(Lanes::default());
-    ready(&mut model, case.flow_share);
-    for step in &installing.steps {
-        model.lanes.apply(step);
     }
-    let mut generation = installing.generation;
-    now = installing.installed(now);
-    for (index, step) in case.steps.iter().enumerate() {
-        match step {
-            Step::Change(world, flags) => {
-                let next = tables(world, *flags);
-                let change = plan(&now, &next, generation);
+
+    fn tell(&self) {
+        let frames = lock(&self.shown);
+        println!("{} frames through the model and the kernel", frames.both);
+        for (why, count) in &frames.alone {
+            println!("{count} through the model alone: {why}");
+        }
+    }
+
+    /// Lends one of them for a file. One that failed is not used again.
+    fn lend<T>(&self, script: &Script, act: impl FnOnce(&mut Loaded) -> Result<T>) -> Result<T> {
+        let key = (script.share, script.room);
+        let free = lock(&self.free).get_mut(&key).and_then(Vec::pop);
+        let mut kernel = match free {
+            Some(mut kernel) => {
+                kernel.reset()?;
                 kernel
-                    .kernel
-                    .tables
-                    .apply(&change.steps)
-                    .context("a change of the world")?;
-                for step in &change.steps {
-                    model.lanes.apply(step);
-                }
-                generation = change.generation;
-                now = change.installed(next);
             }
-            Step::Packet {
-                direction,
-                frame,
-                expected,
-            } => {
-                let context = || format!("step {index}: {direction:?} {}", hex(frame));
-                let short = is_established(&model, &frame.as_slice(), *direction, 1);
-                let said = model.judge(&frame.as_slice(), *direction, 1);
-                ensure!(
-                    !short || is_plain_yes(&said),
-                    "{}: passed the short way, though the model says {said:?}",
-                    context()
-                );
-                ensure!(
-                    said.reason == *expected,
-                    "{}: the model says {:?}, not {expected:?}",
-                    context(),
-                    said.reason
-                );
-                let (reason, passes) = kernel.judge(frame, *direction).with_context(context)?;
-                ensure!(
-                    reason == *expected,
-                    "{}: the kernel says {reason:?}, not {expected:?}",
-                    context()
-                );
-                ensure!(
-                    passes == said.passes,
-                    "{}: the kernel lets it {}, the model does not agree",
-                    context(),
-                    if passes { "pass" } else { "not pass" }
-                );
-                let audits = now.flags & control_flags::AUDIT != 0;
-                ensure!(
-                    passes == (expected.allows() || audits),
-                    "{}: passes: {passes}",
-                    context()
-                );
-            }
-        }
+            None => Loaded::new(&name(&script.path), script.share, script.room)?,
+        };
+        let given = act(&mut kernel)?;
+        lock(&self.free).entry(key).or_default().push(kernel);
+        Ok(given)
     }
-    Ok(())
 }
 
-/// The whole verdict is all that the short way may say.
-fn is_plain_yes(said: &Outcome) -> bool {
-    said.reason == Reason::Established && said.passes && !said.opened
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the daemon, not policy, decides.
-fn ready(model: &mut Datapath, flow_share: Option<u32>) {
-    model.lanes.control.flow_share = flow_share.unwrap_or(1 << 16);
-    model.lanes.control.flow_rooms = [1 << 18; 2];
-    model.lanes.control.timeouts = default_timeouts();
-    model.tick = 1000;
+/// A name for pins.
+fn name(path: &Path) -> String {
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
-/// Every case's frames with bytes changed, cut and repeated, by a fixed generator.
-fn mutated() -> Result<()> {
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = move |bound: usize| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random % bound as u64) as usize
-    };
+fn file(path: &Path, kernels: &Kernels) -> Result<()> {
+    let script = Script::read(path)?;
+    let shown = kernels.lend(&script, |kernel| run(&script, Some(kernel)))?;
+    kernels.count(&shown);
+    if std::env::var_os("BLESS").is_some() {
+        bless(&script, &shown)?;
+        return Ok(());
+    }
+    compare(&script, &shown)
+}
+
+/// Bends of each frame.
+const BENDS: usize = 16;
+
+/// Every file's frames with bytes changed, cut and repeated, by a fixed generator: the model
+/// and the kernel do the same, in all that can be read of it.
+fn bent(kernels: &Kernels) -> Result<()> {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut seen = BTreeSet::new();
-    for case in corpus::cases() {
-        if case.flow_share.is_some() {
-            continue;
-        }
-        let mut kernel = InKernel::new(&format!("m-{}", case.name), &|_| {})?;
-        let wanted = tables(&case.world, case.flags);
-        kernel.apply(&plan(&Tables::default(), &wanted, 0).steps)?;
-        let mut model = Datapath::new(Lanes::default());
-        ready(&mut model, None);
-        for step in &plan(&Tables::default(), &wanted, 0).steps {
-            model.lanes.apply(step);
-        }
-        for step in &case.steps {
-            let Step::Packet {
-                direction, frame, ..
-            } = step
-            else {
-                continue;
-            };
-            for _ in 0..tries(24) {
-                let mut bent = frame.clone();
-                for _ in 0..=next(3) {
-                    let at = next(bent.len());
-                    bent[at] = match next(3) {
-                        0 => next(256) as u8,
-                        1 => bent[at] ^ (1 << next(8)),
-                        _ => 0,
-                    };
+    for path in files()? {
+        let script = Script::read(&path)?;
+        kernels.lend(&script, |kernel| {
+            bend(&script, kernel, &mut random, &mut seen)
+        })?;
+    }
+    ensure!(seen.len() > 14, "the bends reach many reasons: {seen:?}");
+    Ok(())
+}
+
+fn bend(
+    script: &Script,
+    kernel: &mut Loaded,
+    random: &mut Random,
+    seen: &mut BTreeSet<Reason>,
+) -> Result<()> {
+    let mut run = Run::new(script, Some(kernel));
+    for step in &script.steps {
+        if let Action::Frames { direction, frames } = &step.action {
+            let frame = &frames[random.below(frames.len())];
+            for _ in 0..tries(BENDS) {
+                let bent = random.bend(frame);
+                if Loaded::refuses(&bent).is_some() {
+                    continue;
                 }
-                if next(4) == 0 {
-                    bent.truncate(14 + next(bent.len()));
-                }
-                // A test run takes no frame that is shorter than the header its ethertype
-                // promises (net/bpf/test_run.c, `bpf_prog_test_run_skb`).
-                let least = match bent.get(12..14) {
-                    Some([0x08, 0x00]) => 34,
-                    Some([0x86, 0xdd]) => 54,
-                    _ => 14,
-                };
-                bent.resize(bent.len().max(least), 0);
-                let short = is_established(&model, &bent.as_slice(), *direction, 1);
-                let said = model.judge(&bent.as_slice(), *direction, 1);
-                ensure!(
-                    !short || is_plain_yes(&said),
-                    "{}: {}: passed the short way, though the model says {said:?}",
-                    case.name,
-                    hex(&bent)
-                );
-                let (reason, passes) = kernel
-                    .judge(&bent, *direction)
-                    .with_context(|| hex(&bent))?;
-                ensure!(
-                    (reason, passes) == (said.reason, said.passes),
-                    "{}: {direction:?} {}: the kernel says {reason:?}, the model {:?}",
-                    case.name,
-                    hex(&bent),
-                    said.reason
-                );
-                seen.insert(reason);
+                let effect = run
+                    .frames(std::slice::from_ref(&bent), *direction)
+                    .with_context(|| {
+                        let place = script.place(step.line);
+                        format!("{place}: {direction:?} {}", hex(&bent.bytes))
+                    })?;
+                seen.extend(effect.fates.iter().map(|fate| fate.reason));
             }
         }
+        run.step(step)?;
     }
-    ensure!(
-        seen.len() > 12,
-        "the mutations reach many reasons: {seen:?}"
-    );
+    run.end()?;
     Ok(())
+}
+
+/// Marsaglia's xorshift: the same numbers in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    fn bend(&mut self, frame: &Bytes) -> Bytes {
+        let mut bytes = frame.bytes.clone();
+        for _ in 0..=self.below(3) {
+            let at = self.below(bytes.len());
+            bytes[at] = match self.below(3) {
+                0 => self.below(256) as u8,
+                1 => bytes[at] ^ (1 << self.below(8)),
+                _ => 0,
+            };
+        }
+        if self.below(4) == 0 {
+            bytes.truncate(14 + self.below(bytes.len()));
+        }
+        Bytes {
+            bytes,
+            ..Bytes::default()
+        }
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
