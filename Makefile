@@ -52,7 +52,7 @@ bench: deps ## What checking, compiling and a packet cost (the last needs root)
 	$(CARGO) bench -p netpol-engine --bench growth
 	$(CARGO) bench -p netpold-tests
 
-fuzz: ## Fuzz manifests, labels and streams of events (SECONDS=60 each)
+fuzz: ## Fuzz manifests, labels, streams of events and packets (SECONDS=60 each)
 	@tests/fuzz/run.sh $(SECONDS)
 
 # Builds nothing: `make` does, so that root need not have a compiler.

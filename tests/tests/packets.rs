@@ -116,7 +116,7 @@ fn file(path: &Path, kernels: &Kernels) -> Result<()> {
 }
 
 /// Bends of each frame.
-const BENDS: usize = 16;
+const BENDS: usize = 8;
 
 /// Every file's frames with bytes changed, cut and repeated, by a fixed generator: the model
 /// and the kernel do the same, in all that can be read of it.
