@@ -14,7 +14,7 @@ use netpold::probe::namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Pod};
 use crate::patience::patience;
 
 /// How long the daemon may take to end by itself.
@@ -32,6 +32,23 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// One that knows the lab's Pods, each labelled `app: NAME`, and has these manifests in force.
+    ///
+    /// # Errors
+    /// When it does not get there, with what it said.
+    pub fn enforcing(lab: &Lab, manifests: &[(&str, &str)], settings: &str) -> Result<Self> {
+        let mut daemon = Self::prepare(lab, settings)?;
+        for pod in lab.pods() {
+            daemon.declare(pod)?;
+        }
+        for (name, text) in manifests {
+            daemon.put(name, text)?;
+        }
+        daemon.launch()?;
+        daemon.wait()?;
+        Ok(daemon)
+    }
+
     /// Makes its directories and starts it. `settings` is TOML that goes below its own;
     /// it may not open `[manifests]`, `[docker]`, `[containerd]`, `[datapath]`,
     /// `[state]` and `[api]` again.
@@ -154,6 +171,16 @@ impl Daemon {
         file.write_all(text.as_bytes())?;
         file.persist(self.manifests().join(name))?;
         Ok(())
+    }
+
+    /// Declares a Pod of the lab, labelled `app: NAME`.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn declare(&self, pod: &Pod) -> Result<()> {
+        let name = pod.reference.replace('/', "-");
+        let app = pod.reference.split('/').next_back().unwrap_or_default();
+        self.put(&format!("pod-{name}.json"), &pod.manifest(&[("app", app)])?)
     }
 
     /// Removes a manifest.

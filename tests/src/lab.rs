@@ -6,13 +6,15 @@
 //!     └─ veth ── npd-PID-N-p1: eth0
 //! ```
 
-use std::net::IpAddr;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::IpNet;
+use netpold::probe::namespace;
 
 /// What every name that a suite gives begins with.
 pub const PREFIX: &str = "npd-";
@@ -42,6 +44,29 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
 }
 
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The host's own address on the bridge.
+    #[must_use]
+    pub const fn host(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)),
+            Self::V6 => IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1)),
+        }
+    }
+}
+
 /// A network namespace that is removed on drop.
 #[derive(Debug)]
 pub struct Namespace {
@@ -66,6 +91,25 @@ impl Namespace {
     #[must_use]
     pub fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
+    }
+
+    /// Sets `/proc/sys/net/KEY` inside it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set(&self, key: &str, value: &str) -> Result<()> {
+        let path = Path::new("/proc/sys/net").join(key);
+        namespace::inside(&self.path(), || fs::write(&path, value))?
+            .with_context(|| path.display().to_string())
+    }
+
+    /// Forwards packets of both families from now on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn route_packets(&self) -> Result<()> {
+        self.set("ipv4/ip_forward", "1")?;
+        self.set("ipv6/conf/all/forwarding", "1")
     }
 
     /// ip(8) inside it.
@@ -108,6 +152,31 @@ impl Lab {
             host,
             pods: Vec::new(),
         })
+    }
+
+    /// A host with these Pods, each with an address of both families, in this order from
+    /// `10.77.1.1` and `fd77::11` on.
+    ///
+    /// # Errors
+    /// Without root, or what ip(8) says.
+    pub fn with_pods(references: &[&str]) -> Result<Self> {
+        let mut lab = Self::new()?;
+        for (number, reference) in (1..).zip(references) {
+            let (v4, v6) = (
+                format!("10.77.1.{number}/16"),
+                format!("fd77::1{number}/64"),
+            );
+            lab.add_pod(reference, &[v4.parse()?, v6.parse()?])?;
+        }
+        Ok(lab)
+    }
+
+    /// A further network namespace, which is no Pod's, named after the lab.
+    ///
+    /// # Errors
+    /// What ip(8) says.
+    pub fn namespace(&self, suffix: &str) -> Result<Namespace> {
+        Namespace::new(format!("{}-{suffix}", self.name))
     }
 
     /// The host's namespace.
@@ -184,6 +253,16 @@ impl Lab {
 }
 
 impl Pod {
+    /// Its first address of a family.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn address(&self, family: Family) -> Result<IpAddr> {
+        let mut own = self.addresses.iter().copied();
+        own.find(|address| address.is_ipv6() == (family == Family::V6))
+            .with_context(|| format!("`{}` has no address of {family:?}", self.reference))
+    }
+
     /// Its manifest, as a declared Pod.
     ///
     /// # Errors

@@ -22,11 +22,12 @@ pub mod outside;
 pub mod packets;
 pub mod patience;
 pub mod residue;
+pub mod sockets;
 pub mod wire;
 
 pub use daemon::Daemon;
 pub use docker::Engine;
-pub use lab::Lab;
+pub use lab::{Family, Lab};
 pub use outside::Outside;
 pub use patience::patience;
 pub use wire::Wire;

@@ -8,12 +8,10 @@
 //! is a container's to the daemon, and on hold until it is known.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use netpold::probe::namespace;
 
 use crate::lab::{HOST, Lab, Namespace};
 
@@ -67,11 +65,14 @@ impl Outside {
                 }
             }
         }
-        namespace::inside(&host.path(), || {
-            fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-            fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")
-        })??;
+        host.route_packets()?;
         Ok(Self { namespace })
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub const fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// Where it is mounted.

@@ -77,13 +77,21 @@ impl Wire {
     /// # Errors
     /// The frame does not come.
     pub fn until(&self, last: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.until_one_is(|frame| frame == last)
+    }
+
+    /// Everything seen before a frame of which this holds.
+    ///
+    /// # Errors
+    /// None comes.
+    pub fn until_one_is(&self, last: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>> {
         let mut seen = Vec::new();
         let mut buffer = vec![0; LARGEST];
         loop {
             let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())
                 .context("the last frame did not arrive")?;
             let frame = &buffer[..length];
-            if frame == last {
+            if last(frame) {
                 return Ok(seen);
             }
             seen.push(frame.to_vec());

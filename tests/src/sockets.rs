@@ -1,0 +1,207 @@
+//! Sockets inside namespaces, as a container's programs open them, and what is sent through
+//! them: datagrams that must arrive or not, and transfers that are compared byte by byte.
+//!
+//! Nothing here waits without an end.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use netpold::probe::namespace;
+
+/// A port is free again by then.
+const FREED: Duration = Duration::from_secs(5);
+/// How long what must arrive may take.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Binds until it can: a child that another test starts has all our sockets until it is another
+/// program.
+fn retried<T: Send>(namespace: &Path, bind: impl Fn() -> io::Result<T> + Sync) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match namespace::inside(namespace, &bind)? {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < FREED => {
+                thread::yield_now();
+            }
+            bound => return Ok(bound?),
+        }
+    }
+}
+
+/// A UDP socket, which waits [`PATIENCE`] for each datagram.
+///
+/// # Errors
+/// The address is not there, or is taken.
+pub fn udp(namespace: &Path, address: IpAddr, port: u16) -> Result<UdpSocket> {
+    let socket = retried(namespace, || UdpSocket::bind((address, port)))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// A TCP listener.
+///
+/// # Errors
+/// The address is not there, or is taken.
+pub fn listen(namespace: &Path, address: IpAddr, port: u16) -> Result<TcpListener> {
+    retried(namespace, || TcpListener::bind((address, port)))
+}
+
+/// Opens a TCP connection; `None`: nobody answers within the time.
+///
+/// # Errors
+/// It is refused, or there is no way.
+pub fn dial(namespace: &Path, to: SocketAddr, patience: Duration) -> Result<Option<TcpStream>> {
+    match namespace::inside(namespace, || TcpStream::connect_timeout(&to, patience))? {
+        Ok(stream) => {
+            stream.set_nodelay(true)?;
+            Ok(Some(stream))
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The two ends of a TCP connection: its opener's, and its answerer's.
+pub type Connection = (TcpStream, TcpStream);
+
+/// Opens a connection that must come about.
+///
+/// # Errors
+/// It does not.
+pub fn connect(from: &Path, to: &Path, address: SocketAddr) -> Result<Connection> {
+    let listener = listen(to, address.ip(), address.port())?;
+    let client = dial(from, address, PATIENCE)?.context("nobody answers")?;
+    let (server, _) = listener.accept()?;
+    server.set_nodelay(true)?;
+    for end in [&client, &server] {
+        end.set_read_timeout(Some(PATIENCE))?;
+        end.set_write_timeout(Some(PATIENCE))?;
+    }
+    Ok((client, server))
+}
+
+/// A word from one end to the other; false where it does not arrive.
+///
+/// # Errors
+/// What the system says.
+pub fn says(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> Result<bool> {
+    let before = to.read_timeout()?;
+    to.set_read_timeout(Some(patience))?;
+    from.write_all(b"word")?;
+    let heard = match to.read_exact(&mut [0; 4]) {
+        Ok(()) => true,
+        Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => false,
+        Err(error) => return Err(error.into()),
+    };
+    to.set_read_timeout(before)?;
+    Ok(heard)
+}
+
+/// A datagram, where one comes within the time.
+///
+/// # Errors
+/// What the system says.
+pub fn heard(socket: &UdpSocket, patience: Duration) -> Result<Option<(Vec<u8>, SocketAddr)>> {
+    socket.set_read_timeout(Some(patience))?;
+    let mut bytes = vec![0; 1 << 16];
+    let heard = match socket.recv_from(&mut bytes) {
+        Ok((length, from)) => {
+            bytes.truncate(length);
+            Some((bytes, from))
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => None,
+        Err(error) => return Err(error.into()),
+    };
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(heard)
+}
+
+/// Sends this many bytes each way at once, and compares what arrives with what was sent.
+///
+/// # Errors
+/// Something is changed or missing, or nothing moves for [`PATIENCE`].
+pub fn transfer((client, server): &Connection, bytes: usize) -> Result<()> {
+    thread::scope(|scope| {
+        let ends = [(client, server, 1), (server, client, 2)];
+        let ways = ends.map(|(from, to, seed)| {
+            let sender = scope.spawn(move || sends(from, bytes, seed));
+            (sender, scope.spawn(move || receives(to, bytes, seed)))
+        });
+        for ((sender, receiver), way) in ways.into_iter().zip(["to the server", "to the client"]) {
+            // Whoever waits must not wait for a sender that gave up.
+            let received = receiver.join().expect("a thread of the test panicked");
+            let sent = sender.join().expect("a thread of the test panicked");
+            received.and(sent).context(way)?;
+        }
+        Ok(())
+    })
+}
+
+fn sends(mut stream: &TcpStream, bytes: usize, seed: u64) -> Result<()> {
+    let mut noise = Noise(seed);
+    let mut left = bytes;
+    while left > 0 {
+        let part = noise.part(left);
+        left -= part.len();
+        if let Err(error) = stream.write_all(&part) {
+            // The receiver must not wait for what will not come.
+            stream.shutdown(Shutdown::Both).ok();
+            return Err(error).with_context(|| format!("with {left} bytes left to send"));
+        }
+    }
+    Ok(())
+}
+
+fn receives(mut stream: &TcpStream, bytes: usize, seed: u64) -> Result<()> {
+    let mut noise = Noise(seed);
+    let mut left = bytes;
+    let mut got = Vec::new();
+    while left > 0 {
+        let part = noise.part(left);
+        got.resize(part.len(), 0);
+        stream
+            .read_exact(&mut got)
+            .with_context(|| format!("with {left} of {bytes} bytes left to come"))?;
+        ensure!(got == part, "what arrived is not what was sent");
+        left -= part.len();
+    }
+    Ok(())
+}
+
+/// Bytes that look like nothing, the same for the same seed (xorshift64).
+#[derive(Debug)]
+pub struct Noise(pub u64);
+
+impl Noise {
+    /// The next word.
+    pub fn word(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Some bytes, at most this many.
+    fn part(&mut self, most: usize) -> Vec<u8> {
+        let mut part = Vec::with_capacity(1 << 15);
+        while part.len() < most.min(1 << 15) {
+            part.extend(self.word().to_be_bytes());
+        }
+        part.truncate(most);
+        part
+    }
+
+    /// This many bytes.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            bytes.extend(self.part(length - bytes.len()));
+        }
+        bytes
+    }
+}
