@@ -3,6 +3,8 @@
 //! Checksums are left zero: the programs do not look at them. What a real stack is to take, or
 //! a router to pass on, has to be sealed.
 
+use std::net::IpAddr;
+
 /// A MAC address.
 pub type Mac = [u8; 6];
 
@@ -163,4 +165,71 @@ pub fn sealed_udp(source: &[u8], destination: &[u8], mut datagram: Vec<u8>) -> V
     let sum = checksum(&covered);
     datagram[6..8].copy_from_slice(&sum);
     datagram
+}
+
+/// A piece of a datagram between two addresses of one family, sealed: `offset` octets come
+/// before it. The Ethernet type that it goes by stands beside it.
+///
+/// # Panics
+/// When the addresses are of two families.
+#[must_use]
+pub fn piece(
+    (source, destination): (IpAddr, IpAddr),
+    protocol: u8,
+    id: u16,
+    (offset, more): (usize, bool),
+    payload: &[u8],
+) -> (u16, Vec<u8>) {
+    let offset = u16::try_from(offset).unwrap_or(u16::MAX);
+    assert!(offset % 8 == 0, "pieces begin at whole blocks of eight");
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let field = offset / 8 | if more { 0x2000 } else { 0 };
+            let (source, destination) = (source.octets(), destination.octets());
+            let packet = ipv4_piece(source, destination, protocol, id, field, payload);
+            (0x0800, sealed_ipv4(packet))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let field = (offset | u16::from(more)).to_be_bytes();
+            let header = [&[protocol, 0][..], &field, &[0, 0], &id.to_be_bytes()].concat();
+            let (source, destination) = (source.octets(), destination.octets());
+            let packet = ipv6(source, destination, 44, 64, &[&header, payload].concat());
+            (0x86dd, packet)
+        }
+        _ => panic!("{source} and {destination} are of two families"),
+    }
+}
+
+/// A datagram in pieces of `size` octets, first to last.
+#[must_use]
+pub fn pieces(
+    ends: (IpAddr, IpAddr),
+    protocol: u8,
+    id: u16,
+    datagram: &[u8],
+    size: usize,
+) -> Vec<(u16, Vec<u8>)> {
+    (0..datagram.len())
+        .step_by(size)
+        .map(|offset| {
+            let end = datagram.len().min(offset + size);
+            let place = (offset, end < datagram.len());
+            piece(ends, protocol, id, place, &datagram[offset..end])
+        })
+        .collect()
+}
+
+/// A UDP datagram that a real stack takes.
+#[must_use]
+pub fn real_udp(
+    (source, destination): (IpAddr, IpAddr),
+    ports: (u16, u16),
+    data: &[u8],
+) -> Vec<u8> {
+    let octets = |address| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let datagram = udp(ports.0, ports.1, data);
+    sealed_udp(&octets(source), &octets(destination), datagram)
 }
