@@ -3,13 +3,17 @@
 //! The daemon is started from a thread that entered the lab's host namespace: the
 //! mounts stay the machine's, so the BPF file system is there.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use netpold::api::Client;
+use netpold::api::wire::Waited;
 use netpold::probe::namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,6 +21,14 @@ use nix::unistd::Pid;
 use crate::lab::{Lab, Pod};
 use crate::patience::patience;
 
+/// Where its directories are: it writes through to the disk what it accepts, and that is no
+/// suite's subject.
+const MEMORY: &str = "/dev/shm";
+/// What to set for [`Daemon::metrics`].
+pub const WITH_METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:9469\"\n";
+const METRICS: (&str, u16) = ("127.0.0.1", 9469);
+/// How long a change may take.
+const SETTLING: Duration = Duration::from_secs(20);
 /// How long the daemon may take to end by itself.
 const ENDING: Duration = Duration::from_secs(10);
 /// How long what is on disk may take to be in force.
@@ -78,7 +90,7 @@ impl Daemon {
             Some(socket) => format!("enabled = \"auto\"\nsocket = {socket:?}"),
             None => "enabled = false".to_owned(),
         };
-        let directory = tempfile::Builder::new().prefix("npd-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix("npd-").tempdir_in(MEMORY)?;
         let root = directory.path();
         let pins = Path::new("/sys/fs/bpf").join(&lab.name);
         fs::create_dir(root.join("manifests"))?;
@@ -218,6 +230,43 @@ impl Daemon {
             self.log()
         );
         Ok(())
+    }
+
+    /// As [`Daemon::wait`], a thousand times a minute: without a process each time. The
+    /// generation that is in force then.
+    ///
+    /// # Errors
+    /// When it does not get there, with what the daemon said.
+    pub fn settle(&self) -> Result<u64> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let waited = runtime.block_on(Client::new(self.socket()).wait(SETTLING))?;
+        match waited {
+            Waited::Synced(synced) if synced.rejected.is_empty() && synced.failures.is_empty() => {
+                Ok(synced.generation)
+            }
+            waited => bail!(
+                "not all is in force: {waited:?}\nthe daemon's log:\n{}",
+                self.log()
+            ),
+        }
+    }
+
+    /// The value of each line of its metrics. It must have `[metrics] listen = "127.0.0.1:9469"`.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn metrics(&self) -> Result<BTreeMap<String, u64>> {
+        let mut stream = namespace::inside(&self.host, || TcpStream::connect(METRICS))??;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let lines = text.lines().filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        });
+        Ok(lines.collect())
     }
 
     /// Ends it as systemd does; enforcement stays.

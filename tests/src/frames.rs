@@ -184,7 +184,7 @@ pub fn piece(
     assert!(offset % 8 == 0, "pieces begin at whole blocks of eight");
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let field = offset / 8 | if more { 0x2000 } else { 0 };
+            let field = if more { 0x2000 } else { 0 } + offset / 8;
             let (source, destination) = (source.octets(), destination.octets());
             let packet = ipv4_piece(source, destination, protocol, id, field, payload);
             (0x0800, sealed_ipv4(packet))

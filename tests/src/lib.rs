@@ -18,6 +18,7 @@ pub mod docker;
 pub mod frames;
 pub mod kernel;
 pub mod lab;
+pub mod load;
 pub mod outside;
 pub mod packets;
 pub mod patience;

@@ -6,6 +6,7 @@
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -143,34 +144,39 @@ pub fn transfer((client, server): &Connection, bytes: usize) -> Result<()> {
 }
 
 fn sends(mut stream: &TcpStream, bytes: usize, seed: u64) -> Result<()> {
-    let mut noise = Noise(seed);
-    let mut left = bytes;
-    while left > 0 {
-        let part = noise.part(left);
-        left -= part.len();
+    for (number, start) in (0..).zip((0..bytes).step_by(PART)) {
+        let part = part(seed, number, PART.min(bytes - start));
         if let Err(error) = stream.write_all(&part) {
             // The receiver must not wait for what will not come.
             stream.shutdown(Shutdown::Both).ok();
-            return Err(error).with_context(|| format!("with {left} bytes left to send"));
+            return Err(error).with_context(|| format!("with {start} of {bytes} bytes sent"));
         }
     }
     Ok(())
 }
 
 fn receives(mut stream: &TcpStream, bytes: usize, seed: u64) -> Result<()> {
-    let mut noise = Noise(seed);
-    let mut left = bytes;
     let mut got = Vec::new();
-    while left > 0 {
-        let part = noise.part(left);
-        got.resize(part.len(), 0);
+    for (number, start) in (0..).zip((0..bytes).step_by(PART)) {
+        got.resize(PART.min(bytes - start), 0);
         stream
             .read_exact(&mut got)
-            .with_context(|| format!("with {left} of {bytes} bytes left to come"))?;
-        ensure!(got == part, "what arrived is not what was sent");
-        left -= part.len();
+            .with_context(|| format!("with {start} of {bytes} bytes there"))?;
+        let sent = part(seed, number, got.len());
+        ensure!(got == sent, "part {number} is not what was sent");
     }
     Ok(())
+}
+
+/// Bytes of a part of a transfer.
+const PART: usize = 1 << 15;
+
+/// A part of a transfer: a slice of noise, at a place of its own.
+fn part(seed: u64, number: u64, length: usize) -> Vec<u8> {
+    static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| Noise(1).bytes(1 << 20));
+    let mut place = Noise((seed << 32) | (number + 1));
+    let start = place.word() as usize % (NOISE.len() - length);
+    NOISE[start..start + length].to_vec()
 }
 
 /// Bytes that look like nothing, the same for the same seed (xorshift64).
@@ -186,22 +192,13 @@ impl Noise {
         self.0
     }
 
-    /// Some bytes, at most this many.
-    fn part(&mut self, most: usize) -> Vec<u8> {
-        let mut part = Vec::with_capacity(1 << 15);
-        while part.len() < most.min(1 << 15) {
-            part.extend(self.word().to_be_bytes());
-        }
-        part.truncate(most);
-        part
-    }
-
     /// This many bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
-            bytes.extend(self.part(length - bytes.len()));
+            bytes.extend(self.word().to_be_bytes());
         }
+        bytes.truncate(length);
         bytes
     }
 }
