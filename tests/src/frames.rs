@@ -157,14 +157,27 @@ pub fn sealed_icmp(mut message: Vec<u8>) -> Vec<u8> {
 /// A UDP datagram with its checksum for the way between these addresses.
 #[must_use]
 pub fn sealed_udp(source: &[u8], destination: &[u8], mut datagram: Vec<u8>) -> Vec<u8> {
-    let length = u32::try_from(datagram.len()).unwrap_or(u32::MAX);
-    let mut covered = [source, destination].concat();
-    covered.extend(length.to_be_bytes());
-    covered.extend([0, 0, 0, 17]);
-    covered.extend(&datagram);
-    let sum = checksum(&covered);
+    let sum = checksum_between(source, destination, 17, &datagram);
     datagram[6..8].copy_from_slice(&sum);
     datagram
+}
+
+/// An ICMPv6 message with its checksum, likewise.
+#[must_use]
+pub fn sealed_icmpv6(source: &[u8], destination: &[u8], mut message: Vec<u8>) -> Vec<u8> {
+    let sum = checksum_between(source, destination, 58, &message);
+    message[2..4].copy_from_slice(&sum);
+    message
+}
+
+/// With the pseudo-header of either family (RFC 768, RFC 8200): it sums up alike.
+fn checksum_between(source: &[u8], destination: &[u8], protocol: u8, payload: &[u8]) -> [u8; 2] {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let mut covered = [source, destination].concat();
+    covered.extend(length.to_be_bytes());
+    covered.extend([0, 0, 0, protocol]);
+    covered.extend(payload);
+    checksum(&covered)
 }
 
 /// A piece of a datagram between two addresses of one family, sealed: `offset` octets come

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::frames::Mac;
-use crate::lab::Pod;
+use crate::lab::{Namespace, Pod};
 use crate::patience::patience;
 
 /// How long a frame that must arrive may take.
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than any frame here.
 const LARGEST: usize = 1 << 17;
 
-/// A packet socket on the `eth0` of a Pod.
+/// A packet socket on an interface, mostly the `eth0` of a Pod.
 #[derive(Debug)]
 pub struct Wire {
     socket: OwnedFd,
@@ -36,7 +36,15 @@ impl Wire {
     /// # Errors
     /// Without the right, or without the interface.
     pub fn open(pod: &Pod) -> Result<Self> {
-        namespace::inside(&pod.namespace.path(), || {
+        Self::open_on(&pod.namespace, "eth0")
+    }
+
+    /// Opens one on another interface.
+    ///
+    /// # Errors
+    /// Without the right, or without the interface.
+    pub fn open_on(place: &Namespace, interface: &str) -> Result<Self> {
+        namespace::inside(&place.path(), || {
             let all = SockProtocol::EthAll;
             let socket = socket(
                 AddressFamily::Packet,
@@ -45,9 +53,9 @@ impl Wire {
                 all,
             )?;
             let link = getifaddrs()?
-                .filter(|interface| interface.interface_name == "eth0")
-                .find_map(|interface| interface.address?.as_link_addr().copied())
-                .context("there is no eth0")?;
+                .filter(|found| found.interface_name == interface)
+                .find_map(|found| found.address?.as_link_addr().copied())
+                .with_context(|| format!("there is no {interface}"))?;
             bind(socket.as_raw_fd(), &link)?;
             setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20))?;
             setsockopt(
@@ -55,7 +63,9 @@ impl Wire {
                 sockopt::ReceiveTimeout,
                 &TimeVal::seconds(patience(PATIENCE).as_secs().try_into()?),
             )?;
-            let mac = link.addr().context("eth0 has no MAC address")?;
+            let mac = link
+                .addr()
+                .with_context(|| format!("{interface} has no MAC address"))?;
             Ok(Self { socket, mac })
         })?
     }

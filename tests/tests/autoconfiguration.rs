@@ -1,0 +1,269 @@
+//! How an isolated Pod comes by its addresses: duplicate address detection and router
+//! advertisements of a real kernel's, and a lease of a real DHCP client's. Needs root.
+
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use netpold::probe::namespace;
+use netpold_tests::lab::Namespace;
+use netpold_tests::{Daemon, Family, Lab, Wire, frames, residue, sockets};
+
+const PORT: u16 = 5432;
+/// Two waits of detection, a second each at most, and what it takes to look.
+const DETECTED: Duration = Duration::from_secs(5);
+/// What was sent before has arrived by then, or never does.
+const LATER: Duration = Duration::from_millis(300);
+
+/// Nothing may enter or leave these Pods but datagrams from front to store.
+const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: web}\n\
+    spec:\n  podSelector: {}\n  policyTypes: [Ingress, Egress]\n  egress:\n  \
+    - to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: store}}}]\n    \
+    ports: [{protocol: UDP, port: 5432}]\n\
+    ---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: db}\n\
+    spec:\n  podSelector: {}\n  policyTypes: [Ingress, Egress]\n  ingress:\n  \
+    - from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: front}}}]\n    \
+    ports: [{protocol: UDP, port: 5432}]\n";
+
+/// The lines of `ip addr` that name this address, once it is no longer tentative.
+fn detected(namespace: &Namespace, address: &str) -> Result<String> {
+    let begun = Instant::now();
+    loop {
+        let shown = namespace.ip(&["-6", "-o", "addr", "show", "dev", "eth0"])?;
+        let line = shown.lines().find(|line| line.contains(address));
+        match line {
+            Some(line) if !line.contains("tentative") || line.contains("dadfailed") => {
+                return Ok(line.to_owned());
+            }
+            _ => ensure!(
+                begun.elapsed() < DETECTED,
+                "{address} is not there: {shown}"
+            ),
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn speaks(lab: &Lab, from: IpAddr, to: IpAddr) -> Result<bool> {
+    let (front, store) = (lab.pod("web/front")?, lab.pod("db/store")?);
+    let server = sockets::udp(&store.namespace.path(), to, PORT)?;
+    let client = sockets::udp(&front.namespace.path(), from, 0)?;
+    client.send_to(b"hello", (to, PORT))?;
+    Ok(sockets::heard(&server, LATER)?.is_some())
+}
+
+#[test]
+fn duplicates_are_detected() -> Result<()> {
+    let lab = Lab::with_pods(&["web/front", "db/store"])?;
+    let daemon = Daemon::enforcing(&lab, &[("shut.yaml", SHUT)], "")?;
+    let (front, store) = (lab.pod("web/front")?, lab.pod("db/store")?);
+    for (address, taken) in [("fd77::77/64", false), ("fd77::11/64", true)] {
+        let add = ["addr", "add", address, "dev", "eth0"];
+        store.namespace.ip(&add)?;
+        let line = detected(&store.namespace, address)?;
+        ensure!(line.contains("dadfailed") == taken, "{line}");
+    }
+    daemon.wait()?;
+    ensure!(
+        speaks(&lab, front.address(Family::V6)?, "fd77::77".parse()?)?,
+        "at the new address nothing is heard\n{}",
+        daemon.log()
+    );
+    Ok(())
+}
+
+/// A router's advertisement of a prefix for everybody on the link.
+fn advertisement(router: &Wire, prefix: Ipv6Addr) -> Result<Vec<u8>> {
+    let source = link_local(router)?.octets();
+    let everybody = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
+    // Lifetimes in seconds: on the link, and good for addresses of one's own.
+    let mut body = vec![3, 4, 64, 0xc0, 0, 0, 14, 16, 0, 0, 14, 16, 0, 0, 0, 0];
+    body.extend(prefix.octets());
+    body.extend([1, 1]);
+    body.extend(router.mac);
+    // Hop limit 64, no flags, a default router for half an hour.
+    let message = frames::icmp(134, 0, [64, 0, 7, 8], &[&[0; 8][..], &body].concat());
+    let message = frames::sealed_icmpv6(&source, &everybody, message);
+    let packet = frames::ipv6(source, everybody, 58, 255, &message);
+    let to_all = [0x33, 0x33, 0, 0, 0, 1];
+    Ok(frames::ethernet(router.mac, to_all, 0x86dd, &packet))
+}
+
+fn link_local(wire: &Wire) -> Result<Ipv6Addr> {
+    let [a, b, c, d, e, f] = wire.mac;
+    format!(
+        "fe80::{:x}:{:x}:{:x}:{:x}",
+        u16::from_be_bytes([a ^ 2, b]),
+        u16::from_be_bytes([c, 0xff]),
+        u16::from_be_bytes([0xfe, d]),
+        u16::from_be_bytes([e, f])
+    )
+    .parse()
+    .context("a link-local address")
+}
+
+#[test]
+fn a_router_is_asked_and_its_prefix_taken() -> Result<()> {
+    let lab = Lab::with_pods(&["web/front", "db/store"])?;
+    let daemon = Daemon::enforcing(&lab, &[("shut.yaml", SHUT)], "")?;
+    let router = Wire::open_on(lab.host(), "br0")?;
+    let pods = [lab.pod("web/front")?, lab.pod("db/store")?];
+    // What a Pod does whose link comes up.
+    for pod in pods {
+        pod.namespace.ip(&["link", "set", "eth0", "down"])?;
+        pod.namespace.ip(&["link", "set", "eth0", "up"])?;
+        let mac = Wire::open(pod)?.mac;
+        let asks = |frame: &[u8]| {
+            frame.get(6..14) == Some(&[&mac[..], &[0x86, 0xdd]].concat())
+                && frame.get(54) == Some(&133)
+        };
+        router.until_one_is(asks).context("no router was asked")?;
+    }
+    router.send(&advertisement(&router, "fd78::".parse()?)?)?;
+    let mut own = Vec::new();
+    for pod in pods {
+        let line = detected(&pod.namespace, "fd78:")?;
+        ensure!(line.contains("dynamic"), "{line}");
+        let address = line.split_whitespace().find_map(|word| {
+            let (address, _) = word.split_once("/64")?;
+            address.parse::<IpAddr>().ok()
+        });
+        own.push(address.with_context(|| line.clone())?);
+        let routes = pod.namespace.ip(&["-6", "route", "show", "default"])?;
+        ensure!(routes.contains("proto ra"), "{routes}");
+    }
+    daemon.wait()?;
+    ensure!(
+        speaks(&lab, own[0], own[1])?,
+        "from {} nothing is heard at {}\n{}",
+        own[0],
+        own[1],
+        daemon.log()
+    );
+    let name = lab.name.clone();
+    drop((daemon, lab));
+    residue::check(&name)
+}
+
+/// A DHCP server on the Pods' bridge, in a namespace that is nobody's.
+struct Server {
+    child: Child,
+    directory: tempfile::TempDir,
+    _namespace: Namespace,
+}
+
+impl Server {
+    /// Its leases begin at `10.77.9.1`.
+    fn start(lab: &Lab) -> Result<Self> {
+        let namespace = lab.namespace("dhcp")?;
+        let link = [
+            "link", "add", "dhcp0", "type", "veth", "peer", "name", "eth0",
+        ];
+        lab.host()
+            .ip(&[&link[..], &["netns", namespace.name()]].concat())?;
+        lab.host()
+            .ip(&["link", "set", "dhcp0", "master", "br0", "up"])?;
+        namespace.ip(&["addr", "add", "10.77.0.67/16", "dev", "eth0"])?;
+        namespace.ip(&["link", "set", "eth0", "up"])?;
+        let directory = tempfile::Builder::new().prefix("npd-dhcp-").tempdir()?;
+        let root = directory.path().display();
+        let config = directory.path().join("udhcpd.conf");
+        fs::write(directory.path().join("leases"), "")?;
+        fs::write(
+            &config,
+            format!(
+                "start 10.77.9.1\nend 10.77.9.9\ninterface eth0\nlease_file {root}/leases\n\
+                 pidfile {root}/pid\noption subnet 255.255.0.0\noption lease 600\n"
+            ),
+        )?;
+        let mut command = Command::new("busybox");
+        command
+            .args(["udhcpd", "-f"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = namespace::inside(&namespace.path(), move || command.spawn())?
+            .context("can't run busybox: its udhcpd is needed")?;
+        Ok(Self {
+            child,
+            directory,
+            _namespace: namespace,
+        })
+    }
+
+    /// A lease for the Pod behind this namespace, and its address configured; false: none is
+    /// to be had.
+    fn leases_to(&self, namespace: &Path) -> Result<bool> {
+        let script = self.directory.path().join("script");
+        fs::write(
+            &script,
+            "#!/bin/sh\n[ \"$1\" != bound ] || exec ip addr add \"$ip/16\" dev \"$interface\"\n",
+        )?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        let mut command = Command::new("busybox");
+        command
+            .args([
+                "udhcpc", "-f", "-q", "-n", "-i", "eth0", "-t", "3", "-T", "1", "-s",
+            ])
+            .arg(&script)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let status = namespace::inside(namespace, move || command.status())?
+            .context("can't run busybox: its udhcpc is needed")?;
+        Ok(status.success())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already, or does now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A Pod without addresses comes by one, and speaks under it as its policy says.
+fn a_lease(policies: &[(&str, &str)]) -> Result<()> {
+    let mut lab = Lab::with_pods(&[])?;
+    lab.add_pod("web/front", &[])?;
+    lab.add_pod("db/store", &["10.77.1.2/16".parse()?])?;
+    let server = Server::start(&lab)?;
+    let daemon = Daemon::enforcing(&lab, policies, "")?;
+    let front = lab.pod("web/front")?;
+    ensure!(
+        server.leases_to(&front.namespace.path())?,
+        "no lease\n{}",
+        daemon.log()
+    );
+    let shown = front
+        .namespace
+        .ip(&["-4", "-o", "addr", "show", "dev", "eth0"])?;
+    ensure!(shown.contains("10.77.9."), "{shown}");
+    daemon.wait()?;
+    let address = shown.split_whitespace().find_map(|word| {
+        let (address, _) = word.split_once("/16")?;
+        address.parse::<IpAddr>().ok()
+    });
+    let address = address.context("an address")?;
+    ensure!(
+        speaks(&lab, address, "10.77.1.2".parse()?)?,
+        "under its leased address it is not heard\n{}",
+        daemon.log()
+    );
+    drop(server);
+    let name = lab.name.clone();
+    drop((daemon, lab));
+    residue::check(&name)
+}
+
+#[test]
+fn whom_nobody_isolates_has_its_lease() -> Result<()> {
+    a_lease(&[])
+}
