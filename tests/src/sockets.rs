@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::thread;
@@ -12,6 +13,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use netpold::probe::namespace;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect as connect_socket,
+    setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 /// A port is free again by then.
 const FREED: Duration = Duration::from_secs(5);
@@ -63,6 +70,37 @@ pub fn dial(namespace: &Path, to: SocketAddr, patience: Duration) -> Result<Opti
         Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
             Ok(None)
         }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// As [`dial`], under this address of several.
+///
+/// # Errors
+/// It is refused, or there is no way.
+pub fn dial_as(
+    namespace: &Path,
+    source: IpAddr,
+    to: SocketAddr,
+    patience: Duration,
+) -> Result<Option<TcpStream>> {
+    let connected = namespace::inside(namespace, || {
+        let family = match source {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let within = TimeVal::milliseconds(patience.as_millis().try_into().unwrap_or(i64::MAX));
+        // It bounds connect(2) as well.
+        setsockopt(&socket, sockopt::SendTimeout, &within)?;
+        let source = SockaddrStorage::from(SocketAddr::new(source, 0));
+        bind(socket.as_raw_fd(), &source)?;
+        connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+        Ok(TcpStream::from(socket))
+    })?;
+    match connected {
+        Ok(stream) => Ok(Some(stream)),
+        Err(Errno::EINPROGRESS | Errno::ETIMEDOUT) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

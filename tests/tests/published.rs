@@ -1,0 +1,204 @@
+//! Published ports beside a real Docker engine that makes its own rules: whom the policy sees
+//! where the engine's DNAT forwards, where docker-proxy does, and where neither stands between.
+//! Needs root, dockerd, iptables and busybox.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use netpold_tests::docker::Running;
+use netpold_tests::{Daemon, Engine, Lab, Outside, residue, sockets};
+
+/// The container's, and what it is published as.
+const PORT: u16 = 80;
+const PUBLISHED: u16 = 8080;
+/// What gets there takes milliseconds.
+const SOON: Duration = Duration::from_millis(800);
+/// Two clients far away.
+const SHUT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 8);
+const OPEN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+/// The host's addresses on its uplink.
+const UPLINK: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 31, 255, 1));
+const UPLINK6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1));
+
+/// The shop is open for one client far away, and for its own front.
+const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shop, namespace: default}\n\
+    spec:\n  podSelector: {matchLabels: {app: shop}}\n  policyTypes: [Ingress]\n  ingress:\n  \
+    - from: [{ipBlock: {cidr: 203.0.113.9/32}}, {podSelector: {matchLabels: {app: front}}}]\n    \
+    ports: [{port: 80}]\n";
+const HOST_BY_POLICY: &str = "[host]\ningress = \"policy\"\n";
+
+/// Who may dial the published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Answers {
+    far_shut: bool,
+    far_open: bool,
+    /// By IPv6, which the container's network does not have.
+    far_ipv6: bool,
+    /// The host, by its loopback address and by that of its uplink.
+    host: [bool; 2],
+    /// Two containers on the same bridge, by the host's address.
+    front: bool,
+    other: bool,
+    /// The container itself, likewise.
+    itself: bool,
+}
+
+struct Site {
+    outside: Outside,
+    engine: Engine,
+    shop: Running,
+    front: Running,
+    other: Running,
+    lab: Lab,
+}
+
+impl Site {
+    fn new(arguments: &[&str]) -> Result<Self> {
+        let lab = Lab::new()?;
+        let far = BTreeSet::from([IpAddr::V4(SHUT), IpAddr::V4(OPEN)]);
+        let outside = Outside::new(&lab, &far)?;
+        let all = [&["--iptables=true"], arguments].concat();
+        let engine = Engine::start(&lab, &all)?;
+        let serve = ["httpd", "-f", "-p", "80", "-h", "/bin"];
+        let published = format!("{PUBLISHED}:{PORT}");
+        let labels = |app| ["--label", app];
+        let shop = [&labels("app=shop")[..], &["-p", &published]].concat();
+        let shop = engine.run("shop", &shop, &serve)?;
+        let idle = ["sleep", "1000"];
+        let front = engine.run("front", &labels("app=front"), &idle)?;
+        let other = engine.run("other", &labels("app=other"), &idle)?;
+        Ok(Self {
+            outside,
+            engine,
+            shop,
+            front,
+            other,
+            lab,
+        })
+    }
+
+    fn answers(&self) -> Result<Answers> {
+        let host = self.lab.host().path();
+        let container = |running: &Running| dials(&running.netns(), None, UPLINK);
+        Ok(Answers {
+            far_shut: dials(&self.outside.path(), Some(SHUT), UPLINK)?,
+            far_open: dials(&self.outside.path(), Some(OPEN), UPLINK)?,
+            far_ipv6: dials(&self.outside.path(), None, UPLINK6)?,
+            host: [
+                dials(&host, None, Ipv4Addr::LOCALHOST.into())?,
+                dials(&host, None, UPLINK)?,
+            ],
+            front: container(&self.front)?,
+            other: container(&self.other)?,
+            itself: container(&self.shop)?,
+        })
+    }
+
+    fn daemon(&self, settings: &str) -> Result<Daemon> {
+        let socket = self.engine.socket();
+        let mut daemon = Daemon::prepare_beside(&self.lab, Some(&socket), settings)?;
+        daemon.put("shop.yaml", POLICY)?;
+        daemon.launch()?;
+        daemon.wait()?;
+        Ok(daemon)
+    }
+}
+
+/// Does the shop itself answer at the published port?
+fn dials(from: &Path, source: Option<Ipv4Addr>, to: IpAddr) -> Result<bool> {
+    let to = SocketAddr::new(to, PUBLISHED);
+    let dialled = match source {
+        Some(source) => sockets::dial_as(from, source.into(), to, SOON),
+        None => sockets::dial(from, to, SOON),
+    };
+    let mut stream = match dialled {
+        Ok(Some(stream)) => stream,
+        Ok(None) => return Ok(false),
+        Err(error) if is_refused(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(b"GET /busybox HTTP/1.0\r\n\r\n")?;
+    let mut answer = [0; 5];
+    Ok(stream.read_exact(&mut answer).is_ok() && answer == *b"HTTP/")
+}
+
+/// Nobody listens there.
+fn is_refused(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref().map(std::io::Error::kind);
+    kind == Some(ErrorKind::ConnectionRefused)
+}
+
+/// Without a daemon all of it works, or the test says nothing.
+fn answers_are(arguments: &[&str], open: Answers, expected: [Answers; 2]) -> Result<()> {
+    let site = Site::new(arguments)?;
+    let answers = site.answers()?;
+    ensure!(answers == open, "without a daemon: {answers:?}");
+    for (settings, expected) in ["", HOST_BY_POLICY].into_iter().zip(expected) {
+        let daemon = site.daemon(settings)?;
+        let answers = site.answers()?;
+        ensure!(
+            answers == expected,
+            "{settings:?}: {answers:#?}\nnot {expected:#?}\n{}",
+            daemon.log()
+        );
+    }
+    let name = site.lab.name.clone();
+    drop(site);
+    residue::check(&name)
+}
+
+const ALL: Answers = Answers {
+    far_shut: true,
+    far_open: true,
+    far_ipv6: true,
+    host: [true, true],
+    front: true,
+    other: true,
+    itself: true,
+};
+
+/// As the engine is installed: whoever is not forwarded comes from docker-proxy, and so from
+/// the host.
+#[test]
+fn beside_docker_proxy() -> Result<()> {
+    let host_allowed = Answers {
+        far_shut: false,
+        ..ALL
+    };
+    let by_policy = Answers {
+        far_shut: false,
+        far_open: true,
+        far_ipv6: false,
+        host: [false, false],
+        front: false,
+        other: false,
+        itself: false,
+    };
+    answers_are(&[], ALL, [host_allowed, by_policy])
+}
+
+/// Without docker-proxy, other containers are themselves. The container itself is masqueraded,
+/// or it would not know its own answers, and an IPv6 client has no way to an IPv4 network.
+#[test]
+fn without_docker_proxy() -> Result<()> {
+    let open = Answers {
+        far_ipv6: false,
+        ..ALL
+    };
+    let host_allowed = Answers {
+        far_shut: false,
+        other: false,
+        ..open
+    };
+    let by_policy = Answers {
+        host: [false, false],
+        itself: false,
+        ..host_allowed
+    };
+    answers_are(&["--userland-proxy=false"], open, [host_allowed, by_policy])
+}
