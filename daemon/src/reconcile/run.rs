@@ -338,6 +338,8 @@ impl Daemon {
                 answer = self.installer.answer() => {
                     self.answered(answer.ok_or(StartError::Ended("writer of the kernel's tables"))?);
                 }
+                // The sweeper's thread ends with the daemon alone.
+                Ok(()) = self.flows.changed() => self.publish(),
                 answer = self.attacher.answer() => {
                     self.attached(answer.ok_or(StartError::Ended("attacher of programs"))?);
                 }
