@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -169,6 +170,22 @@ impl Lab {
             lab.add_pod(reference, &[v4.parse()?, v6.parse()?])?;
         }
         Ok(lab)
+    }
+
+    /// Where Docker runs, bridges ask netfilter, which drops what has no valid checksum: from now
+    /// on this one does not, and netpold alone decides about frames.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn plain_bridge(&self) -> Result<()> {
+        for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+            let path = Path::new("/proc/sys/net/bridge").join(key);
+            match namespace::inside(&self.host.path(), || fs::write(&path, "0"))? {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                written => written?,
+            }
+        }
+        Ok(())
     }
 
     /// A further network namespace, which is no Pod's, named after the lab.

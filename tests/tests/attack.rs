@@ -2,13 +2,10 @@
 //! what they carry, and packets that nobody allows. Every frame is first seen to arrive where
 //! no daemon runs, and must not where one does. Needs root.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_abi::packet::tcp::{ACK, FIN, RST, SYN};
-use netpold::probe::namespace;
 use netpold_tests::frames::{
     self, Mac, arp, icmp, ipv4, ipv4_piece, ipv4_with_options, ipv6, sctp, tcp, udp,
 };
@@ -36,38 +33,9 @@ const LOCK: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
     policyTypes: [Egress]\n";
 
 fn lab() -> Result<Lab> {
-    let mut lab = Lab::new()?;
-    for (number, name) in [FRIEND, VICTIM, ATTACKER].iter().enumerate() {
-        let (v4, v6) = (
-            format!("10.77.1.{}/16", number + 1),
-            format!("fd77::1{}/64", number + 1),
-        );
-        lab.add_pod(name, &[v4.parse()?, v6.parse()?])?;
-    }
-    // Where Docker runs, bridges drop what has no valid checksum: here netpold is to do it.
-    for family in ["iptables", "ip6tables"] {
-        let switch = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
-        namespace::inside(&lab.host().path(), || match fs::write(&switch, "0") {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            written => written,
-        })??;
-    }
+    let lab = Lab::with_pods(&[FRIEND, VICTIM, ATTACKER])?;
+    lab.plain_bridge()?;
     Ok(lab)
-}
-
-fn daemon(lab: &Lab, policies: &[(&str, &str)], settings: &str) -> Result<Daemon> {
-    let mut daemon = Daemon::prepare(lab, settings)?;
-    for pod in lab.pods() {
-        let name = pod.reference.replace('/', "-");
-        let app = pod.reference.split('/').next_back().unwrap_or_default();
-        daemon.put(&format!("pod-{name}.json"), &pod.manifest(&[("app", app)])?)?;
-    }
-    for (name, text) in policies {
-        daemon.put(name, text)?;
-    }
-    daemon.launch()?;
-    daemon.wait()?;
-    Ok(daemon)
 }
 
 /// Who a Pod is on the wire.
@@ -529,7 +497,7 @@ fn attack(policies: &[(&str, &str)], which: Which) -> Result<()> {
     for pod in lab.pods() {
         pod.namespace.ip(&["neigh", "flush", "all"])?;
     }
-    let daemon = daemon(&lab, policies, "")?;
+    let daemon = Daemon::enforcing(&lab, policies, "")?;
     let through = arrived(&from, &to, &attempts, (sender, receiver))?;
     ensure!(through.is_empty(), "these got through: {through:?}");
     let neighbours = victim.namespace.ip(&["neigh", "show"])?;
