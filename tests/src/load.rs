@@ -60,8 +60,7 @@ fn asks(socket: &UdpSocket, knocker: &UdpSocket, pace: Duration, over: &AtomicBo
     let mut answer = [0; 8];
     while !over.load(Ordering::Relaxed) {
         socket.send(&number.to_be_bytes())?;
-        socket
-            .recv(&mut answer)
+        sockets::receive(socket, &mut answer)
             .with_context(|| format!("datagram {number} or its answer is lost"))?;
         ensure!(u64::from_be_bytes(answer) == number, "answers are mixed up");
         knocker.send(b"let me in")?;
@@ -94,7 +93,7 @@ fn answers(socket: &UdpSocket, friend: IpAddr, over: &AtomicBool) -> Result<()> 
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let mut bytes = [0; 64];
     while !over.load(Ordering::Relaxed) {
-        match socket.recv_from(&mut bytes) {
+        match sockets::receive(socket, &mut bytes) {
             Ok((length, from)) => {
                 ensure!(from.ip() == friend, "a datagram of {from} arrived");
                 socket.send_to(&bytes[..length], from)?;

@@ -141,6 +141,20 @@ pub fn says(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> Res
     Ok(heard)
 }
 
+/// The next datagram, and who sent it.
+///
+/// # Errors
+/// None comes within the socket's time.
+pub fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(bytes) {
+            // A wait that has an end is not taken up again by the system.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => return received,
+        }
+    }
+}
+
 /// A datagram, where one comes within the time.
 ///
 /// # Errors
@@ -148,7 +162,7 @@ pub fn says(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> Res
 pub fn heard(socket: &UdpSocket, patience: Duration) -> Result<Option<(Vec<u8>, SocketAddr)>> {
     socket.set_read_timeout(Some(patience))?;
     let mut bytes = vec![0; 1 << 16];
-    let heard = match socket.recv_from(&mut bytes) {
+    let heard = match receive(socket, &mut bytes) {
         Ok((length, from)) => {
             bytes.truncate(length);
             Some((bytes, from))

@@ -17,8 +17,6 @@ use netpold_tests::{Daemon, Family, Lab, Wire, frames, residue, sockets};
 const PORT: u16 = 5432;
 /// Two waits of detection, a second each at most, and what it takes to look.
 const DETECTED: Duration = Duration::from_secs(5);
-/// What was sent before has arrived by then, or never does.
-const LATER: Duration = Duration::from_millis(300);
 
 /// Nothing may enter or leave these Pods but datagrams from front to store.
 const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: web}\n\
@@ -54,7 +52,7 @@ fn speaks(lab: &Lab, from: IpAddr, to: IpAddr) -> Result<bool> {
     let server = sockets::udp(&store.namespace.path(), to, PORT)?;
     let client = sockets::udp(&front.namespace.path(), from, 0)?;
     client.send_to(b"hello", (to, PORT))?;
-    Ok(sockets::heard(&server, LATER)?.is_some())
+    Ok(sockets::heard(&server, sockets::PATIENCE)?.is_some())
 }
 
 #[test]

@@ -69,10 +69,17 @@ fn group(family: Family) -> IpAddr {
     }
 }
 
-/// What a socket hears until it is quiet.
-fn all_heard(socket: &UdpSocket) -> Result<Vec<String>> {
+/// What a socket hears until it is quiet, sorted. So many datagrams must come.
+fn all_heard(socket: &UdpSocket, expected: usize) -> Result<Vec<String>> {
     let mut all = Vec::new();
-    while let Some((bytes, _)) = sockets::heard(socket, LATER)? {
+    let patience = |heard| {
+        if heard < expected {
+            sockets::PATIENCE
+        } else {
+            LATER
+        }
+    };
+    while let Some((bytes, _)) = sockets::heard(socket, patience(all.len()))? {
         all.push(String::from_utf8_lossy(&bytes).into_owned());
     }
     all.sort();
@@ -110,12 +117,12 @@ fn the_sender_decides_who_is_heard() -> Result<()> {
             Family::V4 => vec!["front to everybody", "front to group"],
             Family::V6 => vec!["front to group"],
         };
-        let heard = all_heard(&open)?;
+        let heard = all_heard(&open, expected.len())?;
         ensure!(heard == expected, "{family:?}: store hears {heard:?}");
-        let heard = all_heard(&shut)?;
+        let heard = all_heard(&shut, 0)?;
         ensure!(heard.is_empty(), "{family:?}: store hears {heard:?}");
         // Whom nobody isolates hears all that others say.
-        let heard = all_heard(&free)?;
+        let heard = all_heard(&free, to.len())?;
         for (_, name) in &to {
             ensure!(heard.contains(&format!("front to {name}")), "{heard:?}");
         }
@@ -141,9 +148,9 @@ fn the_groups_address_decides_who_may_send() -> Result<()> {
                 sender.send_to(b"everybody", (EVERYBODY, PORT))?;
                 sender.send_to(b"subnet", (SUBNET, PORT))?;
             }
-            let heard = all_heard(&listener)?;
             let mut expected = vec![allowed];
             expected.retain(|name| family == Family::V4 || *name == "group");
+            let heard = all_heard(&listener, expected.len())?;
             ensure!(heard == expected, "{family:?}, {allowed}: {heard:?}");
         }
     }
@@ -206,7 +213,7 @@ fn snooped(families: &[Family]) -> Result<()> {
         is_member(&lab, store, family)?;
         let sender = sender(front, family)?;
         sender.send_to(b"group", (group(family), PORT))?;
-        let heard = all_heard(&listener)?;
+        let heard = all_heard(&listener, 1)?;
         ensure!(
             heard == ["group"],
             "{family:?}: {heard:?}\n{}",
@@ -218,7 +225,7 @@ fn snooped(families: &[Family]) -> Result<()> {
         }
         let ours = store.address(family)?;
         sender.send_to(b"unicast", (ours, PORT))?;
-        let heard = all_heard(&listener)?;
+        let heard = all_heard(&listener, 1)?;
         ensure!(heard == ["unicast"], "{family:?}: {heard:?}");
     }
     Ok(())

@@ -62,49 +62,55 @@ impl Site {
             let own = host_prefix(own.parse()?);
             lab.host().ip(&["addr", "add", &own, "dev", "lo"])?;
         }
-        Ok(Self { lab, outside })
+        let site = Self { lab, outside };
+        // Neighbours find one another before anything is timed: a lost question costs a second.
+        for [far, _] in FAR {
+            ensure!(site.in_from_far(far, true)?.is_none(), "no way from {far}");
+        }
+        Ok(site)
     }
 
-    /// Does a datagram from the host at this address reach the Pod, and its answer the host?
-    fn in_from_host(&self, host: &str) -> Result<bool> {
-        let host: IpAddr = host.parse()?;
-        speak(
-            (&self.lab.host().path(), host),
-            (&self.pod()?, self.own(host)?),
-        )
+    /// What is wrong where a datagram from the host at this address should reach the Pod, and its
+    /// answer the host, or should not.
+    fn in_from_host(&self, address: &str, should: bool) -> Result<Option<String>> {
+        self.pair(&self.lab.host().path(), address, true, should)
     }
 
     /// The same, opened by the Pod.
-    fn out_to_host(&self, host: &str) -> Result<bool> {
-        let host: IpAddr = host.parse()?;
-        speak(
-            (&self.pod()?, self.own(host)?),
-            (&self.lab.host().path(), host),
-        )
+    fn out_to_host(&self, address: &str, should: bool) -> Result<Option<String>> {
+        self.pair(&self.lab.host().path(), address, false, should)
     }
 
-    fn in_from_far(&self, far: &str) -> Result<bool> {
-        let far: IpAddr = far.parse()?;
-        speak((&self.outside.path(), far), (&self.pod()?, self.own(far)?))
+    fn in_from_far(&self, address: &str, should: bool) -> Result<Option<String>> {
+        self.pair(&self.outside.path(), address, true, should)
     }
 
-    fn out_to_far(&self, far: &str) -> Result<bool> {
-        let far: IpAddr = far.parse()?;
-        speak((&self.pod()?, self.own(far)?), (&self.outside.path(), far))
+    fn out_to_far(&self, address: &str, should: bool) -> Result<Option<String>> {
+        self.pair(&self.outside.path(), address, false, should)
     }
 
-    fn pod(&self) -> Result<std::path::PathBuf> {
-        Ok(self.lab.pod("db/store")?.namespace.path())
-    }
-
-    /// The Pod's address of the family of this one.
-    fn own(&self, other: IpAddr) -> Result<IpAddr> {
-        let family = if other.is_ipv4() {
-            Family::V4
-        } else {
-            Family::V6
+    fn pair(
+        &self,
+        other: &Path,
+        address: &str,
+        towards_the_pod: bool,
+        should: bool,
+    ) -> Result<Option<String>> {
+        let remote: IpAddr = address.parse()?;
+        let family = match remote {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
         };
-        self.lab.pod("db/store")?.address(family)
+        let store = self.lab.pod("db/store")?;
+        let path = store.namespace.path();
+        let (pod, other) = ((&*path, store.address(family)?), (other, remote));
+        let speaks = if towards_the_pod {
+            speak(other, pod, should)
+        } else {
+            speak(pod, other, should)
+        }?;
+        let way = if towards_the_pod { "from" } else { "to" };
+        Ok((speaks != should).then(|| format!("{way} {address}: {speaks}")))
     }
 
     /// Everybody whom the host forwards to its Pods, or for them, goes under its name.
@@ -112,16 +118,8 @@ impl Site {
         for tables in ["iptables", "ip6tables"] {
             for way in ["br0", "uplink"] {
                 let mut command = Command::new(tables);
-                command.args([
-                    "-t",
-                    "nat",
-                    "-A",
-                    "POSTROUTING",
-                    "-o",
-                    way,
-                    "-j",
-                    "MASQUERADE",
-                ]);
+                command.args(["-t", "nat", "-A", "POSTROUTING"]);
+                command.args(["-o", way, "-j", "MASQUERADE"]);
                 let output = namespace::inside(&self.lab.host().path(), move || command.output())?
                     .with_context(|| format!("can't run {tables}(8): is it installed?"))?;
                 ensure!(output.status.success(), "{output:?}");
@@ -131,31 +129,23 @@ impl Site {
     }
 }
 
-fn speak(from: (&Path, IpAddr), to: (&Path, IpAddr)) -> Result<bool> {
+/// Does a datagram get there, and its answer back? What should gets time to.
+fn speak(from: (&Path, IpAddr), to: (&Path, IpAddr), should: bool) -> Result<bool> {
+    let patience = if should { sockets::PATIENCE } else { SOON };
     let server = sockets::udp(to.0, to.1, PORT)?;
     let client = sockets::udp(from.0, from.1, 0)?;
     client.connect(server.local_addr()?)?;
     client.send(b"?")?;
-    let Some((_, asker)) = sockets::heard(&server, SOON)? else {
+    let Some((_, asker)) = sockets::heard(&server, patience)? else {
         return Ok(false);
     };
     server.send_to(b"!", asker)?;
-    sockets::heard(&client, SOON)?.context("the answer is lost")?;
+    sockets::heard(&client, sockets::PATIENCE)?.context("the answer is lost")?;
     Ok(true)
 }
 
-/// Holds what happens against what should, with all that differs.
-fn compare(what: &str, tried: &[(String, bool, bool)], daemon: &Daemon) -> Result<()> {
-    let wrong: Vec<&String> = tried
-        .iter()
-        .filter(|(_, speaks, should)| speaks != should)
-        .map(|(name, ..)| name)
-        .collect();
-    ensure!(
-        wrong.is_empty(),
-        "{what}: not so: {wrong:?}\n{}",
-        daemon.log()
-    );
+fn none(wrong: &[String], what: &str, daemon: &Daemon) -> Result<()> {
+    ensure!(wrong.is_empty(), "{what}: {wrong:?}\n{}", daemon.log());
     Ok(())
 }
 
@@ -171,37 +161,23 @@ fn every_address_of_the_host_is_the_host() -> Result<()> {
         (EGRESS, true, false),
     ] {
         let daemon = Daemon::enforcing(&site.lab, &[("store.yaml", SHUT)], settings)?;
-        let mut tried = Vec::new();
+        let mut wrong = Vec::new();
         for address in HOST.as_flattened() {
-            tried.push((
-                format!("in from {address}"),
-                site.in_from_host(address)?,
-                ingress,
-            ));
-            tried.push((
-                format!("out to {address}"),
-                site.out_to_host(address)?,
-                egress,
-            ));
+            wrong.extend(site.in_from_host(address, ingress)?);
+            wrong.extend(site.out_to_host(address, egress)?);
         }
         // Nobody else is the host, whatever the settings say.
         for [far, _] in FAR {
-            tried.push((format!("in from {far}"), site.in_from_far(far)?, false));
-            tried.push((format!("out to {far}"), site.out_to_far(far)?, false));
+            wrong.extend(site.in_from_far(far, false)?);
+            wrong.extend(site.out_to_far(far, false)?);
         }
         // One that it comes by later is the host's, too.
-        let late = ["addr", "add", "192.0.2.54/32", "dev", "lo"];
-        site.lab.host().ip(&late)?;
+        let host = site.lab.host();
+        host.ip(&["addr", "add", "192.0.2.54/32", "dev", "lo"])?;
         daemon.wait()?;
-        tried.push((
-            "in from a new address".to_owned(),
-            site.in_from_host("192.0.2.54")?,
-            ingress,
-        ));
-        site.lab
-            .host()
-            .ip(&["addr", "del", "192.0.2.54/32", "dev", "lo"])?;
-        compare(settings, &tried, &daemon)?;
+        wrong.extend(site.in_from_host("192.0.2.54", ingress)?);
+        host.ip(&["addr", "del", "192.0.2.54/32", "dev", "lo"])?;
+        none(&wrong, settings, &daemon)?;
     }
     let name = site.lab.name.clone();
     drop(site);
@@ -215,41 +191,28 @@ fn policy_names_the_hosts_addresses_one_by_one() -> Result<()> {
     let named = [HOST[0][1], HOST[1][1]];
     let policy = open_for(&named);
     let daemon = Daemon::enforcing(&site.lab, &[("store.yaml", &policy)], settings)?;
-    let mut tried = Vec::new();
+    let mut wrong = Vec::new();
     for address in HOST.as_flattened() {
         let is_named = named.contains(address);
-        tried.push((
-            format!("in from {address}"),
-            site.in_from_host(address)?,
-            is_named,
-        ));
-        tried.push((
-            format!("out to {address}"),
-            site.out_to_host(address)?,
-            is_named,
-        ));
+        wrong.extend(site.in_from_host(address, is_named)?);
+        wrong.extend(site.out_to_host(address, is_named)?);
     }
-    compare("two are named", &tried, &daemon)?;
-    Ok(())
+    none(&wrong, "two are named", &daemon)
 }
 
 #[test]
 fn who_is_forwarded_is_judged_by_his_own_address() -> Result<()> {
     let site = Site::new()?;
-    let [[shut4, open4], [shut6, open6]] = FAR;
-    let policy = open_for(&[open4, open6]);
     for settings in ["", INGRESS, EGRESS] {
+        let [[shut4, open4], [shut6, open6]] = FAR;
+        let policy = open_for(&[open4, open6]);
         let daemon = Daemon::enforcing(&site.lab, &[("store.yaml", &policy)], settings)?;
-        let mut tried = Vec::new();
+        let mut wrong = Vec::new();
         for (address, open) in [(shut4, false), (open4, true), (shut6, false), (open6, true)] {
-            tried.push((
-                format!("in from {address}"),
-                site.in_from_far(address)?,
-                open,
-            ));
-            tried.push((format!("out to {address}"), site.out_to_far(address)?, open));
+            wrong.extend(site.in_from_far(address, open)?);
+            wrong.extend(site.out_to_far(address, open)?);
         }
-        compare(settings, &tried, &daemon)?;
+        none(&wrong, settings, &daemon)?;
     }
     Ok(())
 }
@@ -258,22 +221,18 @@ fn who_is_forwarded_is_judged_by_his_own_address() -> Result<()> {
 fn who_is_masqueraded_is_the_host_towards_a_pod_and_himself_from_it() -> Result<()> {
     let site = Site::new()?;
     site.masquerade()?;
-    let [[shut4, open4], [shut6, open6]] = FAR;
-    let policy = open_for(&[open4, open6]);
     for (settings, passes) in [("", true), (INGRESS, false)] {
+        let [[shut4, open4], [shut6, open6]] = FAR;
+        let policy = open_for(&[open4, open6]);
         let daemon = Daemon::enforcing(&site.lab, &[("store.yaml", &policy)], settings)?;
-        let mut tried = Vec::new();
+        let mut wrong = Vec::new();
         for (address, open) in [(shut4, false), (open4, true), (shut6, false), (open6, true)] {
             // The Pod sees the host's address, and so does its policy.
-            tried.push((
-                format!("in from {address}"),
-                site.in_from_far(address)?,
-                passes,
-            ));
+            wrong.extend(site.in_from_far(address, passes)?);
             // What the Pod sends is judged before the host gives it its own address.
-            tried.push((format!("out to {address}"), site.out_to_far(address)?, open));
+            wrong.extend(site.out_to_far(address, open)?);
         }
-        compare(settings, &tried, &daemon)?;
+        none(&wrong, settings, &daemon)?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use netpold_tests::{Daemon, Engine, Lab, Outside, residue, sockets};
 /// The container's, and what it is published as.
 const PORT: u16 = 80;
 const PUBLISHED: u16 = 8080;
-/// What gets there takes milliseconds.
+/// What gets there takes milliseconds, once neighbours know one another.
 const SOON: Duration = Duration::from_millis(800);
 /// Two clients far away.
 const SHUT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 8);
@@ -81,16 +81,17 @@ impl Site {
         })
     }
 
-    fn answers(&self) -> Result<Answers> {
+    /// Who is answered within this time.
+    fn answers(&self, patience: Duration) -> Result<Answers> {
         let host = self.lab.host().path();
-        let container = |running: &Running| dials(&running.netns(), None, UPLINK);
+        let container = |running: &Running| dials(&running.netns(), None, UPLINK, patience);
         Ok(Answers {
-            far_shut: dials(&self.outside.path(), Some(SHUT), UPLINK)?,
-            far_open: dials(&self.outside.path(), Some(OPEN), UPLINK)?,
-            far_ipv6: dials(&self.outside.path(), None, UPLINK6)?,
+            far_shut: dials(&self.outside.path(), Some(SHUT), UPLINK, patience)?,
+            far_open: dials(&self.outside.path(), Some(OPEN), UPLINK, patience)?,
+            far_ipv6: dials(&self.outside.path(), None, UPLINK6, patience)?,
             host: [
-                dials(&host, None, Ipv4Addr::LOCALHOST.into())?,
-                dials(&host, None, UPLINK)?,
+                dials(&host, None, Ipv4Addr::LOCALHOST.into(), patience)?,
+                dials(&host, None, UPLINK, patience)?,
             ],
             front: container(&self.front)?,
             other: container(&self.other)?,
@@ -109,11 +110,11 @@ impl Site {
 }
 
 /// Does the shop itself answer at the published port?
-fn dials(from: &Path, source: Option<Ipv4Addr>, to: IpAddr) -> Result<bool> {
+fn dials(from: &Path, source: Option<Ipv4Addr>, to: IpAddr, patience: Duration) -> Result<bool> {
     let to = SocketAddr::new(to, PUBLISHED);
     let dialled = match source {
-        Some(source) => sockets::dial_as(from, source.into(), to, SOON),
-        None => sockets::dial(from, to, SOON),
+        Some(source) => sockets::dial_as(from, source.into(), to, patience),
+        None => sockets::dial(from, to, patience),
     };
     let mut stream = match dialled {
         Ok(Some(stream)) => stream,
@@ -121,7 +122,7 @@ fn dials(from: &Path, source: Option<Ipv4Addr>, to: IpAddr) -> Result<bool> {
         Err(error) if is_refused(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
-    stream.set_read_timeout(Some(SOON))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(b"GET /busybox HTTP/1.0\r\n\r\n")?;
     let mut answer = [0; 5];
     Ok(stream.read_exact(&mut answer).is_ok() && answer == *b"HTTP/")
@@ -136,11 +137,11 @@ fn is_refused(error: &anyhow::Error) -> bool {
 /// Without a daemon all of it works, or the test says nothing.
 fn answers_are(arguments: &[&str], open: Answers, expected: [Answers; 2]) -> Result<()> {
     let site = Site::new(arguments)?;
-    let answers = site.answers()?;
+    let answers = site.answers(sockets::PATIENCE)?;
     ensure!(answers == open, "without a daemon: {answers:?}");
     for (settings, expected) in ["", HOST_BY_POLICY].into_iter().zip(expected) {
         let daemon = site.daemon(settings)?;
-        let answers = site.answers()?;
+        let answers = site.answers(SOON)?;
         ensure!(
             answers == expected,
             "{settings:?}: {answers:#?}\nnot {expected:#?}\n{}",
