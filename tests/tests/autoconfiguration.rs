@@ -15,8 +15,8 @@ use netpold_tests::lab::Namespace;
 use netpold_tests::{Daemon, Family, Lab, Wire, frames, residue, sockets};
 
 const PORT: u16 = 5432;
-/// Two waits of detection, a second each at most, and what it takes to look.
-const DETECTED: Duration = Duration::from_secs(5);
+/// Three waits of detection, a second each and one more at most, and what it takes to look.
+const DETECTED: Duration = Duration::from_secs(10);
 
 /// Nothing may enter or leave these Pods but datagrams from front to store.
 const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: web}\n\
@@ -58,9 +58,14 @@ fn speaks(lab: &Lab, from: IpAddr, to: IpAddr) -> Result<bool> {
 #[test]
 fn duplicates_are_detected() -> Result<()> {
     let lab = Lab::with_pods(&["web/front", "db/store"])?;
+    let neighbour = neighbour(&lab, "near0")?;
+    let add = ["addr", "add", "fd77::78/64", "dev", "eth0", "nodad"];
+    neighbour.ip(&add)?;
     let daemon = Daemon::enforcing(&lab, &[("shut.yaml", SHUT)], "")?;
     let (front, store) = (lab.pod("web/front")?, lab.pod("db/store")?);
-    for (address, taken) in [("fd77::77/64", false), ("fd77::11/64", true)] {
+    // The first question may be too early for the daemon to know the address as the Pod's.
+    store.namespace.set("ipv6/conf/eth0/dad_transmits", "3")?;
+    for (address, taken) in [("fd77::77/64", false), ("fd77::78/64", true)] {
         let add = ["addr", "add", address, "dev", "eth0"];
         store.namespace.ip(&add)?;
         let line = detected(&store.namespace, address)?;
@@ -73,6 +78,18 @@ fn duplicates_are_detected() -> Result<()> {
         daemon.log()
     );
     Ok(())
+}
+
+/// A namespace on the Pods' bridge that is nobody's.
+fn neighbour(lab: &Lab, interface: &str) -> Result<Namespace> {
+    let namespace = lab.namespace(interface)?;
+    let host = lab.host();
+    let veth = ["link", "add", interface, "type", "veth"];
+    let peer = ["peer", "name", "eth0", "netns", namespace.name()];
+    host.ip(&[&veth[..], &peer].concat())?;
+    host.ip(&["link", "set", interface, "master", "br0", "up"])?;
+    namespace.ip(&["link", "set", "eth0", "up"])?;
+    Ok(namespace)
 }
 
 /// A router's advertisement of a prefix for everybody on the link.
@@ -148,26 +165,26 @@ fn a_router_is_asked_and_its_prefix_taken() -> Result<()> {
     residue::check(&name)
 }
 
-/// A DHCP server on the Pods' bridge, in a namespace that is nobody's.
+/// A DHCP server on the Pods' bridge.
 struct Server {
     child: Child,
     directory: tempfile::TempDir,
-    _namespace: Namespace,
+    /// Where it runs, if that is nobody's.
+    namespace: Option<Namespace>,
 }
 
 impl Server {
-    /// Its leases begin at `10.77.9.1`.
-    fn start(lab: &Lab) -> Result<Self> {
-        let namespace = lab.namespace("dhcp")?;
-        let link = [
-            "link", "add", "dhcp0", "type", "veth", "peer", "name", "eth0",
-        ];
-        lab.host()
-            .ip(&[&link[..], &["netns", namespace.name()]].concat())?;
-        lab.host()
-            .ip(&["link", "set", "dhcp0", "master", "br0", "up"])?;
+    /// One that somebody else on the link runs.
+    fn beside(lab: &Lab) -> Result<Self> {
+        let namespace = neighbour(lab, "dhcp0")?;
         namespace.ip(&["addr", "add", "10.77.0.67/16", "dev", "eth0"])?;
-        namespace.ip(&["link", "set", "eth0", "up"])?;
+        let mut server = Self::start(&namespace.path())?;
+        server.namespace = Some(namespace);
+        Ok(server)
+    }
+
+    /// Its leases begin at `10.77.9.1`.
+    fn start(namespace: &Path) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("npd-dhcp-").tempdir()?;
         let root = directory.path().display();
         let config = directory.path().join("udhcpd.conf");
@@ -186,12 +203,12 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let child = namespace::inside(&namespace.path(), move || command.spawn())?
+        let child = namespace::inside(namespace, move || command.spawn())?
             .context("can't run busybox: its udhcpd is needed")?;
         Ok(Self {
             child,
             directory,
-            _namespace: namespace,
+            namespace: None,
         })
     }
 
@@ -232,7 +249,7 @@ fn a_lease(policies: &[(&str, &str)]) -> Result<()> {
     let mut lab = Lab::with_pods(&[])?;
     lab.add_pod("web/front", &[])?;
     lab.add_pod("db/store", &["10.77.1.2/16".parse()?])?;
-    let server = Server::start(&lab)?;
+    let server = Server::beside(&lab)?;
     let daemon = Daemon::enforcing(&lab, policies, "")?;
     let front = lab.pod("web/front")?;
     ensure!(

@@ -123,12 +123,14 @@ fn a_second_first_piece_brings_no_datagram_to_another_port() -> Result<()> {
             packets.insert(place, pieces(id, DENIED)[0].clone());
             let arrived = way.arrive(&packets)?;
             ensure!(!arrived[place], "{family:?}: the piece at {place} arrived");
-            let (heard, _) = sockets::heard(&open, sockets::PATIENCE)?.context("whole")?;
-            ensure!(
-                heard == data,
-                "the one without the piece is not what was sent"
-            );
-            sockets::heard(&open, sockets::PATIENCE)?.context("the last")?;
+            // Who sends such a thing harms at most his own datagram.
+            loop {
+                let (heard, _) = sockets::heard(&open, sockets::PATIENCE)?.context("the last")?;
+                if heard == b"last" {
+                    break;
+                }
+                ensure!(heard == data, "{family:?}: {place} is not what was sent");
+            }
         }
         ensure!(sockets::heard(&shut, LATER)?.is_none(), "{family:?}: heard");
     }
@@ -141,9 +143,9 @@ fn no_piece_lies_over_the_header_of_another() -> Result<()> {
     let _daemon = Daemon::enforcing(&lab, &[("pair.yaml", PAIR)], "")?;
     for family in Family::BOTH {
         let way = Way::new(&lab, family)?;
-        // RFC 1858: an acknowledgement goes first, and what makes it a SYN lies over its flags.
-        let first = [&frames::tcp(4000, ALLOWED, ACK)[..], &[0; 4]].concat();
-        let over = [&frames::tcp(4000, ALLOWED, SYN)[8..], &[0; 12]].concat();
+        // RFC 1858: what goes first is judged, and other flags come to lie over its own.
+        let first = [&frames::tcp(4000, ALLOWED, SYN)[..], &[0; 4]].concat();
+        let over = [&frames::tcp(4000, ALLOWED, ACK)[8..], &[0; 12]].concat();
         let packets = [
             frames::piece(way.ends, 6, 9, (0, true), &first),
             frames::piece(way.ends, 6, 9, (8, false), &over),
