@@ -282,3 +282,23 @@ fn a_lease(policies: &[(&str, &str)]) -> Result<()> {
 fn whom_nobody_isolates_has_its_lease() -> Result<()> {
     a_lease(&[])
 }
+
+#[test]
+fn the_isolated_have_their_lease() -> Result<()> {
+    a_lease(&[("shut.yaml", SHUT)])
+}
+
+/// Whoever answers those who ask for a lease is their router and resolver.
+#[test]
+fn no_pod_plays_the_server() -> Result<()> {
+    for policies in [&[][..], &[("shut.yaml", SHUT)]] {
+        let mut lab = Lab::with_pods(&[])?;
+        lab.add_pod("web/front", &[])?;
+        lab.add_pod("db/store", &["10.77.1.2/16".parse()?])?;
+        let server = Server::start(&lab.pod("db/store")?.namespace.path())?;
+        let _daemon = Daemon::enforcing(&lab, policies, "")?;
+        let front = lab.pod("web/front")?.namespace.path();
+        ensure!(!server.leases_to(&front)?, "a Pod has leased an address");
+    }
+    Ok(())
+}

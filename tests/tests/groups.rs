@@ -235,3 +235,8 @@ fn snooped(families: &[Family]) -> Result<()> {
 fn memberships_of_the_isolated_pass_for_ipv6() -> Result<()> {
     snooped(&[Family::V6])
 }
+
+#[test]
+fn memberships_of_the_isolated_pass_for_ipv4() -> Result<()> {
+    snooped(&[Family::V4])
+}
