@@ -27,8 +27,6 @@ const MEMORY: &str = "/dev/shm";
 /// What to set for [`Daemon::metrics`].
 pub const WITH_METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:9469\"\n";
 const METRICS: (&str, u16) = ("127.0.0.1", 9469);
-/// How long a change may take.
-const SETTLING: Duration = Duration::from_secs(20);
 /// How long the daemon may take to end by itself.
 const ENDING: Duration = Duration::from_secs(10);
 /// How long what is on disk may take to be in force.
@@ -241,7 +239,7 @@ impl Daemon {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let waited = runtime.block_on(Client::new(self.socket()).wait(SETTLING))?;
+        let waited = runtime.block_on(Client::new(self.socket()).wait(patience(IN_FORCE)))?;
         match waited {
             Waited::Synced(synced) if synced.rejected.is_empty() && synced.failures.is_empty() => {
                 Ok(synced.generation)

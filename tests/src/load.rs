@@ -55,7 +55,7 @@ pub struct Said {
 /// Asks and awaits each answer, until it is over; how many there were. After each, somebody
 /// knocks who must not be heard.
 fn asks(socket: &UdpSocket, knocker: &UdpSocket, pace: Duration, over: &AtomicBool) -> Result<u64> {
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.set_read_timeout(Some(sockets::patience()))?;
     let mut number = 0_u64;
     let mut answer = [0; 8];
     while !over.load(Ordering::Relaxed) {

@@ -23,7 +23,10 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 /// A port is free again by then.
 const FREED: Duration = Duration::from_secs(5);
 /// How long what must arrive may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+#[must_use]
+pub fn patience() -> Duration {
+    crate::patience(Duration::from_secs(5))
+}
 
 /// Binds until it can: a child that another test starts has all our sockets until it is another
 /// program.
@@ -39,13 +42,13 @@ fn retried<T: Send>(namespace: &Path, bind: impl Fn() -> io::Result<T> + Sync) -
     }
 }
 
-/// A UDP socket, which waits [`PATIENCE`] for each datagram.
+/// A UDP socket, which waits [`patience`] for each datagram.
 ///
 /// # Errors
 /// The address is not there, or is taken.
 pub fn udp(namespace: &Path, address: IpAddr, port: u16) -> Result<UdpSocket> {
     let socket = retried(namespace, || UdpSocket::bind((address, port)))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience()))?;
     Ok(socket)
 }
 
@@ -61,8 +64,8 @@ pub fn listen(namespace: &Path, address: IpAddr, port: u16) -> Result<TcpListene
 ///
 /// # Errors
 /// It is refused, or there is no way.
-pub fn dial(namespace: &Path, to: SocketAddr, patience: Duration) -> Result<Option<TcpStream>> {
-    match namespace::inside(namespace, || TcpStream::connect_timeout(&to, patience))? {
+pub fn dial(namespace: &Path, to: SocketAddr, within: Duration) -> Result<Option<TcpStream>> {
+    match namespace::inside(namespace, || TcpStream::connect_timeout(&to, within))? {
         Ok(stream) => {
             stream.set_nodelay(true)?;
             Ok(Some(stream))
@@ -82,7 +85,7 @@ pub fn dial_as(
     namespace: &Path,
     source: IpAddr,
     to: SocketAddr,
-    patience: Duration,
+    within: Duration,
 ) -> Result<Option<TcpStream>> {
     let connected = namespace::inside(namespace, || {
         let family = match source {
@@ -90,9 +93,9 @@ pub fn dial_as(
             IpAddr::V6(_) => AddressFamily::Inet6,
         };
         let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        let within = TimeVal::milliseconds(patience.as_millis().try_into().unwrap_or(i64::MAX));
+        let timeout = TimeVal::milliseconds(within.as_millis().try_into().unwrap_or(i64::MAX));
         // It bounds connect(2) as well.
-        setsockopt(&socket, sockopt::SendTimeout, &within)?;
+        setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
         let source = SockaddrStorage::from(SocketAddr::new(source, 0));
         bind(socket.as_raw_fd(), &source)?;
         connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
@@ -114,12 +117,12 @@ pub type Connection = (TcpStream, TcpStream);
 /// It does not.
 pub fn connect(from: &Path, to: &Path, address: SocketAddr) -> Result<Connection> {
     let listener = listen(to, address.ip(), address.port())?;
-    let client = dial(from, address, PATIENCE)?.context("nobody answers")?;
+    let client = dial(from, address, patience())?.context("nobody answers")?;
     let (server, _) = listener.accept()?;
     server.set_nodelay(true)?;
     for end in [&client, &server] {
-        end.set_read_timeout(Some(PATIENCE))?;
-        end.set_write_timeout(Some(PATIENCE))?;
+        end.set_read_timeout(Some(patience()))?;
+        end.set_write_timeout(Some(patience()))?;
     }
     Ok((client, server))
 }
@@ -128,9 +131,9 @@ pub fn connect(from: &Path, to: &Path, address: SocketAddr) -> Result<Connection
 ///
 /// # Errors
 /// What the system says.
-pub fn says(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> Result<bool> {
+pub fn says(from: &mut TcpStream, to: &mut TcpStream, within: Duration) -> Result<bool> {
     let before = to.read_timeout()?;
-    to.set_read_timeout(Some(patience))?;
+    to.set_read_timeout(Some(within))?;
     from.write_all(b"word")?;
     let heard = match to.read_exact(&mut [0; 4]) {
         Ok(()) => true,
@@ -159,8 +162,8 @@ pub fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<(usize, Socke
 ///
 /// # Errors
 /// What the system says.
-pub fn heard(socket: &UdpSocket, patience: Duration) -> Result<Option<(Vec<u8>, SocketAddr)>> {
-    socket.set_read_timeout(Some(patience))?;
+pub fn heard(socket: &UdpSocket, within: Duration) -> Result<Option<(Vec<u8>, SocketAddr)>> {
+    socket.set_read_timeout(Some(within))?;
     let mut bytes = vec![0; 1 << 16];
     let heard = match receive(socket, &mut bytes) {
         Ok((length, from)) => {
@@ -170,14 +173,14 @@ pub fn heard(socket: &UdpSocket, patience: Duration) -> Result<Option<(Vec<u8>, 
         Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => None,
         Err(error) => return Err(error.into()),
     };
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience()))?;
     Ok(heard)
 }
 
 /// Sends this many bytes each way at once, and compares what arrives with what was sent.
 ///
 /// # Errors
-/// Something is changed or missing, or nothing moves for [`PATIENCE`].
+/// Something is changed or missing, or nothing moves for [`patience`].
 pub fn transfer((client, server): &Connection, bytes: usize) -> Result<()> {
     thread::scope(|scope| {
         let ends = [(client, server, 1), (server, client, 2)];

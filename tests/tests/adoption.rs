@@ -87,7 +87,7 @@ impl Case {
         let (opener, answerer) = self.opener.pods(lab)?;
         let address = self.address(answerer)?;
         let listener = sockets::listen(&answerer.namespace.path(), address.ip(), self.port)?;
-        let opened = sockets::dial(&opener.namespace.path(), address, sockets::PATIENCE)?;
+        let opened = sockets::dial(&opener.namespace.path(), address, sockets::patience())?;
         let mut opened = opened.context("nobody answers")?;
         let (mut answering, _) = listener.accept()?;
         answering.set_nodelay(true)?;
@@ -205,8 +205,8 @@ fn a_transfer_goes_on_while_the_daemon_starts() -> Result<()> {
         };
         let (_listener, connection) = case.open(&lab)?;
         for end in [&connection.0, &connection.1] {
-            end.set_read_timeout(Some(sockets::PATIENCE))?;
-            end.set_write_timeout(Some(sockets::PATIENCE))?;
+            end.set_read_timeout(Some(sockets::patience()))?;
+            end.set_write_timeout(Some(sockets::patience()))?;
         }
         let over = AtomicBool::new(false);
         thread::scope(|scope| {

@@ -52,7 +52,7 @@ fn speaks(lab: &Lab, from: IpAddr, to: IpAddr) -> Result<bool> {
     let server = sockets::udp(&store.namespace.path(), to, PORT)?;
     let client = sockets::udp(&front.namespace.path(), from, 0)?;
     client.send_to(b"hello", (to, PORT))?;
-    Ok(sockets::heard(&server, sockets::PATIENCE)?.is_some())
+    Ok(sockets::heard(&server, sockets::patience())?.is_some())
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn sent(lab: &Lab) -> Result<u64> {
     for _ in 0..MANY {
         client.send_to(b"no", (to, SHUT_PORT))?;
         client.send_to(b"yes", (to, PORT))?;
-        heard += u64::from(sockets::heard(&server, sockets::PATIENCE)?.is_some());
+        heard += u64::from(sockets::heard(&server, sockets::patience())?.is_some());
     }
     Ok(heard)
 }
@@ -159,7 +159,7 @@ fn what_another_filter_drops_is_dropped() -> Result<()> {
             )?;
         }
         client.send(text.as_bytes())?;
-        let patience = if filtered { LATER } else { sockets::PATIENCE };
+        let patience = if filtered { LATER } else { sockets::patience() };
         let heard = sockets::heard(&server, patience)?.is_some();
         ensure!(heard != filtered, "{text}: {heard}");
     }

@@ -74,7 +74,7 @@ fn all_heard(socket: &UdpSocket, expected: usize) -> Result<Vec<String>> {
     let mut all = Vec::new();
     let patience = |heard| {
         if heard < expected {
-            sockets::PATIENCE
+            sockets::patience()
         } else {
             LATER
         }
@@ -193,7 +193,7 @@ fn is_member(lab: &Lab, pod: &Pod, family: Family) -> Result<()> {
             return Ok(());
         }
         ensure!(
-            begun.elapsed() < sockets::PATIENCE,
+            begun.elapsed() < sockets::patience(),
             "{} is no member of {group}:\n{listed}",
             pod.reference
         );

@@ -131,7 +131,7 @@ impl Site {
 
 /// Does a datagram get there, and its answer back? What should gets time to.
 fn speak(from: (&Path, IpAddr), to: (&Path, IpAddr), should: bool) -> Result<bool> {
-    let patience = if should { sockets::PATIENCE } else { SOON };
+    let patience = if should { sockets::patience() } else { SOON };
     let server = sockets::udp(to.0, to.1, PORT)?;
     let client = sockets::udp(from.0, from.1, 0)?;
     client.connect(server.local_addr()?)?;
@@ -140,7 +140,7 @@ fn speak(from: (&Path, IpAddr), to: (&Path, IpAddr), should: bool) -> Result<boo
         return Ok(false);
     };
     server.send_to(b"!", asker)?;
-    sockets::heard(&client, sockets::PATIENCE)?.context("the answer is lost")?;
+    sockets::heard(&client, sockets::patience())?.context("the answer is lost")?;
     Ok(true)
 }
 

@@ -137,7 +137,7 @@ fn is_refused(error: &anyhow::Error) -> bool {
 /// Without a daemon all of it works, or the test says nothing.
 fn answers_are(arguments: &[&str], open: Answers, expected: [Answers; 2]) -> Result<()> {
     let site = Site::new(arguments)?;
-    let answers = site.answers(sockets::PATIENCE)?;
+    let answers = site.answers(sockets::patience())?;
     ensure!(answers == open, "without a daemon: {answers:?}");
     for (settings, expected) in ["", HOST_BY_POLICY].into_iter().zip(expected) {
         let daemon = site.daemon(settings)?;
