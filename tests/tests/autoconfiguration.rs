@@ -283,6 +283,11 @@ fn whom_nobody_isolates_has_its_lease() -> Result<()> {
     a_lease(&[])
 }
 
+#[test]
+fn the_isolated_have_their_lease() -> Result<()> {
+    a_lease(&[("shut.yaml", SHUT)])
+}
+
 /// Whoever answers those who ask for a lease is their router and resolver.
 #[test]
 fn no_pod_plays_the_server() -> Result<()> {

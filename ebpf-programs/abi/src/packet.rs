@@ -640,6 +640,18 @@ impl Packet {
             )
     }
 
+    /// Is it what a DHCP or DHCPv6 client asks everybody on the link?
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_dhcp_question(&self) -> bool {
+        self.protocol == protocol::UDP
+            && self.to_group()
+            && matches!(
+                (self.version, self.source_port, self.destination_port),
+                (4, 68, 67) | (6, 546, 547)
+            )
+    }
+
     /// Is it what only a DHCP or DHCPv6 server sends to a client (RFC 2131, 4.1; RFC 8415, 7.2)?
     #[must_use]
     #[inline(always)]

@@ -38,6 +38,9 @@ pub fn control<T: Tables, F: Frame>(tables: &T, frame: &F, view: &View) -> Optio
     if scene.at.direction() == Direction::Egress && packet.is_dhcp_answer() {
         return Some(Reason::ForgedDhcp);
     }
+    if is_whole && (packet.is_dhcp_question() || packet.is_dhcp_answer()) {
+        return lease(scene, packet);
+    }
     None
 }
 
@@ -179,6 +182,30 @@ fn group_membership<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> Reason 
         Reason::LinkControl
     } else {
         Reason::ForgedIgmp
+    }
+}
+
+/// DHCP and DHCPv6: a client asks everybody on the link, and whoever is no container answers. What a
+/// client asks one server, to keep its lease, is for policy; where it denies that, the client
+/// asks everybody again.
+#[inline(always)]
+fn lease<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> Option<Reason> {
+    match (scene.at.direction(), packet.is_dhcp_answer()) {
+        (Direction::Ingress, true) => Some(Reason::LinkControl),
+        (Direction::Ingress, false) => None,
+        (Direction::Egress, _) => {
+            let source = lookup::v4(&packet.source);
+            let is_own = if packet.version == 4 {
+                u32::from_ne_bytes(source) == 0 || lookup::owner4(scene, &source) == scene.at.id
+            } else {
+                lookup::owner6(scene, &packet.source) == scene.at.id
+            };
+            Some(if is_own {
+                Reason::LinkControl
+            } else {
+                Reason::SpoofedAddress
+            })
+        }
     }
 }
 
