@@ -199,11 +199,14 @@ fn programs(name: &str) -> Result<[Vec<String>; 2]> {
     }
     let names = |hook| -> Result<Vec<String>> {
         let shown = filters(name, hook)?;
-        let words = shown.split_whitespace();
-        Ok(words
-            .filter(|word| word.starts_with("netpold_"))
-            .map(str::to_owned)
-            .collect())
+        // A filter's line has the program's name twice: the filter's own, and the kernel's for it.
+        let name = |line: &str| {
+            let mut words = line.split_whitespace();
+            words
+                .find(|word| word.starts_with("netpold_"))
+                .map(str::to_owned)
+        };
+        Ok(shown.lines().filter_map(name).collect())
     };
     Ok([names("ingress")?, names("egress")?])
 }
