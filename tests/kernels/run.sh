@@ -23,7 +23,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 kernels=(5.10 6.1 6.12 newest)
 suites=(requirements packets judged datapath links attack modes)
 # For one kernel. Longer than the longest run, shorter than anybody's patience.
-seconds=${KERNEL_SECONDS:-1200}
+seconds=${KERNEL_SECONDS:-1800}
 
 [ "${1:-all}" = all ] || kernels=("$1")
 [ $# -lt 2 ] || suites=("$2")
