@@ -32,7 +32,7 @@ use netpold_tests::patience::tries;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-use support::reference::Connection;
+use support::reference::{Answer, Connection, Direction as Theirs};
 use support::tiers::Tiers;
 use support::{manifests, readings, worlds, written};
 
@@ -96,40 +96,42 @@ impl Site {
         &mut self,
         world: &World,
         addresses: &BTreeSet<IpAddr>,
-        expected: impl Fn(IpAddr, IpAddr, Protocol, u16) -> bool,
+        expected: impl Fn(Theirs, IpAddr, IpAddr, Protocol, u16) -> Answer,
     ) -> Result<()> {
         for from in addresses.iter().copied() {
             let same_family = |to: &IpAddr| to.is_ipv4() == from.is_ipv4();
             for to in addresses.iter().copied().filter(same_family) {
                 for (protocol, port) in PROBED {
-                    let expected = expected(from, to, protocol, port);
-                    let said = self.connects(world, from, to, protocol, port)?;
-                    ensure!(
-                        said == expected,
-                        "{from} to {to} {protocol} {port}: the kernel says {said}, the reference {expected}"
-                    );
+                    for (direction, said) in self.sides(world, from, to, protocol, port)? {
+                        let expected = expected(direction, from, to, protocol, port);
+                        ensure!(
+                            said == expected,
+                            "{from} to {to} {protocol} {port}: {direction:?}: the kernel says {said:?}, the reference {expected:?}"
+                        );
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// Does the first packet of this connection pass at both ends? Ends that are not this
-    /// host's endpoints let everything through.
-    fn connects(
+    /// What becomes of the first packet of this connection at both ends, as far as it gets. Ends
+    /// that are not this host's endpoints let everything through.
+    fn sides(
         &mut self,
         world: &World,
         from: IpAddr,
         to: IpAddr,
         protocol: Protocol,
         port: u16,
-    ) -> Result<bool> {
+    ) -> Result<Vec<(Theirs, Answer)>> {
         self.port = if self.port == u16::MAX {
             1024
         } else {
             self.port + 1
         };
         let source = self.port;
+        let mut sides = Vec::new();
         for (direction, own) in [(Direction::Egress, from), (Direction::Ingress, to)] {
             let Some(attached) = attached(world, own) else {
                 continue;
@@ -157,12 +159,22 @@ impl Site {
             };
             let frame = opening(sender, from, to, protocol, source, port)?;
             let (reason, passes) = self.kernel.judge(&frame, direction)?;
-            ensure!(reason.allows() == passes, "{reason:?} passes: {passes}");
+            let theirs = match direction {
+                Direction::Egress => Theirs::Egress,
+                Direction::Ingress => Theirs::Ingress,
+            };
+            let answer = match (passes, reason.allows()) {
+                (true, true) => Answer::Passes,
+                (true, false) => Answer::Reported,
+                (false, false) => Answer::Dropped,
+                (false, true) => bail!("{reason:?}, and it is dropped"),
+            };
+            sides.push((theirs, answer));
             if !passes {
-                return Ok(false);
+                break;
             }
         }
-        Ok(true)
+        Ok(sides)
     }
 }
 
@@ -228,7 +240,8 @@ fn conformance() -> Result<()> {
                 ensure!(!probe.allow, "{name}: {probe:?} has no common family");
                 continue;
             };
-            let connects = site.connects(&world, from, to, probe.protocol, probe.port)?;
+            let sides = site.sides(&world, from, to, probe.protocol, probe.port)?;
+            let connects = sides.iter().all(|(_, side)| *side == Answer::Passes);
             ensure!(
                 connects == probe.allow,
                 "{name}: {probe:?}: the kernel says {connects}"
@@ -266,7 +279,9 @@ fn random_changes() -> Result<()> {
             site.install(&world)?;
             let tiers = Tiers::of(&world);
             let addresses = worlds::addresses(&world);
-            let expected = |from, to, protocol, port| tiers.allows(from, to, protocol, port);
+            let expected = |direction, from, to, protocol, port| {
+                tiers.side(direction, from, to, protocol, port)
+            };
             site.probe(&world, &addresses, expected)
                 .with_context(|| format!("change {number}, in {world:#?}"))?;
         }
@@ -287,13 +302,14 @@ fn random_manifests() -> Result<()> {
         let cluster = readings::cluster(&manifests);
         let addresses = cluster.addresses().chain(manifests::strangers());
         let addresses = addresses.collect();
-        let expected = |from, to, protocol, port| {
-            cluster.allows(Connection {
+        let expected = |direction, from, to, protocol, port| {
+            let probe = Connection {
                 from,
                 to,
                 protocol: written::protocol(protocol),
                 port,
-            })
+            };
+            cluster.side(direction, probe)
         };
         site.probe(&world, &addresses, expected)
             .with_context(|| format!("world {number}, of\n{}", manifests.files.join("\n")))?;

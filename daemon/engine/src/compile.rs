@@ -14,6 +14,10 @@
 //! two contents alone, so its entry is the same in every world that has it, and rule numbers,
 //! relative to their subject, are the same after a restart.
 //!
+//! An endpoint that audited policies select has two subjects a direction: that of the policies in
+//! force, and the one that it would have if all were. A policy's mode is no part of its
+//! content, so when audit ends, that second one is the endpoint's, with its number and verdicts.
+//!
 //! # From one world to the next
 //!
 //! Because every piece is known by its content, a [`Compiler`] keeps the pieces of the last world
@@ -195,7 +199,7 @@ impl Known {
         } = self;
         let seen = Seen::of(&all, kinds);
         parts.update(before, world, &seen, atoms);
-        subjects.update(parts, &seen);
+        subjects.update(world, parts, &seen);
         atoms.update(&seen);
         classes.update(world, &all, parts, atoms);
         kinds.clone_from(&seen.known);

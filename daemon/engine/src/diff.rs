@@ -29,7 +29,7 @@ pub struct Diff<'w> {
     pub policies: Objects<ObjectName>,
     /// Pods; changed is one with other labels, ports, addresses or another place.
     pub pods: Objects<ObjectName>,
-    /// Namespaces; changed is one with other labels.
+    /// Namespaces; changed is one with other labels or another mode.
     pub namespaces: Objects<String>,
     ends: Vec<Members<'w>>,
     sets: Vec<PortSet>,
@@ -321,7 +321,8 @@ impl<N: Ord + Clone> Objects<N> {
     }
 }
 
-/// Every namespace exists: one that has a manifest on one side only has changed, if its labels have.
+/// Every namespace exists: one that has a manifest on one side only has changed, if its labels or
+/// its mode have.
 fn namespaces(old: &World, new: &World) -> Objects<String> {
     let names: BTreeSet<&String> = old.namespaces.keys().chain(new.namespaces.keys()).collect();
     let mut objects = Objects {
@@ -330,7 +331,8 @@ fn namespaces(old: &World, new: &World) -> Objects<String> {
         changed: Vec::new(),
     };
     for name in names {
-        if old.namespace_labels(name) == new.namespace_labels(name) {
+        let seen = |world: &World| (world.namespace_labels(name), world.audited.contains(name));
+        if seen(old) == seen(new) {
             continue;
         }
         let list = match (

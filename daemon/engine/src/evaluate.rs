@@ -5,6 +5,9 @@
 //! before IPv6: labels mean the same for each, an ipBlock need not. What is on the host's
 //! network is the host, and no policy of ours holds for the host's own side, for an
 //! external Pod or for a stranger: such a side allows.
+//!
+//! A verdict says what is in force. A policy that is only audited, by its own mode or its
+//! Namespace's, is not: what it would deny is said beside the verdict.
 //! Ports are host order. Called by the command line, the API and the tests.
 
 mod judge;
@@ -19,7 +22,7 @@ use serde::{Serialize, Serializer};
 pub(crate) use self::judge::{Question, Unmet, selecting};
 pub(crate) use self::party::{End, addresses, is_link_local, meet};
 pub use self::party::{EvaluateError, Family, Party, PartyError};
-use crate::policy::{Direction, ObjectName, Policy, Protocol};
+use crate::policy::{Direction, Mode, ObjectName, Policy, Protocol};
 use crate::world::{Settings, World};
 
 /// May the connection be opened? Both ends' policies have to allow it.
@@ -47,6 +50,10 @@ pub struct Side {
     pub by: Vec<By>,
     /// The policies that isolate this end, whether they allow it or not.
     pub isolated_by: Vec<ObjectName>,
+    /// Allowed, and reported: these would deny it if they were not only audited. As `by` would have
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audited: Vec<By>,
 }
 
 /// A policy that has a part in a verdict.
@@ -89,13 +96,27 @@ pub fn evaluate(
 /// An end with the policies that select it in one direction.
 pub(crate) struct Policed<'w> {
     pub end: End<'w>,
+    /// Those in force.
     pub policies: Vec<&'w Policy>,
+    /// All that select it, the audited ones too.
+    pub selecting: Vec<&'w Policy>,
+    /// Those that are in force unless the Namespace is audited.
+    enforced: Vec<&'w Policy>,
 }
 
 impl<'w> Policed<'w> {
     pub(crate) fn of(world: &'w World, end: End<'w>, direction: Direction) -> Self {
-        let policies = selecting(world, &end, direction);
-        Self { end, policies }
+        let selecting = selecting(world, &end, direction);
+        let those = |holds: &dyn Fn(&Policy) -> bool| {
+            let all = selecting.iter().copied();
+            all.filter(|policy| holds(policy)).collect()
+        };
+        Self {
+            end,
+            policies: those(&|policy| world.enforces(policy)),
+            enforced: those(&|policy| policy.mode == Mode::Enforce),
+            selecting,
+        }
     }
 
     /// The same over one family.
@@ -103,6 +124,8 @@ impl<'w> Policed<'w> {
         Self {
             end: self.end.clone().over(family),
             policies: self.policies.clone(),
+            selecting: self.selecting.clone(),
+            enforced: self.enforced.clone(),
         }
     }
 
@@ -111,7 +134,18 @@ impl<'w> Policed<'w> {
         Self {
             end,
             policies: Vec::new(),
+            selecting: Vec::new(),
+            enforced: Vec::new(),
         }
+    }
+
+    /// The sets of policies whose denials are reported, were they not in force: what would be
+    /// without the Namespace's mode, and what would be without that of each policy.
+    fn audited(&self) -> impl Iterator<Item = &[&'w Policy]> {
+        let sets = [&self.enforced, &self.selecting].into_iter();
+        let in_force = self.policies.len();
+        sets.filter(move |set| set.len() > in_force)
+            .map(Vec::as_slice)
     }
 }
 
@@ -127,7 +161,8 @@ pub(crate) struct Connection<'a> {
 impl<'a> Connection<'a> {
     /// Does one side allow it?
     pub(crate) fn allows(&self, direction: Direction) -> bool {
-        self.ask(direction).reason.allows()
+        let policed = self.policed(direction);
+        self.ask(direction, &policed.policies).reason.allows()
     }
 
     /// What both sides say over IPv6, where they are spoken to over both families:
@@ -179,59 +214,71 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn ask(&self, direction: Direction) -> judge::Answer<'a> {
-        let host = match direction {
-            Direction::Egress => self.settings.host_egress,
-            Direction::Ingress => self.settings.host_ingress,
-        };
-        let question = self.question(direction);
-        let policies = &self.policed(direction).policies;
-        let without_rule = |reason| judge::Answer {
-            reason,
-            by: Vec::new(),
+    /// Why the connection passes whatever policies say, where it does.
+    pub(crate) fn passes_unasked(&self, direction: Direction) -> Option<Reason> {
+        let (host, peer) = match direction {
+            Direction::Egress => (self.settings.host_egress, &self.to.end),
+            Direction::Ingress => (self.settings.host_ingress, &self.from.end),
         };
         if self.from.end.is(&self.to.end) {
-            return without_rule(Reason::Itself);
+            return Some(Reason::Itself);
         }
-        if !policies.is_empty() && question.peer.host && host {
-            return without_rule(Reason::Host);
+        (peer.host && host).then_some(Reason::Host)
+    }
+
+    /// What these policies of a side say.
+    fn ask(&self, direction: Direction, policies: &[&'a Policy]) -> judge::Answer<'a> {
+        match self.passes_unasked(direction) {
+            // Who is not isolated is so whoever the peer is.
+            Some(reason) if reason == Reason::Itself || !policies.is_empty() => judge::Answer {
+                reason,
+                by: Vec::new(),
+            },
+            _ => self.question(direction).ask(policies),
         }
-        question.ask(policies)
     }
 
     fn side(&self, direction: Direction) -> Side {
-        let answer = self.ask(direction);
-        let isolated_by: Vec<ObjectName> = self
-            .policed(direction)
-            .policies
-            .iter()
-            .map(|policy| policy.name.clone())
-            .collect();
+        let policed = self.policed(direction);
+        let answer = self.ask(direction, &policed.policies);
         let allowed = answer.reason.allows();
-        let mut by: Vec<By> = answer
-            .by
-            .into_iter()
-            .map(|(policy, rule, peer)| By {
-                policy: policy.name.clone(),
-                rule: Some(rule),
-                peer,
-            })
-            .collect();
-        if !allowed && by.is_empty() {
-            by.extend(isolated_by.iter().map(|policy| By {
-                policy: policy.clone(),
-                rule: None,
-                peer: None,
-            }));
-        }
+        let audited = policed.audited().find_map(|policies| {
+            let answer = self.ask(direction, policies);
+            (allowed && !answer.reason.allows()).then(|| by(&answer, policies))
+        });
         Side {
             allowed,
-            isolated: !isolated_by.is_empty(),
+            isolated: !policed.policies.is_empty(),
             reason: answer.reason,
-            by,
-            isolated_by,
+            by: by(&answer, &policed.policies),
+            isolated_by: names(&policed.policies),
+            audited: audited.unwrap_or_default(),
         }
     }
+}
+
+/// The rules that decided; where none did and it is denied, all of these policies.
+fn by(answer: &judge::Answer, policies: &[&Policy]) -> Vec<By> {
+    if !answer.reason.allows() && answer.by.is_empty() {
+        let whole = |policy| By {
+            policy,
+            rule: None,
+            peer: None,
+        };
+        return names(policies).into_iter().map(whole).collect();
+    }
+    let rules = answer.by.iter();
+    rules
+        .map(|(policy, rule, peer)| By {
+            policy: policy.name.clone(),
+            rule: Some(*rule),
+            peer: *peer,
+        })
+        .collect()
+}
+
+fn names(policies: &[&Policy]) -> Vec<ObjectName> {
+    policies.iter().map(|policy| policy.name.clone()).collect()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

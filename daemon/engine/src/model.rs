@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use netpol_abi::Reason;
 use netpol_abi::tables::{
     Address, CLASS_ANY, CLASS_UNLISTED, Control, Endpoint, Interface, OWNER_HOST, PortBlock,
-    Prefix, SUBJECT_NOT_ISOLATED, Verdict, VerdictKey, control_flags,
+    Prefix, SUBJECT_NOT_ISOLATED, Verdict, VerdictKey, control_flags, endpoint_flags,
 };
 
 use crate::plan::Step;
@@ -55,6 +55,16 @@ pub struct Ruling {
     pub subject: u64,
     /// The rule that decided, by its number in the subject; 0: none.
     pub rule: u32,
+    /// What it denies passes: of the endpoint, or of what denies, only audit is asked for.
+    pub audited: bool,
+}
+
+impl Ruling {
+    /// May it pass?
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        self.reason.allows() || self.audited
+    }
 }
 
 impl Lanes {
@@ -319,28 +329,55 @@ impl Lanes {
     ) -> Option<Ruling> {
         let lane = self.control.lane();
         let found = self.endpoints.values().find(|found| found.id == endpoint)?;
+        let said = &found.lanes[lane];
         let peer = self.peer(peer);
-        let (subject, host) = match direction {
-            Direction::Ingress => (found.lanes[lane].ingress, control_flags::HOST_INGRESS),
-            Direction::Egress => (found.lanes[lane].egress, control_flags::HOST_EGRESS),
+        let (subject, audited, host) = match direction {
+            Direction::Ingress => (
+                said.ingress,
+                said.audited_ingress,
+                control_flags::HOST_INGRESS,
+            ),
+            Direction::Egress => (said.egress, said.audited_egress, control_flags::HOST_EGRESS),
         };
-        let ruling = |reason, subject, rule| {
-            Some(Ruling {
+        let of = |subject| {
+            let ruling = |reason, subject| Ruling {
                 reason,
                 subject,
-                rule,
-            })
+                rule: 0,
+                audited: false,
+            };
+            if peer.owner == endpoint {
+                ruling(Reason::Itself, 0)
+            } else if subject == SUBJECT_NOT_ISOLATED {
+                ruling(Reason::NotIsolated, 0)
+            } else if peer.owner == OWNER_HOST && self.control.flags[lane] & host != 0 {
+                ruling(Reason::Host, subject)
+            } else {
+                self.rule(subject, peer.class, protocol, port)
+            }
         };
-        if peer.owner == endpoint {
-            return ruling(Reason::Itself, 0, 0);
+        let is = of(subject);
+        if !is.reason.allows() {
+            return Some(Ruling {
+                audited: (self.control.flags[lane] & control_flags::AUDIT != 0)
+                    || (said.flags & endpoint_flags::AUDIT != 0),
+                ..is
+            });
         }
-        if subject == SUBJECT_NOT_ISOLATED {
-            return ruling(Reason::NotIsolated, 0, 0);
-        }
-        if peer.owner == OWNER_HOST && self.control.flags[lane] & host != 0 {
-            return ruling(Reason::Host, subject, 0);
-        }
-        let entry = [peer.class, CLASS_ANY]
+        let would = of(audited);
+        Some(if would.reason.allows() {
+            is
+        } else {
+            Ruling {
+                audited: true,
+                ..would
+            }
+        })
+    }
+
+    /// What the rules of a subject say to a peer of this class.
+    fn rule(&self, subject: u64, class: u64, protocol: u8, port: u16) -> Ruling {
+        let entry = [class, CLASS_ANY]
             .into_iter()
             .find_map(|class| self.entry(VerdictKey { subject, class }))
             .unwrap_or_default();
@@ -351,11 +388,15 @@ impl Lanes {
             .map_or((entry.other, entry.other == 0), |range| {
                 (range.rule, range.deny != 0)
             });
-        let reason = if denies {
-            Reason::PolicyDenied
-        } else {
-            Reason::RuleAllowed
-        };
-        ruling(reason, subject, rule)
+        Ruling {
+            reason: if denies {
+                Reason::PolicyDenied
+            } else {
+                Reason::RuleAllowed
+            },
+            subject,
+            rule,
+            audited: false,
+        }
     }
 }

@@ -107,6 +107,30 @@ pub enum Action {
     Pass,
 }
 
+/// Whether what policy denies is dropped.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It passes, and is reported.
+    Audit,
+}
+
+impl Mode {
+    /// As an annotation and the configuration spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Audit => "audit",
+        }
+    }
+}
+
 /// One policy. A direction that is `None` is not named by `policyTypes`: the policy
 /// says nothing about it. `Some` of no rules isolates and allows nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,6 +139,9 @@ pub struct Policy {
     pub name: ObjectName,
     /// When it is asked.
     pub tier: Tier,
+    /// One that is audited isolates nobody and allows nothing; what it would drop is reported.
+    #[serde(default)]
+    pub mode: Mode,
     /// Which Pods of its namespace it selects (`spec.podSelector`).
     pub subject: Selector,
     /// Rules for traffic towards them.

@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use netpol_abi::tables::{CLASS_ANY, SUBJECT_NOT_ISOLATED, VerdictKey};
+use netpol_abi::tables::{CLASS_ANY, SUBJECT_NOT_ISOLATED, VerdictKey, endpoint_flags};
 
 pub use self::ports::PortSet;
 pub use self::regions::Region;
@@ -41,7 +41,7 @@ pub struct Reach<'w> {
     groups: Vec<Group<'w>>,
     /// By Pod: its group.
     pods: HashMap<&'w ObjectName, usize>,
-    /// Subjects of the enforced Pods, ingress and egress.
+    /// Subjects of the enforced Pods, ingress and egress, as far as they are in force.
     subjects: HashMap<&'w ObjectName, [u64; 2]>,
     /// Addresses lent to Pods that have none.
     lent: HashMap<&'w ObjectName, IpAddr>,
@@ -181,7 +181,11 @@ impl<'w> Reach<'w> {
         }
         for (name, slot) in world.pods.keys().zip(0..) {
             if let Some(entry) = tables.endpoints.get(&slot) {
-                let subjects = [entry.ingress, entry.egress];
+                let subjects = if entry.flags & endpoint_flags::AUDIT == 0 {
+                    [entry.ingress, entry.egress]
+                } else {
+                    [SUBJECT_NOT_ISOLATED; 2]
+                };
                 reach.subjects.insert(name, subjects);
             }
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::labels::Labels;
-use crate::policy::{ObjectName, Policy, Protocol};
+use crate::policy::{Mode, ObjectName, Policy, Protocol};
 
 /// Everything that decides a verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,10 @@ pub struct World {
     /// Labels of namespaces. One that is not listed exists with just
     /// `kubernetes.io/metadata.name`; a listed one has it too, added by [`World::namespace_labels`].
     pub namespaces: BTreeMap<String, Labels>,
+    /// Namespaces whose endpoints are audited: nothing of theirs is dropped, and what would be is
+    /// reported.
+    #[serde(default)]
+    pub audited: BTreeSet<String>,
     /// Endpoints and external Pods, by name.
     pub pods: BTreeMap<ObjectName, Pod>,
     /// The policies in force. Worlds that follow one another share them: to clone a world, and to
@@ -121,6 +125,12 @@ impl Pod {
 }
 
 impl World {
+    /// Is this policy in force, rather than only audited by its own mode or its Namespace's?
+    #[must_use]
+    pub fn enforces(&self, policy: &Policy) -> bool {
+        policy.mode == Mode::Enforce && !self.audited.contains(&policy.name.namespace)
+    }
+
     /// The labels of a namespace, whether it has a manifest or not.
     #[must_use]
     pub fn namespace_labels(&self, namespace: &str) -> Labels {
@@ -136,7 +146,7 @@ mod tests {
 
     use super::*;
     use crate::labels::{Requirement, Selector};
-    use crate::policy::{IpBlock, Namespaces, Peer, PodPeer, Port, Ports, Rule, Tier};
+    use crate::policy::{IpBlock, Mode, Namespaces, Peer, PodPeer, Port, Ports, Rule, Tier};
 
     #[test]
     fn a_world_survives_its_json_form() {
@@ -154,6 +164,7 @@ mod tests {
         let policy = Policy {
             name: name.clone(),
             tier: Tier::NetworkPolicy,
+            mode: Mode::Audit,
             subject: Selector::new([Requirement::equals("app", "a")]),
             ingress: Some(Vec::new()),
             egress: Some(vec![Rule {
@@ -176,6 +187,7 @@ mod tests {
         };
         let world = World {
             namespaces: [("web".to_owned(), Labels::new())].into(),
+            audited: ["web".to_owned()].into(),
             pods: [(name.clone(), pod)].into(),
             policies: [(name, Arc::new(policy))].into(),
             host: ["192.0.2.1".parse().unwrap()].into(),

@@ -121,7 +121,7 @@ impl Case {
                 return true;
             };
             let ruling = lanes.judge(attached.id, direction, peer, protocol.number(), port);
-            ruling.unwrap().reason.allows()
+            ruling.unwrap().passes()
         };
         side(from, to, Direction::Egress) && side(to, from, Direction::Ingress)
     }

@@ -85,7 +85,7 @@ fn read(suggestion: &Suggestion) -> Policy {
 /// The rules that matched, with the first peer that did.
 fn matched(side: &Side) -> BTreeSet<(ObjectName, usize, Option<usize>)> {
     let mut found = BTreeSet::new();
-    for policy in &side.policies {
+    for policy in side.policies.iter().filter(|policy| !policy.audited) {
         for rule in policy.rules.iter().filter(|rule| rule.matched) {
             let peer = rule.peers.iter().find(|peer| peer.matched);
             found.insert((policy.policy.clone(), rule.rule, peer.map(|peer| peer.peer)));

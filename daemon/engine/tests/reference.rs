@@ -12,12 +12,12 @@ use netpol_engine::compile::compile;
 use netpol_engine::evaluate::{Party, evaluate};
 use netpol_engine::matrix::matrix;
 use netpol_engine::model::Lanes;
-use netpol_engine::policy::{ObjectName, Protocol};
+use netpol_engine::policy::{Direction, ObjectName, Protocol};
 use proptest::prelude::*;
 
 use support::manifests::{self, PORTS};
 use support::readings;
-use support::reference::{self, Cluster, Connection};
+use support::reference::{self, Answer, Cluster, Connection};
 
 proptest! {
     #[test]
@@ -35,11 +35,17 @@ proptest! {
                 for (protocol, name) in Protocol::ALL.into_iter().zip(["TCP", "UDP", "SCTP"]) {
                     for port in PORTS {
                         let probe = Connection { from, to, protocol: name, port };
-                        let expected = cluster.allows(probe);
+                        let expected = [
+                            cluster.side(reference::Direction::Egress, probe),
+                            cluster.side(reference::Direction::Ingress, probe),
+                        ];
                         let verdict =
                             evaluate(&world, &Party::Address(from), &Party::Address(to), protocol, port).unwrap();
-                        prop_assert_eq!(verdict.allowed, expected, "rules, {:?} in\n{}", probe, manifests.files.join("\n"));
-                        let tables = readings::tables_allow(&world, &lanes, probe, protocol);
+                        prop_assert_eq!(verdict.allowed, !expected.contains(&Answer::Dropped));
+                        let rules = [&verdict.egress, &verdict.ingress].map(readings::rules_answer);
+                        prop_assert_eq!(rules, expected, "rules, {:?} in\n{}", probe, manifests.files.join("\n"));
+                        let tables = [Direction::Egress, Direction::Ingress]
+                            .map(|one| readings::tables_answer(&world, &lanes, one, probe, protocol));
                         prop_assert_eq!(tables, expected, "tables, {:?} in\n{}", probe, manifests.files.join("\n"));
                     }
                 }

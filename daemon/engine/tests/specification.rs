@@ -13,13 +13,13 @@ use netpol_engine::compile::compile;
 use netpol_engine::evaluate::{Party, evaluate};
 use netpol_engine::manifest::parse;
 use netpol_engine::model::Lanes;
-use netpol_engine::policy::Protocol;
+use netpol_engine::policy::{Direction, Protocol};
 use netpol_engine::world::World;
 
 use support::manifests::Manifests;
 use support::readings;
 use support::reference::reading::{self, Document};
-use support::reference::{Cluster, Connection, Host, namespace};
+use support::reference::{Answer, Cluster, Connection, Direction as Theirs, Host, namespace};
 use support::written;
 
 /// A place in a page.
@@ -171,8 +171,9 @@ impl Judges {
             let (to, port) = connection.split_once(' ')?;
             let (port, protocol) = port.split_once('/')?;
             let expected = match verdict.trim() {
-                "allowed" => true,
-                "denied" => false,
+                "allowed" => Answer::Passes,
+                "audited" => Answer::Reported,
+                "denied" => Answer::Dropped,
                 _ => return None,
             };
             let (from, to): (Party, Party) = (from.parse().ok()?, to.parse().ok()?);
@@ -191,16 +192,33 @@ impl Judges {
             port,
         };
         let answers = [
-            ("the reference", self.cluster.allows(connection)),
-            ("the rules", verdict.allowed),
+            (
+                "the reference",
+                [
+                    self.cluster.side(Theirs::Egress, connection),
+                    self.cluster.side(Theirs::Ingress, connection),
+                ],
+            ),
+            (
+                "the rules",
+                [&verdict.egress, &verdict.ingress].map(readings::rules_answer),
+            ),
             (
                 "the tables",
-                readings::tables_allow(&self.world, &self.lanes, connection, protocol),
+                [Direction::Egress, Direction::Ingress].map(|direction| {
+                    let (world, lanes) = (&self.world, &self.lanes);
+                    readings::tables_answer(world, lanes, direction, connection, protocol)
+                }),
             ),
         ];
-        let word = |allowed| if allowed { "allowed" } else { "denied" };
+        let word = |answer| match answer {
+            Answer::Passes => "allowed",
+            Answer::Reported => "audited",
+            Answer::Dropped => "denied",
+        };
         answers
             .into_iter()
+            .map(|(who, sides)| (who, together(sides)))
             .filter(|(_, answer)| *answer != expected)
             .map(|(who, answer)| format!("{at}: `{line}`: {} by {who}", word(answer)))
             .collect()
@@ -212,6 +230,13 @@ impl Judges {
             Party::Pod(name) => *self.world.pods[name].addresses.first().unwrap(),
         }
     }
+}
+
+/// What becomes of a connection whose ends answer so.
+fn together(sides: [Answer; 2]) -> Answer {
+    let told = [Answer::Dropped, Answer::Reported];
+    let found = told.into_iter().find(|answer| sides.contains(answer));
+    found.unwrap_or(Answer::Passes)
 }
 
 fn folder() -> PathBuf {

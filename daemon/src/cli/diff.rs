@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use netpol_engine::diff::{self, Objects, Row, Turn};
 use netpol_engine::manifest::{PodManifest, Value};
-use netpol_engine::policy::ObjectName;
+use netpol_engine::policy::{Mode, ObjectName};
 use netpol_engine::reach::Members;
 use netpol_engine::world::{Place, Pod, World};
 
@@ -169,8 +169,11 @@ fn in_place_of_manifests(in_force: &Listing, new: &Manifests) -> World {
             Value::NetworkPolicy(policy) => {
                 after.policies.insert(policy.name.clone(), policy.clone());
             }
-            Value::Namespace { name } => {
+            Value::Namespace { name, mode } => {
                 after.namespaces.insert(name.clone(), object.labels.clone());
+                if *mode == Mode::Audit {
+                    after.audited.insert(name.clone());
+                }
             }
             Value::Pod(manifest) => {
                 let here = world.pods.get(&manifest.name);

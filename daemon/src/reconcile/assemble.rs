@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use netpol_engine::labels::Labels;
 use netpol_engine::manifest::{PodManifest, Value};
-use netpol_engine::policy::ObjectName;
+use netpol_engine::policy::{Mode, ObjectName};
 use netpol_engine::resolver;
 use netpol_engine::world::{self, NamedPort, Place, Pod, World};
 
@@ -145,7 +145,10 @@ impl Assembly<'_> {
                         .insert(name.clone(), origin(&object.labels));
                     self.out.world.policies.insert(name, policy.clone());
                 }
-                Value::Namespace { name } => {
+                Value::Namespace { name, mode } => {
+                    if *mode == Mode::Audit {
+                        self.out.world.audited.insert(name.clone());
+                    }
                     self.out
                         .origins
                         .namespaces

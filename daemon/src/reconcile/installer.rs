@@ -120,6 +120,7 @@ impl Installer {
             let fallback = World {
                 policies: policies.policies.clone(),
                 namespaces: policies.namespaces.clone(),
+                audited: policies.audited.clone(),
                 ..World::clone(&order.world)
             };
             installed = self.attempt(tables, &Arc::new(fallback)).0;

@@ -10,6 +10,7 @@ use std::os::unix::fs::symlink;
 
 use netpol_engine::diagnostic::rule as content;
 use netpol_engine::manifest::{Position, Value};
+use netpol_engine::policy::Mode;
 
 use super::*;
 
@@ -30,6 +31,7 @@ fn toy(path: &str, text: &str) -> File {
                 created: None,
                 value: Value::Namespace {
                     name: name.to_owned(),
+                    mode: Mode::Enforce,
                 },
             }),
             None => file

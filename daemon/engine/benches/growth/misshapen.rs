@@ -2,7 +2,7 @@
 
 use netpol_engine::labels::Selector;
 use netpol_engine::policy::{
-    Action, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Rule, Tier,
+    Action, IpBlock, Mode, Namespaces, ObjectName, Peer, PodPeer, Policy, Rule, Tier,
 };
 use netpol_engine::world::{Place, Pod, World};
 
@@ -84,6 +84,7 @@ fn add(world: &mut World, namespace: &str, peers: Vec<Peer>) {
     let policy = Policy {
         name: ObjectName::new(namespace, "misshapen"),
         tier: Tier::NetworkPolicy,
+        mode: Mode::Enforce,
         subject: Selector::everything(),
         ingress: Some(vec![rule.clone()]),
         egress: Some(vec![rule]),

@@ -10,7 +10,7 @@ use super::flatten::Range;
 use super::interned::Interned;
 use super::peers::Atoms;
 use super::seen::Seen;
-use crate::policy::{Action, Direction, ObjectName, Policy, Ports, Protocol, Tier};
+use crate::policy::{Action, Direction, Mode, ObjectName, Policy, Ports, Protocol, Tier};
 use crate::world::{Pod, World};
 
 /// A port's name, as a rule gives it.
@@ -18,6 +18,9 @@ pub(super) type PortName = (Protocol, Arc<str>);
 
 /// What names stand for at one Pod; those that it does not have are not in it.
 pub(super) type Resolved = BTreeMap<PortName, u16>;
+
+/// A part that selects a kind. The mode is its policy's, and no part of what it says.
+pub(super) type Asked = (usize, Mode);
 
 /// Both directions, in the order of all pairs here.
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
@@ -59,6 +62,7 @@ pub(super) struct Parts {
 #[derive(Debug)]
 struct Selecting {
     tier: Tier,
+    mode: Mode,
     /// Kinds of endpoints, ascending.
     kinds: Vec<usize>,
     /// Ingress and egress; `None`: it selects nobody.
@@ -92,6 +96,7 @@ impl Parts {
                 }
                 None => Selecting {
                     tier: policy.tier,
+                    mode: policy.mode,
                     kinds: seen.select(namespace, subject),
                     parts: None,
                 },
@@ -142,7 +147,7 @@ impl Parts {
 
     /// The parts that select each of this many kinds, ingress and egress, in the order in which
     /// they are asked.
-    pub(super) fn selecting(&self, kinds: usize) -> Vec<[Vec<usize>; 2]> {
+    pub(super) fn selecting(&self, kinds: usize) -> Vec<[Vec<Asked>; 2]> {
         let mut selecting = vec![[Vec::new(), Vec::new()]; kinds];
         // Within a tier by name, as the world has them.
         for tier in [Tier::Admin, Tier::NetworkPolicy, Tier::Baseline] {
@@ -150,7 +155,7 @@ impl Parts {
                 for (index, part) in policy.parts.into_iter().flatten().enumerate() {
                     let Some(part) = part else { continue };
                     for kind in &policy.kinds {
-                        selecting[*kind][index].push(part);
+                        selecting[*kind][index].push((part, policy.mode));
                     }
                 }
             }

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netpol_abi::tables::SUBJECT_NOT_ISOLATED;
+use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, endpoint_flags};
 
 use super::digest::number;
-use super::parts::{DIRECTIONS, Parts, Resolved, resolve};
+use super::parts::{Asked, DIRECTIONS, Parts, Resolved, resolve};
 use super::seen::Seen;
 use super::{RuleName, SubjectNames};
-use crate::policy::{Direction, Tier};
+use crate::policy::{Direction, Mode, Tier};
 use crate::tables::{EndpointEntry, VerdictEntry};
-use crate::world::{NamedPort, Place, Pod};
+use crate::world::{NamedPort, Place, Pod, World};
 
 /// A set of policies in one direction, and what names of ports stand for at the endpoint.
 #[derive(Debug)]
@@ -49,14 +49,23 @@ pub(super) struct Subjects {
 #[derive(Debug, Default)]
 struct Known {
     /// The parts that select it.
-    selecting: [Vec<usize>; 2],
+    selecting: [Vec<Asked>; 2],
     /// Subjects of its endpoints, by their ports.
-    numbers: BTreeMap<Vec<NamedPort>, [u64; 2]>,
+    numbers: BTreeMap<Vec<NamedPort>, [Numbers; 2]>,
+}
+
+/// The subjects of an endpoint in one direction.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    /// Of the policies that are enforced.
+    enforced: u64,
+    /// Of those and the ones that are audited.
+    audited: u64,
 }
 
 impl Subjects {
     /// Brings the subjects up to date with the parts that select each kind.
-    pub(super) fn update(&mut self, parts: &Parts, seen: &Seen) {
+    pub(super) fn update(&mut self, world: &World, parts: &Parts, seen: &Seen) {
         let before = std::mem::take(self);
         let mut subjects = before.all;
         let kinds = &seen.kinds.all;
@@ -65,6 +74,11 @@ impl Subjects {
         {
             let known = Some(known).filter(|known| known.selecting == selecting);
             let mut numbers = BTreeMap::new();
+            let flags = if world.audited.contains(kind.namespace) {
+                endpoint_flags::AUDIT
+            } else {
+                0
+            };
             for (_, pod) in &kind.pods {
                 let Place::Attached(attached) = &pod.place else {
                     continue;
@@ -75,9 +89,10 @@ impl Subjects {
                         let known = known.as_ref();
                         let known = known.and_then(|known| known.numbers.get(&pod.ports).copied());
                         let pair = match known {
-                            Some(pair) => pair.map(|number| {
-                                self.keep(number, &mut subjects);
-                                number
+                            Some(pair) => pair.map(|numbers| {
+                                self.keep(numbers.enforced, &mut subjects);
+                                self.keep(numbers.audited, &mut subjects);
+                                numbers
                             }),
                             None => self.of(parts, &selecting, pod, &mut subjects),
                         };
@@ -88,11 +103,11 @@ impl Subjects {
                 let [ingress, egress] = pair;
                 let endpoint = EndpointEntry {
                     id: attached.id,
-                    ingress,
-                    egress,
-                    audited_ingress: ingress,
-                    audited_egress: egress,
-                    flags: 0,
+                    ingress: ingress.enforced,
+                    egress: egress.enforced,
+                    audited_ingress: ingress.audited,
+                    audited_egress: egress.audited,
+                    flags,
                     revision: 0,
                 };
                 self.endpoints.insert(attached.slot, endpoint);
@@ -118,34 +133,58 @@ impl Subjects {
     fn of(
         &mut self,
         parts: &Parts,
-        selecting: &[Vec<usize>; 2],
+        selecting: &[Vec<Asked>; 2],
         pod: &Pod,
         before: &mut BTreeMap<u64, Subject>,
-    ) -> [u64; 2] {
-        let mut numbers = [SUBJECT_NOT_ISOLATED; 2];
-        for (index, direction) in DIRECTIONS.into_iter().enumerate() {
-            let selecting = &selecting[index];
-            if selecting.is_empty() {
-                continue;
+    ) -> [Numbers; 2] {
+        let mut numbers = |index: usize| {
+            let asked = &selecting[index];
+            let enforced = asked.iter().filter(|(_, mode)| *mode == Mode::Enforce);
+            let enforced: Vec<usize> = enforced.map(|(part, _)| *part).collect();
+            let all: Vec<usize> = asked.iter().map(|(part, _)| *part).collect();
+            let mut number =
+                |selecting: &[usize]| self.number(parts, DIRECTIONS[index], selecting, pod, before);
+            let audited = number(&all);
+            Numbers {
+                enforced: if enforced.len() == all.len() {
+                    audited
+                } else {
+                    number(&enforced)
+                },
+                audited,
             }
-            let ports = match direction {
-                Direction::Ingress => {
-                    let rules = selecting.iter().flat_map(|part| &parts.all[*part].rules);
-                    resolve(rules.flat_map(|rule| &rule.names), pod)
-                }
-                Direction::Egress => Resolved::new(),
-            };
-            let digest = |part: &usize| parts.all.digest(*part);
-            let digests: Vec<u128> = selecting.iter().map(digest).collect();
-            let number = number("subject", (direction, digests, &ports));
-            numbers[index] = number;
-            if !self.keep(number, before) {
-                let subject = Subject::of(parts, direction, selecting, ports);
-                self.all.insert(number, subject);
-                self.fresh.push(number);
-            }
+        };
+        [numbers(0), numbers(1)]
+    }
+
+    /// The number of the subject of these parts at a Pod.
+    fn number(
+        &mut self,
+        parts: &Parts,
+        direction: Direction,
+        selecting: &[usize],
+        pod: &Pod,
+        before: &mut BTreeMap<u64, Subject>,
+    ) -> u64 {
+        if selecting.is_empty() {
+            return SUBJECT_NOT_ISOLATED;
         }
-        numbers
+        let ports = match direction {
+            Direction::Ingress => {
+                let rules = selecting.iter().flat_map(|part| &parts.all[*part].rules);
+                resolve(rules.flat_map(|rule| &rule.names), pod)
+            }
+            Direction::Egress => Resolved::new(),
+        };
+        let digest = |part: &usize| parts.all.digest(*part);
+        let digests: Vec<u128> = selecting.iter().map(digest).collect();
+        let number = number("subject", (direction, digests, &ports));
+        if !self.keep(number, before) {
+            let subject = Subject::of(parts, direction, selecting, ports);
+            self.all.insert(number, subject);
+            self.fresh.push(number);
+        }
+        number
     }
 }
 

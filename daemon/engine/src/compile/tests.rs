@@ -4,12 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use netpol_abi::tables::{CLASS_ANY, FIRST_HASHED, OWNER_HOST, SUBJECT_NOT_ISOLATED, VerdictKey};
+use netpol_abi::tables::{
+    CLASS_ANY, FIRST_HASHED, OWNER_HOST, SUBJECT_NOT_ISOLATED, VerdictKey, endpoint_flags,
+};
 
 use super::*;
 use crate::labels::{Requirement, Selector};
 use crate::policy::{
-    Action, IpBlock, Namespaces, Peer, PodPeer, Policy, Port, Ports, Protocol, Rule, Tier,
+    Action, IpBlock, Mode, Namespaces, Peer, PodPeer, Policy, Port, Ports, Protocol, Rule, Tier,
 };
 use crate::world::{Attached, NamedPort, Pod};
 
@@ -77,6 +79,7 @@ fn select(
     let policy = Policy {
         name: ObjectName::new("shop", name),
         tier: Tier::NetworkPolicy,
+        mode: Mode::Enforce,
         subject: app(subject),
         ingress,
         egress,
@@ -150,6 +153,54 @@ fn replicas_share_subject_and_class() {
         (rule.policy.to_string().as_str(), rule.rule),
         ("shop/db", 0)
     );
+}
+
+#[test]
+fn an_audited_policy_is_asked_beside_what_is_in_force() {
+    let mut world = shop();
+    let rules: &[(&[Peer], &[Port])] = &[(&[pods("web")], &[])];
+    select(&mut world, "db", "db", Direction::Ingress, rules);
+    let alone = compile(&world).tables.endpoints[&3];
+    select(&mut world, "tried", "db", Direction::Ingress, &[]);
+    let both = compile(&world);
+    let tried = ObjectName::new("shop", "tried");
+    let audit = |world: &mut World| {
+        let policy = world.policies.get_mut(&tried).unwrap();
+        Arc::make_mut(policy).mode = Mode::Audit;
+    };
+    audit(&mut world);
+    let audited = compile(&world);
+    let entry = audited.tables.endpoints[&3];
+    assert_eq!(entry.ingress, alone.ingress, "as if it were not there");
+    assert_eq!(
+        entry.audited_ingress, both.tables.endpoints[&3].ingress,
+        "as if it were enforced"
+    );
+    assert_eq!(entry.flags, 0);
+    // Its end changes no entry but the endpoint's own.
+    let (before, after) = (&audited.tables.verdicts, &both.tables.verdicts);
+    for (key, verdict) in after.iter() {
+        assert_eq!(before.get(&key), Some(verdict));
+    }
+    assert_eq!(
+        audited.names.subjects[&entry.audited_ingress].policies,
+        [ObjectName::new("shop", "db"), tried]
+    );
+}
+
+#[test]
+fn an_audited_namespace_marks_its_endpoints_alone() {
+    let mut world = shop();
+    select(&mut world, "db", "db", Direction::Ingress, &[]);
+    let enforced = compile(&world).tables;
+    world.audited.insert("shop".to_owned());
+    let mut audited = compile(&world).tables;
+    for entry in audited.endpoints.values_mut() {
+        assert_eq!(std::mem::take(&mut entry.flags), endpoint_flags::AUDIT);
+    }
+    assert_eq!(audited, enforced);
+    world.audited = ["elsewhere".to_owned()].into();
+    assert_eq!(compile(&world).tables, enforced);
 }
 
 /// Whoever changes what is hashed changes `digest::VERSION`, and this.

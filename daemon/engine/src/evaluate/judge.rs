@@ -65,7 +65,8 @@ pub(crate) enum Unmet<'r> {
     Name(&'r str, Protocol),
 }
 
-/// The policies that select a Pod in a direction, in the order in which they are asked.
+/// The policies that select a Pod in a direction, in the order in which they are asked, those
+/// that are only audited among them.
 pub(crate) fn selecting<'w>(world: &'w World, end: &End, direction: Direction) -> Vec<&'w Policy> {
     let Some((name, pod)) = end.pod.filter(|(_, pod)| pod.is_enforced()) else {
         return Vec::new();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::labels::{Requirement, Selector};
-use crate::policy::{Action, IpBlock, Namespaces, Peer, PodPeer, Port, Ports, Rule, Tier};
+use crate::policy::{Action, IpBlock, Mode, Namespaces, Peer, PodPeer, Port, Ports, Rule, Tier};
 use crate::world::{NamedPort, Place, Pod};
 
 fn pod(app: &str, addresses: &[&str], place: Place) -> Pod {
@@ -34,6 +34,7 @@ fn policy(name: &str, subject: Selector, ingress: Vec<Rule>) -> Policy {
     Policy {
         name: ObjectName::new("shop", name),
         tier: Tier::NetworkPolicy,
+        mode: Mode::Enforce,
         subject,
         ingress: Some(ingress),
         egress: None,

@@ -10,11 +10,14 @@ use crate::policy::{
 };
 use crate::world::{METADATA_NAME, World};
 
-/// What a policy that isolates says.
+/// What a policy that isolates says, or one that would.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicyAnswer {
     /// The policy.
     pub policy: ObjectName,
+    /// It is only audited: what it denies passes, and is reported.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub audited: bool,
     /// Its `podSelector`, as `kubectl -l` writes it; `None`: every Pod of its Namespace.
     pub selects: Option<String>,
     /// How its rules answer. None where it is decided before they are asked: an end and
@@ -87,6 +90,7 @@ impl PolicyAnswer {
         let rules = policy.rules(question.direction).filter(|_| asked);
         Self {
             policy: policy.name.clone(),
+            audited: !world.enforces(policy),
             selects: (!policy.subject.is_everything()).then(|| policy.subject.to_string()),
             rules: rules
                 .unwrap_or_default()

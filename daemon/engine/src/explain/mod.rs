@@ -78,7 +78,8 @@ pub struct Side {
     /// The Pod that it is: an address may be one's, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<ObjectName>,
-    /// The policies that isolate it, in the order in which they are asked.
+    /// The policies that isolate it, or would if they were not only audited, in the order in which
+    /// they are asked.
     pub policies: Vec<PolicyAnswer>,
     /// Policies that have a say in this direction and all but select it. Of those in other
     /// Namespaces a few.
@@ -205,13 +206,13 @@ impl Case<'_> {
     fn side(&self, direction: Direction, verdict: evaluate::Side) -> Side {
         let policed = self.connection.policed(direction);
         let question = self.connection.question(direction);
-        let asked = is_asked(&verdict);
+        let asked = self.connection.passes_unasked(direction).is_none();
         let policies: Vec<PolicyAnswer> = policed
-            .policies
+            .selecting
             .iter()
             .map(|policy| PolicyAnswer::of(self.world, &question, policy, asked))
             .collect();
-        let almost = if asked || verdict.reason == Reason::NotIsolated {
+        let almost = if is_asked(&verdict) || verdict.reason == Reason::NotIsolated {
             self.almost(direction)
         } else {
             Vec::new()
@@ -233,7 +234,7 @@ impl Case<'_> {
         }
     }
 
-    /// The policies that would select the Pod, were it not for one requirement: a slip, or
+    /// The policies in force that would select the Pod, were it not for one requirement: a slip, or
     /// the only one of several that does not hold.
     fn almost(&self, direction: Direction) -> Vec<AlmostSelects> {
         let end = &self.connection.policed(direction).end;
@@ -242,6 +243,7 @@ impl Case<'_> {
             return Vec::new();
         };
         let policies = self.world.policies.values();
+        let policies = policies.filter(|policy| self.world.enforces(policy));
         let by_label = policies
             .clone()
             .filter(|policy| policy.name.namespace == name.namespace)

@@ -42,7 +42,7 @@ pub struct Nearest {
 }
 
 impl Nearest {
-    /// The closest rule of the policies that select an end, or all but do.
+    /// The closest rule of the policies in force that select an end, or all but do.
     pub(super) fn of(
         case: &Case,
         direction: Direction,
@@ -53,7 +53,8 @@ impl Nearest {
         let question = case.connection.question(direction);
         let of_world = |name: &ObjectName| {
             let policy = case.world.policies.get(name).map(Arc::as_ref);
-            policy.filter(|policy| policy.tier == Tier::NetworkPolicy)
+            policy
+                .filter(|policy| policy.tier == Tier::NetworkPolicy && case.world.enforces(policy))
         };
         let (_, policy, rule, nearest) = selecting(&question, policies, &of_world)
             .chain(not_selecting(&question, almost, &of_world))

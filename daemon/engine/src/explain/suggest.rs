@@ -14,8 +14,8 @@ use crate::evaluate::{self, Connection, End, Policed, Question};
 use crate::labels::{Labels, Operator, Requirement, Selector};
 use crate::manifest;
 use crate::policy::{
-    Action, Direction, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports, Rule,
-    Tier,
+    Action, Direction, IpBlock, Mode, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports,
+    Rule, Tier,
 };
 use crate::world::{METADATA_NAME, Place, World};
 
@@ -73,6 +73,7 @@ impl Suggestion {
         let policy = Policy {
             name: free_name(world, own, &question),
             tier: Tier::NetworkPolicy,
+            mode: Mode::Enforce,
             subject,
             ingress,
             egress,

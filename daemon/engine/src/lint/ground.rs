@@ -12,7 +12,7 @@ use crate::evaluate::is_link_local;
 use crate::kinds::{Kind, Kinds};
 use crate::labels::{Labels, Operator, Selector};
 use crate::policy::{
-    Direction, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Rule, Tier,
+    Direction, IpBlock, Mode, Namespaces, ObjectName, Peer, PodPeer, Policy, Rule, Tier,
 };
 use crate::reach::Reach;
 use crate::world::{Pod, World};
@@ -231,7 +231,11 @@ impl<'w> Ground<'w> {
         let policies = neighbours.into_iter().flat_map(|all| &all.policies);
         let labels = &self.world.pods[name].labels;
         policies
-            .filter(|policy| policy.rules(direction).is_some() && policy.subject.matches(labels))
+            .filter(|policy| {
+                self.world.enforces(policy)
+                    && policy.rules(direction).is_some()
+                    && policy.subject.matches(labels)
+            })
             .map(|policy| &policy.name)
             .collect()
     }
@@ -294,6 +298,12 @@ impl<'w> Ground<'w> {
     }
 }
 
+/// Is a policy in force whenever another one of its Namespace is? One that is only audited does
+/// nothing for one that is enforced.
+pub(super) fn holds_beside(policy: &Policy, other: &Policy) -> bool {
+    policy.mode == Mode::Enforce || other.mode == Mode::Audit
+}
+
 impl<'w> Neighbours<'w> {
     fn of(policies: Vec<&'w Policy>) -> Self {
         let mut by_requirement: HashMap<_, Vec<usize>> = HashMap::new();
@@ -318,7 +328,8 @@ impl<'w> Neighbours<'w> {
         }
     }
 
-    /// The others, by index, that select whatever this one selects; ascending.
+    /// The others, by index, that select whatever this one selects, and hold where it does;
+    /// ascending.
     pub(super) fn around(&self, index: usize) -> Vec<usize> {
         let policy = self.policies[index];
         let mut candidates: Vec<usize> = self.of_all.clone();
@@ -336,7 +347,10 @@ impl<'w> Neighbours<'w> {
         }
         candidates.sort_unstable();
         candidates.retain(|other| {
-            *other != index && within::selector(&policy.subject, &self.policies[*other].subject)
+            let other_policy = self.policies[*other];
+            *other != index
+                && holds_beside(other_policy, policy)
+                && within::selector(&policy.subject, &other_policy.subject)
         });
         candidates
     }

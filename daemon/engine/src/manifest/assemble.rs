@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::{File, Object, ObjectId, PodManifest, Position, Value};
 use crate::diagnostic::{Diagnostic, Mark, Severity, rule};
+use crate::policy::Mode;
 use crate::world::{Place, Pod, World};
 
 /// The objects of many files, each once.
@@ -150,11 +151,13 @@ impl World {
                         .entry(policy.name.clone())
                         .or_insert_with(|| Arc::clone(policy));
                 }
-                Value::Namespace { name } => {
-                    world
-                        .namespaces
-                        .entry(name.clone())
-                        .or_insert_with(|| object.labels.clone());
+                Value::Namespace { name, mode } => {
+                    if let Entry::Vacant(entry) = world.namespaces.entry(name.clone()) {
+                        entry.insert(object.labels.clone());
+                        if *mode == Mode::Audit {
+                            world.audited.insert(name.clone());
+                        }
+                    }
                 }
                 Value::Pod(manifest) => {
                     let Entry::Vacant(entry) = world.pods.entry(manifest.name.clone()) else {

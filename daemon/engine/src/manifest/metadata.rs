@@ -2,17 +2,18 @@
 //!
 //! Accepts every field that the API has (a manifest may come out of `kubectl get -o
 //! yaml`), reads name, namespace, labels, annotations and the time of creation, and
-//! validates those as `ValidateObjectMeta` does.
+//! validates those as `ValidateObjectMeta` does. The mode is an annotation that more than
+//! one kind has; those of one kind are that kind's.
 
 use std::collections::BTreeMap;
 
 use super::decode::{At, Decoder, Finding, clip, get, present, to_map};
 use super::names;
 use super::tree::{Entry, Node, Value};
-use super::{Kind, bookkeeping};
+use super::{ANNOTATION_MODE, Kind, bookkeeping};
 use crate::diagnostic::rule;
 use crate::labels::Labels;
-use crate::policy::ObjectName;
+use crate::policy::{Mode, ObjectName};
 
 const FIELDS: &[&str] = &[
     "annotations",
@@ -42,6 +43,8 @@ pub(super) struct Metadata {
     pub(super) labels: Labels,
     pub(super) annotations: BTreeMap<String, String>,
     pub(super) created: Option<String>,
+    /// [`ANNOTATION_MODE`].
+    pub(super) mode: Mode,
 }
 
 /// Decodes it, and tells the decoder whose findings the following are.
@@ -66,10 +69,13 @@ pub(super) fn decode(
         prefix(decoder, &at, entry, kind);
     }
     bookkeeping::check(decoder, &at, fields);
+    let labels = labels(decoder, &at, fields);
+    let (annotations, mode) = annotations(decoder, &at, fields, kind);
     Metadata {
         name,
-        labels: labels(decoder, &at, fields),
-        annotations: annotations(decoder, &at, fields),
+        labels,
+        annotations,
+        mode,
         created: present(fields, "creationTimestamp").and_then(|entry| match &entry.value.value {
             Value::Scalar(text, _) => Some(clip(text).into_owned()),
             _ => None,
@@ -222,14 +228,19 @@ fn annotations(
     decoder: &mut Decoder<'_>,
     at: &At<'_>,
     fields: &[Entry<'_>],
-) -> BTreeMap<String, String> {
+    kind: Kind,
+) -> (BTreeMap<String, String>, Mode) {
     let Some(entry) = present(fields, "annotations") else {
-        return BTreeMap::new();
+        return Default::default();
     };
     let at = at.field(entry);
     let pairs = decoder.string_map(&at, &entry.value, |_| None);
     let mut size = 0;
+    let mut mode = Mode::default();
     for (entry, value) in &pairs {
+        if entry.key == ANNOTATION_MODE {
+            mode = self::mode(decoder, &at, entry, value, kind);
+        }
         size += entry.key.len() + value.len();
         let breaches = names::qualified(&entry.key.to_lowercase());
         let place = at.marking(entry.span);
@@ -241,5 +252,27 @@ fn annotations(
         let help = format!("keys and values together have {size}");
         decoder.error(&at, Finding::new(rule::INVALID, message).help(help));
     }
-    to_map(&pairs)
+    (to_map(&pairs), mode)
+}
+
+/// Whether an object is enforced, or audited. A word that is neither must not leave anybody
+/// believing in the other.
+fn mode(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, text: &str, kind: Kind) -> Mode {
+    if kind == Kind::Pod {
+        let message = "a Pod has no mode: this is ignored";
+        let help = "write it on the Pod's Namespace, or on the NetworkPolicies that select it";
+        let finding = Finding::new(rule::IGNORED_FIELD, message).help(help);
+        decoder.warning(&at.key(entry), finding);
+        return Mode::default();
+    }
+    let modes = [Mode::Audit, Mode::Enforce];
+    if let Some(mode) = modes.into_iter().find(|mode| mode.name() == text) {
+        return mode;
+    }
+    let mut finding = Finding::unsupported(text, &modes.map(Mode::name));
+    if finding.help.is_none() {
+        finding = finding.help("`audit` drops nothing, and reports what `enforce` would drop");
+    }
+    decoder.error(&at.value(entry), finding);
+    Mode::default()
 }

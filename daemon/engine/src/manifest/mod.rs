@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::Diagnostic;
 use crate::labels::Labels;
-use crate::policy::{ObjectName, Policy};
+use crate::policy::{Mode, ObjectName, Policy};
 use crate::world::NamedPort;
 
 mod address;
@@ -52,6 +52,9 @@ pub use workload::Workload;
 pub const ANNOTATION_NETNS: &str = "netpold.io/netns";
 /// Annotation: a Pod that is elsewhere.
 pub const ANNOTATION_EXTERNAL: &str = "netpold.io/external";
+
+/// Annotation of a NetworkPolicy and of a Namespace: whether it is enforced, or audited.
+pub const ANNOTATION_MODE: &str = "netpold.io/mode";
 
 /// What stands in one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -172,6 +175,8 @@ pub enum Value {
     Namespace {
         /// Its name.
         name: String,
+        /// [`ANNOTATION_MODE`].
+        mode: Mode,
     },
     /// A Pod.
     Pod(PodManifest),
@@ -183,7 +188,7 @@ impl Object {
     pub fn id(&self) -> ObjectId {
         let (kind, name) = match &self.value {
             Value::NetworkPolicy(policy) => (Kind::NetworkPolicy, policy.name.clone()),
-            Value::Namespace { name } => (Kind::Namespace, ObjectName::new("", name)),
+            Value::Namespace { name, .. } => (Kind::Namespace, ObjectName::new("", name)),
             Value::Pod(pod) => (Kind::Pod, pod.name.clone()),
         };
         ObjectId { kind, name }

@@ -5,6 +5,7 @@
 //! or empty `from` means. Peers and ports are read by files of their own.
 
 use super::decode::{At, Decoder, Finding, Homes, clip, get, json, nearest, present};
+use super::metadata::Metadata;
 use super::peer::{self, peer};
 use super::port::{self, port};
 use super::scalar::Scalar;
@@ -12,7 +13,7 @@ use super::selector;
 use super::tree::{Entry, Node, Value};
 use crate::diagnostic::rule;
 use crate::labels::Selector;
-use crate::policy::{Action, Direction, ObjectName, Policy, Rule, Tier};
+use crate::policy::{Action, Direction, Policy, Rule, Tier};
 
 const SPEC: &[&str] = &["podSelector", "ingress", "egress", "policyTypes"];
 
@@ -54,7 +55,7 @@ pub(super) fn decode(
     decoder: &mut Decoder<'_>,
     root: &At<'_>,
     entries: &[Entry<'_>],
-    name: ObjectName,
+    metadata: &Metadata,
 ) -> Policy {
     for entry in entries {
         // It had a status up to 1.27, which nothing ever read: old exports still have it.
@@ -98,14 +99,16 @@ pub(super) fn decode(
         }
         None => Selector::everything(),
     };
-    let ingress = rules(decoder, &at, fields, Direction::Ingress, &name.namespace);
-    let egress = rules(decoder, &at, fields, Direction::Egress, &name.namespace);
+    let namespace = &metadata.name.namespace;
+    let ingress = rules(decoder, &at, fields, Direction::Ingress, namespace);
+    let egress = rules(decoder, &at, fields, Direction::Egress, namespace);
     let (says_ingress, says_egress) = directions(decoder, &at, fields, !egress.is_empty());
     warn_unsaid(decoder, &at, fields, Direction::Ingress, says_ingress);
     warn_unsaid(decoder, &at, fields, Direction::Egress, says_egress);
     Policy {
-        name,
+        name: metadata.name.clone(),
         tier: Tier::NetworkPolicy,
+        mode: metadata.mode,
         subject,
         ingress: says_ingress.then_some(ingress),
         egress: says_egress.then_some(egress),

@@ -353,14 +353,14 @@ fn decode(
     let metadata = metadata::decode(decoder, at, entries, kind);
     let value = match kind {
         Kind::NetworkPolicy => {
-            let name = metadata.name.clone();
-            Value::NetworkPolicy(network_policy::decode(decoder, at, entries, name).into())
+            Value::NetworkPolicy(network_policy::decode(decoder, at, entries, &metadata).into())
         }
         Kind::Pod => Value::Pod(pod::decode(decoder, at, entries, &metadata)),
         Kind::Namespace => {
             namespace(decoder, at, entries);
             Value::Namespace {
                 name: metadata.name.name,
+                mode: metadata.mode,
             }
         }
     };

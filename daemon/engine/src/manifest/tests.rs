@@ -10,6 +10,7 @@ mod corpus;
 mod kinds;
 mod messages;
 mod mistakes;
+mod modes;
 mod pods;
 mod policies;
 mod properties;

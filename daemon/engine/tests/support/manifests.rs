@@ -236,18 +236,30 @@ fn namespace() -> impl Strategy<Value = Option<Value>> {
     ]
 }
 
+/// Those of a policy or a Namespace that is enforced, or audited one time in `rare`.
+fn mode(rare: u32) -> impl Strategy<Value = Option<Value>> {
+    prop_oneof![
+        rare - 2 => field(0, Some(json!({})), Just(json!({"example.com/note": "audit"}))),
+        1 => Just(Some(json!({"netpold.io/mode": "enforce"}))),
+        1 => Just(Some(json!({"netpold.io/mode": "audit", "example.com/note": "a b"}))),
+    ]
+}
+
 fn policy() -> impl Strategy<Value = Value> {
-    (namespace(), spec(), field(1, Some(json!({})), labels())).prop_map(
-        |(namespace, spec, labels)| {
-            let metadata = object([("namespace", namespace), ("labels", labels)]);
-            object([
-                ("apiVersion", Some(json!("networking.k8s.io/v1"))),
-                ("kind", Some(json!("NetworkPolicy"))),
-                ("metadata", Some(metadata)),
-                ("spec", spec),
-            ])
-        },
-    )
+    let labels = field(1, Some(json!({})), labels());
+    (namespace(), spec(), labels, mode(5)).prop_map(|(namespace, spec, labels, annotations)| {
+        let metadata = object([
+            ("namespace", namespace),
+            ("labels", labels),
+            ("annotations", annotations),
+        ]);
+        object([
+            ("apiVersion", Some(json!("networking.k8s.io/v1"))),
+            ("kind", Some(json!("NetworkPolicy"))),
+            ("metadata", Some(metadata)),
+            ("spec", spec),
+        ])
+    })
 }
 
 /// A container's ports: each name once; without a name they are nothing to a policy.
@@ -347,17 +359,21 @@ fn placed(index: usize, (mut pod, addresses): (Value, u8)) -> Value {
 }
 
 fn namespaces() -> impl Strategy<Value = Vec<Value>> {
-    let labels = vec(field(8, Some(json!({})), labels()), NAMESPACES.len());
+    let rest = (field(8, Some(json!({})), labels()), mode(12));
     (
         subsequence(NAMESPACES.to_vec(), 0..=NAMESPACES.len()),
-        labels,
+        vec(rest, NAMESPACES.len()),
     )
-        .prop_map(|(names, labels)| {
+        .prop_map(|(names, rest)| {
             names
                 .into_iter()
-                .zip(labels)
-                .map(|(name, labels)| {
-                    let metadata = object([("name", Some(json!(name))), ("labels", labels)]);
+                .zip(rest)
+                .map(|(name, (labels, annotations))| {
+                    let metadata = object([
+                        ("name", Some(json!(name))),
+                        ("labels", labels),
+                        ("annotations", annotations),
+                    ]);
                     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
                 })
                 .collect()

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use netpol_engine::evaluate::Side;
 use netpol_engine::manifest::{File, assemble, parse};
-use netpol_engine::model::Lanes;
+use netpol_engine::model::{Lanes, Ruling};
 use netpol_engine::policy::{Direction, Protocol};
 use netpol_engine::world::{Attached, Place, World};
 
 use super::manifests::Manifests;
-use super::reference::{Cluster, Connection};
+use super::reference::{Answer, Cluster, Connection};
 
 /// The world that the engine reads, its local Pods numbered from `base` as [`number`] does.
 pub fn world(manifests: &Manifests, base: u32) -> World {
@@ -56,18 +57,41 @@ pub fn endpoint(world: &World, address: IpAddr) -> Option<u32> {
     })
 }
 
-/// What both ends' tables say.
-pub fn tables_allow(world: &World, lanes: &Lanes, probe: Connection, protocol: Protocol) -> bool {
-    let sides = [
-        (Direction::Egress, probe.from, probe.to),
-        (Direction::Ingress, probe.to, probe.from),
-    ];
-    sides.into_iter().all(|(direction, own, peer)| {
-        endpoint(world, own).is_none_or(|id| {
-            let ruling = lanes.judge(id, direction, peer, protocol.number(), probe.port);
-            ruling.unwrap().reason.allows()
-        })
-    })
+/// What the tables of one end say; it passes where policy is not asked.
+pub fn tables_answer(
+    world: &World,
+    lanes: &Lanes,
+    direction: Direction,
+    probe: Connection,
+    protocol: Protocol,
+) -> Answer {
+    let (own, peer) = match direction {
+        Direction::Egress => (probe.from, probe.to),
+        Direction::Ingress => (probe.to, probe.from),
+    };
+    let Some(id) = endpoint(world, own) else {
+        return Answer::Passes;
+    };
+    let ruling = lanes.judge(id, direction, peer, protocol.number(), probe.port);
+    answer(&ruling.expect("every endpoint is in the tables"))
+}
+
+/// A ruling in the reference's words.
+pub fn answer(ruling: &Ruling) -> Answer {
+    match (ruling.passes(), ruling.audited) {
+        (false, _) => Answer::Dropped,
+        (true, true) => Answer::Reported,
+        (true, false) => Answer::Passes,
+    }
+}
+
+/// What the rules say of one end, likewise.
+pub fn rules_answer(side: &Side) -> Answer {
+    match (side.allowed, side.audited.is_empty()) {
+        (false, _) => Answer::Dropped,
+        (true, false) => Answer::Reported,
+        (true, true) => Answer::Passes,
+    }
 }
 
 /// What the reference reads.

@@ -8,7 +8,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netpol_engine::policy::{Action, ObjectName, Policy, Protocol, Tier};
 use netpol_engine::world::World;
 
-use super::reference::{self, Cluster, Connection, Direction, Host, Standing};
+use super::reference::{self, Answer, Cluster, Connection, Direction, Host};
 use super::{writing, written};
 
 /// A world and what the reference reads of it.
@@ -31,24 +31,38 @@ impl<'w> Tiers<'w> {
 
     /// May `from` open a connection to `port` of `to`?
     pub fn allows(&self, from: IpAddr, to: IpAddr, protocol: Protocol, port: u16) -> bool {
-        let protocol = written::protocol(protocol);
+        [Direction::Egress, Direction::Ingress]
+            .into_iter()
+            .all(|direction| self.side(direction, from, to, protocol, port) != Answer::Dropped)
+    }
+
+    /// What one end makes of it.
+    pub fn side(
+        &self,
+        direction: Direction,
+        from: IpAddr,
+        to: IpAddr,
+        protocol: Protocol,
+        port: u16,
+    ) -> Answer {
         let connection = Connection {
             from,
             to,
-            protocol,
+            protocol: written::protocol(protocol),
             port,
         };
-        [Direction::Egress, Direction::Ingress]
-            .into_iter()
-            .all(|direction| self.side_allows(direction, connection))
+        let standing = self.cluster.standing(direction, connection);
+        standing.answer(|policies| self.allow(policies, direction, connection))
     }
 
-    fn side_allows(&self, direction: Direction, connection: Connection) -> bool {
-        let Standing::Isolated(policies) = self.cluster.standing(direction, connection) else {
-            return true;
-        };
+    fn allow(
+        &self,
+        policies: &[&NetworkPolicy],
+        direction: Direction,
+        connection: Connection,
+    ) -> bool {
         let decided = |tier| {
-            let policies = self.of_tier(&policies, tier);
+            let policies = self.of_tier(policies, tier);
             let mut matched = policies
                 .into_iter()
                 .flat_map(|(ours, theirs)| self.matched(ours, theirs, direction, connection));
@@ -62,7 +76,7 @@ impl<'w> Tiers<'w> {
         if let Some(verdict) = decided(Tier::Admin) {
             return verdict;
         }
-        let middle = self.of_tier(&policies, Tier::NetworkPolicy);
+        let middle = self.of_tier(policies, Tier::NetworkPolicy);
         if !middle.is_empty() {
             return middle.into_iter().any(|(ours, theirs)| {
                 !self.matched(ours, theirs, direction, connection).is_empty()

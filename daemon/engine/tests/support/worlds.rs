@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use netpol_engine::evaluate::{Family, Party};
 use netpol_engine::labels::{Labels, Operator, Requirement, Selector};
 use netpol_engine::policy::{
-    Action, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports, Protocol, Rule,
-    Tier,
+    Action, IpBlock, Mode, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports, Protocol,
+    Rule, Tier,
 };
 use netpol_engine::world::{Attached, NamedPort, Place, Pod, Settings, World};
 use proptest::collection::{btree_map, vec};
@@ -154,9 +154,10 @@ fn policy() -> impl Strategy<Value = (&'static str, Policy)> {
         select(&NAMESPACES[..]),
         prop_oneof![6 => Just(Tier::NetworkPolicy), 1 => Just(Tier::Admin), 1 => Just(Tier::Baseline)],
         vec(select(&[Action::Allow, Action::Deny, Action::Pass][..]), 6),
+        prop_oneof![3 => Just(Mode::Enforce), 1 => Just(Mode::Audit)],
         selector(),
     )
-        .prop_flat_map(|(namespace, tier, actions, subject)| {
+        .prop_flat_map(|(namespace, tier, actions, mode, subject)| {
             (option::weighted(0.7, rules(namespace)), option::weighted(0.7, rules(namespace))).prop_map(
                 move |(mut ingress, mut egress)| {
                     let all = ingress.iter_mut().chain(&mut egress).flatten();
@@ -168,6 +169,7 @@ fn policy() -> impl Strategy<Value = (&'static str, Policy)> {
                     let policy = Policy {
                         name: ObjectName::new(namespace, ""),
                         tier,
+                        mode,
                         subject: subject.clone(),
                         ingress,
                         egress,
@@ -217,6 +219,7 @@ pub fn world() -> impl Strategy<Value = World> {
             labels(),
             0..3,
         ),
+        option::weighted(0.2, select(&NAMESPACES[..]).prop_map(str::to_owned)),
         vec(option::weighted(0.9, pod()), 1..7),
         vec(option::weighted(0.9, policy()), 0..7),
         any::<(bool, bool)>(),
@@ -224,8 +227,9 @@ pub fn world() -> impl Strategy<Value = World> {
         any::<bool>(),
     )
         .prop_map(
-            |(namespaces, pods, policies, settings, host, tiers)| World {
+            |(namespaces, audited, pods, policies, settings, host, tiers)| World {
                 namespaces,
+                audited: audited.into_iter().collect(),
                 pods: pods
                     .into_iter()
                     .enumerate()
@@ -287,7 +291,7 @@ pub struct Step {
 
 /// Steps from one world to the next: policies, Pods, Namespaces, the host, the settings.
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0..14_u8, any::<usize>(), world());
+    let step = (0..15_u8, any::<usize>(), world());
     vec(
         step.prop_map(|(kind, index, other)| Step { kind, index, other }),
         1..8,
@@ -313,14 +317,18 @@ impl Step {
                 }
             }
             6 => relabel(world, &other, index),
-            7 => world.namespaces = other.namespaces,
+            7 => {
+                world.namespaces = other.namespaces;
+                world.audited = other.audited;
+            }
             8 => {
                 world.host = other.host;
                 world.settings = other.settings;
             }
             // One rule's list of blocks, longer or shorter than what is known by what it says.
             9..=11 => many_blocks(world, index),
-            12 => {}
+            12 => toggle(world, index),
+            13 => {}
             _ => *world = other,
         }
     }
@@ -344,6 +352,18 @@ fn relabel(world: &mut World, other: &World, index: usize) {
     }
 }
 
+/// A policy is audited now, or enforced.
+fn toggle(world: &mut World, index: usize) {
+    if let Some((name, mut policy)) = nth(&world.policies, index) {
+        let mode = &mut std::sync::Arc::make_mut(&mut policy).mode;
+        *mode = match *mode {
+            Mode::Enforce => Mode::Audit,
+            Mode::Audit => Mode::Enforce,
+        };
+        world.policies.insert(name, policy);
+    }
+}
+
 fn many_blocks(world: &mut World, index: usize) {
     let blocks = (0..index % 60).map(|number| {
         let cidr = format!("10.0.{}.0/28", (number * 7 + index) % 64);
@@ -360,6 +380,7 @@ fn many_blocks(world: &mut World, index: usize) {
     let policy = Policy {
         name: ObjectName::new(NAMESPACES[index % 3], "blocks"),
         tier: Tier::NetworkPolicy,
+        mode: Mode::Enforce,
         subject: Selector::everything(),
         ingress: Some(vec![rule]),
         egress: None,

@@ -2,16 +2,22 @@
 //! read it. Tiers and actions have no form in a NetworkPolicy: [`super::tiers`] adds them again.
 //! Written from the types outwards, and nothing read back: the reference never sees them.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use netpol_engine::labels::{Operator, Selector};
-use netpol_engine::policy::{Namespaces, Peer, Policy, Ports, Protocol, Rule};
+use netpol_engine::policy::{Mode, Namespaces, Peer, Policy, Ports, Protocol, Rule};
 use netpol_engine::world::{Place, World};
 use serde_json::{Map, Value, json};
 
 /// Its objects, in the order of their names.
 pub fn documents(world: &World) -> Vec<Value> {
-    let namespaces = world.namespaces.iter().map(|(name, labels)| {
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    let names: BTreeSet<&String> = world.namespaces.keys().chain(&world.audited).collect();
+    let namespaces = names.into_iter().map(|name| {
+        let labels = world.namespaces.get(name).cloned().unwrap_or_default();
+        let mode = world.audited.contains(name).then_some("audit");
+        let metadata = json!({"name": name, "labels": labels, "annotations": {"netpold.io/mode": mode.unwrap_or("enforce")}});
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     });
     let pods = world.pods.iter().map(|(name, pod)| {
         let ports: Vec<Value> = pod
@@ -70,7 +76,10 @@ fn policy(policy: &Policy) -> Option<Value> {
     spec.insert("policyTypes".to_owned(), json!(types));
     Some(json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-        "metadata": {"name": policy.name.name, "namespace": policy.name.namespace},
+        "metadata": {
+            "name": policy.name.name, "namespace": policy.name.namespace,
+            "annotations": if policy.mode == Mode::Audit { json!({"netpold.io/mode": "audit"}) } else { json!({}) },
+        },
         "spec": spec,
     }))
 }

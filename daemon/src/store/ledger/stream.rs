@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use netpol_engine::diagnostic::rule as content;
 use netpol_engine::manifest::{Object, Position, Value};
+use netpol_engine::policy::Mode;
 
 use super::*;
 
@@ -42,6 +43,7 @@ fn toy(path: &str, text: &str) -> File {
                 created: None,
                 value: Value::Namespace {
                     name: name.to_owned(),
+                    mode: Mode::Enforce,
                 },
             }),
             None => {

@@ -5,7 +5,7 @@
 
 use super::Found;
 use crate::labels::Labels;
-use crate::lint::ground::{Ground, Neighbours};
+use crate::lint::ground::{Ground, Neighbours, holds_beside};
 use crate::lint::words;
 use crate::policy::{Direction, Namespaces, Peer, Policy, Ports, Protocol, Rule};
 use crate::resolver;
@@ -85,6 +85,7 @@ fn all_have_it(
         let others = neighbours.policies.iter().zip(allowed);
         others
             .filter(|(_, allowed)| allowed.udp || allowed.tcp)
+            .filter(|(other, _)| holds_beside(other, policy))
             .filter(|(other, _)| other.subject.matches(ground.kind(*kind).labels))
             .fold(Allowed::default(), |sum, (_, allowed)| sum.and(*allowed))
             .is_all()

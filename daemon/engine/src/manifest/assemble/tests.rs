@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::policy::ObjectName;
+use crate::policy::{Mode, ObjectName};
 
 fn pod(name: &str, line: usize, edit: impl FnOnce(&mut PodManifest)) -> Object {
     let mut manifest = PodManifest {
@@ -47,7 +47,10 @@ fn the_first_of_two_stays_and_both_places_are_named() {
 #[test]
 fn one_name_of_two_kinds_is_two_objects() {
     let namespace = Object {
-        value: Value::Namespace { name: "one".into() },
+        value: Value::Namespace {
+            name: "one".into(),
+            mode: Mode::Enforce,
+        },
         ..pod("one", 1, |_| ())
     };
     let files = [file("a.yaml", vec![pod("one", 1, |_| ()), namespace])];

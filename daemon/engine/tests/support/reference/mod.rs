@@ -74,8 +74,23 @@ pub enum Direction {
 pub enum Standing<'c> {
     /// It lets the connection through, whatever policies say.
     Free,
-    /// These policies select it for the direction: only what they allow passes.
-    Isolated(Vec<&'c NetworkPolicy>),
+    /// Policies select it for the direction.
+    Selected {
+        /// Where there are any, only what they allow passes.
+        in_force: Vec<&'c NetworkPolicy>,
+        /// As many of them, or more, as if they were in force, the likelier first: what they would
+        /// not let through is reported, where it passes.
+        audited: [Vec<&'c NetworkPolicy>; 2],
+    },
+}
+
+/// What one end makes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Passes,
+    /// It passes, and is reported: what is only audited would drop it.
+    Reported,
+    Dropped,
 }
 
 impl Cluster {
@@ -105,23 +120,22 @@ impl Cluster {
     /// connection. If either side does not allow the connection, it will not happen." (Network
     /// Policies)
     pub fn allows(&self, connection: Connection) -> bool {
-        self.side_allows(Direction::Egress, connection)
-            && self.side_allows(Direction::Ingress, connection)
+        [Direction::Egress, Direction::Ingress]
+            .into_iter()
+            .all(|direction| self.side(direction, connection) != Answer::Dropped)
     }
 
-    /// Does the end whose view this is let the connection through?
-    fn side_allows(&self, direction: Direction, connection: Connection) -> bool {
-        match self.standing(direction, connection) {
-            Standing::Free => true,
-            // "Network policies do not conflict; they are additive. If any policy or policies
-            // apply to a given pod for a given direction, the connections allowed in that
-            // direction from that pod is the union of what the applicable policies allow." (Network
-            // Policies)
-            Standing::Isolated(policies) => policies.iter().any(|policy| {
+    /// What does the end whose view this is make of the connection?
+    pub fn side(&self, direction: Direction, connection: Connection) -> Answer {
+        // "Network policies do not conflict; they are additive. If any policy or policies apply to
+        // a given pod for a given direction, the connections allowed in that direction from that
+        // pod is the union of what the applicable policies allow." (Network Policies)
+        self.standing(direction, connection).answer(|policies| {
+            policies.iter().any(|policy| {
                 (0..rules(policy, direction).len())
                     .any(|rule| self.rule_matches(policy, direction, rule, connection))
-            }),
-        }
+            })
+        })
     }
 
     /// Every address that somebody has.
@@ -171,7 +185,7 @@ impl Cluster {
         if self.is_host(peer) && always {
             return Standing::Free;
         }
-        let isolating: Vec<&NetworkPolicy> = self
+        let selecting: Vec<&NetworkPolicy> = self
             .policies
             .iter()
             .filter(|policy| affects(policy, direction) && selects(policy, pod))
@@ -179,10 +193,30 @@ impl Cluster {
         // "By default, a pod is non-isolated for ingress; all inbound connections are allowed. A
         // pod is isolated for ingress if there is any NetworkPolicy that both selects the pod and
         // has "Ingress" in its policyTypes"; egress is the same. (Network Policies)
-        if isolating.is_empty() {
+        if selecting.is_empty() {
             return Standing::Free;
         }
-        Standing::Isolated(isolating)
+        // No word of the API's: `netpold.io/mode: audit` takes a policy, or all of a Namespace's,
+        // out of force, and reports what it would have dropped.
+        let enforced: Vec<&NetworkPolicy> = selecting
+            .iter()
+            .copied()
+            .filter(|policy| !is_audited(&policy.metadata))
+            .collect();
+        Standing::Selected {
+            in_force: if self.audits(namespace(&pod.metadata)) {
+                Vec::new()
+            } else {
+                enforced.clone()
+            },
+            audited: [enforced, selecting],
+        }
+    }
+
+    /// Is a Namespace only audited?
+    fn audits(&self, name: &str) -> bool {
+        let mut manifests = self.namespaces.iter();
+        manifests.any(|one| one.metadata.name.as_deref() == Some(name) && is_audited(&one.metadata))
     }
 
     /// "The traffic must match both ports and from" (for egress: "both ports and to").
@@ -296,6 +330,23 @@ impl Cluster {
     }
 }
 
+impl<'c> Standing<'c> {
+    /// By what sets of policies, none of them empty, allow.
+    pub fn answer(&self, allow: impl Fn(&[&'c NetworkPolicy]) -> bool) -> Answer {
+        let Self::Selected { in_force, audited } = self else {
+            return Answer::Passes;
+        };
+        let denies = |policies: &Vec<_>| !policies.is_empty() && !allow(policies);
+        if denies(in_force) {
+            Answer::Dropped
+        } else if audited.iter().any(denies) {
+            Answer::Reported
+        } else {
+            Answer::Passes
+        }
+    }
+}
+
 type Meta = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// "default" where none is stated, as kubectl has it.
@@ -375,10 +426,17 @@ pub fn rules(
 
 /// `netpold.io/external: "true"`: a peer elsewhere.
 pub fn is_external(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.iter().flatten();
-    annotations
-        .into_iter()
-        .any(|(key, value)| key == "netpold.io/external" && value == "true")
+    is_annotated(&pod.metadata, "netpold.io/external", "true")
+}
+
+/// `netpold.io/mode: audit`
+fn is_audited(metadata: &Meta) -> bool {
+    is_annotated(metadata, "netpold.io/mode", "audit")
+}
+
+fn is_annotated(metadata: &Meta, key: &str, value: &str) -> bool {
+    let mut annotations = metadata.annotations.iter().flatten();
+    annotations.any(|(one, text)| one == key && text == value)
 }
 
 /// "Host networking requested for this pod. Use the host's network namespace."
