@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use netpol_engine::diagnostic::Diagnostic;
 use netpol_engine::labels::Labels;
-use netpol_engine::policy::ObjectName;
+use netpol_engine::policy::{Mode, ObjectName};
 use netpol_engine::world::World;
 use serde::{Deserialize, Serialize};
 
@@ -61,8 +61,10 @@ pub struct Status {
     pub version: String,
     /// What is enforced.
     pub endpoints: Vec<EndpointStatus>,
-    /// The policies in force.
+    /// The policies, those that are only audited among them.
     pub policies: Vec<PolicyStatus>,
+    /// Namespaces that are only audited.
+    pub audited_namespaces: Vec<String>,
     /// Files that are not in force as they stand.
     pub rejected: Vec<Rejected>,
     /// Containers that no policy can reach.
@@ -108,9 +110,9 @@ pub struct EndpointStatus {
     pub interfaces: Vec<InterfaceStatus>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// The directions in which some policy selects it.
+    /// The directions in which some policy in force selects it.
     pub isolated: Isolated,
-    /// The policies that select it.
+    /// The policies that select it, those that are only audited among them.
     pub policies: Vec<ObjectName>,
 }
 
@@ -147,6 +149,9 @@ pub struct PolicyStatus {
     /// How many endpoints it selects.
     #[serde(default)]
     pub selects: usize,
+    /// Its own, or its Namespace's where that is audited.
+    #[serde(default)]
+    pub mode: Mode,
 }
 
 /// One file that is not in force as it stands.

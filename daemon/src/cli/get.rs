@@ -8,7 +8,7 @@ use clap::ValueEnum as _;
 use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use netpol_engine::labels::Labels;
-use netpol_engine::policy::{Direction, ObjectName};
+use netpol_engine::policy::{Direction, Mode, ObjectName};
 use netpol_engine::world::Place;
 use serde_json::Value;
 
@@ -156,10 +156,10 @@ impl Kind {
         match self {
             Self::NetworkPolicies => (
                 &["NAME", "POD-SELECTOR", "AGE"],
-                &["POLICY-TYPES", "SELECTS", "FILE"],
+                &["POLICY-TYPES", "MODE", "SELECTS", "FILE"],
             ),
             Self::Pods => (&["NAME", "STATUS", "AGE"], &["IP", "PORTS", "FILE"]),
-            Self::Namespaces => (&["NAME", "STATUS", "AGE"], &["PODS", "FILE"]),
+            Self::Namespaces => (&["NAME", "STATUS", "AGE"], &["MODE", "PODS", "FILE"]),
         }
     }
 }
@@ -405,7 +405,12 @@ fn policies(listing: &Listing, now: jiff::Timestamp) -> Vec<Item> {
                     .map(|origin| origin.labels.clone())
                     .unwrap_or_default(),
                 cells: vec![policy.subject.to_string(), aged(origin, now)],
-                wide: vec![types.join(","), selects.to_string(), file(origin)],
+                wide: vec![
+                    types.join(","),
+                    mode(world.enforces(policy)),
+                    selects.to_string(),
+                    file(origin),
+                ],
                 object: object::network_policy(name, policy, origin),
             }
         })
@@ -452,6 +457,7 @@ fn namespaces(listing: &Listing, now: jiff::Timestamp) -> Vec<Item> {
         .map(String::as_str)
         .chain(world.pods.keys().map(|name| name.namespace.as_str()))
         .chain(world.policies.keys().map(|name| name.namespace.as_str()))
+        .chain(world.audited.iter().map(String::as_str))
         .chain(std::iter::once("default"))
         .collect();
     names
@@ -463,12 +469,22 @@ fn namespaces(listing: &Listing, now: jiff::Timestamp) -> Vec<Item> {
             Item {
                 name: ObjectName::new("", name),
                 cells: vec!["Active".to_owned(), aged(origin, now)],
-                wide: vec![pods.count().to_string(), file(origin)],
+                wide: vec![
+                    mode(!world.audited.contains(name)),
+                    pods.count().to_string(),
+                    file(origin),
+                ],
                 object: object::namespace(name, &labels, origin),
                 labels,
             }
         })
         .collect()
+}
+
+/// What holds: a policy's own mode, or its Namespace's.
+fn mode(enforced: bool) -> String {
+    let mode = if enforced { Mode::Enforce } else { Mode::Audit };
+    mode.name().to_owned()
 }
 
 fn aged(origin: Option<&Origin>, now: jiff::Timestamp) -> String {

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use netpol_engine::policy::Mode;
+
 use super::Exit;
 use super::output::{Columns, Form, Output};
 use crate::api::Client;
@@ -10,8 +12,8 @@ use crate::printable::printable;
 
 /// Show what is enforced, and what is not
 ///
-/// Endpoints, policies, rejected files, containers that can't be protected, how it
-/// is attached, and how full the tables are.
+/// Endpoints, policies, what is only audited, rejected files, containers that can't be
+/// protected, how it is attached, and how full the tables are.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit code 1 where a file is rejected or a container is unprotected.
@@ -121,6 +123,12 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
             ]
         }),
     )?;
+    section(
+        out,
+        "Only audited: what these would drop passes, and is reported",
+        &["KIND", "NAME"],
+        audited(status),
+    )?;
     if !status.warnings.is_empty() {
         writeln!(out, "\nWarnings:")?;
         for warning in &status.warnings {
@@ -147,10 +155,11 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
     section(
         out,
         "Policies",
-        &["NAME", "SELECTS", "FILE"],
+        &["NAME", "MODE", "SELECTS", "FILE"],
         status.policies.iter().map(|policy| {
             vec![
                 policy.name.to_string(),
+                policy.mode.name().to_owned(),
                 policy.selects.to_string(),
                 policy
                     .file
@@ -172,6 +181,19 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
             ]
         }),
     )
+}
+
+/// Namespaces, and policies of others.
+fn audited(status: &Known) -> impl Iterator<Item = Vec<String>> {
+    let namespaces = &status.audited_namespaces;
+    let policies = status.policies.iter().filter(|policy| {
+        policy.mode == Mode::Audit && !namespaces.contains(&policy.name.namespace)
+    });
+    let namespaces = namespaces
+        .iter()
+        .map(|name| vec!["Namespace".to_owned(), name.clone()]);
+    namespaces
+        .chain(policies.map(|policy| vec!["NetworkPolicy".to_owned(), policy.name.to_string()]))
 }
 
 /// Policies that an endpoint's row names.

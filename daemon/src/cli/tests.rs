@@ -197,6 +197,49 @@ fn a_verdict_for_programs_has_its_explanation() {
     );
 }
 
+#[test]
+fn what_is_only_audited_is_allowed_and_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let put = |name, text: String| std::fs::write(directory.path().join(name), text).unwrap();
+    let annotated =
+        "metadata: {name: api, namespace: payments, annotations: {netpold.io/mode: audit}";
+    let named = "metadata: {name: api, namespace: payments, labels: {team: a}";
+    put("all.yaml", MANIFESTS.replace(named, annotated));
+    let path = directory.path().display();
+    let ask = format!("--manifests {path} --from web/frontend --to payments/api --port 8081");
+    let (exit, text) = netpol(&format!("verdict {ask}"));
+    assert_eq!(exit, Exit::Done, "{text}");
+    assert!(
+        text.contains("ingress: allowed: no policy selects")
+            && text.contains("; audited: would be denied by payments/api\n"),
+        "{text}"
+    );
+    let verdict = json(&format!("verdict {ask} -o json"));
+    let by = serde_json::json!([{"policy": "payments/api"}]);
+    assert_eq!(verdict["ingress"]["audited"], by);
+    assert_eq!(verdict["ingress"]["isolated"], false);
+    assert_eq!(verdict["ingress"]["policies"][0]["audited"], true);
+    assert!(verdict["egress"].get("audited").is_none());
+    let (_, policies) = netpol(&format!(
+        "get netpol -n payments -o wide --manifests {path}"
+    ));
+    assert!(policies.contains("audit"), "{policies}");
+
+    put(
+        "namespace.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: web, annotations: {netpold.io/mode: audit}}\n".to_owned(),
+    );
+    let (_, namespaces) = netpol(&format!("get ns -o wide --manifests {path}"));
+    let modes: Vec<Vec<&str>> = namespaces
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    for (name, mode) in [("payments", "enforce"), ("web", "audit")] {
+        let row = modes.iter().find(|row| row[0] == name).unwrap();
+        assert!(row.contains(&mode), "{namespaces}");
+    }
+}
+
 /// What an audit of these manifests prints as JSON: rules and fields.
 fn audited(manifests: &str) -> Vec<(String, String)> {
     let directory = tempfile::tempdir().unwrap();

@@ -120,16 +120,26 @@ pub(super) fn over_ipv6(explanation: &Explanation) -> Option<String> {
 /// What one end says, in a sentence.
 fn side(side: &Side, party: &Party) -> String {
     let party = printable(&party.to_string()).into_owned();
-    let by = || {
-        let all = side.by.iter().map(|by| printable(&rule(by)).into_owned());
-        few(&all.collect::<Vec<_>>(), "; ")
-    };
-    match (side.allowed, side.by.is_empty()) {
+    let by = || rules(&side.by);
+    let said = match (side.allowed, side.by.is_empty()) {
         (true, true) => format!("allowed: {}", side.reason.text()),
         (true, false) => format!("allowed by {}", by()),
         (false, true) => format!("denied: {}", side.reason.text()),
         (false, false) => format!("denied: {} isolates {party}, and no rule allows it", by()),
+    };
+    if side.audited.is_empty() {
+        return said;
     }
+    format!(
+        "{said}; audited: would be denied by {}",
+        rules(&side.audited)
+    )
+}
+
+/// `payments/api rule 0 peer 1; payments/all`.
+pub(super) fn rules(by: &[By]) -> String {
+    let all = by.iter().map(|by| printable(&rule(by)).into_owned());
+    few(&all.collect::<Vec<_>>(), "; ")
 }
 
 /// Names that are listed one by one.

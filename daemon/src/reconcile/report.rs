@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, endpoint_flags};
 use netpol_engine::compile::Names;
-use netpol_engine::policy::ObjectName;
+use netpol_engine::policy::{Mode, ObjectName};
 use netpol_engine::tables::EndpointEntry;
 use netpol_engine::world::{Place, World};
 
@@ -91,9 +92,10 @@ pub fn status(
     let policies = in_force
         .world
         .policies
-        .keys()
-        .map(|name| PolicyStatus {
+        .iter()
+        .map(|(name, policy)| PolicyStatus {
             name: name.clone(),
+            mode: mode(in_force.world.enforces(policy)),
             file: assembled
                 .origins
                 .policies
@@ -126,6 +128,7 @@ pub fn status(
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         policies,
+        audited_namespaces: in_force.world.audited.iter().cloned().collect(),
         endpoints,
         rejected: rejected(facts),
         unprotected: assembled.unprotected.clone(),
@@ -143,6 +146,10 @@ pub fn status(
     }
 }
 
+const fn mode(enforced: bool) -> Mode {
+    if enforced { Mode::Enforce } else { Mode::Audit }
+}
+
 fn endpoints(
     assembled: &Assembled,
     in_force: &InForce,
@@ -158,11 +165,14 @@ fn endpoints(
             .get(&attached.slot)
             .copied()
             .unwrap_or_default();
-        let policies: BTreeSet<&ObjectName> = [entry.ingress, entry.egress]
+        // Those that are only audited are among them.
+        let policies: BTreeSet<&ObjectName> = [entry.audited_ingress, entry.audited_egress]
             .iter()
             .filter_map(|subject| in_force.names.subjects.get(subject))
             .flat_map(|subject| &subject.policies)
             .collect();
+        let isolated =
+            |subject| subject != SUBJECT_NOT_ISOLATED && entry.flags & endpoint_flags::AUDIT == 0;
         endpoints.push(EndpointStatus {
             name: name.name.clone(),
             namespace: name.namespace.clone(),
@@ -184,8 +194,8 @@ fn endpoints(
                 .collect(),
             addresses: pod.addresses.iter().copied().collect(),
             isolated: Isolated {
-                ingress: entry.ingress != netpol_abi::tables::SUBJECT_NOT_ISOLATED,
-                egress: entry.egress != netpol_abi::tables::SUBJECT_NOT_ISOLATED,
+                ingress: isolated(entry.ingress),
+                egress: isolated(entry.egress),
             },
             policies: policies.into_iter().cloned().collect(),
         });
@@ -209,11 +219,16 @@ fn runtimes(facts: &Facts) -> Vec<RuntimeStatus> {
 
 /// One line for `systemctl status`.
 pub fn line(status: &Status) -> String {
+    let of_mode = |mode| {
+        let policies = status.policies.iter();
+        policies.filter(|policy| policy.mode == mode).count()
+    };
     let mut parts = vec![
-        format!("{} policies in force", status.policies.len()),
+        format!("{} policies in force", of_mode(Mode::Enforce)),
         format!("{} endpoints", status.endpoints.len()),
     ];
     for (number, what) in [
+        (of_mode(Mode::Audit), "policies only audited"),
         (status.rejected.len(), "files rejected"),
         (status.unprotected.len(), "containers unprotected"),
         (status.unidentified.len(), "interfaces unidentified"),
@@ -228,18 +243,21 @@ pub fn line(status: &Status) -> String {
 
 /// Says what is new; what the store says of files, it says itself.
 pub fn log(before: &Status, after: &Status) {
-    let policies = |status: &Status| -> BTreeSet<ObjectName> {
-        status
-            .policies
-            .iter()
-            .map(|policy| policy.name.clone())
+    let policies = |status: &Status| -> BTreeMap<ObjectName, Mode> {
+        let policies = status.policies.iter();
+        policies
+            .map(|policy| (policy.name.clone(), policy.mode))
             .collect()
     };
     let (old, new) = (policies(before), policies(after));
-    for name in new.difference(&old) {
-        tracing::info!("policy {name} is in force");
+    for (name, mode) in &new {
+        match mode {
+            _ if old.get(name) == Some(mode) => {}
+            Mode::Enforce => tracing::info!("policy {name} is in force"),
+            Mode::Audit => tracing::info!("policy {name} is only audited: it drops nothing"),
+        }
     }
-    for name in old.difference(&new) {
+    for name in old.keys().filter(|name| !new.contains_key(name)) {
         tracing::info!("policy {name} is no longer in force");
     }
     let ids =

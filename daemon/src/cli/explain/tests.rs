@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use netpol_engine::manifest;
+use netpol_engine::policy::Mode;
 use netpol_engine::world::World;
 
 use super::*;
@@ -366,6 +367,55 @@ fn of_many_policies_the_nearest_are_shown() {
 fn the_host_is_named_by_a_block_where_policy_decides() {
     let mut world = world(&[("closed", "{podSelector: {}}")]);
     world.settings.host_ingress = false;
+    insta::assert_snapshot!(answer(&world, "shop/agent shop/db 5432"));
+}
+
+/// As if the policy, or `shop`, were annotated.
+fn audited(policy: Option<&str>, policies: &[(&str, &str)]) -> World {
+    let mut world = world(policies);
+    match policy {
+        Some(name) => {
+            let name = format!("shop/{name}").parse().unwrap();
+            let policy = world.policies.get_mut(&name).unwrap();
+            std::sync::Arc::make_mut(policy).mode = Mode::Audit;
+        }
+        None => {
+            world.audited.insert("shop".to_owned());
+        }
+    }
+    world
+}
+
+const FROM_API: (&str, &str) = (
+    "from-api",
+    "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: api}}}]}]}",
+);
+
+#[test]
+fn an_audited_policy_would_deny_it() {
+    let world = audited(Some("from-api"), &[FROM_API]);
+    insta::assert_snapshot!(answer(&world, "web/frontend shop/db 5432"));
+}
+
+#[test]
+fn an_audited_policy_stands_beside_one_that_denies() {
+    let closed = ("closed", "{podSelector: {}}");
+    let world = audited(Some("from-api"), &[FROM_API, closed]);
+    insta::assert_snapshot!(answer(&world, "shop/api shop/db 5432"));
+}
+
+#[test]
+fn in_an_audited_namespace_nothing_is_denied() {
+    let closed = ("closed", "{podSelector: {}}");
+    insta::assert_snapshot!(answer(
+        &audited(None, &[closed]),
+        "web/frontend shop/db 5432"
+    ));
+}
+
+#[test]
+fn the_host_passes_what_is_audited_too() {
+    let world = audited(Some("from-api"), &[FROM_API]);
     insta::assert_snapshot!(answer(&world, "shop/agent shop/db 5432"));
 }
 

@@ -174,22 +174,33 @@ impl<'a> Told<'a> {
             _ => format!("{title} {}", own.name),
         };
         page.title(&title, verdict.allowed)?;
+        if !verdict.audited.is_empty() {
+            let by = verdict::rules(&verdict.audited);
+            page.line(1, &format!("Audited: would be denied by {by}."))?;
+        }
         match verdict.reason {
             Reason::Itself => page.line(1, "An endpoint always reaches itself.")?,
-            Reason::NotIsolated => page.line(1, self.not_isolated())?,
+            Reason::NotIsolated if policies.is_empty() => page.line(1, self.not_isolated())?,
             Reason::Host => {
-                let names: Vec<&ObjectName> = policies.iter().map(|found| &found.policy).collect();
                 page.line(
                     1,
                     &format!(
                         "Isolated by {}, but {} is the host, which always passes.",
-                        few(names),
+                        few(&verdict.isolated_by),
                         self.ends.peer.name
                     ),
                 )?;
             }
             _ => {
-                let mut nearest_first: Vec<&PolicyAnswer> = policies.iter().collect();
+                if verdict.isolated_by.is_empty() {
+                    page.line(1, self.only_audited())?;
+                }
+                // Where the host passes, what is only audited is not asked.
+                let is_asked = !verdict.isolated_by.is_empty()
+                    || !verdict.audited.is_empty()
+                    || policies.iter().any(|policy| !policy.rules.is_empty());
+                let mut nearest_first: Vec<&PolicyAnswer> =
+                    policies.iter().filter(|_| is_asked).collect();
                 nearest_first.sort_by_key(|policy| {
                     let costs = policy.rules.iter().map(RuleAnswer::cost);
                     costs.min().unwrap_or(u32::MAX)
@@ -197,7 +208,7 @@ impl<'a> Told<'a> {
                 for policy in nearest_first.iter().take(MOST_POLICIES) {
                     self.policy(page, policy)?;
                 }
-                page.more(policies.len().saturating_sub(MOST_POLICIES))?;
+                page.more(nearest_first.len().saturating_sub(MOST_POLICIES))?;
             }
         }
         let mut almost: Vec<&AlmostSelects> = self.side.almost.iter().collect();
@@ -223,6 +234,18 @@ impl<'a> Told<'a> {
             (Standing::Host, Party::Address(_)) => "It is the host: no policy is enforced for it.",
             (Standing::Stranger, _) => {
                 "No Pod here has this address: no policy is enforced for it."
+            }
+        }
+    }
+
+    /// Why the policies that select it have no say.
+    fn only_audited(&self) -> &'static str {
+        match self.direction {
+            Direction::Egress => {
+                "For egress it is selected by what is only audited, so it may reach anybody."
+            }
+            Direction::Ingress => {
+                "For ingress it is selected by what is only audited, so anybody may reach it."
             }
         }
     }
@@ -254,10 +277,13 @@ impl<'a> Told<'a> {
             None => format!("{{}}: every Pod of `{}`", policy.policy.namespace),
             Some(selector) => selector.clone(),
         };
-        page.line(
-            1,
-            &format!("{} isolates it (podSelector {selects}).", policy.policy),
-        )?;
+        let isolates = if policy.audited {
+            "is only audited, and would isolate it"
+        } else {
+            "isolates it"
+        };
+        let name = &policy.policy;
+        page.line(1, &format!("{name} {isolates} (podSelector {selects})."))?;
         let (matched, mut missed): (Vec<&RuleAnswer>, Vec<_>) =
             policy.rules.iter().partition(|rule| rule.matched);
         if policy.rules.is_empty() {
@@ -271,7 +297,7 @@ impl<'a> Told<'a> {
             )?;
             self.reading(page, rule)?;
         }
-        if self.side.verdict.allowed {
+        if self.side.verdict.allowed && self.side.verdict.audited.is_empty() {
             return match (matched.len(), missed.len()) {
                 (_, 0) => Ok(()),
                 (0, 1) => page.line(2, "Its rule does not match."),
