@@ -6,14 +6,14 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock_tuple},
-    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
+    helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
     programs::TcContext,
 };
 use netpol_abi::{
     Reason,
     judge::{
-        Opening, Outcome, Question, View, answer, first_fragment, is_established, is_related,
-        judge_read, later_fragment, link_control, read, remember, search_blocks,
+        Opening, Question, View, answer, first_fragment, is_established, is_related, judge_read,
+        later_fragment, link_control, read, remember, search_blocks,
     },
     packet::{Direction, Socket, protocol, source_route},
 };
@@ -77,18 +77,11 @@ pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
         return 0;
     };
     // SAFETY: the element is this processor's own.
-    let outcome = unsafe { (*outcome).write(Outcome::default()) };
+    let room = unsafe { &mut *outcome };
     let (maps, frame) = (Maps { skb }, Skb::new(&context));
-    judge_read(
-        &maps,
-        &frame,
-        (direction, ifindex(skb)),
-        view,
-        read,
-        outcome,
-    );
+    let passes = judge_read(&maps, &frame, (direction, ifindex(skb)), view, read, room).passes;
     netpold_report(skb, direction as u32);
-    outcome.passes.into()
+    passes.into()
 }
 
 /// Counts and reports what was judged.
@@ -250,7 +243,8 @@ extern "C" fn netpold_socket(skb: *mut __sk_buff, listens: u32) -> u32 {
     unsafe {
         // No function pointer: BPF has no indirect calls.
         let socket = if is_tcp {
-            bpf_sk_lookup_tcp(skb.cast(), tuple, bytes, netns, 0)
+            // Not `bpf_sk_lookup_tcp`, which loses a request socket on kernels before 6.0.
+            bpf_skc_lookup_tcp(skb.cast(), tuple, bytes, netns, 0)
         } else {
             bpf_sk_lookup_udp(skb.cast(), tuple, bytes, netns, 0)
         };

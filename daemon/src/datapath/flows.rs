@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, MapData, MapError};
-use netpol_abi::connection::{State, TIMEOUTS, Timeout};
+use netpol_abi::connection::{State, TIMEOUTS, Timeout, age};
 use netpol_abi::limits::ACCOUNTS;
 use netpol_abi::tables::{Collected, Endpoint, Entered, Flow, FlowKey4, FlowKey6, account};
 use nix::errno::Errno;
@@ -88,11 +88,7 @@ enum Fate {
 
 /// Wrapping ticks: `seen` may lie a little in the future, as the programs go on meanwhile.
 fn fate(now: u32, seen: u32, lifetime: u32) -> Fate {
-    let age = now.wrapping_sub(seen);
-    if age > u32::MAX / 2 {
-        return Fate::Left(lifetime);
-    }
-    match lifetime.checked_sub(age) {
+    match lifetime.checked_sub(age(now, seen)) {
         Some(left) if left > 0 => Fate::Left(left),
         _ => Fate::Expired,
     }

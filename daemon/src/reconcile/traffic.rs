@@ -42,7 +42,7 @@ pub struct Naming {
 /// Why to sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
-    /// A connection was opened, and there was none before.
+    /// A connection was opened, and the next sweep is far.
     First,
     /// A table is full, or an endpoint was removed.
     Now,
@@ -104,7 +104,9 @@ fn sweeper(
                 Some(FIRST)
             }
         };
-        asleep.store(pause.is_none(), Ordering::Relaxed);
+        // What is opened meanwhile may end long before the next sweep.
+        let sleeps = pause.is_none_or(|pause| pause > FIRST);
+        asleep.store(sleeps, Ordering::Relaxed);
         if !wait(inbox, pause) {
             return;
         }
@@ -178,7 +180,10 @@ pub async fn report(
 }
 
 fn wake(event: &Event, waker: &Waker) {
-    if Kind::from_number(event.kind) == Some(Kind::Opened) {
+    if matches!(
+        Kind::from_number(event.kind),
+        Some(Kind::Opened | Kind::Audited)
+    ) {
         waker.traffic();
     }
     if matches!(

@@ -130,7 +130,7 @@ impl State {
             // The second of two sides that opened at once.
             (Self::Answered, false) => Change::Nothing,
             (_, false) => Change::Invalid,
-            (Self::Answered, true) => Change::To(self),
+            // Sent again: a half-open connection does not last for that.
             (_, true) => Change::Nothing,
         }
     }
@@ -257,6 +257,20 @@ impl Timeout {
         }
     }
 }
+
+/// Ticks since an entry was last used. Another processor may have used it in a later tick than the one
+/// that was read here: that is no age at all.
+#[must_use]
+#[inline(always)]
+pub const fn age(now: u32, seen: u32) -> u32 {
+    let age = now.wrapping_sub(seen);
+    if age > u32::MAX / 2 { 0 } else { age }
+}
+
+/// How long after its tables were made a server may speak first on a connection that they have not
+/// seen, in ticks: ten minutes. A container could forge the sockets of such a connection to get out
+/// where it may only be dialled; afterwards the client has to speak first, or egress be allowed.
+pub const SERVER_FIRST: u32 = ticks(600);
 
 /// Seconds in ticks, rounded up: nothing ends sooner than was asked for.
 #[must_use]

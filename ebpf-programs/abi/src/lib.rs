@@ -16,6 +16,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod bytes;
 pub mod connection;
 pub mod event;
 pub mod judge;

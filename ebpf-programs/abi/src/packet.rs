@@ -186,6 +186,7 @@ pub enum Piece {
 
 /// What a verdict needs of an IP packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct Packet {
     /// Source address in network order; IPv4 in the first four octets.
     pub source: [u8; 16],
@@ -650,6 +651,15 @@ impl Packet {
                 (self.version, self.source_port, self.destination_port),
                 (4, 68, 67) | (6, 546, 547)
             )
+    }
+
+    /// Is it for a DHCP or DHCPv6 client's port? Nobody but a server sends there, and clients do not
+    /// look at the port that it comes from.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_to_lease_client(&self) -> bool {
+        self.protocol == protocol::UDP
+            && matches!((self.version, self.destination_port), (4, 68) | (6, 546))
     }
 
     /// Is it what only a DHCP or DHCPv6 server sends to a client (RFC 2131, 4.1; RFC 8415, 7.2)?

@@ -5,6 +5,7 @@
 //! the ring, and by the model, which keeps both in memory. Nothing here changes a verdict.
 
 use crate::{
+    bytes::{octets, words},
     event::{Event, Kind},
     judge::{Outcome, View},
     limits::EVENTS_PER_TICK,
@@ -81,8 +82,8 @@ pub const fn fill(event: &mut Event, kind: Kind, outcome: &Outcome, view: &View,
     event.endpoint = outcome.endpoint;
     event.ifindex = seen.ifindex;
     event.length = seen.length;
-    event.source = packet.source;
-    event.destination = packet.destination;
+    event.source = words(packet.source);
+    event.destination = words(packet.destination);
     event.source_port = packet.source_port;
     event.destination_port = packet.destination_port;
     event.ethertype = view.ethernet.ethertype;
@@ -94,8 +95,8 @@ pub const fn fill(event: &mut Event, kind: Kind, outcome: &Outcome, view: &View,
     event.tcp_flags = packet.tcp_flags;
     event.reply = outcome.reply as u8;
     event.reserved = [0; 3];
-    event.source_mac = view.ethernet.source;
-    event.destination_mac = view.ethernet.destination;
+    event.source_mac = octets(view.ethernet.source);
+    event.destination_mac = octets(view.ethernet.destination);
     event.reserved_end = [0; 4];
 }
 

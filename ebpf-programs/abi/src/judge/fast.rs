@@ -12,7 +12,7 @@ use super::{
     track::{opening_of, owner},
 };
 use crate::{
-    connection::{Change, State, Timeout},
+    connection::{Change, State, Timeout, age},
     packet::{Direction, Frame, Plain, Route, plain, tcp},
     tables::{Flow, FlowKey4, FlowKey6, flow_flags},
 };
@@ -52,7 +52,7 @@ fn within<T: Tables, F: Frame>(
     let lifetime = control.timeout(Timeout::of(packet.protocol, state));
     let goes_on = flow.revision == said.revision
         && flow.flags & flow_flags::AUDITED == 0
-        && now.wrapping_sub(flow.seen) <= lifetime
+        && age(now, flow.seen) <= lifetime
         && matches!(
             state.after(packet.protocol, tcp::ACK, reply),
             Change::To(next) if next as u8 == state as u8

@@ -10,6 +10,7 @@ use core::cell::Cell;
 
 use super::{Scene, Tables, View, lookup, track::owner};
 use crate::{
+    connection::age,
     limits::{ENDPOINTS, FRAGMENT_STRANGERS, FRAGMENTS_EACH},
     packet::{Direction, Packet, header_bytes},
     reason::Reason,
@@ -65,7 +66,7 @@ pub fn later<T: Tables>(tables: &T, view: &View) -> Reason {
     let known = tables
         .fragments(set(scene, packet))
         .and_then(|set| find(set, &key(scene, packet)))
-        .filter(|first| tables.tick().wrapping_sub(first.seen) <= REASSEMBLY);
+        .filter(|first| age(tables.tick(), first.seen) <= REASSEMBLY);
     match known {
         Some(first) if first.allowed == 0 => Reason::FragmentWithoutFirst,
         Some(first) if packet.fragment_offset < first.judged => Reason::FragmentOverlap,

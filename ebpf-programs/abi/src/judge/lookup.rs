@@ -124,7 +124,8 @@ pub(super) fn policy<T: Tables>(scene: &Scene<'_, T>, opening: Direction, view: 
 #[inline(always)]
 pub(super) fn some_port<T: Tables>(scene: &Scene<'_, T>, view: &View) -> bool {
     let question = Question::new(scene.at.direction(), true);
-    scene.tables.ask(view, question).reason().allows()
+    let answer = scene.tables.ask(view, question);
+    answer.reason().allows() || answer.is_audited()
 }
 
 /// What is asked of policy about a packet, as a number: in bit 0 the direction in which its

@@ -18,9 +18,10 @@ mod link;
 mod lookup;
 mod track;
 
-use core::cell::Cell;
+use core::{cell::Cell, mem::MaybeUninit};
 
 use crate::{
+    bytes::octets,
     packet::{self, Direction, Ethernet, Frame, Packet, Piece, Socket, ethertype},
     reason::Reason,
     tables::{
@@ -322,34 +323,25 @@ pub fn judge<T: Tables, F: Frame>(
     view: &mut View,
 ) -> Outcome {
     let read = read(frame, view);
-    let mut outcome = Outcome::default();
-    judge_read(
-        tables,
-        frame,
-        (direction, ifindex),
-        view,
-        read,
-        &mut outcome,
-    );
-    outcome
+    let mut room = MaybeUninit::uninit();
+    *judge_read(tables, frame, (direction, ifindex), view, read, &mut room)
 }
 
-/// Judges a frame that was [`read`] into `view`, on that side of that interface.
+/// Judges a frame that was [`read`] into `view`, on that side of that interface. `outcome` is room
+/// for what comes of it, which is written once.
 #[inline(always)]
-pub fn judge_read<T: Tables, F: Frame>(
+pub fn judge_read<'o, T: Tables, F: Frame>(
     tables: &T,
     frame: &F,
     (direction, ifindex): (Direction, u32),
     view: &mut View,
     read: Result<(), Reason>,
-    outcome: &mut Outcome,
-) {
-    *outcome = Outcome::default();
+    outcome: &'o mut MaybeUninit<Outcome>,
+) -> &'o Outcome {
     // Without its own control word nothing was ever configured: closed.
     let Some(control) = tables.control() else {
-        return;
+        return outcome.write(Outcome::default());
     };
-    outcome.generation = control.generation;
     let lane = control.lane();
     let flags = control.flags[lane];
     let known = match tables.interface(ifindex) {
@@ -362,20 +354,24 @@ pub fn judge_read<T: Tables, F: Frame>(
         None => None,
     };
     let Some((interface, endpoint)) = known else {
-        if flags & control_flags::UNIDENTIFIED_PASS != 0 {
-            outcome.reason = Reason::UnidentifiedAllowed;
-            outcome.passes = true;
-        } else {
-            outcome.passes = flags & control_flags::AUDIT != 0;
-        }
-        return;
+        let passes = flags & control_flags::UNIDENTIFIED_PASS != 0;
+        return outcome.write(Outcome {
+            reason: if passes {
+                Reason::UnidentifiedAllowed
+            } else {
+                Reason::Unidentified
+            },
+            passes: passes || flags & control_flags::AUDIT != 0,
+            generation: control.generation,
+            ..Outcome::default()
+        });
     };
     view.place = Place {
         id: endpoint.id,
         slot: interface.endpoint,
         lane: lane as u32,
         netns: interface.netns,
-        mac: interface.mac,
+        mac: octets(interface.mac),
         direction: direction as u8,
     };
     view.key = Key::of(&view.packet, direction, endpoint.id);
@@ -386,18 +382,21 @@ pub fn judge_read<T: Tables, F: Frame>(
         said: &endpoint.lanes[lane],
         at: &view.place,
     };
-    outcome.slot = interface.endpoint;
-    outcome.endpoint = endpoint.id;
     let ruling = match read {
         Ok(()) => rule_on(&scene, frame, view),
         Err(reason) => unread(&scene, view, reason),
     };
-    outcome.reason = ruling.reason;
-    outcome.rule = ruling.rule;
-    outcome.subject = ruling.subject;
-    outcome.opened = ruling.is(marks::OPENED);
-    outcome.reply = ruling.is(marks::REPLY);
-    outcome.passes = scene.passes(&ruling);
+    outcome.write(Outcome {
+        reason: ruling.reason,
+        passes: scene.passes(&ruling),
+        opened: ruling.is(marks::OPENED),
+        reply: ruling.is(marks::REPLY),
+        rule: ruling.rule,
+        slot: interface.endpoint,
+        endpoint: endpoint.id,
+        subject: ruling.subject,
+        generation: control.generation,
+    })
 }
 
 /// Where a packet is judged: what was found of the interface and its endpoint.

@@ -9,7 +9,7 @@ use core::cell::Cell;
 
 use super::{Isolation, Ruling, Scene, Tables, View, lookup, marks};
 use crate::{
-    connection::{Change, State, Timeout},
+    connection::{Change, SERVER_FIRST, State, Timeout, age},
     packet::{Direction, Frame, Packet, Piece, Socket, ethertype, icmp, protocol, tcp},
     reason::Reason,
     tables::{Flow, FlowKey4, FlowKey6, account, control_flags, flow_flags},
@@ -147,7 +147,7 @@ pub(super) fn connection<T: Tables, F: Frame>(
         let flow = cell.get();
         let state = State::from_number(flow.state);
         let reply = opening_of(&flow) as u8 != scene.at.direction() as u8;
-        if now.wrapping_sub(flow.seen) <= lifetime(scene, packet.protocol, state) {
+        if age(now, flow.seen) <= lifetime(scene, packet.protocol, state) {
             let change = state.after(packet.protocol, packet.tcp_flags, reply);
             if !matches!(change, Change::Another { .. }) {
                 return known(scene, view, cell, flow, change, reply, now);
@@ -175,16 +175,21 @@ fn known<T: Tables>(
     let audits = scene.audits() || scene.subject(opening) != scene.audited_subject(opening);
     // What only audit let through is judged each time the opener speaks, and is nobody's
     // established connection once enforcement is on.
-    let again =
-        (flow.revision != scene.said.revision && !keeps) || (audited && (!reply || !audits));
+    let older = flow.revision != scene.said.revision;
+    let again = older || (audited && (!reply || !audits));
     let mut ruling = Ruling::of(Reason::Established);
     if again {
         let local = local(packet, scene.at.direction());
-        ruling = if lookup::is_own(scene, packet.version, local) {
-            lookup::policy(scene, opening, view)
-        } else {
+        ruling = if !lookup::is_own(scene, packet.version, local) {
             // The address went to somebody else while the connection was open.
             Ruling::of(Reason::PolicyRevoked)
+        } else if keeps && !audited {
+            Ruling {
+                rule: flow.rule,
+                ..Ruling::of(Reason::Established)
+            }
+        } else {
+            lookup::policy(scene, opening, view)
         };
         if ruling.reason.allows() {
             next.revision = scene.said.revision;
@@ -222,7 +227,7 @@ fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
     let packet = &view.packet;
     let is_own = lookup::is_own(scene, packet.version, local(packet, scene.at.direction()));
     if scene.at.direction() == Direction::Egress {
-        if !is_own && !asks_for_lease(packet) {
+        if !is_own {
             return Ruling::of(Reason::SpoofedAddress);
         }
     } else if !packet.to_group() && !is_own {
@@ -240,6 +245,11 @@ fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
         None => scene.at.direction(),
     };
     let mut ruling = lookup::policy(scene, opening, view);
+    if opening != scene.at.direction() && ruling.reason.allows() && !may_speak_first(scene) {
+        // A word of the endpoint on a connection that its own sockets alone tell of.
+        ruling = lookup::policy(scene, scene.at.direction(), view);
+        opening = scene.at.direction();
+    }
     if !ruling.reason.allows() && awaited_udp(scene, view) {
         let answer = lookup::policy(scene, Direction::Egress, view);
         if answer.reason.allows() {
@@ -275,7 +285,8 @@ fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
 /// the peer, and where another one listens at its port, the peer opened the connection.
 ///
 /// This decides no more than which direction to ask policy about, and that the segment
-/// belongs to something: what policy denies stays denied.
+/// belongs to something: what policy denies stays denied. But an endpoint can make up its own sockets:
+/// see [`may_speak_first`].
 #[inline(always)]
 fn older_tcp<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Option<Direction> {
     if view.packet.protocol != protocol::TCP
@@ -293,27 +304,25 @@ fn older_tcp<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Option<Direction> 
     })
 }
 
+/// May the answering side be the first to be heard on a connection without an entry? Towards the
+/// endpoint always: what it opened is for its egress policy. From it only for a while.
+#[inline(always)]
+fn may_speak_first<T: Tables>(scene: &Scene<'_, T>) -> bool {
+    scene.at.direction() as u8 == Direction::Ingress as u8
+        || age(scene.tables.tick(), scene.control.since) <= SERVER_FIRST
+}
+
 /// Is it from whom a connected UDP socket of the endpoint may have asked before these tables were
 /// made? UDP knows no opening; what was asked then is answered within the time that an
 /// entry would have lasted.
 #[inline(always)]
 fn awaited_udp<T: Tables>(scene: &Scene<'_, T>, view: &View) -> bool {
-    let age = scene.tables.tick().wrapping_sub(scene.control.since);
+    let since = age(scene.tables.tick(), scene.control.since);
     view.packet.protocol == protocol::UDP
         && scene.at.direction() as u8 == Direction::Ingress as u8
         && scene.at.netns != 0
-        && age <= lifetime(scene, protocol::UDP, State::Established)
+        && since <= lifetime(scene, protocol::UDP, State::Established)
         && matches!(scene.tables.socket(view, false), Some(Socket::Connected))
-}
-
-/// DHCP and nothing else is sent before there is an address.
-#[inline(always)]
-fn asks_for_lease(packet: &Packet) -> bool {
-    packet.version == 4
-        && packet.protocol == protocol::UDP
-        && packet.source_port == 68
-        && packet.destination_port == 67
-        && u32::from_ne_bytes(lookup::v4(&packet.source)) == 0
 }
 
 /// TCP begins with a SYN and nothing else.
@@ -424,7 +433,11 @@ pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32)
         return Remembered::ShareFull;
     }
     if !key.enter(tables, &flow) {
-        return Remembered::TableFull;
+        // Another processor may have entered it meanwhile.
+        return match key.find(tables) {
+            Some(_) => Remembered::Yes,
+            None => Remembered::TableFull,
+        };
     }
     tables.enter_account(account(payer, family));
     tables.enter_account(account(0, family));
@@ -436,7 +449,7 @@ pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32)
 fn goes_on<T>(scene: &Scene<'_, T>, packet: &Packet, flow: &Flow, now: u32) -> bool {
     let state = State::from_number(flow.state);
     let reply = opening_of(flow) as u8 != scene.at.direction() as u8;
-    now.wrapping_sub(flow.seen) <= lifetime(scene, packet.protocol, state)
+    age(now, flow.seen) <= lifetime(scene, packet.protocol, state)
         && matches!(
             state.after(packet.protocol, packet.tcp_flags, reply),
             Change::Another { replaces: false }
@@ -447,14 +460,11 @@ fn goes_on<T>(scene: &Scene<'_, T>, packet: &Packet, flow: &Flow, now: u32) -> b
 /// Otherwise one that opens many to another would use up the other's.
 #[inline(always)]
 fn payer<T: Tables>(scene: &Scene<'_, T>, packet: &Packet, opening: Direction) -> u32 {
-    if opening == Direction::Egress {
+    // Only a peer whose own packet this is: of what a socket tells the endpoint may have made it up.
+    if opening == Direction::Egress || scene.at.direction() == Direction::Egress {
         return scene.at.slot;
     }
-    let remote = match scene.at.direction() {
-        Direction::Egress => &packet.destination,
-        Direction::Ingress => &packet.source,
-    };
-    match lookup::slot_of(scene, packet.version, remote) {
+    match lookup::slot_of(scene, packet.version, &packet.source) {
         0 => scene.at.slot,
         slot => slot,
     }
@@ -510,6 +520,6 @@ pub fn is_related<T: Tables, F: Frame>(
     let flow = cell.get();
     let keeps = scene.flags() & control_flags::KEEP_ESTABLISHED != 0;
     let state = State::from_number(flow.state);
-    tables.tick().wrapping_sub(flow.seen) <= lifetime(scene, sent.protocol, state)
+    age(tables.tick(), flow.seen) <= lifetime(scene, sent.protocol, state)
         && (flow.revision == scene.said.revision || keeps)
 }
