@@ -133,12 +133,11 @@ fn alike(bytes: &[u8], found: &Packet, theirs: &SlicedPacket<'_>) {
         }
         other => panic!("{found:?} is read as {other:?}"),
     };
-    if found.piece == Piece::Later {
-        assert!(payload.fragmented, "{found:?}");
+    if unwalked(Some(payload.ip_number.0)) {
         return;
     }
-    if matches!(payload.ip_number.0, 135 | 139 | 140) {
-        // Mobility, HIP, SHIM6: headers that etherparse does not walk.
+    if found.piece == Piece::Later {
+        assert!(payload.fragmented, "{found:?}");
         return;
     }
     assert_eq!(found.protocol, payload.ip_number.0, "{found:?}");
@@ -201,6 +200,11 @@ fn arp_alike(found: &Arp, theirs: &SlicedPacket<'_>) {
     assert_eq!(found.target, arp.target_protocol_addr());
 }
 
+/// Mobility, HIP, SHIM6: headers that etherparse does not walk. What is behind them it does not see.
+fn unwalked(number: Option<u8>) -> bool {
+    matches!(number, Some(135 | 139 | 140))
+}
+
 /// May the parser refuse what etherparse reads?
 fn may_refuse(reason: Reason, theirs: &SlicedPacket<'_>) -> bool {
     let fragmented = theirs.is_ip_payload_fragmented();
@@ -218,12 +222,12 @@ fn may_refuse(reason: Reason, theirs: &SlicedPacket<'_>) -> bool {
         (Reason::SourceRoute, Some(NetSlice::Ipv4(ip))) => !ip.header().options().is_empty(),
         // How far one walks, and whom a routing header leads to.
         (Reason::ExtensionHeaders, Some(NetSlice::Ipv6(_))) => true,
-        (Reason::FragmentTiny, _) => fragmented,
+        (Reason::FragmentTiny, _) => fragmented || unwalked(number),
         // A header that etherparse does not read further than its number: SCTP, and whatever
         // stands in a first fragment. A payload of no length is the whole slice to it.
-        (Reason::Malformed, _) => fragmented,
+        (Reason::Malformed, _) => fragmented || unwalked(number),
         (Reason::Truncated, Some(NetSlice::Ipv6(ip))) if ip.header().payload_length() == 0 => true,
-        (Reason::Truncated, _) => number == Some(protocol::SCTP),
+        (Reason::Truncated, _) => number == Some(protocol::SCTP) || unwalked(number),
         _ => false,
     }
 }
