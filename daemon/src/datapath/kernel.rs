@@ -113,6 +113,11 @@ pub enum OpenError {
     /// The kernel is too old, or built without something.
     #[error("the kernel lacks {}: Linux {} or later is needed", .0.feature, .0.since)]
     Missing(Requirement),
+    /// Programs are preempted by one another.
+    #[error(
+        "this is a PREEMPT_RT kernel (/sys/kernel/realtime): two packets' programs may run on one processor at once, which netpold can't do with yet"
+    )]
+    Realtime,
     /// No right.
     #[error(
         "no right to load programs into the kernel: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON"
@@ -180,6 +185,9 @@ impl Kernel {
         let lock = Arc::new(Lock::take(&layout)?);
         if let Some(requirement) = requirements::missing() {
             return Err(OpenError::Missing(requirement));
+        }
+        if requirements::is_realtime() {
+            return Err(OpenError::Realtime);
         }
         let (origin, stage, sizes) = choose(&layout, options)?;
         let mut programs = load(&layout, stage, &sizes)?;

@@ -67,6 +67,18 @@ pub fn missing() -> Option<Requirement> {
     matches!(is_map_supported(MapType::RingBuf), Ok(false)).then_some(RING)
 }
 
+/// Is it a PREEMPT_RT kernel? There a program may be preempted by another packet's on the same processor
+/// (`local_bh_disable` keeps nobody out, kernel/softirq.c), and each would judge by what the
+/// other has read.
+#[must_use]
+pub fn is_realtime() -> bool {
+    is_one(std::fs::read_to_string("/sys/kernel/realtime"))
+}
+
+fn is_one(flag: std::io::Result<String>) -> bool {
+    flag.is_ok_and(|flag| flag.trim() == "1")
+}
+
 /// What this kernel lacks and netpold does without.
 #[must_use]
 pub fn lacks() -> Vec<Lack> {
@@ -95,6 +107,13 @@ pub fn has_coarse_clock() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_realtime_kernel_says_so() {
+        assert!(is_one(Ok("1\n".to_owned())));
+        assert!(!is_one(Ok("0\n".to_owned())));
+        assert!(!is_one(Err(std::io::ErrorKind::NotFound.into())));
+    }
 
     #[test]
     fn what_is_lacking_is_said_with_its_version_and_what_it_means() {

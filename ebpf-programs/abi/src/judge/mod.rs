@@ -546,7 +546,10 @@ fn rule_on<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
     }
     let ruling = track::connection(scene, frame, view);
     if view.packet.piece == Piece::First {
-        scene.tables.first_fragment(view, scene.passes(&ruling));
+        // What only audit lets through is denied to the others too, so that each is reported; what
+        // audited policies alone deny is not, as enforced ones decide about the others.
+        let allowed = ruling.reason.allows() || ruling.is(marks::AUDITED);
+        scene.tables.first_fragment(view, allowed);
     }
     ruling
 }
