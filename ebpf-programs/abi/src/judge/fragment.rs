@@ -45,7 +45,7 @@ pub fn first<T: Tables>(tables: &T, view: &View, allowed: bool) {
     enter(places, cursor, &key(&scene, packet), value);
 }
 
-/// Rules on a fragment without ports.
+/// Rules on a fragment without ports. An early one has yet to be asked about: may its sender use any?
 #[inline(always)]
 pub fn later<T: Tables>(tables: &T, view: &View) -> Reason {
     let packet = &view.packet;
@@ -72,8 +72,7 @@ pub fn later<T: Tables>(tables: &T, view: &View) -> Reason {
         Some(first) if packet.fragment_offset < first.judged => Reason::FragmentOverlap,
         Some(_) => Reason::Established,
         None if !is_own && !packet.to_group() => Reason::NotForEndpoint,
-        None if lookup::some_port(scene, view) => Reason::FragmentEarly,
-        None => Reason::FragmentWithoutFirst,
+        None => Reason::FragmentEarly,
     }
 }
 

@@ -539,7 +539,13 @@ fn rule_on<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
         return Ruling::of(Reason::SpoofedMac);
     }
     if view.packet.piece == Piece::Later {
-        return Ruling::of(scene.tables.later_fragment(view));
+        return Ruling::of(match scene.tables.later_fragment(view) {
+            // Asked from here, and not from there: calls within calls share one stack.
+            Reason::FragmentEarly if !lookup::some_port(scene, view) => {
+                Reason::FragmentWithoutFirst
+            }
+            reason => reason,
+        });
     }
     if let Some(reason) = scene.tables.link_control(frame, view) {
         return Ruling::of(reason);
