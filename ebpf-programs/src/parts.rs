@@ -62,7 +62,7 @@ pub extern "C" fn netpold_fast(skb: *mut __sk_buff, direction: u32) -> u32 {
     is_established.into()
 }
 
-/// The whole way: judges, counts and reports a packet. Nonzero: it passes.
+/// The whole way: judges a packet. Nonzero: it passes.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
@@ -79,9 +79,8 @@ pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
     // SAFETY: the element is this processor's own.
     let room = unsafe { &mut *outcome };
     let (maps, frame) = (Maps { skb }, Skb::new(&context));
-    let passes = judge_read(&maps, &frame, (direction, ifindex(skb)), view, read, room).passes;
-    netpold_report(skb, direction as u32);
-    passes.into()
+    let outcome = judge_read(&maps, &frame, (direction, ifindex(skb)), view, read, room);
+    outcome.passes.into()
 }
 
 /// Counts and reports what was judged.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use netpol_abi::packet::Direction;
 
-use crate::parts::{netpold_fast, netpold_judge};
+use crate::parts::{netpold_fast, netpold_judge, netpold_report};
 
 /// From the container: TC ingress of the host's end.
 #[classifier]
@@ -25,11 +25,12 @@ pub fn netpold_ingress(context: TcContext) -> i32 {
 fn run(context: &TcContext, direction: Direction) -> i32 {
     let (skb, direction) = (context.skb.skb, direction as u32);
     // UNSPEC, not OK: other programs on the interface still have their say.
-    if netpold_fast(skb, direction) != 0 || netpold_judge(skb, direction) != 0 {
-        TC_ACT_UNSPEC
-    } else {
-        TC_ACT_SHOT
+    if netpold_fast(skb, direction) != 0 {
+        return TC_ACT_UNSPEC;
     }
+    let passes = netpold_judge(skb, direction) != 0;
+    netpold_report(skb, direction);
+    if passes { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 
 #[panic_handler]
