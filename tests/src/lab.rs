@@ -172,6 +172,25 @@ impl Lab {
         Ok(lab)
     }
 
+    /// What tc(8) says on the host.
+    ///
+    /// # Errors
+    /// What it complains of.
+    pub fn tc(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new("tc")
+            .args(["-n", self.host.name()])
+            .args(arguments)
+            .output()
+            .context("can't run tc(8): is iproute2 installed?")?;
+        ensure!(
+            output.status.success(),
+            "tc {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Where Docker runs, bridges ask netfilter, which drops what has no valid checksum: from now
     /// on this one does not, and netpold alone decides about frames.
     ///

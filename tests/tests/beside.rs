@@ -147,16 +147,10 @@ fn what_another_filter_drops_is_dropped() -> Result<()> {
     client.connect(server.local_addr()?)?;
     for (filtered, text) in [(false, "before"), (true, "meanwhile"), (false, "after")] {
         if filtered {
-            tc(
-                &lab,
-                &["qdisc", "add", "dev", &store.host_interface, "clsact"],
-            )?;
-            tc(&lab, &drop_datagrams(&store.host_interface))?;
+            lab.tc(&["qdisc", "add", "dev", &store.host_interface, "clsact"])?;
+            lab.tc(&drop_datagrams(&store.host_interface))?;
         } else if text == "after" {
-            tc(
-                &lab,
-                &["qdisc", "del", "dev", &store.host_interface, "clsact"],
-            )?;
+            lab.tc(&["qdisc", "del", "dev", &store.host_interface, "clsact"])?;
         }
         client.send(text.as_bytes())?;
         let patience = if filtered { LATER } else { sockets::patience() };
@@ -180,21 +174,6 @@ fn drop_datagrams(interface: &str) -> Vec<&str> {
     ];
     let away = ["action", "mirred", "egress", "redirect", "dev", "lo"];
     [&place[..], &datagrams, &away].concat()
-}
-
-fn tc(lab: &Lab, arguments: &[&str]) -> Result<String> {
-    let output = std::process::Command::new("tc")
-        .args(["-n", lab.host().name()])
-        .args(arguments)
-        .output()
-        .context("can't run tc(8): is iproute2 installed?")?;
-    ensure!(
-        output.status.success(),
-        "tc {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What ethtool(8) says of an interface's features.

@@ -380,10 +380,7 @@ fn programs_that_somebody_takes_off_are_put_back() -> Result<()> {
     } else {
         // All filters go with what they hang on.
         for pod in lab.pods() {
-            tc(
-                &lab,
-                &["qdisc", "del", "dev", &pod.host_interface, "clsact"],
-            )?;
+            lab.tc(&["qdisc", "del", "dev", &pod.host_interface, "clsact"])?;
         }
     }
     // What detaches is detached by the kernel a little later; the daemon looks when it is asked.
@@ -402,27 +399,11 @@ fn programs_that_somebody_takes_off_are_put_back() -> Result<()> {
     }
     for pod in lab.pods() {
         for hook in ["ingress", "egress"] {
-            let shown = tc(&lab, &["filter", "show", "dev", &pod.host_interface, hook])?;
+            let shown = lab.tc(&["filter", "show", "dev", &pod.host_interface, hook])?;
             ensure!(shown.contains("netpold_"), "{hook}: {shown}");
         }
     }
     Ok(())
-}
-
-/// tc(8) on the lab's host.
-fn tc(lab: &Lab, arguments: &[&str]) -> Result<String> {
-    let output = std::process::Command::new("tc")
-        .args(["-n", lab.host().name()])
-        .args(arguments)
-        .output()
-        .context("can't run tc(8): is iproute2 installed?")?;
-    ensure!(
-        output.status.success(),
-        "tc {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]
