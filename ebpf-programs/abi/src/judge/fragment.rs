@@ -8,7 +8,10 @@
 
 use core::cell::Cell;
 
-use super::{Scene, Tables, View, lookup, track::owner};
+use super::{
+    Scene, Tables, View, lookup,
+    track::{local, owner},
+};
 use crate::{
     connection::age,
     limits::{ENDPOINTS, FRAGMENT_STRANGERS, FRAGMENTS_EACH},
@@ -52,11 +55,7 @@ pub fn later<T: Tables>(tables: &T, view: &View) -> Reason {
     let Some(scene) = &Scene::of(tables, &view.place) else {
         return Reason::Unidentified;
     };
-    let local = match scene.at.direction() {
-        Direction::Egress => &packet.source,
-        Direction::Ingress => &packet.destination,
-    };
-    let is_own = lookup::is_own(scene, packet.version, local);
+    let is_own = lookup::is_own(scene, packet.version, local(packet, scene.at.direction()));
     if scene.at.direction() == Direction::Egress && !is_own {
         return Reason::SpoofedAddress;
     }

@@ -98,7 +98,7 @@ impl Key {
 
 /// The endpoint's address in a packet that goes in this direction.
 #[inline(always)]
-const fn local(packet: &Packet, direction: Direction) -> &[u8; 16] {
+pub(super) const fn local(packet: &Packet, direction: Direction) -> &[u8; 16] {
     match direction {
         Direction::Egress => &packet.source,
         Direction::Ingress => &packet.destination,
