@@ -12,8 +12,8 @@ use aya_ebpf::{
 use netpol_abi::{
     Reason,
     judge::{
-        Opening, Question, View, answer, first_fragment, is_established, is_related, judge_read,
-        later_fragment, link_control, read, remember, search_blocks,
+        Opening, Question, View, answer, first_fragment, is_established, is_related,
+        later_fragment, link_control, place, read, remember, rule, search_blocks,
     },
     packet::{Direction, Socket, protocol, source_route},
 };
@@ -73,13 +73,18 @@ pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
         // What it returns is a reason's number; another one could only mean that nothing was read.
         number => Err(Reason::from_number(number as u8).unwrap_or(Reason::Truncated)),
     };
-    let (Some(view), Some(outcome)) = (view_to_fill(), maps::OUTCOME.get_ptr_mut(0)) else {
+    let (maps, frame) = (Maps { skb }, Skb::new(&context));
+    let placed = match view_to_fill() {
+        Some(view) => place(&maps, direction, ifindex(skb), view),
+        None => return 0,
+    };
+    // The other parts read it, too: from here on nobody writes.
+    let (Some(view), Some(outcome)) = (view(), maps::OUTCOME.get_ptr_mut(0)) else {
         return 0;
     };
-    // SAFETY: the element is this processor's own.
+    // SAFETY: the element is this processor's own, and used here alone until it is reported.
     let room = unsafe { &mut *outcome };
-    let (maps, frame) = (Maps { skb }, Skb::new(&context));
-    let outcome = judge_read(&maps, &frame, (direction, ifindex(skb)), view, read, room);
+    let outcome = rule(&maps, &frame, view, read, placed, room);
     outcome.passes.into()
 }
 

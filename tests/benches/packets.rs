@@ -1,7 +1,8 @@
 //! What a packet costs, as a multiple of the floor: a program that reads the five-tuple and
 //! looks it up in one table. Both under BPF_PROG_TEST_RUN, in turn, in one run.
 //!
-//! Only the ratios mean something. Needs root.
+//! Only the ratios mean something. Needs root. `cargo bench -p netpold-tests -- denied` times the
+//! cases with that in their name.
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
@@ -56,8 +57,15 @@ fn main() -> Result<()> {
         ("denied", "guarded", &[], (Hook::Ingress, &denied)),
         ("nobody isolates", "open", &handshake, segment_in),
     ];
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     println!("{:<20} {:>8} {:>8} {:>8}", "", "ns", "floor", "ratio");
     for (name, world, before, (hook, frame)) in cases {
+        if wanted
+            .as_ref()
+            .is_some_and(|part| !name.contains(part.as_str()))
+        {
+            continue;
+        }
         let mut kernel = InKernel::new(&format!("bench-{}", name.len()), &|_| {})?;
         kernel.apply(&plan(&Tables::default(), &scene::tables(world)?, 0).steps)?;
         for (hook, frame) in before {

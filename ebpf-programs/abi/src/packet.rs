@@ -1,4 +1,4 @@
-//! The packet parser: Ethernet, ARP, IPv4 with options, IPv6 with extension headers,
+//! The packet parser: Ethernet, IPv4 with options, IPv6 with extension headers,
 //! fragments, TCP, UDP, SCTP, ICMP, and the header that an ICMP error carries.
 //!
 //! It never reads outside the frame, never allocates, and has a defined answer for
@@ -8,13 +8,15 @@
 //! RFC 791, 826, 8200, 4443, 4861; lengths are checked against the frame and
 //! against the header that claims them.
 
+mod message;
 mod plain;
 mod wire;
 
 use zerocopy::FromBytes;
 
-use crate::{limits::MAX_EXTENSION_HEADERS, reason::Reason};
+use crate::{bytes::octets, limits::MAX_EXTENSION_HEADERS, reason::Reason};
 
+pub use message::{Arp, arp, icmp, igmp};
 pub use plain::{Plain, Route, plain};
 
 /// The endpoint's own view. Beware: the TC *ingress* hook of the host's end of a
@@ -230,8 +232,8 @@ pub struct Packet {
 pub fn ethernet<F: Frame>(frame: &F) -> Result<Ethernet, Reason> {
     let header: wire::Ethernet = frame.read_near::<0, _>().ok_or(Reason::Truncated)?;
     Ok(Ethernet {
-        destination: header.destination,
-        source: header.source,
+        destination: octets(header.destination),
+        source: octets(header.source),
         ethertype: u16::from_be(header.ethertype_be),
     })
 }
@@ -570,119 +572,7 @@ fn near_or_far<F: Frame, H: FromBytes>(frame: &F, at: usize) -> Option<H> {
     }
 }
 
-/// IGMP types (RFC 3376, 4).
-pub mod igmp {
-    /// A router's question.
-    pub const QUERY: u16 = 0x11;
-    /// Version 1 report.
-    pub const REPORT1: u16 = 0x12;
-    /// Version 2 report.
-    pub const REPORT2: u16 = 0x16;
-    /// Version 2: a group is left.
-    pub const LEAVE: u16 = 0x17;
-    /// Version 3 report.
-    pub const REPORT3: u16 = 0x22;
-}
-
-/// ICMP and ICMPv6 types that a verdict looks at.
-pub mod icmp {
-    /// Echo reply, IPv4.
-    pub const ECHO_REPLY: u16 = 0;
-    /// Echo request, IPv4.
-    pub const ECHO: u16 = 8;
-    /// Echo request, IPv6.
-    pub const ECHO6: u16 = 128;
-    /// Echo reply, IPv6.
-    pub const ECHO_REPLY6: u16 = 129;
-    /// Router solicitation.
-    pub const ROUTER_SOLICITATION: u16 = 133;
-    /// Router advertisement.
-    pub const ROUTER_ADVERTISEMENT: u16 = 134;
-    /// Neighbour solicitation.
-    pub const NEIGHBOUR_SOLICITATION: u16 = 135;
-    /// Neighbour advertisement.
-    pub const NEIGHBOUR_ADVERTISEMENT: u16 = 136;
-    /// Redirect.
-    pub const REDIRECT6: u16 = 137;
-}
-
 impl Packet {
-    /// Is it an ICMP error, which quotes the packet that it is about? Redirects are
-    /// not counted: they are about a route, not about a failure.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_icmp_error(&self) -> bool {
-        match self.protocol {
-            protocol::ICMP => self.version == 4 && matches!(self.source_port, 3 | 4 | 11 | 12),
-            protocol::ICMPV6 => self.version == 6 && self.source_port >= 1 && self.source_port <= 4,
-            _ => false,
-        }
-    }
-
-    /// Is it neighbour or router discovery (RFC 4861)?
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_neighbour_discovery(&self) -> bool {
-        self.version == 6
-            && self.protocol == protocol::ICMPV6
-            && self.source_port >= icmp::ROUTER_SOLICITATION
-            && self.source_port <= icmp::REDIRECT6
-    }
-
-    /// Is it IGMP (RFC 3376): listener discovery's elder brother?
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_group_membership(&self) -> bool {
-        self.version == 4
-            && self.protocol == protocol::IGMP
-            && matches!(
-                self.source_port,
-                igmp::QUERY | igmp::REPORT1 | igmp::REPORT2 | igmp::LEAVE | igmp::REPORT3
-            )
-    }
-
-    /// Is it what a DHCP or DHCPv6 client asks everybody on the link?
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_dhcp_question(&self) -> bool {
-        self.protocol == protocol::UDP
-            && self.to_group()
-            && matches!(
-                (self.version, self.source_port, self.destination_port),
-                (4, 68, 67) | (6, 546, 547)
-            )
-    }
-
-    /// Is it for a DHCP or DHCPv6 client's port? Nobody but a server sends there, and clients do not
-    /// look at the port that it comes from.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_to_lease_client(&self) -> bool {
-        self.protocol == protocol::UDP
-            && matches!((self.version, self.destination_port), (4, 68) | (6, 546))
-    }
-
-    /// Is it what only a DHCP or DHCPv6 server sends to a client (RFC 2131, 4.1; RFC 8415, 7.2)?
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_dhcp_answer(&self) -> bool {
-        self.protocol == protocol::UDP
-            && matches!(
-                (self.version, self.source_port, self.destination_port),
-                (4, 67, 68) | (6, 547, 546)
-            )
-    }
-
-    /// Is it multicast listener discovery (RFC 2710, 3810)? Bridges that snoop need it
-    /// to deliver neighbour solicitations.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_listener_discovery(&self) -> bool {
-        self.version == 6
-            && self.protocol == protocol::ICMPV6
-            && matches!(self.source_port, 130 | 131 | 132 | 143)
-    }
-
     /// Is the destination a multicast group or the limited broadcast address?
     #[must_use]
     #[inline(always)]
@@ -693,41 +583,4 @@ impl Packet {
             self.destination[0] == 0xff
         }
     }
-}
-
-/// An ARP message for IPv4 over Ethernet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Arp {
-    /// The sender's MAC as the message claims it.
-    pub sender_mac: [u8; 6],
-    /// The sender's address; all zero in a probe (RFC 5227).
-    pub sender: [u8; 4],
-    /// The address asked for or announced.
-    pub target: [u8; 4],
-}
-
-/// Reads an ARP message behind the Ethernet header.
-///
-/// # Errors
-/// [`Reason::Truncated`], or [`Reason::Malformed`] when it is not IPv4 over Ethernet.
-#[inline(always)]
-pub fn arp<F: Frame>(frame: &F) -> Result<Arp, Reason> {
-    let bytes: [u8; 28] = frame.read(ETHERNET).ok_or(Reason::Truncated)?;
-    // Hardware Ethernet, protocol IPv4, address lengths 6 and 4.
-    if bytes[0] != 0
-        || bytes[1] != 1
-        || bytes[2] != 8
-        || bytes[3] != 0
-        || bytes[4] != 6
-        || bytes[5] != 4
-    {
-        return Err(Reason::Malformed);
-    }
-    Ok(Arp {
-        sender_mac: [
-            bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13],
-        ],
-        sender: [bytes[14], bytes[15], bytes[16], bytes[17]],
-        target: [bytes[24], bytes[25], bytes[26], bytes[27]],
-    })
 }

@@ -323,37 +323,74 @@ pub fn judge<T: Tables, F: Frame>(
     view: &mut View,
 ) -> Outcome {
     let read = read(frame, view);
+    let placed = place(tables, direction, ifindex, view);
     let mut room = MaybeUninit::uninit();
-    *judge_read(tables, frame, (direction, ifindex), view, read, &mut room)
+    *rule(tables, frame, view, read, placed, &mut room)
 }
 
-/// Judges a frame that was [`read`] into `view`, on that side of that interface. `outcome` is room
-/// for what comes of it, which is written once.
+/// What was found of who is judged.
+#[derive(Clone, Copy)]
+pub struct Placed<'a> {
+    control: &'a Control,
+    endpoint: Option<&'a Endpoint>,
+}
+
+/// Finds whose interface it is, and completes the `view` of a frame that was [`read`]. `None`: the
+/// tables were never filled.
 #[inline(always)]
-pub fn judge_read<'o, T: Tables, F: Frame>(
+pub fn place<'a, T: Tables>(
+    tables: &'a T,
+    direction: Direction,
+    ifindex: u32,
+    view: &mut View,
+) -> Option<Placed<'a>> {
+    let control = tables.control()?;
+    let lane = control.lane();
+    let nobody = Some(Placed {
+        control,
+        endpoint: None,
+    });
+    let Some(interface) = tables.interface(ifindex) else {
+        return nobody;
+    };
+    let Some(endpoint) = tables.endpoint(interface.endpoint) else {
+        return nobody;
+    };
+    if endpoint.id == 0 || endpoint.lanes[lane].revision == 0 {
+        return nobody;
+    }
+    view.place = Place {
+        id: endpoint.id,
+        slot: interface.endpoint,
+        lane: lane as u32,
+        netns: interface.netns,
+        mac: octets(interface.mac),
+        direction: direction as u8,
+    };
+    view.key.set(&view.packet, direction, endpoint.id);
+    Some(Placed {
+        control,
+        endpoint: Some(endpoint),
+    })
+}
+
+/// Judges a frame that was [`read`] into `view` and [`place`]d. `outcome` is room for what comes of
+/// it, which is written once.
+#[inline(always)]
+pub fn rule<'o, T: Tables, F: Frame>(
     tables: &T,
     frame: &F,
-    (direction, ifindex): (Direction, u32),
-    view: &mut View,
+    view: &View,
     read: Result<(), Reason>,
+    placed: Option<Placed<'_>>,
     outcome: &'o mut MaybeUninit<Outcome>,
 ) -> &'o Outcome {
     // Without its own control word nothing was ever configured: closed.
-    let Some(control) = tables.control() else {
+    let Some(Placed { control, endpoint }) = placed else {
         return outcome.write(Outcome::default());
     };
-    let lane = control.lane();
-    let flags = control.flags[lane];
-    let known = match tables.interface(ifindex) {
-        Some(interface) => match tables.endpoint(interface.endpoint) {
-            Some(endpoint) if endpoint.id != 0 && endpoint.lanes[lane].revision != 0 => {
-                Some((interface, endpoint))
-            }
-            _ => None,
-        },
-        None => None,
-    };
-    let Some((interface, endpoint)) = known else {
+    let Some(endpoint) = endpoint else {
+        let flags = control.flags[control.lane()];
         let passes = flags & control_flags::UNIDENTIFIED_PASS != 0;
         return outcome.write(Outcome {
             reason: if passes {
@@ -366,20 +403,10 @@ pub fn judge_read<'o, T: Tables, F: Frame>(
             ..Outcome::default()
         });
     };
-    view.place = Place {
-        id: endpoint.id,
-        slot: interface.endpoint,
-        lane: lane as u32,
-        netns: interface.netns,
-        mac: octets(interface.mac),
-        direction: direction as u8,
-    };
-    view.key = Key::of(&view.packet, direction, endpoint.id);
-    let view = &*view;
     let scene = Scene {
         tables,
         control,
-        said: &endpoint.lanes[lane],
+        said: &endpoint.lanes[view.place.lane()],
         at: &view.place,
     };
     let ruling = match read {
@@ -392,7 +419,7 @@ pub fn judge_read<'o, T: Tables, F: Frame>(
         opened: ruling.is(marks::OPENED),
         reply: ruling.is(marks::REPLY),
         rule: ruling.rule,
-        slot: interface.endpoint,
+        slot: view.place.slot,
         endpoint: endpoint.id,
         subject: ruling.subject,
         generation: control.generation,
@@ -547,7 +574,10 @@ fn rule_on<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
             reason => reason,
         });
     }
-    if let Some(reason) = scene.tables.link_control(frame, view) {
+    let is_arp = view.ethernet.ethertype == ethertype::ARP;
+    if (is_arp || view.packet.may_concern_link())
+        && let Some(reason) = scene.tables.link_control(frame, view)
+    {
         return Ruling::of(reason);
     }
     let ruling = track::connection(scene, frame, view);

@@ -9,6 +9,7 @@ use core::cell::Cell;
 
 use super::{Isolation, Ruling, Scene, Tables, View, lookup, marks};
 use crate::{
+    bytes::words,
     connection::{Change, SERVER_FIRST, State, Timeout, age},
     packet::{Direction, Frame, Packet, Piece, Socket, ethertype, icmp, protocol, tcp},
     reason::Reason,
@@ -18,7 +19,7 @@ use crate::{
 /// A connection's key in either table: local and remote instead of source and destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Key {
-    /// `FLOWS4`, where its addresses are those of IPv4.
+    /// `FLOWS4`, where its version is 4.
     pub v4: FlowKey4,
     /// `FLOWS6`, else.
     pub v6: FlowKey6,
@@ -27,9 +28,10 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of the connection that a packet belongs to which goes in this direction.
+    /// Makes it the key of the connection that a packet belongs to which goes in this direction. What
+    /// the other table's key held stays.
     #[inline(always)]
-    pub(super) fn of(packet: &Packet, direction: Direction, id: u32) -> Self {
+    pub(super) fn set(&mut self, packet: &Packet, direction: Direction, id: u32) {
         let (local, remote, local_port, remote_port) = match direction {
             Direction::Egress => (
                 &packet.source,
@@ -58,22 +60,23 @@ impl Key {
             }
         };
         let owner = owner(id, packet.protocol);
-        Self {
-            version: packet.version,
-            v4: FlowKey4 {
+        self.version = packet.version;
+        if packet.version == 4 {
+            self.v4 = FlowKey4 {
                 owner,
                 local: lookup::v4(local),
                 remote: lookup::v4(remote),
                 local_port,
                 remote_port,
-            },
-            v6: FlowKey6 {
-                local: *local,
-                remote: *remote,
+            };
+        } else {
+            self.v6 = FlowKey6 {
+                local: words(*local),
+                remote: words(*remote),
                 owner,
                 local_port,
                 remote_port,
-            },
+            };
         }
     }
 
@@ -513,7 +516,7 @@ pub fn is_related<T: Tables, F: Frame>(
         Direction::Ingress => Direction::Egress,
         Direction::Egress => Direction::Ingress,
     };
-    quoted.key = Key::of(sent, opposite, scene.at.id);
+    quoted.key.set(sent, opposite, scene.at.id);
     let Some(cell) = quoted.key.find(tables) else {
         return false;
     };
