@@ -74,17 +74,17 @@ pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
         number => Err(Reason::from_number(number as u8).unwrap_or(Reason::Truncated)),
     };
     let (maps, frame) = (Maps { skb }, Skb::new(&context));
-    let placed = match view_to_fill() {
+    match view_to_fill() {
         Some(view) => place(&maps, direction, ifindex(skb), view),
         None => return 0,
-    };
+    }
     // The other parts read it, too: from here on nobody writes.
     let (Some(view), Some(outcome)) = (view(), maps::OUTCOME.get_ptr_mut(0)) else {
         return 0;
     };
     // SAFETY: the element is this processor's own, and used here alone until it is reported.
     let room = unsafe { &mut *outcome };
-    let outcome = rule(&maps, &frame, view, read, placed, room);
+    let outcome = rule(&maps, &frame, view, read, room);
     outcome.passes.into()
 }
 

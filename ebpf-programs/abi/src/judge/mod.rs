@@ -323,41 +323,28 @@ pub fn judge<T: Tables, F: Frame>(
     view: &mut View,
 ) -> Outcome {
     let read = read(frame, view);
-    let placed = place(tables, direction, ifindex, view);
+    place(tables, direction, ifindex, view);
     let mut room = MaybeUninit::uninit();
-    *rule(tables, frame, view, read, placed, &mut room)
+    *rule(tables, frame, view, read, &mut room)
 }
 
-/// What was found of who is judged.
-#[derive(Clone, Copy)]
-pub struct Placed<'a> {
-    control: &'a Control,
-    endpoint: Option<&'a Endpoint>,
-}
-
-/// Finds whose interface it is, and completes the `view` of a frame that was [`read`]. `None`: the
-/// tables were never filled.
+/// Finds whose interface it is, and completes the `view` of a frame that was [`read`].
 #[inline(always)]
-pub fn place<'a, T: Tables>(
-    tables: &'a T,
-    direction: Direction,
-    ifindex: u32,
-    view: &mut View,
-) -> Option<Placed<'a>> {
-    let control = tables.control()?;
+pub fn place<T: Tables>(tables: &T, direction: Direction, ifindex: u32, view: &mut View) {
+    // Nobody's, unless all of it is found.
+    view.place.id = 0;
+    let Some(control) = tables.control() else {
+        return;
+    };
     let lane = control.lane();
-    let nobody = Some(Placed {
-        control,
-        endpoint: None,
-    });
     let Some(interface) = tables.interface(ifindex) else {
-        return nobody;
+        return;
     };
     let Some(endpoint) = tables.endpoint(interface.endpoint) else {
-        return nobody;
+        return;
     };
-    if endpoint.id == 0 || endpoint.lanes[lane].revision == 0 {
-        return nobody;
+    if endpoint.lanes[lane].revision == 0 {
+        return;
     }
     view.place = Place {
         id: endpoint.id,
@@ -368,10 +355,6 @@ pub fn place<'a, T: Tables>(
         direction: direction as u8,
     };
     view.key.set(&view.packet, direction, endpoint.id);
-    Some(Placed {
-        control,
-        endpoint: Some(endpoint),
-    })
 }
 
 /// Judges a frame that was [`read`] into `view` and [`place`]d. `outcome` is room for what comes of
@@ -382,14 +365,13 @@ pub fn rule<'o, T: Tables, F: Frame>(
     frame: &F,
     view: &View,
     read: Result<(), Reason>,
-    placed: Option<Placed<'_>>,
     outcome: &'o mut MaybeUninit<Outcome>,
 ) -> &'o Outcome {
     // Without its own control word nothing was ever configured: closed.
-    let Some(Placed { control, endpoint }) = placed else {
+    let Some(control) = tables.control() else {
         return outcome.write(Outcome::default());
     };
-    let Some(endpoint) = endpoint else {
+    if view.place.id == 0 {
         let flags = control.flags[control.lane()];
         let passes = flags & control_flags::UNIDENTIFIED_PASS != 0;
         return outcome.write(Outcome {
@@ -402,12 +384,9 @@ pub fn rule<'o, T: Tables, F: Frame>(
             generation: control.generation,
             ..Outcome::default()
         });
-    };
-    let scene = Scene {
-        tables,
-        control,
-        said: &endpoint.lanes[view.place.lane()],
-        at: &view.place,
+    }
+    let Some(scene) = Scene::of(tables, &view.place) else {
+        return outcome.write(Outcome::default());
     };
     let ruling = match read {
         Ok(()) => rule_on(&scene, frame, view),
@@ -420,7 +399,7 @@ pub fn rule<'o, T: Tables, F: Frame>(
         reply: ruling.is(marks::REPLY),
         rule: ruling.rule,
         slot: view.place.slot,
-        endpoint: endpoint.id,
+        endpoint: view.place.id,
         subject: ruling.subject,
         generation: control.generation,
     })
