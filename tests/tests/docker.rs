@@ -302,3 +302,162 @@ fn every_network_of_a_container_and_both_families() -> Result<()> {
     drop((daemon, engine, lab));
     residue::check(&name)
 }
+
+#[test]
+fn a_manifest_labels_a_container_that_runs() -> Result<()> {
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    let db = engine.run("plain-db", &[], &IDLE)?;
+    let web = service(&engine, "web", &[], &IDLE)?;
+    let other = service(&engine, "other", &[], &IDLE)?;
+    daemon.wait()?;
+    // In another Namespace and without the label, it is nobody's db.
+    expect(&daemon, (&other, &db), 5432, true)?;
+    let manifest = |container: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: db, namespace: shop, labels: {{app: db}}, \
+             annotations: {{netpold.io/container: '{container}'}}}}\n"
+        )
+    };
+    daemon.put("db.yaml", &manifest("plain-db"))?;
+    daemon.wait()?;
+    expect(&daemon, (&other, &db), 5432, false)?;
+    expect(&daemon, (&web, &db), 5432, true)?;
+    // Recreated, it is still meant; and another one by its ID.
+    engine.docker(&["rm", "--force", "plain-db"])?;
+    let db = engine.run("plain-db", &[], &IDLE)?;
+    daemon.wait()?;
+    expect(&daemon, (&other, &db), 5432, false)?;
+    daemon.put("db.yaml", &manifest(&other.id[..12]))?;
+    daemon.wait()?;
+    expect(&daemon, (&other, &db), 5432, true)?;
+    expect(&daemon, (&db, &other), 5432, false)?;
+    daemon.kill()?;
+    daemon.launch()?;
+    daemon.wait()?;
+    expect(&daemon, (&db, &other), 5432, false)?;
+    daemon.put("db.yaml", &manifest("nobody"))?;
+    daemon.wait()?;
+    expect(&daemon, (&db, &other), 5432, true)?;
+    let status = status(&daemon)?;
+    ensure!(
+        status["warnings"].to_string().contains("`nobody`"),
+        "{status}"
+    );
+    Ok(())
+}
+
+/// What the engine does with containers that run, and what stays theirs.
+#[test]
+fn renamed_paused_restarted_and_recreated_at_the_same_address() -> Result<()> {
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    engine.docker(&["network", "create", "--subnet", "172.31.5.0/24", "shop"])?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    let on = ["--network", "shop"];
+    let db = service(&engine, "db", &on, &IDLE)?;
+    let fixed = ["--network", "shop", "--ip", "172.31.5.77"];
+    let web = service(&engine, "web", &fixed, &IDLE)?;
+    daemon.wait()?;
+    expect(&daemon, (&web, &db), 5432, true)?;
+
+    engine.docker(&["rename", "shop-web", "shop-front"])?;
+    engine.docker(&["pause", "shop-front"])?;
+    daemon.wait()?;
+    expect(&daemon, (&web, &db), 5432, true).context("renamed and paused")?;
+    engine.docker(&["unpause", "shop-front"])?;
+    daemon.wait()?;
+    let endpoints = status(&daemon)?["endpoints"].to_string();
+    ensure!(
+        endpoints.contains("shop-front") && !endpoints.contains("shop-web"),
+        "{endpoints}"
+    );
+
+    engine.docker(&["restart", "--time", "0", "shop-front"])?;
+    daemon.wait()?;
+    let web = engine.inspect("shop-front")?;
+    expect(&daemon, (&web, &db), 5432, true).context("restarted")?;
+
+    // Another one gets its address, and none of its rights.
+    engine.docker(&["rm", "--force", "shop-front"])?;
+    let other = service(&engine, "other", &fixed, &IDLE)?;
+    ensure!(other.addresses == web.addresses, "{other:?}");
+    daemon.wait()?;
+    expect(&daemon, (&other, &db), 5432, false).context("recreated")?;
+
+    // The same while nobody looks.
+    engine.docker(&["rm", "--force", "shop-other"])?;
+    let web = service(&engine, "web", &fixed, &IDLE)?;
+    daemon.wait()?;
+    expect(&daemon, (&web, &db), 5432, true)?;
+    daemon.kill()?;
+    engine.docker(&["rm", "--force", "shop-web"])?;
+    let other = service(&engine, "other", &fixed, &IDLE)?;
+    daemon.launch()?;
+    daemon.wait()?;
+    expect(&daemon, (&other, &db), 5432, false).context("while the daemon was down")
+}
+
+/// `compose up --scale`, `network_mode: service:X`, `internal`, and a bridge of another name.
+#[test]
+fn replicas_shared_namespaces_and_internal_networks() -> Result<()> {
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    engine.docker(&["network", "create", "--internal", "inner"])?;
+    let named = [
+        "network",
+        "create",
+        "-o",
+        "com.docker.network.bridge.name=lan7",
+    ];
+    engine.docker(&[&named[..], &["outer"]].concat())?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    for network in ["inner", "outer"] {
+        let on = ["--network", network, "--network-alias", "db"];
+        let label = ["--label", "com.docker.compose.project=shop", "--label"];
+        let labels = |name| [&label[..], &[name], &on[..]].concat();
+        let db = labels("com.docker.compose.service=db");
+        let first = engine.run(&format!("shop-{network}-db-1"), &db, &IDLE)?;
+        let second = engine.run(&format!("shop-{network}-db-2"), &db, &IDLE)?;
+        let web = labels("com.docker.compose.service=web");
+        let web = engine.run(&format!("shop-{network}-web-1"), &web, &IDLE)?;
+        let other = labels("com.docker.compose.service=other");
+        let other = engine.run(&format!("shop-{network}-other-1"), &other, &IDLE)?;
+        let beside = format!("container:{}", web.id);
+        let beside = engine.run(
+            &format!("shop-{network}-side-1"),
+            &[
+                "--network",
+                &beside,
+                "--label",
+                "com.docker.compose.service=other",
+            ],
+            &IDLE,
+        )?;
+        let beside = Running {
+            addresses: web.addresses.clone(),
+            ..beside
+        };
+        daemon.wait()?;
+        for db in [&first, &second] {
+            expect(&daemon, (&web, db), 5432, true).context(network)?;
+            expect(&daemon, (&beside, db), 5432, true).context(network)?;
+            expect(&daemon, (&other, db), 5432, false).context(network)?;
+        }
+    }
+    let status = status(&daemon)?;
+    ensure!(
+        status["endpoints"]
+            .as_array()
+            .is_some_and(|all| all.len() == 8),
+        "{status}"
+    );
+    Ok(())
+}

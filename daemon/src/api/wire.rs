@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use netpol_engine::diagnostic::Diagnostic;
 use netpol_engine::labels::Labels;
 use netpol_engine::policy::{Mode, ObjectName};
-use netpol_engine::world::World;
+use netpol_engine::world::{NamedPort, World};
 use serde::{Deserialize, Serialize};
 
 /// `/v1/world`.
@@ -51,6 +51,25 @@ pub struct Origin {
     /// Annotations of its manifest.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// What a runtime says of it, without what a manifest adds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Reported>,
+}
+
+/// A container as its runtime reports it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reported {
+    /// Its ID.
+    pub id: String,
+    /// The name that the runtime knows it by.
+    pub name: String,
+    /// The Pod that it would be without a manifest that names it.
+    pub pod: ObjectName,
+    /// That one's labels.
+    pub labels: Labels,
+    /// That one's named ports.
+    pub ports: Vec<NamedPort>,
 }
 
 /// `/v1/status`.

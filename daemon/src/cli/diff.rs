@@ -16,8 +16,10 @@ use super::Exit;
 use super::ends::Cast;
 use super::output::{Columns, Form, Output, fold, paint, width};
 use super::source::{Manifests, NoWorld, Source};
-use crate::api::wire::Listing;
+use crate::api::wire::{Listing, Origin, Reported};
 use crate::printable::printable;
+use crate::runtime::identity::Identity;
+use crate::runtime::named::{self, Named};
 
 /// Objects of a kind that are named.
 const NAMED: usize = 10;
@@ -164,6 +166,7 @@ fn in_place_of_manifests(in_force: &Listing, new: &Manifests) -> World {
         settings: world.settings,
         ..World::default()
     };
+    let mut containers = Containers::of(in_force);
     for object in new.objects() {
         match &object.value {
             Value::NetworkPolicy(policy) => {
@@ -176,15 +179,23 @@ fn in_place_of_manifests(in_force: &Listing, new: &Manifests) -> World {
                 }
             }
             Value::Pod(manifest) => {
-                let here = world.pods.get(&manifest.name);
-                after
-                    .pods
-                    .insert(manifest.name.clone(), declared(manifest, here));
+                let pod = match containers.take(manifest) {
+                    Some(pod) => pod,
+                    None => declared(manifest, world.pods.get(&manifest.name)),
+                };
+                after.pods.insert(manifest.name.clone(), pod);
             }
         }
     }
+    for (name, pod) in containers.rest() {
+        after.pods.entry(name).or_insert(pod);
+    }
     for (name, pod) in &world.pods {
-        if !is_from_a_manifest(&name) {
+        let is_container = origins
+            .pods
+            .get(name)
+            .is_some_and(|origin| origin.container.is_some());
+        if !is_container && !is_from_a_manifest(&name) {
             // What a runtime reports, or the daemon itself, which yields to a manifest.
             after
                 .pods
@@ -195,11 +206,67 @@ fn in_place_of_manifests(in_force: &Listing, new: &Manifests) -> World {
     after
 }
 
+/// The containers that run: manifests may name them, and the rest stay what they are by themselves.
+struct Containers<'a>(Vec<(&'a ObjectName, &'a Origin, &'a Reported, &'a Pod)>);
+
+impl<'a> Containers<'a> {
+    fn of(in_force: &'a Listing) -> Self {
+        let all = in_force.origins.pods.iter().filter_map(|(name, origin)| {
+            let reported = origin.container.as_ref()?;
+            Some((name, origin, reported, in_force.world.pods.get(name)?))
+        });
+        Self(all.collect())
+    }
+
+    /// The one that a manifest names, completed by it.
+    fn take(&mut self, manifest: &PodManifest) -> Option<Pod> {
+        let all = self.0.iter().enumerate();
+        let all = all.map(|(index, (_, _, reported, _))| Named {
+            id: &reported.id,
+            name: &reported.name,
+            value: index,
+        });
+        let index = named::find(manifest.container.as_ref()?, all).ok()?;
+        let (_, _, reported, pod) = self.0.remove(index);
+        let completed = by_itself(reported).completed(manifest);
+        Some(Pod {
+            labels: completed.labels,
+            ports: completed.ports,
+            ..pod.clone()
+        })
+    }
+
+    /// Those that no manifest names. One that was named until now has its own name again.
+    fn rest(self) -> impl Iterator<Item = (ObjectName, Pod)> {
+        self.0.into_iter().map(|(name, origin, reported, pod)| {
+            if origin.file.is_none() {
+                return (name.clone(), pod.clone());
+            }
+            let own = by_itself(reported);
+            let pod = Pod {
+                labels: own.labels,
+                ports: own.ports,
+                ..pod.clone()
+            };
+            (own.name, pod)
+        })
+    }
+}
+
+fn by_itself(reported: &Reported) -> Identity {
+    Identity {
+        name: reported.pod.clone(),
+        labels: reported.labels.clone(),
+        ports: reported.ports.clone(),
+        notes: Vec::new(),
+    }
+}
+
 /// A Pod as the daemon would have it by this manifest; `here` is what it has of that name now.
 fn declared(manifest: &PodManifest, here: Option<&Pod>) -> Pod {
     let mut pod = Pod::from(manifest);
-    if manifest.netns.is_some() {
-        // Where it is and what addresses it has is read from its network namespace.
+    if manifest.netns.is_some() || manifest.container.is_some() {
+        // Where it is and what addresses it has is found on the host.
         let there = here.filter(|pod| pod.place != Place::External);
         pod.place = there.map_or(Place::Local, |pod| pod.place.clone());
         pod.addresses = there.map_or_else(Default::default, |pod| pod.addresses.clone());

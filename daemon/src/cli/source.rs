@@ -265,6 +265,7 @@ impl Manifests {
                 since: modified.get(path).copied().flatten(),
                 labels: object.labels.clone(),
                 annotations: object.annotations.clone(),
+                container: None,
             };
             let id = object.id();
             let origins = &mut listing.origins;

@@ -19,11 +19,12 @@ use netpol_engine::world::{self, NamedPort, Place, Pod, World};
 
 use super::facts::{Declared, Facts, Namespace};
 use super::register::{Interface, Key, Record, Register};
-use crate::api::wire::{Conflict, Origin, Origins, Unidentified, Unprotected};
+use crate::api::wire::{Conflict, Origin, Origins, Reported, Unidentified, Unprotected};
 use crate::config::{LabelSettings, Namespaces};
 use crate::links::Veth;
 use crate::runtime::docker::{self, Container};
 use crate::runtime::identity;
+use crate::runtime::named::{self, Named, NotNamed};
 
 #[cfg(test)]
 mod tests;
@@ -88,6 +89,7 @@ pub fn assemble(
         out: Assembled::default(),
         owners: BTreeMap::new(),
         candidates: Vec::new(),
+        naming: Vec::new(),
         on_hold: BTreeMap::new(),
     };
     assembly.out.world.settings = settings.host;
@@ -100,6 +102,7 @@ pub fn assemble(
     assembly.kube_dns();
     assembly.containers(register);
     assembly.remembered(register);
+    assembly.absent();
     assembly.addresses(register);
     let released = released(register);
     assembly.places(register);
@@ -116,6 +119,8 @@ struct Assembly<'a> {
     /// Whose a namespace is, by its id here.
     owners: BTreeMap<i32, ObjectName>,
     candidates: Vec<Candidate>,
+    /// Manifests that name a container, and why none is meant where that is so.
+    naming: Vec<(PodManifest, Option<NotNamed>)>,
     /// Interfaces with an owner that can't be judged yet, and why.
     on_hold: BTreeMap<u32, String>,
 }
@@ -135,6 +140,7 @@ impl Assembly<'_> {
                 since: jiff::Timestamp::try_from(since).ok(),
                 labels: labels.clone(),
                 annotations: object.annotations.clone(),
+                container: None,
             };
             match &object.value {
                 Value::NetworkPolicy(policy) => {
@@ -163,7 +169,9 @@ impl Assembly<'_> {
                         .origins
                         .pods
                         .insert(pod.name.clone(), origin(&Labels::new()));
-                    if pod.netns.is_some() {
+                    if pod.container.is_some() {
+                        self.naming.push((pod.clone(), None));
+                    } else if pod.netns.is_some() {
                         self.declared(pod, declared.get(&pod.name).copied());
                     } else {
                         let mut external = Pod::from(pod);
@@ -259,7 +267,9 @@ impl Assembly<'_> {
         if let Some(addresses) = &self.facts.resolvers {
             let (name, pod) = resolver::kube_dns(addresses.clone());
             // A manifest knows better.
-            self.out.world.pods.entry(name).or_insert(pod);
+            if !self.out.origins.pods.contains_key(&name) {
+                self.out.world.pods.insert(name, pod);
+            }
         }
     }
 
@@ -286,18 +296,35 @@ impl Assembly<'_> {
             register.records.get(&key).map(|record| record.name.clone())
         };
         let kept: BTreeSet<ObjectName> = containers.iter().copied().filter_map(known).collect();
+        let named = self.named(&containers);
+        taken.extend(self.naming.iter().map(|(pod, _)| pod.name.clone()));
         for container in containers {
-            let identity = identity::identify(
+            let mut identity = identity::identify(
                 &container.name,
                 &container.labels,
                 &self.settings.labels,
                 &self.settings.namespaces,
             );
-            let name = match known(container).filter(|name| !taken.contains(name)) {
-                Some(name) if name.namespace == identity.name.namespace => name,
-                _ => {
-                    let all: BTreeSet<ObjectName> = taken.union(&kept).cloned().collect();
-                    identity::unique(&identity.name, &container.id, &all)
+            let reported = Reported {
+                id: container.id.clone(),
+                name: container.name.clone(),
+                pod: identity.name.clone(),
+                labels: identity.labels.clone(),
+                ports: identity.ports.clone(),
+            };
+            let manifest = named.get(container.id.as_str());
+            let name = if let Some(manifest) = manifest {
+                identity = identity.completed(manifest);
+                identity.name.clone()
+            } else {
+                match known(container).filter(|name| !taken.contains(name)) {
+                    Some(name) if identity::is_made_of(&name, &identity.name, &container.id) => {
+                        name
+                    }
+                    _ => {
+                        let all: BTreeSet<ObjectName> = taken.union(&kept).cloned().collect();
+                        identity::unique(&identity.name, &container.id, &all)
+                    }
                 }
             };
             taken.insert(name.clone());
@@ -311,19 +338,76 @@ impl Assembly<'_> {
                 .namespaces
                 .entry(name.namespace.clone())
                 .or_default();
-            self.out.origins.pods.insert(
-                name.clone(),
-                Origin {
+            let origin = self
+                .out
+                .origins
+                .pods
+                .entry(name.clone())
+                .or_insert_with(|| Origin {
                     since: jiff::Timestamp::from_second(container.created).ok(),
                     ..Origin::default()
-                },
-            );
+                });
+            origin.container = Some(reported);
             let pod = Pod {
                 labels: identity.labels,
                 ports: identity.ports,
                 ..Pod::default()
             };
             self.container(container, name, pod, register);
+        }
+    }
+
+    /// The manifests that name a container, by its ID. One that shares another's namespace is that
+    /// one's endpoint.
+    fn named(&mut self, containers: &[&Container]) -> BTreeMap<String, PodManifest> {
+        let snapshot = std::sync::Arc::clone(&self.facts.docker.snapshot);
+        let running = snapshot.containers.iter().filter_map(|one| {
+            let owner = one.joined.as_ref().unwrap_or(&one.id);
+            let value = containers.iter().find(|owned| owned.id == *owner)?;
+            Some(Named {
+                id: one.id.as_str(),
+                name: one.name.as_str(),
+                value: *value,
+            })
+        });
+        let mut named: BTreeMap<String, PodManifest> = BTreeMap::new();
+        for (manifest, why) in &mut self.naming {
+            let text = manifest.container.as_deref().unwrap_or_default();
+            match named::find(text, running.clone()) {
+                Ok(container) => {
+                    if let Some(first) = named.get(&container.id) {
+                        self.out.warnings.push(format!(
+                            "Pod {}: container `{text}` is Pod {} already: its labels and ports are not added",
+                            manifest.name, first.name
+                        ));
+                    } else {
+                        named.insert(container.id.clone(), manifest.clone());
+                    }
+                }
+                Err(not) => *why = Some(not),
+            }
+        }
+        named
+    }
+
+    /// Pods of manifests whose container is not there.
+    fn absent(&mut self) {
+        for (manifest, why) in std::mem::take(&mut self.naming) {
+            if self.is_taken(&manifest.name) {
+                continue;
+            }
+            if let Some(why) = why.filter(|_| self.facts.docker.listed) {
+                let text = manifest.container.as_deref().unwrap_or_default();
+                self.out
+                    .warnings
+                    .push(format!("Pod {}: `{text}`: {why}", manifest.name));
+            }
+            let pod = Pod {
+                labels: manifest.labels,
+                ports: manifest.ports,
+                ..Pod::default()
+            };
+            self.out.world.pods.insert(manifest.name, pod);
         }
     }
 

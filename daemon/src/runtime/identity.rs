@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use netpol_engine::labels::Labels;
+use netpol_engine::manifest::PodManifest;
 use netpol_engine::policy::{ObjectName, Protocol};
 use netpol_engine::world::NamedPort;
 
@@ -95,6 +96,30 @@ impl fmt::Display for Note {
                 printable(entry)
             ),
         }
+    }
+}
+
+impl Identity {
+    /// As a manifest of it completes it: that gives it name and Namespace, and its labels and ports
+    /// go before what the container says of itself.
+    #[must_use]
+    pub fn completed(mut self, manifest: &PodManifest) -> Self {
+        self.name = manifest.name.clone();
+        let given = manifest.labels.iter();
+        self.labels
+            .extend(given.map(|(key, value)| (key.clone(), value.clone())));
+        let own = std::mem::take(&mut self.ports);
+        for port in manifest.ports.iter().cloned().chain(own) {
+            let is_known =
+                |known: &NamedPort| known.name == port.name && known.protocol == port.protocol;
+            if !self.ports.iter().any(is_known) {
+                self.ports.push(port);
+            }
+        }
+        // The label that would have named its Namespace names none now.
+        self.notes
+            .retain(|note| !matches!(note, Note::Namespace { .. }));
+        self
     }
 }
 
@@ -256,6 +281,20 @@ pub fn unique(name: &ObjectName, id: &str, taken: &BTreeSet<ObjectName>) -> Obje
     unique
 }
 
+/// Is it a name that [`unique`] gives?
+#[must_use]
+pub fn is_made_of(given: &ObjectName, name: &ObjectName, id: &str) -> bool {
+    let short = id.get(..12).unwrap_or(id);
+    let added = given.name.strip_prefix(&name.name);
+    given.namespace == name.namespace
+        && added.is_some_and(|added| {
+            added.is_empty()
+                || added
+                    .strip_prefix('-')
+                    .is_some_and(|id| id.starts_with(short))
+        })
+}
+
 /// The container that a process belongs to, from its `/proc/PID/cgroup`: the first part of
 /// a path with 64 hexadecimal digits (`docker-ID.scope`, `/docker/ID`, `libpod-ID.scope`).
 /// Parts below that one are named by the container itself, and don't count.
@@ -405,6 +444,44 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_completes_a_container() {
+        let port = |name: &str, port| NamedPort {
+            name: name.to_owned(),
+            port,
+            protocol: Protocol::Tcp,
+        };
+        let pod = of(&[
+            ("netpold.io/namespace", "Not_valid"),
+            (PORTS_LABEL, "http=80,db=5432"),
+            ("app", "old"),
+            ("tier", "back"),
+        ]);
+        assert_eq!(pod.notes.len(), 1);
+        let manifest = PodManifest {
+            name: ObjectName::new("lab", "db"),
+            labels: [("app", "db"), ("role", "main")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            ports: vec![port("http", 8080)],
+            ..PodManifest::default()
+        };
+        let pod = pod.completed(&manifest);
+        assert_eq!(pod.name, ObjectName::new("lab", "db"));
+        let labels = [("app", "db"), ("role", "main"), ("tier", "back")];
+        assert!(
+            pod.labels
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
+                .filter(|(key, _)| *key != "netpold.io/namespace")
+                .eq(labels),
+            "{:?}",
+            pod.labels
+        );
+        assert_eq!(pod.ports, [port("http", 8080), port("db", 5432)]);
+        assert!(pod.notes.is_empty());
+    }
+
+    #[test]
     fn names_are_unique() {
         let name = ObjectName::new("a", "web");
         let id = "0123456789abcdef";
@@ -412,7 +489,12 @@ mod tests {
         for expected in ["web", "web-0123456789ab", "web-0123456789ab-2"] {
             let given = unique(&name, id, &taken);
             assert_eq!(given.name, expected);
+            assert!(is_made_of(&given, &name, id), "{given}");
             taken.insert(given);
+        }
+        for other in [("a", "web2"), ("a", "web-2"), ("b", "web"), ("a", "we")] {
+            let other = ObjectName::new(other.0, other.1);
+            assert!(!is_made_of(&other, &name, id), "{other}");
         }
     }
 

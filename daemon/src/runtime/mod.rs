@@ -14,4 +14,5 @@
 pub mod declared;
 pub mod docker;
 pub mod identity;
+pub mod named;
 pub mod resolvers;

@@ -50,6 +50,8 @@ pub use workload::Workload;
 
 /// Annotation: the network namespace of a declared Pod.
 pub const ANNOTATION_NETNS: &str = "netpold.io/netns";
+/// Annotation: the container that a Pod is, by name or ID.
+pub const ANNOTATION_CONTAINER: &str = "netpold.io/container";
 /// Annotation: a Pod that is elsewhere.
 pub const ANNOTATION_EXTERNAL: &str = "netpold.io/external";
 
@@ -212,6 +214,8 @@ pub struct PodManifest {
     pub host_network: bool,
     /// [`ANNOTATION_NETNS`]: an absolute path.
     pub netns: Option<PathBuf>,
+    /// [`ANNOTATION_CONTAINER`]: a container's name, its ID, or the beginning of that.
+    pub container: Option<String>,
     /// [`ANNOTATION_EXTERNAL`].
     pub external: bool,
 }

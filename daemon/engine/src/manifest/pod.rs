@@ -10,7 +10,9 @@ use super::decode::{At, Decoder, Finding, below, get, nearest, present, quoted};
 use super::metadata::Metadata;
 use super::port::{port_number, protocol, such_as};
 use super::tree::{Entry, Node, Span};
-use super::{ANNOTATION_EXTERNAL, ANNOTATION_NETNS, PodManifest, address, names};
+use super::{
+    ANNOTATION_CONTAINER, ANNOTATION_EXTERNAL, ANNOTATION_NETNS, PodManifest, address, names,
+};
 use crate::diagnostic::rule;
 use crate::policy::Protocol;
 use crate::world::NamedPort;
@@ -224,33 +226,82 @@ fn place(
     };
     let (meta_at, fields) = (root.field(meta), below(annotations));
     let at = meta_at.field(annotations);
-    let external = get(fields, ANNOTATION_EXTERNAL);
-    let netns = get(fields, ANNOTATION_NETNS);
-    if let (Some(entry), Some(text)) = (external, metadata.annotations.get(ANNOTATION_EXTERNAL)) {
-        pod.external = text == "true";
+    let stated = |key: &'static str| {
+        let entry = get(fields, key)?;
+        Some((
+            key,
+            at.value(entry),
+            metadata.annotations.get(key)?.as_str(),
+        ))
+    };
+    let (external, netns, container) = (
+        stated(ANNOTATION_EXTERNAL),
+        stated(ANNOTATION_NETNS),
+        stated(ANNOTATION_CONTAINER),
+    );
+    if let Some((_, at, text)) = &external {
+        pod.external = *text == "true";
         if !pod.external {
             let finding = Finding::unsupported(text, &["true"]);
             let help = "write \"true\", or remove the annotation where the Pod is on this host";
-            decoder.error(&at.value(entry), finding.help(help));
+            decoder.error(at, finding.help(help));
         }
     }
-    if let (Some(entry), Some(text)) = (netns, metadata.annotations.get(ANNOTATION_NETNS)) {
-        let at = at.value(entry);
+    if let Some((_, at, text)) = &netns {
         if Path::new(text).is_absolute() && !text.contains('\0') {
             pod.netns = Some(PathBuf::from(text));
         } else {
             let finding = Finding::invalid(quoted(text), "must be an absolute path");
-            decoder.error(&at, finding.help("such as /run/netns/NAME"));
+            decoder.error(at, finding.help("such as /run/netns/NAME"));
         }
-        if external.is_some() {
-            let detail = "may not be specified together with netpold.io/external";
-            let help = "a Pod is in a network namespace of this host, or elsewhere: keep one";
-            decoder.error(&at, Finding::forbidden(detail).help(help));
+    }
+    if let Some((_, at, text)) = &container {
+        if is_container(text) {
+            pod.container = Some((*text).to_owned());
+        } else {
+            let detail = "must be a container's name or ID";
+            let help = "as `docker ps` prints it, such as `shop-db-1` or `4f1c0de4a1b2`";
+            decoder.error(at, Finding::invalid(quoted(text), detail).help(help));
         }
+    }
+    for (later, earlier, help) in [
+        (
+            &netns,
+            &external,
+            "a Pod is in a network namespace of this host, or elsewhere: keep one",
+        ),
+        (
+            &container,
+            &external,
+            "a Pod is a container of this host, or elsewhere: keep one",
+        ),
+        (
+            &container,
+            &netns,
+            "a container's network namespace is known from its runtime: keep one",
+        ),
+    ] {
+        if let (Some((_, at, _)), Some((key, ..))) = (later, earlier) {
+            let detail = format!("may not be specified together with {key}");
+            decoder.error(at, Finding::forbidden(&detail).help(help));
+        }
+    }
+    for (_, at, _) in [&netns, &container].into_iter().flatten() {
         if pod.host_network {
             let detail = "may not be specified when `hostNetwork` is true";
             let help = "remove `hostNetwork`, or the annotation";
-            decoder.error(&at, Finding::forbidden(detail).help(help));
+            decoder.error(at, Finding::forbidden(detail).help(help));
         }
     }
+}
+
+/// What engines take for a container's name (`RestrictedNameChars` in moby's names package), which an
+/// ID is, too.
+fn is_container(text: &str) -> bool {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .is_some_and(|first| first.is_ascii_alphanumeric())
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || "_.-".contains(letter))
+        && text.len() <= 253
 }

@@ -264,3 +264,43 @@ fn new_manifests_take_the_place_of_the_old_and_containers_stay() {
     assert!(after.namespaces.is_empty());
     assert_eq!(after.policies.len(), 1);
 }
+
+#[test]
+fn manifests_that_name_a_container_complete_it() {
+    let mut in_force = in_force();
+    let name = ObjectName::new("lab", "container");
+    let origin = in_force.origins.pods.get_mut(&name).unwrap();
+    origin.container = Some(Reported {
+        id: "0123456789abcdef".to_owned(),
+        name: "shop-db-1".to_owned(),
+        pod: name.clone(),
+        labels: [("tier".to_owned(), "back".to_owned())].into(),
+        ..Reported::default()
+    });
+    let new = manifests(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: db, namespace: shop, labels: {app: db}, \
+         annotations: {netpold.io/container: shop-db-1}}\n",
+    );
+    let after = in_place_of_manifests(&in_force, &new);
+    let db = ObjectName::new("shop", "db");
+    let pod = &after.pods[&db];
+    let labels: Vec<&str> = pod.labels.keys().map(String::as_str).collect();
+    assert_eq!(labels, ["app", "tier"]);
+    assert_eq!(pod.place, in_force.world.pods[&name].place);
+    assert!(!after.pods.contains_key(&name), "one container, one Pod");
+
+    // And back: the manifest is in force, and would go.
+    let mut origin = in_force.origins.pods.remove(&name).unwrap();
+    origin.file = Some("b.yaml".into());
+    in_force.origins.pods.insert(db.clone(), origin);
+    in_force.world.pods.remove(&name);
+    in_force.world.pods.insert(db.clone(), pod.clone());
+    let after = in_place_of_manifests(&in_force, &manifests(""));
+    let labels: Vec<&str> = after.pods[&name]
+        .labels
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(labels, ["tier"]);
+    assert!(!after.pods.contains_key(&db));
+}

@@ -290,6 +290,26 @@ fn pods() {
             annotated("netpold.io/netns: /run/netns/a, netpold.io/external: 'true'"),
         ),
         (
+            "container is a path",
+            annotated("netpold.io/container: /db"),
+        ),
+        ("container is empty", annotated("netpold.io/container: ''")),
+        (
+            "a container elsewhere",
+            annotated("netpold.io/container: db, netpold.io/external: 'true'"),
+        ),
+        (
+            "container and netns",
+            annotated("netpold.io/container: db, netpold.io/netns: /run/netns/a"),
+        ),
+        (
+            "container and hostNetwork",
+            format!(
+                "{}spec: {{hostNetwork: true}}\n",
+                annotated("netpold.io/container: db")
+            ),
+        ),
+        (
             "netns and hostNetwork",
             format!(
                 "{}spec: {{hostNetwork: true}}\n",

@@ -105,6 +105,11 @@ fn the_annotations_say_where_it_is() {
     let external = of(", annotations: {netpold.io/external: 'true', other.example/x: z}");
     assert!(external.external && external.netns.is_none());
     assert_eq!(external.annotations.len(), 2);
+    for named in ["shop-db-1", "4f1c0de4a1b2", "a.b_c"] {
+        let container = of(&format!(", annotations: {{netpold.io/container: {named}}}"));
+        assert_eq!(container.container.as_deref(), Some(named));
+        assert!(!container.external && container.netns.is_none());
+    }
     assert_eq!(of(""), of(", annotations: null"));
 }
 
