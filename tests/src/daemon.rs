@@ -134,6 +134,25 @@ impl Daemon {
         Ok(())
     }
 
+    /// Has it pin below another directory from its next start on.
+    ///
+    /// # Errors
+    /// When its configuration can't be written.
+    pub fn pin_below(&mut self, directory: &Path) -> Result<()> {
+        let pins = directory.join("netpold");
+        let config = fs::read_to_string(self.config())?;
+        let (old, new) = (format!("{:?}", self.pins), format!("{pins:?}"));
+        fs::write(self.config(), config.replace(&old, &new))?;
+        self.pins = pins;
+        Ok(())
+    }
+
+    /// Its state directory.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
     /// Its configuration.
     #[must_use]
     pub fn config(&self) -> PathBuf {

@@ -542,10 +542,12 @@ fn vanish(site: &Site, mechanism: Mechanism) -> Result<()> {
     kernel.attachments.attach(ifindex)?;
     match mechanism {
         Mechanism::Tcx => {
-            fs::remove_file(site.pins.join(format!("links/{ifindex}-ingress")))?;
-            let hooks = kernel.attachments.attached()?[&ifindex];
-            ensure!(hooks.egress && !hooks.complete());
-            kernel.attachments.attach(ifindex)?;
+            let pin = site.pins.join(format!("links/{ifindex}-ingress"));
+            fs::remove_file(&pin)?;
+            // It is held, too.
+            ensure!(kernel.attachments.attached()?[&ifindex].complete());
+            ensure!(kernel.attachments.restore()? && pin.exists());
+            ensure!(!kernel.attachments.restore()?, "nothing is missing");
         }
         Mechanism::Clsact => {
             run(

@@ -9,10 +9,10 @@
 //! first. Replacing takes microseconds. Nothing is detached on drop. Interfaces are those of
 //! the calling thread's network namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,8 +27,9 @@ use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use thiserror::Error;
 
+use super::held::{Held, RestoreError};
 use super::hook::Hook;
-use super::pins::{self, Layout, Lock, PinsError};
+use super::pins::{self, Layout, Lock, PinsError, Stage};
 
 /// Before everybody else's filters.
 const PRIORITY: u16 = 1;
@@ -131,6 +132,7 @@ pub struct Attachments {
     programs: Ebpf,
     layout: Layout,
     mechanism: Mechanism,
+    held: Held,
     _lock: Arc<Lock>,
 }
 
@@ -146,6 +148,7 @@ impl Attachments {
             programs,
             layout,
             mechanism,
+            held: Held::default(),
             _lock: lock,
         }
     }
@@ -188,6 +191,7 @@ impl Attachments {
     /// What the kernel or the file system says.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), AttachError> {
         for hook in Hook::BOTH {
+            self.held.release(ifindex, hook);
             pins::remove(&self.layout.link(ifindex, hook))?;
             let mark = self.layout.mark(ifindex, hook);
             if mark.exists() {
@@ -212,6 +216,7 @@ impl Attachments {
             match self.update_link(ifindex, hook) {
                 Ok(true) => adopted.swapped.push((ifindex, hook)),
                 Ok(false) => {
+                    self.held.release(ifindex, hook);
                     pins::remove(&self.layout.link(ifindex, hook))?;
                     adopted.stale.push((ifindex, hook));
                 }
@@ -232,6 +237,26 @@ impl Attachments {
         first_error.map_or(Ok(adopted), Err)
     }
 
+    /// Pins again what somebody unpinned. True: something was. To be called from time to time: an
+    /// unmounted file system tells nobody.
+    ///
+    /// # Errors
+    /// It can't be pinned. It is in force all the same, until the daemon ends.
+    pub fn restore(&mut self) -> Result<bool, RestoreError> {
+        let maps = self
+            .program(Hook::Ingress)
+            .ok()
+            .and_then(|program| program.info().ok()?.map_ids().ok()?)
+            .unwrap_or_default();
+        self.held.restore(&self.layout, &maps)
+    }
+
+    /// The directories whose entries are pins.
+    #[must_use]
+    pub fn pinned(&self) -> [PathBuf; 2] {
+        [self.layout.maps(Stage::Current), self.layout.links()]
+    }
+
     /// Asks the kernel which interfaces have this daemon's programs now. With clsact the
     /// only way to ask is to attach, so a filter that somebody removed is back afterwards.
     ///
@@ -239,7 +264,9 @@ impl Attachments {
     /// What the file system says about the pins.
     pub fn attached(&mut self) -> Result<BTreeMap<u32, Hooks>, AttachError> {
         let mut found = BTreeMap::<u32, Hooks>::new();
-        for (ifindex, hook) in Layout::hooks(&self.layout.links())? {
+        let mut links: BTreeSet<_> = Layout::hooks(&self.layout.links())?.into_iter().collect();
+        links.extend(self.held.hooks());
+        for (ifindex, hook) in links {
             let on = interface_name(ifindex).is_some_and(|name| self.runs(&name, hook));
             found.entry(ifindex).or_default().set(hook, on);
         }
@@ -275,12 +302,17 @@ impl Attachments {
     }
 
     fn attach_tcx(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<(), AttachError> {
+        // Pinned or not: that is for `restore`.
+        if self.held.has(ifindex, hook) && self.runs(name, hook) {
+            return Ok(());
+        }
         // A link that was updated but does not run here is for another interface (this index
         // was reused), or was detached by force: it is replaced.
         if self.update_link(ifindex, hook)? && self.runs(name, hook) {
             return Ok(());
         }
         let path = self.layout.link(ifindex, hook);
+        self.held.release(ifindex, hook);
         pins::remove(&path)?;
         let refused = |source| refused(ifindex, hook, source);
         let program = self.program(hook)?;
@@ -304,11 +336,12 @@ impl Attachments {
             return Err(AttachError::Renamed(ifindex));
         }
         let link = FdLink::try_from(link).map_err(|error| refused(link_error(error)))?;
-        link.pin(&path).map_err(|source| AttachError::Pin {
+        let pinned = link.pin(&path).map_err(|source| AttachError::Pin {
             ifindex,
             hook,
             source,
         })?;
+        self.held.keep(ifindex, hook, FdLink::from(pinned));
         Ok(())
     }
 
@@ -326,12 +359,10 @@ impl Attachments {
             Err(error) if kernel_error(&error) == Some(Errno::ENOLINK) => return Ok(false),
             Err(source) => return Err(refused(ifindex, hook, source)),
         };
-        // Only closes our descriptor: the pin keeps the link.
-        drop(
-            program
-                .take_link(id)
-                .map_err(|source| refused(ifindex, hook, source))?,
-        );
+        let refused = |source| refused(ifindex, hook, source);
+        let link = program.take_link(id).map_err(refused)?;
+        let link = FdLink::try_from(link).map_err(|error| refused(link_error(error)))?;
+        self.held.keep(ifindex, hook, link);
         Ok(true)
     }
 
@@ -373,8 +404,9 @@ impl Attachments {
     }
 
     /// Removes what is pinned for an interface that is no more.
-    fn forget(&self, ifindex: u32) -> Result<(), AttachError> {
+    fn forget(&mut self, ifindex: u32) -> Result<(), AttachError> {
         for hook in Hook::BOTH {
+            self.held.release(ifindex, hook);
             pins::remove(&self.layout.link(ifindex, hook))?;
             pins::remove(&self.layout.mark(ifindex, hook))?;
         }

@@ -20,6 +20,7 @@ pub mod counters;
 pub mod events;
 pub mod fence;
 pub mod flows;
+pub mod held;
 pub mod hook;
 pub mod kernel;
 pub mod maps;

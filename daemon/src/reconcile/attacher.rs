@@ -36,8 +36,13 @@ pub enum Answer {
     Gone(u32),
     /// Not both are.
     Failed(u32, String),
-    /// Where both are; `None`: that can't be seen.
-    Found(Option<BTreeSet<u32>>),
+    /// Where both are.
+    Found {
+        /// By interface; `None`: that can't be seen.
+        on: Option<BTreeSet<u32>>,
+        /// What is in force and not pinned, and why.
+        unpinned: Option<String>,
+    },
 }
 
 /// What is waiting to be done.
@@ -132,19 +137,7 @@ fn work(
                 }
                 continue;
             }
-            Some(Order::Look) => match attachments.attached() {
-                Ok(hooks) => Answer::Found(Some(
-                    hooks
-                        .into_iter()
-                        .filter(|(_, hooks)| hooks.complete())
-                        .map(|(ifindex, _)| ifindex)
-                        .collect(),
-                )),
-                Err(error) => {
-                    tracing::error!(%error, "it can't be seen where programs are attached");
-                    Answer::Found(None)
-                }
-            },
+            Some(Order::Look) => look(&mut attachments),
             None => match inbox.recv() {
                 Ok(order) => {
                     queue.add(order);
@@ -157,6 +150,28 @@ fn work(
             return;
         }
     }
+}
+
+fn look(attachments: &mut Attachments) -> Answer {
+    let unpinned = match attachments.restore() {
+        Ok(false) => None,
+        Ok(true) => {
+            tracing::warn!("pins were removed by somebody else, and are put back");
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    let on = match attachments.attached() {
+        Ok(hooks) => {
+            let complete = hooks.into_iter().filter(|(_, hooks)| hooks.complete());
+            Some(complete.map(|(ifindex, _)| ifindex).collect())
+        }
+        Err(error) => {
+            tracing::error!(%error, "it can't be seen where programs are attached");
+            None
+        }
+    };
+    Answer::Found { on, unpinned }
 }
 
 #[cfg(test)]

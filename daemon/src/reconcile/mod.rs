@@ -29,6 +29,7 @@ mod attacher;
 mod facts;
 mod installer;
 mod metrics;
+mod pins;
 mod processes;
 mod register;
 mod report;

@@ -35,6 +35,8 @@ pub struct InForce {
     pub fill: Vec<Fill>,
     /// Why a newer world is not in force.
     pub failure: Option<String>,
+    /// What is in force and not pinned, and why.
+    pub unpinned: Option<String>,
 }
 
 /// How it is enforced.
@@ -107,6 +109,11 @@ pub fn status(
     let mut warnings = Vec::new();
     if let Some(failure) = &in_force.failure {
         warnings.push(format!("not in force: {failure}"));
+    }
+    if let Some(why) = &in_force.unpinned {
+        warnings.push(format!(
+            "not pinned, so that enforcement would end with the daemon: {why}"
+        ));
     }
     for (ifindex, program) in programs {
         if let Program::Failed(why) = program {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use netpol_abi::tables::control_flags;
@@ -16,6 +17,7 @@ use super::assemble::{self, Assembled, Settings};
 use super::attacher;
 use super::installer::{self, Installer};
 use super::metrics;
+use super::pins::Pins;
 use super::register::{self, EmptyTables, Register};
 use super::report::{self, How, InForce, Program};
 use super::sources::{Sources, SourcesError};
@@ -31,6 +33,7 @@ use crate::datapath::tables::{Fill, StepError};
 use crate::datapath::{AttachError, Kernel, Mechanism, OpenError, Options, Origin};
 use crate::flows::{Namer, Recorder};
 use crate::telemetry::systemd;
+use crate::watch::WatchError;
 
 /// Why the daemon could not start, or go on. What was enforced before still is.
 #[derive(Debug, Error)]
@@ -38,6 +41,9 @@ pub enum StartError {
     /// The kernel's side.
     #[error("{0}")]
     Kernel(#[from] OpenError),
+    /// The pins.
+    #[error("{0}")]
+    Watch(#[from] WatchError),
     /// Files, interfaces.
     #[error("{0}")]
     Sources(#[from] SourcesError),
@@ -123,6 +129,10 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     ended
 }
 
+/// How often it is looked whether programs are where they were put. Interfaces and pins tell when
+/// they change; a link that is detached by force, and a file system that is unmounted, don't.
+const ROUND: Duration = Duration::from_secs(10);
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -159,6 +169,7 @@ struct Daemon {
     attacher: attacher::Handle,
     waker: Waker,
     flows: watch::Receiver<Vec<Fill>>,
+    pins: Pins,
     naming: watch::Sender<Naming>,
     published: watch::Sender<Arc<Published>>,
     /// The newest state, and its number.
@@ -265,6 +276,7 @@ impl Daemon {
             ..
         } = kernel;
         let (waker, filled) = traffic::sweep(flows)?;
+        let pins = Pins::watch(attachments.pinned())?;
         let node = node();
         let (naming, names) = watch::channel(Naming {
             generation: answer.generation,
@@ -289,6 +301,7 @@ impl Daemon {
             attacher: attacher::Handle::spawn(attachments)?,
             waker,
             flows: filled,
+            pins,
             naming,
             published,
             assembled: Arc::new(assembled),
@@ -312,6 +325,7 @@ impl Daemon {
         signals: &mut Signals,
     ) -> Result<(), StartError> {
         let mut syncing = FuturesUnordered::new();
+        let mut rounds = tokio::time::interval(ROUND);
         let mut watchdog = systemd::watchdog().map(tokio::time::interval);
         loop {
             let beat = async {
@@ -356,6 +370,8 @@ impl Daemon {
                     self.look();
                     self.look_at_programs();
                 }
+                () = self.pins.changed() => self.look_at_programs(),
+                _ = rounds.tick(), if !self.programs.is_empty() => self.look_at_programs(),
                 _ = beat => systemd::alive(),
             }
             self.reply();
@@ -447,9 +463,10 @@ impl Daemon {
                 tracing::error!("not enforced: {why}");
                 put(&mut self.programs, ifindex, Program::Failed(why));
             }
-            Answer::Found(found) => {
+            Answer::Found { on, unpinned } => {
                 self.looking = false;
-                let Some(found) = found else { return };
+                self.in_force.unpinned = unpinned;
+                let Some(found) = on else { return };
                 let mut lost = false;
                 for (ifindex, program) in &mut self.programs {
                     if *program == Program::On && !found.contains(ifindex) {

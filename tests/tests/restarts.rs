@@ -1,0 +1,198 @@
+//! What somebody does to the host beside the daemon: pins removed, the BPF file system unmounted,
+//! programs detached, a full disk. What is denied stays denied throughout, what is allowed loses
+//! nothing, and it is said. Needs root and bpftool.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use netpold_tests::load::{Load, under_load};
+use netpold_tests::patience::patience;
+use netpold_tests::{Daemon, Lab, residue};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// Its store admits `web/front` alone.
+const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+    metadata: {name: store, namespace: db}\nspec:\n  podSelector: {matchLabels: {app: store}}\n  \
+    policyTypes: [Ingress]\n  ingress:\n  - from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: web}}}]\n";
+
+fn lab() -> Result<Lab> {
+    Lab::with_pods(&["web/front", "db/store", "db/other"])
+}
+
+fn within(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + patience(Duration::from_secs(5));
+    while !is()? {
+        ensure!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn links(daemon: &Daemon) -> Result<Vec<PathBuf>> {
+    let pins = daemon.pins().join("links");
+    let entries = std::fs::read_dir(&pins).with_context(|| pins.display().to_string())?;
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+#[test]
+fn pins_that_are_removed_take_nothing_off_and_come_back() -> Result<()> {
+    let lab = lab()?;
+    let mut daemon = Daemon::enforcing(&lab, &[("store.yaml", POLICY)], "")?;
+    let said = under_load(&lab, Load::default(), || {
+        let before = links(&daemon)?;
+        ensure!(before.len() >= 6, "{before:?}");
+        for round in 0..3 {
+            for path in links(&daemon)? {
+                std::fs::remove_file(path)?;
+            }
+            if round == 1 {
+                std::fs::remove_file(daemon.pins().join("maps/FLOWS4"))?;
+            }
+            // Nobody asks: it is noticed.
+            within("the pins are back", || {
+                Ok(links(&daemon)?.len() == before.len())
+            })?;
+            within("the map is back", || {
+                Ok(daemon.pins().join("maps/FLOWS4").exists())
+            })?;
+            daemon.kill()?;
+            daemon.launch()?;
+            daemon.wait()?;
+        }
+        Ok(())
+    })
+    .with_context(|| daemon.log())?;
+    ensure!(said.late == 0, "{said:?}");
+    ensure!(daemon.log().contains("are put back"), "{}", daemon.log());
+    let name = lab.name.clone();
+    drop((daemon, lab));
+    residue::check(&name)
+}
+
+#[test]
+fn programs_that_are_detached_are_put_back() -> Result<()> {
+    let lab = lab()?;
+    let daemon = Daemon::enforcing(&lab, &[("store.yaml", POLICY)], "")?;
+    for path in links(&daemon)? {
+        let done = Command::new("bpftool")
+            .args(["link", "detach", "pinned"])
+            .arg(&path)
+            .output()
+            .context("can't run bpftool")?;
+        ensure!(done.status.success(), "{done:?}");
+    }
+    // The kernel tells nobody of this: a sync does not wait for the next look.
+    daemon.wait()?;
+    let log = daemon.log();
+    ensure!(
+        log.contains("were taken off interfaces by somebody else"),
+        "{log}"
+    );
+    let said = under_load(&lab, Load::default(), || {
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(())
+    })?;
+    ensure!(said.late == 0, "{said:?}");
+    Ok(())
+}
+
+#[test]
+fn an_unmounted_file_system_is_said_and_pinned_to_again() -> Result<()> {
+    let lab = lab()?;
+    let place = tempfile::Builder::new().prefix("npd-bpffs-").tempdir()?;
+    let mount_it = || {
+        mount(
+            Some("bpf"),
+            place.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+    };
+    mount_it()?;
+    let mut daemon = Daemon::prepare(&lab, "")?;
+    daemon.pin_below(place.path())?;
+    daemon.put("store.yaml", POLICY)?;
+    for pod in lab.pods() {
+        daemon.declare(pod)?;
+    }
+    daemon.launch()?;
+    daemon.wait()?;
+    let warnings = |daemon: &Daemon| -> Result<String> {
+        let status = daemon.netpol(&["status", "-o", "json"])?.stdout;
+        let status: serde_json::Value = serde_json::from_slice(&status)?;
+        Ok(status["warnings"].to_string())
+    };
+    let done = under_load(&lab, Load::default(), || {
+        umount2(place.path(), MntFlags::MNT_DETACH)?;
+        daemon.wait()?;
+        ensure!(
+            warnings(&daemon)?.contains("not pinned"),
+            "{}",
+            warnings(&daemon)?
+        );
+        mount_it()?;
+        daemon.wait()?;
+        ensure!(
+            !warnings(&daemon)?.contains("not pinned"),
+            "{}",
+            warnings(&daemon)?
+        );
+        daemon.kill()?;
+        daemon.launch()?;
+        daemon.wait()
+    })
+    .with_context(|| daemon.log());
+    drop(daemon);
+    let unmounted = umount2(place.path(), MntFlags::MNT_DETACH);
+    ensure!(done?.late == 0, "words were late");
+    unmounted?;
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_costs_what_it_can_not_keep_and_nothing_that_is_in_force() -> Result<()> {
+    let lab = lab()?;
+    let mut daemon = Daemon::prepare(&lab, "")?;
+    let state = daemon.state();
+    std::fs::create_dir(&state)?;
+    let size = Some("size=256k");
+    mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), size)?;
+    daemon.put("store.yaml", POLICY)?;
+    for pod in lab.pods() {
+        daemon.declare(pod)?;
+    }
+    daemon.launch()?;
+    daemon.wait()?;
+    let done = under_load(&lab, Load::default(), || {
+        // Nothing is left of it.
+        let filler = state.join("filler");
+        let full = std::io::copy(
+            &mut std::io::repeat(0),
+            &mut std::fs::File::create(&filler)?,
+        );
+        ensure!(full.is_err(), "the disk is not full");
+        // A policy that comes now is in force, and it is said that it can't be kept.
+        daemon.put("more.yaml", &POLICY.replace("name: store", "name: more"))?;
+        daemon.wait()?;
+        let status = daemon.netpol(&["status"])?;
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        ensure!(text.contains("could not be saved"), "{text}");
+        daemon.kill()?;
+        daemon.launch()?;
+        daemon.wait()?;
+        std::fs::remove_file(&filler)?;
+        daemon.wait()?;
+        let status = daemon.netpol(&["status"])?;
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        ensure!(!text.contains("could not be saved"), "{text}");
+        Ok(())
+    })
+    .with_context(|| daemon.log());
+    drop(daemon);
+    umount2(&state, MntFlags::MNT_DETACH)?;
+    ensure!(done?.late == 0, "words were late");
+    Ok(())
+}
