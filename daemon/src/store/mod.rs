@@ -200,13 +200,19 @@ impl Store {
         let mut accepted = Vec::new();
         for record in records {
             let path = shown(directory, &record.path);
-            let file = parse(&path, &record.text);
-            if file.is_accepted() {
-                accepted.push(restored(record, path, file));
-            } else {
-                // Stricter than the version that accepted it.
-                damaged.extend(file.diagnostics);
+            let mut file = parse(&path, &record.text);
+            if !file.is_accepted() {
+                // Stricter than the version that accepted it. What was in force stays: without
+                // them, who was isolated would not be.
+                match record.objects() {
+                    Some(objects) => file.documents = objects,
+                    None => {
+                        damaged.extend(file.diagnostics);
+                        continue;
+                    }
+                }
             }
+            accepted.push(restored(record, path, file));
         }
         let mut store = Self {
             directory: directory.to_owned(),
@@ -617,6 +623,7 @@ fn record(version: &Accepted) -> Record {
         version.order,
         since_ms,
         version.text.clone(),
+        &version.file.documents,
     )
 }
 

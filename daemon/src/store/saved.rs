@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use netpol_engine::manifest::Object;
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,6 @@ const ONE_BY_ONE: usize = 4;
 
 /// One accepted version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Record {
     form: u32,
     /// Its path below the manifests directory.
@@ -32,17 +32,34 @@ pub(super) struct Record {
     pub since_ms: Vec<u64>,
     /// Its content.
     pub text: String,
+    /// Its objects, as the version that accepted it understood them. Of another shape than this
+    /// version's, they are as good as not there.
+    #[serde(default)]
+    objects: serde_json::Value,
 }
 
 impl Record {
-    pub(super) fn new(path: String, order: u64, since_ms: Vec<u64>, text: String) -> Self {
+    pub(super) fn new(
+        path: String,
+        order: u64,
+        since_ms: Vec<u64>,
+        text: String,
+        objects: &[Object],
+    ) -> Self {
         Self {
             form: FORM,
             path,
             order,
             since_ms,
             text,
+            objects: serde_json::to_value(objects).unwrap_or_default(),
         }
+    }
+
+    /// Its objects as they were accepted, where there are any.
+    pub(super) fn objects(&self) -> Option<Vec<Object>> {
+        let objects = Vec::<Object>::deserialize(&self.objects).ok()?;
+        (!objects.is_empty()).then_some(objects)
     }
 }
 
@@ -181,7 +198,13 @@ mod tests {
         let saved = Saved::below(&state.path().join("new"));
         assert!(saved.read().0.is_empty());
         let record = |order, text: &str| {
-            Record::new(format!("{order}.yaml"), order, vec![7], text.to_owned())
+            Record::new(
+                format!("{order}.yaml"),
+                order,
+                vec![7],
+                text.to_owned(),
+                &[],
+            )
         };
         saved.save(&[record(11, "b")]).unwrap();
         saved.save(&[record(2, "old")]).unwrap();
@@ -199,7 +222,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let saved = Saved::below(state.path());
         let many: Vec<Record> = (0..100)
-            .map(|order| Record::new(format!("{order}.yaml"), order, vec![], "a".to_owned()))
+            .map(|order| Record::new(format!("{order}.yaml"), order, vec![], "a".to_owned(), &[]))
             .collect();
         saved.save(&many).unwrap();
         assert_eq!(saved.read().0, many);
@@ -209,7 +232,7 @@ mod tests {
     fn what_is_damaged_is_told_and_the_rest_is_read() {
         let state = tempfile::tempdir().unwrap();
         let saved = Saved::below(state.path());
-        let record = Record::new("a.yaml".to_owned(), 1, vec![], "a".to_owned());
+        let record = Record::new("a.yaml".to_owned(), 1, vec![], "a".to_owned(), &[]);
         saved.save(&[record]).unwrap();
         fs::write(saved.path(2), "{\"form\":1").unwrap();
         fs::write(saved.path(3).with_extension("new"), "half").unwrap();

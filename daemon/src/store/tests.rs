@@ -413,6 +413,39 @@ async fn what_cannot_be_saved_is_in_force_and_told() {
     assert_eq!(names(&place.open().view()), ["a"]);
 }
 
+/// An upgrade may bring rules that what was accepted breaks.
+#[tokio::test]
+async fn what_an_earlier_version_accepted_stays_where_this_one_is_stricter() {
+    fn stricter(path: &str, text: &str) -> File {
+        let mut file = toy(path, text);
+        if text.contains("object a") {
+            // Nothing is made of what is not valid.
+            file.documents.retain(|object| object.id().name.name != "a");
+            let finding = finding(path, content::SYNTAX, "not any more", "");
+            file.diagnostics.push(finding);
+        }
+        file
+    }
+    let place = Place::new();
+    place.write("a.yaml", "object a\nobject b\n");
+    assert_eq!(names(&*settled(&mut place.open()).await), ["a", "b"]);
+    let mut store = Store::open(&place.at(""), &place.root.path().join("s"), stricter).unwrap();
+    assert_eq!(names(&store.view()), ["a", "b"], "before the first look");
+    let view = settled(&mut store).await;
+    assert_eq!(names(&view), ["a", "b"]);
+    let said = view
+        .warnings
+        .iter()
+        .any(|warning| warning.rule == content::SYNTAX);
+    assert!(said, "{:?}", view.warnings);
+    // What is changed has to be right.
+    place.write("a.yaml", "object a\nobject c\n");
+    let view = settled(&mut store).await;
+    assert_eq!((names(&view).len(), rejected(&view).len()), (2, 1));
+    place.write("a.yaml", "object c\n");
+    assert_eq!(names(&*settled(&mut store).await), ["c"]);
+}
+
 /// Every order of seeing the same files ends in a state where nothing collides, nothing
 /// that was in force is lost to a newcomer, and nothing that could be in force is left out.
 #[test]

@@ -17,6 +17,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::diagnostic::Diagnostic;
 use crate::labels::Labels;
 use crate::policy::{Mode, ObjectName, Policy};
@@ -88,7 +90,9 @@ impl File {
 }
 
 /// A place in a file, counted from 1; columns in characters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Position {
     /// Line.
     pub line: usize,
@@ -154,7 +158,7 @@ impl std::fmt::Display for ObjectId {
 }
 
 /// One valid object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Object {
     /// Where it begins in its file.
     pub position: Position,
@@ -169,7 +173,7 @@ pub struct Object {
 }
 
 /// What an [`Object`] is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// A NetworkPolicy, decoded.
     NetworkPolicy(Arc<Policy>),
@@ -198,7 +202,7 @@ impl Object {
 }
 
 /// What a Pod manifest says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodManifest {
     /// Its name.
     pub name: ObjectName,
