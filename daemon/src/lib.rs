@@ -3,11 +3,11 @@
 //! ```text
 //!  store (files) ──┐
 //!  runtime ────────┼──▶ reconcile ──▶ engine ──▶ datapath ──▶ kernel
-//!  links (netlink)─┘        │                       │
+//!  links (netlink)─┘        │  └─▶ gate (nftables)   │
 //!                          api ◀─── flows ◀─────────┘
 //! ```
 //!
-//! `store`, `runtime`, `links`, `datapath` and `api` never import one another; only
+//! `store`, `runtime`, `links`, `gate`, `datapath` and `api` never import one another; only
 //! `reconcile` and the binaries join them.
 
 pub mod api;
@@ -15,7 +15,9 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod flows;
+pub mod gate;
 pub mod links;
+mod netlink;
 pub mod printable;
 pub mod probe;
 pub mod reconcile;

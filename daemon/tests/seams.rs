@@ -1,11 +1,11 @@
-//! Keeps the modules that face the world apart: `store`, `runtime`, `links`, `datapath`
+//! Keeps the modules that face the world apart: `store`, `runtime`, `links`, `gate`, `datapath`
 //! and `api` never import one another. Only `reconcile` and the binaries join them.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const APART: [&str; 5] = ["store", "runtime", "links", "datapath", "api"];
+const APART: [&str; 6] = ["store", "runtime", "links", "gate", "datapath", "api"];
 
 fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_dir() {

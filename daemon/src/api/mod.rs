@@ -15,4 +15,4 @@ pub mod server;
 pub mod wire;
 
 pub use client::Client;
-pub use published::{Published, State, SyncRequest};
+pub use published::{GateMeter, Published, State, SyncRequest};

@@ -3,12 +3,13 @@
 //!
 //! The API never holds the world itself and never blocks the loop.
 
+use std::fmt;
 use std::sync::Arc;
 
 use netpol_engine::world::World;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::wire::{Origins, Status, Synced};
+use super::wire::{GateDrops, Origins, Status, Synced};
 use crate::flows::Recorder;
 
 /// One state of the world and what is to be said about it.
@@ -31,6 +32,37 @@ pub struct State {
     pub flows: Arc<Recorder>,
     /// To the reconcile loop.
     pub sync: mpsc::Sender<SyncRequest>,
+    /// What the gate has dropped.
+    pub gate: GateMeter,
+}
+
+/// Reads what the gate has dropped, when somebody asks.
+#[derive(Clone)]
+pub struct GateMeter(Arc<dyn Fn() -> GateDrops + Send + Sync>);
+
+impl GateMeter {
+    /// One that reads so.
+    pub fn new(read: impl Fn() -> GateDrops + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// As of now.
+    #[must_use]
+    pub fn read(&self) -> GateDrops {
+        (self.0)()
+    }
+}
+
+impl Default for GateMeter {
+    fn default() -> Self {
+        Self::new(GateDrops::default)
+    }
+}
+
+impl fmt::Debug for GateMeter {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("GateMeter")
+    }
 }
 
 /// Please read all that is on disk and in the runtimes now, bring it in force, and

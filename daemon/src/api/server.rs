@@ -99,8 +99,9 @@ async fn read_only() -> Refusal {
 }
 
 async fn status(Extract(state): Extract<State>) -> Response {
-    let published = Arc::clone(&state.published.borrow());
-    Json(&published.status).into_response()
+    let mut status = state.published.borrow().status.clone();
+    status.gate.dropped = state.gate.read();
+    Json(status).into_response()
 }
 
 async fn world(Extract(state): Extract<State>) -> Response {

@@ -98,6 +98,8 @@ pub struct Status {
     pub tables: Vec<TableStatus>,
     /// How it is enforced.
     pub datapath: DatapathStatus,
+    /// What shuts interfaces that nothing is enforced at yet.
+    pub gate: GateStatus,
     /// Everything else that somebody should know.
     pub warnings: Vec<String>,
 }
@@ -301,6 +303,36 @@ pub struct DatapathStatus {
     pub mode: String,
     /// What the kernel lacks, and what is done instead.
     pub lacks: Vec<String>,
+}
+
+/// The gate: the rule set that shuts containers' interfaces until netpold's programs are on them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GateStatus {
+    /// Is it there?
+    pub installed: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+    /// How it tells containers' interfaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Interfaces that pass.
+    pub ready: usize,
+    /// Bridges that netpold has added to those that it knows by name.
+    pub bridges: Vec<String>,
+    /// Frames that it has dropped since it was installed.
+    pub dropped: GateDrops,
+}
+
+/// Frames that the gate has dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GateDrops {
+    /// From interfaces that were not ready.
+    pub from: u64,
+    /// To them.
+    pub to: u64,
 }
 
 /// The reconcile loop's answer to a sync request: all that was there is in force,

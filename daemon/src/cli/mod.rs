@@ -21,6 +21,7 @@ mod ends;
 mod exit;
 mod explain;
 mod findings;
+mod gate;
 mod get;
 mod junit;
 mod man;
@@ -91,6 +92,7 @@ enum Verb {
     Observe(observe::Observe),
     Audit(audit::Audit),
     Test(test::Test),
+    Gate(gate::Gate),
     Uninstall(uninstall::Uninstall),
     Completions(completions::Completions),
     Man(man::Man),
@@ -150,6 +152,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> anyhow::Result<Exit> {
         Verb::Wait(verb) => verb.run(&cli.client("wait")?, out),
         Verb::Observe(verb) => verb.run(&cli.client("observe")?, out),
         Verb::Test(verb) => verb.run(cli, &cli.client("test")?, out),
+        Verb::Gate(verb) => verb.run(out),
         Verb::Uninstall(verb) => verb.run(out),
         Verb::Completions(verb) => verb.run(out),
         Verb::Man(verb) => verb.run(out),

@@ -7,7 +7,7 @@ use netpol_engine::policy::Mode;
 use super::Exit;
 use super::output::{Columns, Form, Output};
 use crate::api::Client;
-use crate::api::wire::{EndpointStatus, Status as Known};
+use crate::api::wire::{EndpointStatus, GateStatus, Status as Known};
 use crate::printable::printable;
 
 /// Show what is enforced, and what is not
@@ -52,6 +52,7 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
     for lack in &datapath.lacks {
         writeln!(out, "this kernel has {}", printable(lack))?;
     }
+    write_gate(out, &status.gate)?;
     for runtime in &status.runtimes {
         let state = match (&runtime.error, runtime.connected) {
             (_, true) => "connected".to_owned(),
@@ -181,6 +182,26 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
             ]
         }),
     )
+}
+
+fn write_gate(out: &mut dyn Write, gate: &GateStatus) -> std::io::Result<()> {
+    if !gate.installed {
+        let why = gate.why_not.as_deref().unwrap_or("not installed");
+        return writeln!(out, "gate: none: {}", printable(why));
+    }
+    write!(
+        out,
+        "gate: installed ({}), {} interfaces ready, dropped {} frames from others and {} to others",
+        printable(gate.scope.as_deref().unwrap_or_default()),
+        gate.ready,
+        gate.dropped.from,
+        gate.dropped.to
+    )?;
+    if !gate.bridges.is_empty() {
+        let bridges = gate.bridges.join(", ");
+        write!(out, "; further bridges: {}", printable(&bridges))?;
+    }
+    writeln!(out)
 }
 
 /// Namespaces, and policies of others.

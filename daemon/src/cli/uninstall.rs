@@ -4,15 +4,16 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::Exit;
-use crate::config;
+use crate::config::{self, Config};
 use crate::datapath::pins::PinsError;
 use crate::datapath::uninstall::{RemovedHook, UninstallError, uninstall};
+use crate::gate::{self, Kept};
 use crate::printable::printable;
 
 /// Take all enforcement and everything pinned off this host
 ///
-/// netpold must be stopped: it would put it all back. Manifests, configuration and
-/// state stay. From then on every container can reach everything again.
+/// netpold must be stopped: it would put it all back. The gate is released too. Manifests,
+/// configuration and state stay. From then on every container can reach everything again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -28,9 +29,13 @@ pub struct Uninstall {
 
 impl Uninstall {
     pub(super) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let directory = match &self.pin_directory {
-            Some(directory) => directory.clone(),
-            None => config::load(self.config.as_deref())?.datapath.pin_directory,
+        // A pin directory of its own says nothing of a gate.
+        let (directory, config) = match &self.pin_directory {
+            Some(directory) => (directory.clone(), None),
+            None => {
+                let config = config::load(self.config.as_deref())?;
+                (config.datapath.pin_directory.clone(), Some(config))
+            }
         };
         let shown = directory.display().to_string();
         let removed = match uninstall(&directory) {
@@ -41,6 +46,7 @@ impl Uninstall {
                     "nothing to remove: nothing is pinned at `{}`",
                     printable(&shown)
                 )?;
+                remove_gate(out, config.as_ref())?;
                 return Ok(Exit::Done);
             }
             Err(error) => return Err(error.into()),
@@ -51,12 +57,34 @@ impl Uninstall {
         for path in &removed.paths {
             writeln!(out, "removed {}", printable(&path.display().to_string()))?;
         }
+        remove_gate(out, config.as_ref())?;
         for hook in &removed.lingering {
             anstream::eprintln!("the kernel still shows our program: {}", named(hook));
         }
         // What lingers is unpinned: the kernel is taking it off.
         Ok(Exit::answer(removed.lingering.is_empty()))
     }
+}
+
+/// The gate's table, and what it keeps in the state directory.
+fn remove_gate(out: &mut dyn Write, config: Option<&Config>) -> anyhow::Result<()> {
+    let Some(config) = config else {
+        return Ok(());
+    };
+    let table = &config.gate.table;
+    let released = match gate::Kernel::open(table).and_then(|mut kernel| kernel.release()) {
+        Ok(released) => released,
+        // A kernel without nftables has none.
+        Err(_) if !Kept::at(&config.state.directory).is_installed() => false,
+        Err(error) => return Err(error.into()),
+    };
+    if released {
+        writeln!(out, "removed the gate (table bridge {table})")?;
+    }
+    for path in Kept::at(&config.state.directory).forget()? {
+        writeln!(out, "removed {}", printable(&path.display().to_string()))?;
+    }
+    Ok(())
 }
 
 fn named(hook: &RemovedHook) -> String {

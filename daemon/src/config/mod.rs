@@ -41,6 +41,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[datapath]`
     pub datapath: Datapath,
+    /// `[gate]`
+    pub gate: Gate,
     /// `[state]`
     pub state: State,
     /// `[api]`
@@ -64,10 +66,10 @@ impl Default for Manifests {
     }
 }
 
-/// Is a container runtime followed?
+/// Is a container runtime followed, a part used?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Enabled {
-    /// Whenever its socket is there; its absence is not an error.
+    /// Whenever what it needs (a runtime's socket) is there; its absence is not an error.
     #[default]
     Auto,
     /// Always; its absence is reported.
@@ -276,6 +278,24 @@ impl Default for Datapath {
     fn default() -> Self {
         Self {
             pin_directory: PathBuf::from("/sys/fs/bpf/netpold"),
+        }
+    }
+}
+
+/// The rule set that shuts containers' interfaces until netpold's programs are on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// Is there one? Auto: where nft(8) and the kernel can.
+    pub enabled: Enabled,
+    /// Its table, of the family `bridge`.
+    pub table: String,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            enabled: Enabled::Auto,
+            table: "netpold".to_owned(),
         }
     }
 }

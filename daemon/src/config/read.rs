@@ -23,7 +23,7 @@ use crate::syntax;
 const SOCKET_PATH_BYTES: usize = 107;
 
 /// Every section, and its keys.
-const KEYS: [(&str, &[&str]); 13] = [
+const KEYS: [(&str, &[&str]); 14] = [
     ("manifests", &["directory"]),
     ("docker", &["enabled", "socket"]),
     ("containerd", &["enabled", "socket", "namespaces"]),
@@ -34,6 +34,7 @@ const KEYS: [(&str, &[&str]); 13] = [
     ("dns", &["kube-dns"]),
     ("timeouts", &TIMEOUT_KEYS),
     ("datapath", &["pin-directory"]),
+    ("gate", &["enabled", "table"]),
     ("state", &["directory"]),
     ("api", &["socket"]),
     ("metrics", &["listen"]),
@@ -229,6 +230,8 @@ impl Reader<'_> {
             "datapath.pin-directory" => {
                 self.path(&mut config.datapath.pin_directory, path, value);
             }
+            "gate.enabled" => self.enabled(&mut config.gate.enabled, path, value),
+            "gate.table" => self.table(&mut config.gate.table, path, value),
             "state.directory" => self.path(&mut config.state.directory, path, value),
             "api.socket" => self.socket(&mut config.api.socket, path, value),
             "metrics.listen" => self.listen(&mut config.metrics.listen, path, value),
@@ -419,6 +422,22 @@ impl Reader<'_> {
                 Err(error) => self.wrong(path, value, &format!("a Namespace's name: {error}")),
             },
             None => self.wrong(path, value, "a Namespace's name, in quotes"),
+        }
+    }
+
+    fn table(&mut self, target: &mut String, path: &str, value: &Value<'_>) {
+        let right = "a name for nft: a letter, then letters, digits and `_`, 31 at most";
+        match value.get_ref().as_str() {
+            Some(text)
+                if text.len() <= 31
+                    && text.starts_with(|first: char| first.is_ascii_alphabetic())
+                    && text
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') =>
+            {
+                text.clone_into(target);
+            }
+            _ => self.wrong(path, value, right),
         }
     }
 

@@ -38,7 +38,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     let keys = shown
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'));
-    assert_eq!(keys.count(), 19 + Timeout::ALL.len());
+    assert_eq!(keys.count(), 21 + Timeout::ALL.len());
 }
 
 #[test]
@@ -83,6 +83,9 @@ icmp = 11
 other = 31536000
 [datapath]
 pin-directory = "/sys/fs/bpf/x"
+[gate]
+enabled = true
+table = "np2"
 [state]
 directory = "/s"
 [api]
@@ -131,6 +134,10 @@ listen = "[::1]:9469"
         },
         datapath: Datapath {
             pin_directory: "/sys/fs/bpf/x".into(),
+        },
+        gate: Gate {
+            enabled: Enabled::Yes,
+            table: "np2".into(),
         },
         state: State {
             directory: "/s".into(),

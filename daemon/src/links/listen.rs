@@ -10,13 +10,12 @@ use std::io;
 
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::LinksError;
 use super::message::{self, RTM_DELADDR, RTM_NEWADDR};
-use super::socket::{BUFFER, receive};
+use crate::netlink::{self, BUFFER, is_overflow, receive};
 
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
@@ -57,7 +56,7 @@ impl Hints {
 
     /// What a datagram from this namespace says.
     fn read_here(&mut self, datagram: &[u8]) {
-        for message in message::messages(datagram) {
+        for message in netlink::messages(datagram) {
             self.addresses |= matches!(message.kind, RTM_NEWADDR | RTM_DELADDR);
             if let Some(link) = message::link(&message) {
                 self.links.insert(link.ifindex);
@@ -116,10 +115,6 @@ impl Listener {
         }
         Ok(hints)
     }
-}
-
-fn is_overflow(error: &io::Error) -> bool {
-    error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENOBUFS)
 }
 
 #[expect(

@@ -6,9 +6,11 @@
 
 use std::net::IpAddr;
 
-pub const NLMSG_ERROR: u16 = 2;
-pub const NLMSG_DONE: u16 = 3;
-pub const NLMSG_OVERRUN: u16 = 4;
+use crate::netlink::{
+    Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, attribute, attributes, read_i32, read_u32,
+    request, text,
+};
+
 pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_DELLINK: u16 = 17;
 pub const RTM_GETLINK: u16 = 18;
@@ -17,12 +19,6 @@ pub const RTM_DELADDR: u16 = 21;
 pub const RTM_GETADDR: u16 = 22;
 pub const RTM_NEWNSID: u16 = 88;
 pub const RTM_GETNSID: u16 = 90;
-
-pub const NLM_F_REQUEST: u16 = 1;
-pub const NLM_F_ACK: u16 = 4;
-/// In an answer: the table changed while it was listed.
-pub const NLM_F_DUMP_INTR: u16 = 0x10;
-pub const NLM_F_DUMP: u16 = 0x300;
 
 pub const NETNSA_NSID: u16 = 1;
 pub const NETNSA_FD: u16 = 3;
@@ -42,56 +38,9 @@ const IFF_UP: u32 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 
-const HEADER: usize = 16;
 const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
 const RTGENMSG: usize = 4;
-/// The two top bits of an attribute's type are flags (nested, byte order).
-const TYPE_MASK: u16 = 0x3fff;
-
-/// One message of a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
-    pub kind: u16,
-    pub flags: u16,
-    pub sequence: u32,
-    pub payload: &'a [u8],
-}
-
-/// The messages of a datagram; ends at the first that is not whole.
-pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let length = read_u32(rest, 0)? as usize;
-        let payload = rest.get(HEADER..length)?;
-        let message = Message {
-            kind: read_u16(rest, 4)?,
-            flags: read_u16(rest, 6)?,
-            sequence: read_u32(rest, 8)?,
-            payload,
-        };
-        rest = rest.get(align(length)..).unwrap_or_default();
-        Some(message)
-    })
-}
-
-/// The attributes after a fixed part; ends at the first that is not whole.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::from(read_u16(rest, 0)?);
-        let kind = read_u16(rest, 2)? & TYPE_MASK;
-        let value = rest.get(4..length)?;
-        rest = rest.get(align(length)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-/// The error number of an `NLMSG_ERROR`; 0: an acknowledgement.
-pub fn error_number(message: &Message<'_>) -> Option<i32> {
-    read_i32(message.payload, 0).map(|code| code.saturating_neg())
-}
-
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -184,7 +133,7 @@ pub fn dump_request(kind: u16, sequence: u32) -> Vec<u8> {
         attribute(
             &mut body,
             IFLA_EXT_MASK,
-            RTEXT_FILTER_SKIP_STATS.to_ne_bytes(),
+            &RTEXT_FILTER_SKIP_STATS.to_ne_bytes(),
         );
     }
     request(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, &body)
@@ -194,30 +143,9 @@ pub fn dump_request(kind: u16, sequence: u32) -> Vec<u8> {
 pub fn nsid_request(kind: u16, sequence: u32, attributes: &[(u16, i32)]) -> Vec<u8> {
     let mut body = vec![0; RTGENMSG];
     for (kind, value) in attributes {
-        attribute(&mut body, *kind, value.to_ne_bytes());
+        attribute(&mut body, *kind, &value.to_ne_bytes());
     }
     request(kind, NLM_F_REQUEST | NLM_F_ACK, sequence, &body)
-}
-
-fn request(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
-    bytes.extend(((HEADER + body.len()) as u32).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend([0; 4]);
-    bytes.extend(body);
-    bytes
-}
-
-fn attribute(body: &mut Vec<u8>, kind: u16, value: [u8; 4]) {
-    body.extend(8_u16.to_ne_bytes());
-    body.extend(kind.to_ne_bytes());
-    body.extend(value);
-}
-
-const fn align(length: usize) -> usize {
-    length.next_multiple_of(4)
 }
 
 fn ip_address(value: &[u8]) -> Option<IpAddr> {
@@ -227,30 +155,11 @@ fn ip_address(value: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
 }
 
-/// A C string; interface names may be any bytes but `/` and white space.
-fn text(value: &[u8]) -> String {
-    let end = value.iter().position(|byte| *byte == 0);
-    String::from_utf8_lossy(&value[..end.unwrap_or(value.len())]).into_owned()
-}
-
-fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn read_i32(bytes: &[u8], at: usize) -> Option<i32> {
-    read_u32(bytes, at).map(u32::cast_signed)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::netlink::messages;
 
     fn link_bytes() -> Vec<u8> {
         let mut body = vec![0; IFINFOMSG];
@@ -269,8 +178,8 @@ mod tests {
         body.extend(9_u16.to_ne_bytes());
         body.extend(IFLA_INFO_KIND.to_ne_bytes());
         body.extend(b"veth\0\0\0\0");
-        attribute(&mut body, IFLA_LINK_NETNSID, 3_i32.to_ne_bytes());
-        attribute(&mut body, IFLA_LINK, 2_i32.to_ne_bytes());
+        attribute(&mut body, IFLA_LINK_NETNSID, &3_i32.to_ne_bytes());
+        attribute(&mut body, IFLA_LINK, &2_i32.to_ne_bytes());
         request(RTM_NEWLINK, 0, 1, &body)
     }
 
@@ -316,16 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_nothing_ends_the_datagram() {
-        assert_eq!(messages(&[0; 64]).count(), 0);
-        assert_eq!(attributes(&[0; 64]).count(), 0);
-    }
-
-    #[test]
     fn of_two_ends_the_address_is_the_near_one() {
         let mut body = vec![0; IFADDRMSG];
-        attribute(&mut body, IFA_ADDRESS, [10, 0, 0, 2]);
-        attribute(&mut body, IFA_LOCAL, [10, 0, 0, 1]);
+        attribute(&mut body, IFA_ADDRESS, &[10, 0, 0, 2]);
+        attribute(&mut body, IFA_LOCAL, &[10, 0, 0, 1]);
         let bytes = request(RTM_NEWADDR, 0, 1, &body);
         let message = messages(&bytes).next().unwrap();
         assert_eq!(

@@ -8,15 +8,11 @@ use std::io;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::LinksError;
-use super::message::{
-    self, Link, LinkAddress, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN,
-    RTM_GETADDR, RTM_GETLINK,
+use super::message::{self, Link, LinkAddress, RTM_GETADDR, RTM_GETLINK};
+use crate::netlink::{
+    self, BUFFER, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, receive,
 };
 
-/// The kernel makes dump datagrams of at most 32 KiB (`netlink_dump`).
-pub(super) const BUFFER: usize = 64 * 1024;
-/// Tells the real size of a datagram that did not fit.
-const MSG_TRUNC: i32 = 0x20;
 /// A table that changes during every one of so many listings changes too fast to be listed.
 const ATTEMPTS: u32 = 16;
 
@@ -118,7 +114,7 @@ impl Route {
                     problem: "a datagram larger than the kernel makes them",
                 });
             }
-            for message in message::messages(&buffer) {
+            for message in netlink::messages(&buffer) {
                 if message.sequence != self.sequence {
                     // Left over from a request that failed half-way.
                     continue;
@@ -140,18 +136,8 @@ impl Route {
     }
 }
 
-/// One datagram; the size is the real one where it was cut.
-pub(super) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    loop {
-        match socket.recv(buffer, MSG_TRUNC) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
 fn acknowledged(request: &'static str, message: &Message<'_>) -> Result<(), LinksError> {
-    match message::error_number(message) {
+    match netlink::error_number(message) {
         Some(0) => Ok(()),
         Some(number) => Err(LinksError::Refused {
             request,

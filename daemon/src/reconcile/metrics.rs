@@ -13,17 +13,16 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
-use crate::api::Published;
-use crate::api::wire::Status;
+use crate::api;
+use crate::api::wire::{GateDrops, Status, TableStatus};
 use crate::datapath::counters::{Count, CounterTable};
 
 /// What is served.
 #[derive(Clone)]
 struct Shown {
     counters: Arc<CounterTable>,
-    published: watch::Receiver<Arc<Published>>,
+    api: api::State,
 }
 
 /// Begins to serve. To be called inside a tokio runtime.
@@ -33,12 +32,12 @@ struct Shown {
 pub(super) async fn serve(
     listen: SocketAddr,
     counters: CounterTable,
-    published: watch::Receiver<Arc<Published>>,
+    api: api::State,
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     let shown = Shown {
         counters: Arc::new(counters),
-        published,
+        api,
     };
     let router = Router::new()
         .route("/metrics", get(metrics))
@@ -53,11 +52,11 @@ pub(super) async fn serve(
 }
 
 async fn metrics(State(shown): State<Shown>) -> Response {
-    let status = Arc::clone(&shown.published.borrow());
+    let status = Arc::clone(&shown.api.published.borrow());
     match shown.counters.read() {
         Ok(counts) => (
             [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-            render(&counts, &status.status),
+            render(&counts, &status.status, shown.api.gate.read()),
         )
             .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -65,7 +64,7 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 }
 
 /// The text form (Prometheus exposition format 0.0.4).
-fn render(counts: &[Count], status: &Status) -> String {
+fn render(counts: &[Count], status: &Status, gate: GateDrops) -> String {
     let mut text = String::new();
     for (name, help, value) in [
         (
@@ -143,11 +142,31 @@ fn render(counts: &[Count], status: &Status) -> String {
         "Counts the changes of policy.",
     );
     let _ = writeln!(text, "netpold_generation {}", status.datapath.generation);
+    head(
+        &mut text,
+        "netpold_gate_installed",
+        "gauge",
+        "1 where the gate shuts interfaces that are not ready.",
+    );
+    let installed = u8::from(status.gate.installed);
+    let _ = writeln!(text, "netpold_gate_installed {installed}");
+    head(
+        &mut text,
+        "netpold_gate_dropped_packets_total",
+        "counter",
+        "Frames that the gate has dropped, in the endpoint's direction.",
+    );
+    for (direction, frames) in [("egress", gate.from), ("ingress", gate.to)] {
+        let _ = writeln!(
+            text,
+            "netpold_gate_dropped_packets_total{{direction=\"{direction}\"}} {frames}"
+        );
+    }
     for (name, help, of) in [
         (
             "netpold_table_entries",
             "Entries of a kernel table in use.",
-            (|table| table.used) as fn(&crate::api::wire::TableStatus) -> u64,
+            (|table| table.used) as fn(&TableStatus) -> u64,
         ),
         (
             "netpold_table_limit",
@@ -177,7 +196,6 @@ mod tests {
     use netpol_abi::Reason;
 
     use super::*;
-    use crate::api::wire::TableStatus;
     use crate::datapath::Hook;
 
     #[test]
@@ -196,12 +214,14 @@ mod tests {
             }],
             ..Status::default()
         };
-        let text = render(&counts, &status);
+        let text = render(&counts, &status, GateDrops { from: 7, to: 0 });
         for line in [
             "# TYPE netpold_packets_total counter",
             "netpold_packets_total{reason=\"policy-denied\",direction=\"ingress\",verdict=\"dropped\"} 3",
             "netpold_bytes_total{reason=\"policy-denied\",direction=\"ingress\",verdict=\"dropped\"} 180",
             "netpold_endpoints 0",
+            "netpold_gate_installed 0",
+            "netpold_gate_dropped_packets_total{direction=\"egress\"} 7",
             "netpold_table_entries{table=\"flows4\"} 5",
             "netpold_table_limit{table=\"flows4\"} 10",
         ] {

@@ -5,6 +5,7 @@
 //!                                             │  ▲                       (own thread)
 //!                                             │  └─ register (numbers, kept on disk)
 //!                                             ├──▶ attacher ─▶ programs on interfaces (own thread)
+//!                                             ├──▶ gate: who is ready, once the programs are on
 //!                                             └──▶ report ─▶ API, log, systemd
 //!                     traffic: reports ─▶ flows;  sweeps of connections (own thread)
 //! ```
@@ -27,6 +28,7 @@
 pub mod assemble;
 mod attacher;
 mod facts;
+mod gate;
 mod installer;
 mod metrics;
 mod pins;

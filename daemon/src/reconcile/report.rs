@@ -13,6 +13,7 @@ use netpol_engine::world::{Place, World};
 
 use super::assemble::Assembled;
 use super::facts::Facts;
+use super::gate::Keeper;
 use crate::api::wire::{
     DatapathStatus, EndpointStatus, InterfaceStatus, Isolated, PolicyStatus, Problem, Rejected,
     RuntimeStatus, Status, TableStatus,
@@ -83,6 +84,7 @@ pub fn status(
     programs: &BTreeMap<u32, Program>,
     how: &How,
     flows: &[Fill],
+    gate: &Keeper,
 ) -> Status {
     let endpoints = endpoints(assembled, in_force, programs);
     let mut selects: BTreeMap<&ObjectName, usize> = BTreeMap::new();
@@ -120,6 +122,7 @@ pub fn status(
             warnings.push(format!("not enforced: {why} (interface {ifindex})"));
         }
     }
+    warnings.extend(gate.warning());
     warnings.extend(assembled.warnings.iter().cloned());
     warnings.extend(facts.store.warnings.iter().map(ToString::to_string));
     let tables = in_force
@@ -149,6 +152,7 @@ pub fn status(
             mode: how.mode.to_owned(),
             lacks: how.lacks.clone(),
         },
+        gate: gate.status(),
         warnings,
     }
 }

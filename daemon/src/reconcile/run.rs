@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::assemble::{self, Assembled, Settings};
 use super::attacher;
+use super::gate::Keeper;
 use super::installer::{self, Installer};
 use super::metrics;
 use super::pins::Pins;
@@ -105,14 +106,17 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let (published, seen) = watch::channel(Arc::new(Published::default()));
     let (ask, asked) = mpsc::channel(64);
     let recorder = Arc::new(Recorder::default());
+    let gate = Keeper::open(&config);
     let state = api::State {
         published: seen,
         flows: Arc::clone(&recorder),
         sync: ask,
+        gate: gate.meter(),
     };
-    let (mut daemon, counters) = Daemon::start(&config, kernel, sources, published, recorder)?;
+    let (mut daemon, counters) =
+        Daemon::start(&config, kernel, sources, published, recorder, gate)?;
     if let Some(listen) = config.metrics.listen {
-        metrics::serve(listen, counters, state.published.clone())
+        metrics::serve(listen, counters, state.clone())
             .await
             .map_err(|source| StartError::Metrics { listen, source })?;
     }
@@ -167,6 +171,7 @@ struct Daemon {
     saved: Register,
     installer: installer::Handle,
     attacher: attacher::Handle,
+    gate: Keeper,
     waker: Waker,
     flows: watch::Receiver<Vec<Fill>>,
     pins: Pins,
@@ -194,6 +199,7 @@ impl Daemon {
         mut sources: Sources,
         published: watch::Sender<Arc<Published>>,
         recorder: Arc<Recorder>,
+        gate: Keeper,
     ) -> Result<(Self, CounterTable), StartError> {
         let settings = settings(config);
         let boot = register::boot();
@@ -299,6 +305,7 @@ impl Daemon {
             saved,
             installer: installer.spawn(tables)?,
             attacher: attacher::Handle::spawn(attachments)?,
+            gate,
             waker,
             flows: filled,
             pins,
@@ -315,6 +322,9 @@ impl Daemon {
             ready: false,
         };
         daemon.attach();
+        daemon.let_through();
+        // It may have been flushed while nobody looked.
+        daemon.gate.check();
         daemon.answered(answer);
         Ok((daemon, counters))
     }
@@ -357,6 +367,10 @@ impl Daemon {
                 answer = self.attacher.answer() => {
                     self.attached(answer.ok_or(StartError::Ended("attacher of programs"))?);
                 }
+                () = self.gate.turned() => {
+                    self.gate.check();
+                    self.publish();
+                }
                 Some(request) = asked.recv() => {
                     let engine = self.sources.engine();
                     syncing.push(async move {
@@ -389,6 +403,7 @@ impl Daemon {
         let same = assembled.world == self.assembled.world;
         self.assembled = Arc::new(assembled);
         self.attach();
+        self.let_through();
         if same && self.installing.is_none() && self.in_force.failure.is_none() {
             self.installed = self.round;
             self.save();
@@ -446,6 +461,14 @@ impl Daemon {
         }
     }
 
+    /// Brings the gate up to date.
+    fn let_through(&mut self) {
+        let programs = &self.programs;
+        let program = |ifindex: u32| programs.get(&ifindex).cloned();
+        self.gate
+            .keep(self.sources.facts(), &self.assembled, program);
+    }
+
     fn attached(&mut self, answer: attacher::Answer) {
         use attacher::Answer;
         let put = |programs: &mut BTreeMap<u32, Program>, ifindex, program| {
@@ -455,7 +478,10 @@ impl Daemon {
             }
         };
         match answer {
-            Answer::On(ifindex) => put(&mut self.programs, ifindex, Program::On),
+            Answer::On(ifindex) => {
+                put(&mut self.programs, ifindex, Program::On);
+                self.let_through();
+            }
             Answer::Gone(ifindex) => {
                 self.programs.remove(&ifindex);
             }
@@ -553,6 +579,7 @@ impl Daemon {
             &self.programs,
             &self.how,
             &self.flows.borrow_and_update(),
+            &self.gate,
         );
         let before = Arc::clone(&self.published.borrow());
         if before.status != status {

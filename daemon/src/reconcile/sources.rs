@@ -223,7 +223,12 @@ impl Sources {
         // are there.
         if stale.links || stale.engine || looked_inside {
             match self.links.dump() {
-                Ok(snapshot) => self.facts.links = snapshot,
+                Ok(snapshot) => {
+                    self.facts.links = snapshot;
+                    // An engine's socket is there before its containers' interfaces are, whoever
+                    // tells of it first.
+                    self.facts.docker.socket = self.engine_settings.socket.exists();
+                }
                 Err(error) => self.problem(error.to_string()),
             }
         }
@@ -313,7 +318,6 @@ impl Sources {
         let engine = &mut self.facts.docker;
         engine.listed |= snapshot.connected && !snapshot.incomplete;
         engine.snapshot = snapshot;
-        engine.socket = self.engine_settings.socket.exists();
     }
 
     /// The namespaces of running containers.

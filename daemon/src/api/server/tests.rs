@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::api::client::{Client, ClientError};
 use crate::api::listener;
-use crate::api::published::Published;
-use crate::api::wire::{Rejected, Synced};
+use crate::api::published::{GateMeter, Published};
+use crate::api::wire::{GateDrops, Rejected, Synced};
 use crate::flows::Recorder;
 use crate::flows::flow::Verdict;
 
@@ -35,6 +35,7 @@ async fn running(published: Published) -> Running {
         published: receiver,
         flows: Arc::clone(&flows),
         sync,
+        gate: GateMeter::new(|| GateDrops { from: 3, to: 4 }),
     };
     tokio::spawn(serve(socket, state, std::future::pending()));
     Running {
@@ -58,7 +59,9 @@ async fn what_is_published_is_what_the_client_reads() {
         file: PathBuf::from("a.yaml"),
         ..Rejected::default()
     });
-    let expected = published.status.clone();
+    let mut expected = published.status.clone();
+    // Read when somebody asks.
+    expected.gate.dropped = GateDrops { from: 3, to: 4 };
     let running = running(published).await;
     assert_eq!(running.client.status().await.unwrap(), expected);
     assert_eq!(running.client.world().await.unwrap().world, world);

@@ -1,0 +1,206 @@
+//! `netpol gate`: the rule set that shuts containers' interfaces until netpold's programs are on them.
+//! Asks no daemon: it is for the time in which there is none.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use super::Exit;
+use crate::config::{self, Config, Enabled};
+use crate::datapath::pins::Layout;
+use crate::gate::{self, Contents, GateError, Kept, Kernel, Scope, rules};
+use crate::links::Links;
+use crate::printable::printable;
+
+/// Shut containers' interfaces until netpold's programs are on them
+///
+/// A static nftables rule set drops the frames of every veth on a container engine's bridge that
+/// netpold has not let through: netpold does so once its programs are on the interface. So
+/// nothing passes before policy is in force, also while netpold is stopped, or has not started yet. Bridges
+/// of others (libvirt, LXC, your own) are left alone.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit code 1 where the configuration has no gate, or it is not installed.
+
+Examples:
+  netpol gate status
+  systemctl status netpold-gate        # its unit runs install and release
+  nft list table bridge netpold        # what is in force, with counters")]
+pub struct Gate {
+    #[command(subcommand)]
+    verb: Verb,
+    /// The daemon's configuration
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install it, or replace what is there
+    ///
+    /// Interfaces that pass already go on passing. Where it was not installed since this host
+    /// has booted, those are all that are there.
+    Install,
+    /// Take it away: what netpold does not enforce passes
+    Release,
+    /// Say what is installed, and what it dropped
+    Status,
+    /// Print the rules that `install` would load
+    Rules {
+        /// Those for a kernel that can't tell bridges (no `CONFIG_NFT_BRIDGE_META`)
+        #[arg(long)]
+        by_name: bool,
+    },
+}
+
+impl Gate {
+    pub(super) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let config = config::load(self.config.as_deref())?;
+        match self.verb {
+            Verb::Install => install(&config, out),
+            Verb::Release => release(&config, out),
+            Verb::Status => status(&config, out),
+            Verb::Rules { by_name } => {
+                let scope = if by_name {
+                    Scope::Names
+                } else {
+                    Scope::Bridges
+                };
+                let kept = Kept::at(&config.state.directory);
+                let contents = Contents {
+                    bridges: kept.bridges(),
+                    ..Contents::default()
+                };
+                let text = rules::render(&config.gate.table, scope, &contents);
+                write!(out, "{text}")?;
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let kept = Kept::at(&config.state.directory);
+    if let Some(why) = gate::why_not(config) {
+        // What an earlier configuration has installed must not go on dropping.
+        release(config, out)?;
+        writeln!(out, "there is to be no gate: {why}")?;
+        return Ok(Exit::Done);
+    }
+    let contents = Contents {
+        ready: passing(config, &kept)?,
+        bridges: kept.bridges(),
+    };
+    let table = &config.gate.table;
+    match gate::install(table, &contents) {
+        Ok(scope) => {
+            kept.installed().map_err(GateError::Kept)?;
+            writeln!(
+                out,
+                "installed {} (table bridge {table}): {} interfaces pass, others as netpold lets them",
+                scope.label(),
+                contents.ready.len()
+            )?;
+            if scope == Scope::Names {
+                anstream::eprintln!(
+                    "note: this kernel can't tell bridges (no CONFIG_NFT_BRIDGE_META): only interfaces named as Docker names them are shut"
+                );
+            }
+            Ok(Exit::Done)
+        }
+        Err(error) if config.gate.enabled == Enabled::Auto => {
+            anstream::eprintln!(
+                "there is no gate: {}\nhelp: containers that start while netpold does not run are not shut; `[gate] enabled = true` makes this an error",
+                printable(&error.to_string())
+            );
+            Ok(Exit::Done)
+        }
+        Err(error) => Err(error).context("the gate can't be installed"),
+    }
+}
+
+/// Who passes: those who do where it is there, or has been; else everybody who is here.
+fn passing(config: &Config, kept: &Kept) -> anyhow::Result<BTreeSet<u32>> {
+    let veths = Links::open()?.dump()?.veths;
+    let there: BTreeSet<u32> = veths.iter().map(|veth| veth.ifindex).collect();
+    let found = Kernel::open(&config.gate.table).and_then(|mut kernel| kernel.look());
+    let passing = match found {
+        Ok(Some(found)) => found.contents.ready,
+        // It was flushed, and netpold is not there to see it: its programs are.
+        _ if kept.is_installed() => enforced(config),
+        _ => return Ok(there),
+    };
+    Ok(passing.intersection(&there).copied().collect())
+}
+
+/// Interfaces with both programs, by their pins.
+fn enforced(config: &Config) -> BTreeSet<u32> {
+    let Ok(layout) = Layout::new(&config.datapath.pin_directory) else {
+        return BTreeSet::new();
+    };
+    let mut seen = BTreeSet::new();
+    [layout.links(), layout.marks()]
+        .iter()
+        .flat_map(|folder| Layout::hooks(folder).unwrap_or_default())
+        .map(|(ifindex, _)| ifindex)
+        // The second of its hooks.
+        .filter(|ifindex| !seen.insert(*ifindex))
+        .collect()
+}
+
+fn release(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    // First, or netpold would take it for a loss.
+    let was = Kept::at(&config.state.directory)
+        .released()
+        .map_err(GateError::Kept)?;
+    let table = &config.gate.table;
+    let released = match Kernel::open(table).and_then(|mut kernel| kernel.release()) {
+        Ok(released) => released,
+        // A kernel without nftables has none.
+        Err(_) if !was => false,
+        Err(error) => return Err(error.into()),
+    };
+    if released {
+        writeln!(out, "released (table bridge {table})")?;
+    } else {
+        writeln!(out, "there is no gate to release (table bridge {table})")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn status(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let table = &config.gate.table;
+    let Some(found) = Kernel::open(table)?.look()? else {
+        match gate::why_not(config) {
+            Some(why) => writeln!(out, "not installed: {why}")?,
+            None => writeln!(out, "not installed (table bridge {table})")?,
+        }
+        return Ok(Exit::No);
+    };
+    writeln!(
+        out,
+        "installed {} (table bridge {table})",
+        found.scope.label()
+    )?;
+    if !found.whole {
+        writeln!(
+            out,
+            "its rules were flushed: it shuts nothing; `netpol gate install`"
+        )?;
+    }
+    let ready: Vec<String> = found.contents.ready.iter().map(u32::to_string).collect();
+    writeln!(out, "ready (interface indices): {}", ready.join(" "))?;
+    if !found.contents.bridges.is_empty() {
+        let bridges: Vec<&str> = found.contents.bridges.iter().map(String::as_str).collect();
+        writeln!(out, "further bridges: {}", printable(&bridges.join(" ")))?;
+    }
+    writeln!(
+        out,
+        "dropped: {} frames from interfaces that were not ready, {} to them",
+        found.drops.from, found.drops.to
+    )?;
+    Ok(Exit::answer(found.whole))
+}

@@ -1,0 +1,139 @@
+//! What the gate leaves in the state directory: that it is installed, in which boot, and which bridges
+//! netpold has seen containers on, so that it has them at the next boot before netpold runs.
+//!
+//! Two plain files: one is `netpol gate`'s, one is netpold's.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use super::rules::may_be_added;
+
+/// The boot in which it was installed.
+const INSTALLED: &str = "gate-installed";
+/// Bridges, one a line.
+const BRIDGES: &str = "gate-bridges";
+
+/// The files.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    directory: PathBuf,
+}
+
+impl Kept {
+    /// Those of a state directory.
+    #[must_use]
+    pub fn at(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// Was the gate installed since this host has booted, and not released?
+    #[must_use]
+    pub fn is_installed(&self) -> bool {
+        let read = fs::read_to_string(self.directory.join(INSTALLED));
+        boot().is_some_and(|boot| read.is_ok_and(|text| text.trim() == boot))
+    }
+
+    /// Keeps that it is.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn installed(&self) -> io::Result<()> {
+        // Without a boot's name nothing is restored later, and the gate is there all the same.
+        self.write(INSTALLED, &format!("{}\n", boot().unwrap_or_default()))
+    }
+
+    /// The bridges; what can't be one is passed over.
+    #[must_use]
+    pub fn bridges(&self) -> BTreeSet<String> {
+        let text = fs::read_to_string(self.directory.join(BRIDGES)).unwrap_or_default();
+        let names = text.lines().filter(|name| may_be_added(name));
+        names.map(str::to_owned).collect()
+    }
+
+    /// Keeps the bridges.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn keep_bridges(&self, bridges: &BTreeSet<String>) -> io::Result<()> {
+        if bridges.is_empty() {
+            return remove(&self.directory.join(BRIDGES)).map(|_| ());
+        }
+        let text: String = bridges.iter().map(|name| format!("{name}\n")).collect();
+        self.write(BRIDGES, &text)
+    }
+
+    /// It is no longer installed.
+    ///
+    /// # Errors
+    /// The file can't be removed.
+    pub fn released(&self) -> io::Result<bool> {
+        remove(&self.directory.join(INSTALLED))
+    }
+
+    /// Removes all of it, and gives what was there.
+    ///
+    /// # Errors
+    /// A file can't be removed.
+    pub fn forget(&self) -> io::Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        for name in [INSTALLED, BRIDGES] {
+            let path = self.directory.join(name);
+            if remove(&path)? {
+                removed.push(path);
+            }
+        }
+        Ok(removed)
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let new = self.directory.join(format!(".{name}"));
+        fs::write(&new, text)?;
+        fs::rename(&new, self.directory.join(name))
+    }
+}
+
+fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells this boot from others.
+fn boot() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_installation_counts_for_its_boot_and_bridges_for_longer() {
+        let root = tempfile::tempdir().unwrap();
+        let kept = Kept::at(&root.path().join("state"));
+        assert!(!kept.is_installed() && kept.bridges().is_empty());
+        kept.installed().unwrap();
+        let bridges: BTreeSet<String> = ["shop".to_owned(), "web".to_owned()].into();
+        kept.keep_bridges(&bridges).unwrap();
+        assert!(kept.is_installed());
+        assert_eq!(kept.bridges(), bridges);
+        fs::write(root.path().join("state/gate-installed"), "another\n").unwrap();
+        fs::write(
+            root.path().join("state/gate-bridges"),
+            "a b\nvirbr0\nshop\n",
+        )
+        .unwrap();
+        assert!(!kept.is_installed());
+        assert_eq!(kept.bridges(), ["shop".to_owned()].into());
+        assert_eq!(kept.forget().unwrap().len(), 2);
+        assert!(kept.forget().unwrap().is_empty());
+    }
+}

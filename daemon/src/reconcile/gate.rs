@@ -1,0 +1,299 @@
+//! Keeps the gate as it has to be: who is ready, which bridges it is about, and that it is there.
+//!
+//! An interface is ready once its programs are on it; then they decide, whoever is behind it. One
+//! on a bridge that netpold has no business with is ready as well: shut, it would stay so for ever. What is ready
+//! stays so for as long as it is there, as its programs do: indices are not given again.
+//!
+//! The gate is installed by `netpol gate install`. Here it is only restored, where somebody took it
+//! away meanwhile, and taken away where the configuration has none.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use super::assemble::Assembled;
+use super::facts::Facts;
+use super::report::Program;
+use crate::api::GateMeter;
+use crate::api::wire::{GateDrops, GateStatus};
+use crate::config::{Config, Enabled};
+use crate::gate::rules::may_be_added;
+use crate::gate::{self, Contents, Found, GateError, Kept, Kernel, Listener, Scope};
+
+/// Keeps it.
+pub struct Keeper {
+    table: String,
+    kept: Kept,
+    /// `[gate] enabled = true`: its absence is said as a warning.
+    required: bool,
+    /// Why there is to be none.
+    why_not: Option<&'static str>,
+    kernel: Option<Kernel>,
+    listener: Option<Listener>,
+    /// As it is in the kernel, after all that was done here.
+    found: Option<Found>,
+    /// What should be in it.
+    wanted: Contents,
+    /// Interfaces that there are.
+    there: BTreeSet<u32>,
+    problem: Option<String>,
+}
+
+impl Keeper {
+    /// To be called inside a tokio runtime, in the host's network namespace.
+    pub fn open(config: &Config) -> Self {
+        let table = config.gate.table.clone();
+        let kept = Kept::at(&config.state.directory);
+        let mut keeper = Self {
+            why_not: gate::why_not(config),
+            required: config.gate.enabled == Enabled::Yes,
+            kernel: None,
+            listener: None,
+            found: None,
+            wanted: Contents {
+                bridges: kept.bridges(),
+                ..Contents::default()
+            },
+            there: BTreeSet::new(),
+            problem: None,
+            table,
+            kept,
+        };
+        let opened = Listener::open(&keeper.table)
+            .and_then(|listener| Ok((listener, Kernel::open(&keeper.table)?)));
+        match opened {
+            Ok((listener, kernel)) => {
+                keeper.listener = Some(listener);
+                keeper.kernel = Some(kernel);
+            }
+            // A kernel without nftables has no gate.
+            Err(error) => keeper.failed(&error),
+        }
+        keeper.found = keeper.find();
+        if keeper.why_not.is_some() && keeper.found.is_some() {
+            keeper.release();
+        }
+        keeper
+    }
+
+    /// What it has dropped, for whoever asks.
+    pub fn meter(&self) -> GateMeter {
+        let kernel = match Kernel::open(&self.table) {
+            Ok(kernel) => Mutex::new(kernel),
+            Err(_) => return GateMeter::default(),
+        };
+        GateMeter::new(move || {
+            // Nobody panics with it in hand.
+            let drops = kernel.lock().map(|mut kernel| kernel.drops());
+            let drops = drops.ok().and_then(Result::ok).unwrap_or_default();
+            GateDrops {
+                from: drops.from,
+                to: drops.to,
+            }
+        })
+    }
+
+    /// Returns when it is time to [`Keeper::check`]. Dropping the future loses nothing.
+    pub async fn turned(&mut self) {
+        match &mut self.listener {
+            Some(listener) => {
+                if let Err(error) = listener.turned().await {
+                    tracing::error!(%error, "changes of nftables are not noticed: the gate is looked at when interfaces change");
+                    self.listener = None;
+                }
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Lets through who is to be let through now, and nobody who went.
+    pub fn keep(
+        &mut self,
+        facts: &Facts,
+        assembled: &Assembled,
+        program: impl Fn(u32) -> Option<Program>,
+    ) {
+        let veths = &facts.links.veths;
+        self.there = veths.iter().map(|veth| veth.ifindex).collect();
+        self.wanted.ready = veths
+            .iter()
+            .filter(|veth| match program(veth.ifindex) {
+                Some(program) => program == Program::On,
+                None => veth.master.is_some() && !assembled.interfaces.contains_key(&veth.ifindex),
+            })
+            .map(|veth| veth.ifindex)
+            .collect();
+        self.learn(facts);
+        self.apply();
+    }
+
+    /// Bridges that engines' containers are on: those that netpold has heard of, all of them once the engine has
+    /// listed its containers.
+    fn learn(&mut self, facts: &Facts) {
+        let engine = &facts.docker;
+        let mut bridges: BTreeSet<String> = engine
+            .snapshot
+            .containers
+            .iter()
+            .flat_map(|container| &container.networks)
+            .filter_map(|network| network.bridge.clone())
+            .filter(|bridge| may_be_added(bridge))
+            .collect();
+        if !(engine.listed && engine.snapshot.connected && !engine.snapshot.incomplete) {
+            bridges.extend(self.wanted.bridges.iter().cloned());
+        }
+        if bridges == self.wanted.bridges {
+            return;
+        }
+        if let Err(error) = self.kept.keep_bridges(&bridges) {
+            tracing::warn!(%error, "the gate's bridges can't be kept for the next boot");
+        }
+        self.wanted.bridges = bridges;
+    }
+
+    /// What the gate should have: nobody who passes is shut while he is there.
+    fn target(&self, scope: Scope, before: &Contents) -> Contents {
+        let still = before.ready.intersection(&self.there).copied();
+        Contents {
+            ready: self.wanted.ready.iter().copied().chain(still).collect(),
+            bridges: match scope {
+                Scope::Bridges => self.wanted.bridges.clone(),
+                Scope::Names => BTreeSet::new(),
+            },
+        }
+    }
+
+    fn apply(&mut self) {
+        let Some(found) = &self.found else {
+            return;
+        };
+        let (scope, before) = (found.scope, found.contents.clone());
+        let target = self.target(scope, &before);
+        if target == before {
+            return;
+        }
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        match kernel.change(&before, &target) {
+            Ok(true) => {
+                if let Some(found) = &mut self.found {
+                    found.contents = target;
+                }
+            }
+            // It is not what it was: somebody was there.
+            Ok(false) => self.check(),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Looks whether it is as it should be, and brings it back where it is not.
+    pub fn check(&mut self) {
+        let before = self.found.take();
+        self.found = self.find();
+        if self.why_not.is_some() {
+            if self.found.is_some() {
+                self.release();
+            }
+            return;
+        }
+        match &self.found {
+            Some(found) if found.whole => self.apply(),
+            Some(_) => self.restore(before, "its rules were flushed"),
+            None if self.kept.is_installed() => self.restore(before, "its table was removed"),
+            None => {
+                if before.is_some() {
+                    tracing::info!("the gate was released");
+                }
+            }
+        }
+    }
+
+    fn restore(&mut self, before: Option<Found>, why: &str) {
+        let before = before.map(|found| found.contents).unwrap_or_default();
+        let contents = self.target(Scope::Bridges, &before);
+        match gate::install(&self.table, &contents) {
+            Ok(_) => {
+                tracing::warn!("the gate was gone ({why}: `nft flush ruleset`?), and is back");
+                self.found = self.find();
+                self.problem = None;
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn release(&mut self) {
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        match kernel.release() {
+            Ok(_) => {
+                self.found = None;
+                let why = self.why_not.unwrap_or_default();
+                tracing::info!("the gate is released: {why}");
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn find(&mut self) -> Option<Found> {
+        match self.kernel.as_mut()?.look() {
+            Ok(found) => {
+                self.problem = None;
+                found
+            }
+            Err(error) => {
+                self.failed(&error);
+                None
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &GateError) {
+        let problem = error.to_string();
+        if self.problem.as_ref() != Some(&problem) {
+            tracing::error!("the gate: {problem}");
+            self.problem = Some(problem);
+        }
+    }
+
+    /// What is to be said of it.
+    pub fn status(&self) -> GateStatus {
+        let installed = self.found.is_some();
+        GateStatus {
+            installed,
+            scope: self
+                .found
+                .as_ref()
+                .map(|found| found.scope.label().to_owned()),
+            ready: self
+                .found
+                .as_ref()
+                .map_or(0, |found| found.contents.ready.len()),
+            bridges: self
+                .found
+                .iter()
+                .flat_map(|found| &found.contents.bridges)
+                .cloned()
+                .collect(),
+            why_not: (!installed).then(|| match (self.why_not, &self.problem) {
+                (Some(why), _) => why.to_owned(),
+                (None, Some(problem)) => problem.clone(),
+                (None, None) => "not installed: see `netpol gate install`".to_owned(),
+            }),
+            ..GateStatus::default()
+        }
+    }
+
+    /// What somebody should know of it.
+    pub fn warning(&self) -> Option<String> {
+        let problem = match &self.problem {
+            Some(problem) => problem.clone(),
+            None if self.required && self.why_not.is_none() && self.found.is_none() => {
+                "not installed, with `[gate] enabled = true`".to_owned()
+            }
+            None => return None,
+        };
+        let matters = self.required || self.kept.is_installed();
+        matters.then(|| format!("the gate: {problem}"))
+    }
+}
