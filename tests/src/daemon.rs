@@ -183,6 +183,15 @@ impl Daemon {
         self.child.as_ref().map(Child::id)
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().context("the daemon does not run")?;
+        Ok(kill(Pid::from_raw(pid.try_into()?), signal)?)
+    }
+
     /// What it said so far.
     #[must_use]
     pub fn log(&self) -> String {

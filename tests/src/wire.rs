@@ -2,6 +2,7 @@
 //! and under any name. The same socket says what arrived.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -44,7 +45,15 @@ impl Wire {
     /// # Errors
     /// Without the right, or without the interface.
     pub fn open_on(place: &Namespace, interface: &str) -> Result<Self> {
-        namespace::inside(&place.path(), || {
+        Self::open_at(&place.path(), interface)
+    }
+
+    /// As [`Wire::open_on`], of a network namespace by its path.
+    ///
+    /// # Errors
+    /// Without the right, or without the interface.
+    pub fn open_at(place: &Path, interface: &str) -> Result<Self> {
+        namespace::inside(place, || {
             let all = SockProtocol::EthAll;
             let socket = socket(
                 AddressFamily::Packet,
