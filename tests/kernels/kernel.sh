@@ -25,7 +25,7 @@ suites=(
   debian:sid
 )
 # What the suites' interfaces, filters and sockets are made of. Built in with some kernels.
-modules=(veth bridge macvlan dummy 8021q sctp sch_ingress cls_bpf act_bpf)
+modules=(veth bridge macvlan dummy 8021q sctp sch_ingress cls_bpf act_bpf nf_tables nft_meta_bridge)
 
 apt=$cache/apt
 mkdir -p "$apt"/{lists,archives}/partial

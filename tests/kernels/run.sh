@@ -21,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 }
 
 kernels=(5.10 6.1 6.12 newest)
-suites=(requirements packets judged datapath links attack modes)
+suites=(requirements packets judged datapath links attack modes first_packet)
 # For one kernel. Longer than the longest run, shorter than anybody's patience.
 seconds=${KERNEL_SECONDS:-1800}
 
@@ -48,11 +48,11 @@ lay_guest() {
   done
   # Beside the suites, where those look for them.
   for program in netpold netpol; do cp "target/emulated/$program" "$guest/"; done
-  for tool in ip tc busybox; do cp "$(command -v "$tool")" "$guest/bin/"; done
+  for tool in ip tc nft busybox; do cp "$(command -v "$tool")" "$guest/bin/"; done
   "$guest/bin/busybox" --list | while read -r tool; do
     [ -e "$guest/bin/$tool" ] || ln -s busybox "$guest/bin/$tool"
   done
-  for program in "$guest"/bin/{ip,tc} "$guest"/netpol* "$guest"/suites.d/*; do
+  for program in "$guest"/bin/{ip,tc,nft} "$guest"/netpol* "$guest"/suites.d/*; do
     ldd "$program" | grep -o '/[^ ]*'
   done | sort -u | while read -r library; do
     install -D "$library" "$guest$library"

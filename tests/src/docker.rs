@@ -128,17 +128,42 @@ impl Engine {
         for program in PROGRAMS {
             std::os::unix::fs::symlink("busybox", bin.join(program))?;
         }
-        let archive = self.directory.path().join("image.tar");
+        self.import_as(&root, IMAGE)
+    }
+
+    /// An image of this name that has this program, as `/program`, and the libraries that it needs.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn import_program(&self, program: &Path, name: &str) -> Result<()> {
+        let root = self.directory.path().join(name);
+        fs::create_dir_all(&root)?;
+        fs::copy(program, root.join("program"))?;
+        let listed = Command::new("ldd").arg(program).output()?;
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        for library in listed
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+        {
+            let there = root.join(library.trim_start_matches('/'));
+            fs::create_dir_all(there.parent().context("no folder")?)?;
+            fs::copy(library, there)?;
+        }
+        self.import_as(&root, name)
+    }
+
+    fn import_as(&self, root: &Path, name: &str) -> Result<()> {
+        let archive = root.with_extension("tar");
         let packed = Command::new("tar")
             .arg("-C")
-            .arg(&root)
+            .arg(root)
             .arg("-cf")
             .arg(&archive)
             .arg(".")
             .status()?;
         ensure!(packed.success(), "tar failed");
         let archive = archive.display().to_string();
-        self.docker(&["import", &archive, IMAGE])?;
+        self.docker(&["import", &archive, name])?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use netpold::probe::namespace;
@@ -105,35 +106,7 @@ impl Newcomer {
     /// is dropped.
     #[must_use]
     pub fn flood(&self, to: &Self) -> Flood {
-        let path = self.namespace.path();
-        let frame = datagram(self, to);
-        let (stop, sent) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU32::new(0)),
-        );
-        let (ending, count) = (Arc::clone(&stop), Arc::clone(&sent));
-        let thread = thread::spawn(move || {
-            while !ending.load(Ordering::Relaxed) {
-                match Wire::open_at(&path, "eth0") {
-                    Ok(wire) => {
-                        while !ending.load(Ordering::Relaxed) {
-                            // Down, or without room: again.
-                            if wire.send(&frame).is_ok() {
-                                count.fetch_add(1, Ordering::Relaxed);
-                            } else {
-                                thread::yield_now();
-                            }
-                        }
-                    }
-                    Err(_) => thread::yield_now(),
-                }
-            }
-        });
-        Flood {
-            stop,
-            sent,
-            thread: Some(thread),
-        }
+        Flood::start(&self.namespace.path(), datagram(self, to), Duration::ZERO)
     }
 }
 
@@ -154,6 +127,42 @@ pub struct Flood {
 }
 
 impl Flood {
+    /// Sends this frame by a namespace's `eth0`, as soon as there is one, with this pause after each.
+    #[must_use]
+    pub fn start(namespace: &Path, frame: Vec<u8>, pause: Duration) -> Self {
+        let path = namespace.to_owned();
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU32::new(0)),
+        );
+        let (ending, count) = (Arc::clone(&stop), Arc::clone(&sent));
+        let thread = thread::spawn(move || {
+            let goes_on = || !ending.load(Ordering::Relaxed);
+            while goes_on() {
+                let Ok(wire) = Wire::open_at(&path, "eth0") else {
+                    thread::yield_now();
+                    continue;
+                };
+                while goes_on() {
+                    // Down, or without room: again.
+                    if wire.send(&frame).is_ok() {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if pause.is_zero() {
+                        thread::yield_now();
+                    } else {
+                        thread::sleep(pause);
+                    }
+                }
+            }
+        });
+        Self {
+            stop,
+            sent,
+            thread: Some(thread),
+        }
+    }
+
     /// Frames that went out so far.
     #[must_use]
     pub fn sent(&self) -> u32 {
