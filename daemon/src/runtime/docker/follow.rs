@@ -255,6 +255,24 @@ fn ended(socket: &Path) -> EngineError {
     }
 }
 
+/// Networks that somebody may be on who starts right now, and joined them before anybody listened.
+fn starting(
+    containers: &BTreeMap<String, Container>,
+    networks: &[wire::Network],
+) -> BTreeSet<String> {
+    let names: BTreeSet<&str> = containers
+        .values()
+        .filter(|container| !container.is_running())
+        .flat_map(|container| &container.networks)
+        .map(|network| network.name.as_str())
+        .collect();
+    networks
+        .iter()
+        .filter(|network| names.contains(network.name.as_str()))
+        .map(|network| network.id.clone())
+        .collect()
+}
+
 /// An event that is there already.
 async fn ready(events: &mut Events) -> Result<Option<wire::Event>, EngineError> {
     tokio::select! {
@@ -278,6 +296,8 @@ struct World {
     members: BTreeMap<String, BTreeMap<String, Attachment>>,
     /// How often somebody has left a network, or ended.
     departures: u64,
+    /// It was listed before.
+    begun: bool,
 }
 
 /// Who is on this network? Asked after so many departures.
@@ -317,6 +337,10 @@ impl World {
                 }
             }
         }
+        if !self.begun {
+            self.begun = true;
+            self.joined = starting(&containers, networks);
+        }
         self.uninspected.retain(|id| containers.contains_key(id));
         self.members.retain(|id, _| containers.contains_key(id));
         self.containers = containers;
@@ -328,6 +352,10 @@ impl World {
         for (id, members) in &self.members {
             if let Some(container) = self.containers.get_mut(id) {
                 model::fill(container, members);
+                // Whoever has ended, and is on a network, is being started again.
+                if container.state == State::Ended && !members.is_empty() {
+                    container.state = State::Created;
+                }
             }
         }
     }

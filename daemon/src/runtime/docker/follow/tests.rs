@@ -212,3 +212,47 @@ async fn an_engine_that_must_be_there_is_missed() {
     follower.sync().await;
     assert_eq!(*follower.snapshot(), Snapshot::default());
 }
+
+#[tokio::test]
+async fn who_starts_while_nobody_listened_is_met_on_his_network() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("docker.sock");
+    let fake = Fake::new();
+    let container = |id: u32, state: &str| {
+        format!(
+            r#"{{"Id":"{id}","Names":["/n{id}"],"State":"{state}","NetworkSettings":{{"Networks":{{"shop":{{"NetworkID":"77"}}}}}}}}"#
+        )
+    };
+    let all = [(1, "created"), (2, "exited"), (3, "exited")];
+    let listed = all.map(|(id, state)| container(id, state)).join(",");
+    fake.put("/v1.41/containers/json?all=true", &format!("[{listed}]"));
+    let network = r#"{"Id":"77","Name":"shop","Driver":"bridge"}"#;
+    fake.put("/v1.41/networks", &format!("[{network}]"));
+    let member = |low: u32| {
+        format!(
+            r#""{low}":{{"MacAddress":"02:00:00:00:00:0{low}","IPv4Address":"10.0.0.{low}/24"}}"#
+        )
+    };
+    fake.put(
+        "/v1.41/networks/77",
+        &format!(
+            r#"{{"Name":"shop","Containers":{{{},{}}}}}"#,
+            member(1),
+            member(2)
+        ),
+    );
+    fake.serve(&socket);
+    let mut follower = follow(&settings(socket)).unwrap();
+    let met = |snapshot: &Snapshot, at: usize| {
+        let container = &snapshot.containers[at];
+        (container.state, container.networks[0].mac.map(|mac| mac[5]))
+    };
+    let snapshot = until(&mut follower, |snapshot| {
+        snapshot.containers.len() == 3 && met(snapshot, 0).1.is_some()
+    })
+    .await;
+    assert_eq!(met(&snapshot, 0), (State::Created, Some(1)));
+    // It has ended, and is on its network: it is being started again.
+    assert_eq!(met(&snapshot, 1), (State::Created, Some(2)));
+    assert_eq!(met(&snapshot, 2), (State::Ended, None));
+}
