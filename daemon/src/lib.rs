@@ -18,6 +18,7 @@ pub mod flows;
 pub mod gate;
 pub mod links;
 mod netlink;
+pub mod oci;
 pub mod printable;
 pub mod probe;
 pub mod reconcile;

@@ -389,7 +389,8 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
         let (pid, flood) = start(number)?;
         within("a container that sends", || {
             Ok(counted(pid, "Udp", "OutDatagrams")? > 100)
-        })?;
+        })
+        .with_context(|| format!("start {number}"))?;
         ensure!(flood.sent() > 100, "nobody dials it");
         sleep(Duration::from_millis(250));
         let arrived = counted(pid, "Ip", "InReceives")?;

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::wire::{Failure, Listing, Status, Waited};
+use super::wire::{Failure, Listing, Readiness, Status, Waited};
 use crate::flows::filter::Filter;
 use crate::flows::flow::Line;
 
@@ -112,6 +112,17 @@ impl Client {
     /// When there is no answer.
     pub async fn wait(&self, timeout: Duration) -> Result<Waited, ClientError> {
         self.get(&format!("/v1/wait?timeout_ms={}", timeout.as_millis()))
+            .await
+    }
+
+    /// `/v1/ready`: waits so long, at most, until all is in force for a network namespace.
+    ///
+    /// # Errors
+    /// When there is no answer, or no such namespace.
+    pub async fn ready(&self, netns: &Path, timeout: Duration) -> Result<Readiness, ClientError> {
+        let netns = escaped(&netns.to_string_lossy());
+        let timeout = timeout.as_millis();
+        self.get(&format!("/v1/ready?netns={netns}&timeout_ms={timeout}"))
             .await
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  reconcile ─▶ published (watch) ─▶ server ─▶ socket ─▶ client ─▶ netpol
-//!            ◀── sync requests ────┘
+//!            ◀── requests ─────────┘
 //! ```
 //!
 //! [`published`] is what the reconcile loop hands over, [`wire`] what goes over
@@ -15,4 +15,4 @@ pub mod server;
 pub mod wire;
 
 pub use client::Client;
-pub use published::{GateMeter, Published, State, SyncRequest};
+pub use published::{GateMeter, Published, ReadyRequest, State, SyncRequest};

@@ -4,12 +4,13 @@
 //! The API never holds the world itself and never blocks the loop.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use netpol_engine::world::World;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::wire::{GateDrops, Origins, Status, Synced};
+use super::wire::{GateDrops, Origins, Readiness, Status, Synced};
 use crate::flows::Recorder;
 
 /// One state of the world and what is to be said about it.
@@ -32,6 +33,8 @@ pub struct State {
     pub flows: Arc<Recorder>,
     /// To the reconcile loop.
     pub sync: mpsc::Sender<SyncRequest>,
+    /// To it as well.
+    pub ready: mpsc::Sender<ReadyRequest>,
     /// What the gate has dropped.
     pub gate: GateMeter,
 }
@@ -71,4 +74,15 @@ impl fmt::Debug for GateMeter {
 pub struct SyncRequest {
     /// Where the answer goes. The one who asked may be gone by then.
     pub reply: oneshot::Sender<Synced>,
+}
+
+/// Please say whether all is in force for a network namespace.
+#[derive(Debug)]
+pub struct ReadyRequest {
+    /// The file that stands for it (`/proc/PID/ns/net`, `/run/netns/NAME`).
+    pub netns: PathBuf,
+    /// Only once it is; else as things are now.
+    pub wait: bool,
+    /// Where the answer goes. The one who asked may be gone by then.
+    pub reply: oneshot::Sender<Result<Readiness, String>>,
 }

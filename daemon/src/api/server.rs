@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use netpol_engine::policy::Protocol;
 use tokio::sync::{broadcast, oneshot};
 
 use super::listener::Socket;
-use super::published::{State, SyncRequest};
+use super::published::{ReadyRequest, State, SyncRequest};
 use super::wire::{Failure, Listing, Waited};
 use crate::flows::filter::Filter;
 use crate::flows::flow::{Flow, Line};
@@ -56,6 +57,7 @@ pub fn router(state: State) -> Router {
         .route("/v1/verdict", get(verdict))
         .route("/v1/matrix", get(reachability))
         .route("/v1/wait", get(wait))
+        .route("/v1/ready", get(ready))
         .route("/v1/observe", get(observe))
         .fallback(unknown_path)
         .method_not_allowed_fallback(read_only)
@@ -85,7 +87,7 @@ async fn unknown_path(uri: Uri) -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
         format!(
-            "no `{}` here: there are /v1/status, /v1/world, /v1/verdict, /v1/matrix, /v1/wait and /v1/observe",
+            "no `{}` here: there are /v1/status, /v1/world, /v1/verdict, /v1/matrix, /v1/wait, /v1/ready and /v1/observe",
             uri.path()
         ),
     )
@@ -222,6 +224,43 @@ async fn wait(Extract(state): Extract<State>, asked: Asked) -> Result<Response, 
             "netpold is stopping".to_owned(),
         )),
         Err(_) => Ok(Json(Waited::TimedOut).into_response()),
+    }
+}
+
+/// Waits until all is in force for a network namespace, as long as it may; then says how things are.
+async fn ready(Extract(state): Extract<State>, asked: Asked) -> Result<Response, Refusal> {
+    asked.known(&["netns", "timeout_ms"])?;
+    let netns: PathBuf = asked.required("netns")?;
+    if !netns.is_absolute() {
+        return Err(Refusal::asked_wrongly(
+            "netns: an absolute path, such as /proc/1234/ns/net",
+        ));
+    }
+    let timeout = asked
+        .one("timeout_ms")?
+        .map_or(Duration::ZERO, Duration::from_millis)
+        .min(LONGEST_WAIT);
+    let ask = async |wait: bool| {
+        let (reply, answer) = oneshot::channel();
+        let request = ReadyRequest {
+            netns: netns.clone(),
+            wait,
+            reply,
+        };
+        state.ready.send(request).await.ok()?;
+        answer.await.ok()
+    };
+    let answer = match tokio::time::timeout(timeout, ask(true)).await {
+        Ok(answer) => answer,
+        Err(_) => ask(false).await,
+    };
+    match answer {
+        Some(Ok(readiness)) => Ok(Json(readiness).into_response()),
+        Some(Err(why)) => Err(Refusal(StatusCode::NOT_FOUND, why)),
+        None => Err(Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "netpold is stopping".to_owned(),
+        )),
     }
 }
 

@@ -358,6 +358,16 @@ pub enum Waited {
     TimedOut,
 }
 
+/// `/v1/ready`: may what is in this network namespace start?
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Readiness {
+    /// All of it that policy can reach is in force.
+    pub ready: bool,
+    /// Whose it is, or why nothing is to be waited for, or what is missing.
+    pub reason: String,
+}
+
 /// The body of every answer that is not 200.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

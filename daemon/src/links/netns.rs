@@ -74,8 +74,17 @@ pub(super) fn nsid(
     own: (u64, u64),
     netns: &Netns,
 ) -> Result<Option<i32>, LinksError> {
+    // Asked of the path first: opening what is no namespace could wait for ever (a FIFO).
+    let path = netns.path();
+    let metadata = std::fs::metadata(&path).map_err(|source| failed(&path, source))?;
+    if metadata.dev() != own.0 {
+        return Err(failed(
+            &path,
+            io::Error::new(io::ErrorKind::InvalidInput, "not a network namespace"),
+        ));
+    }
     let file = netns.open()?;
-    if identity(&netns.path(), &file)? == own {
+    if identity(&path, &file)? == own {
         return Ok(None);
     }
     let descriptor = file.as_raw_fd();

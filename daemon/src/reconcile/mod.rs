@@ -33,6 +33,7 @@ mod installer;
 mod metrics;
 mod pins;
 mod processes;
+mod readiness;
 mod register;
 mod report;
 mod run;

@@ -19,13 +19,14 @@ use super::gate::Keeper;
 use super::installer::{self, Installer};
 use super::metrics;
 use super::pins::Pins;
+use super::readiness::{self, Standing};
 use super::register::{self, EmptyTables, Register};
 use super::report::{self, How, InForce, Program};
 use super::sources::{Sources, SourcesError};
 use super::traffic::{self, Naming, Waker};
 use crate::api::listener::ListenError;
 use crate::api::wire::Synced;
-use crate::api::{self, Published, SyncRequest};
+use crate::api::{self, Published, ReadyRequest, SyncRequest};
 use crate::config::{Config, Established, HostTraffic, Mode, Unidentified};
 use crate::datapath::counters::CounterTable;
 use crate::datapath::maps::MapsError;
@@ -105,12 +106,14 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let sources = Sources::open(&config)?;
     let (published, seen) = watch::channel(Arc::new(Published::default()));
     let (ask, asked) = mpsc::channel(64);
+    let (wonder, wondered) = mpsc::channel(64);
     let recorder = Arc::new(Recorder::default());
     let gate = Keeper::open(&config);
     let state = api::State {
         published: seen,
         flows: Arc::clone(&recorder),
         sync: ask,
+        ready: wonder,
         gate: gate.meter(),
     };
     let (mut daemon, counters) =
@@ -125,7 +128,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         // Dropped or sent: both end it.
         let _ = stopped.await;
     }));
-    let ended = daemon.go_round(asked, &mut signals).await;
+    let ended = daemon.go_round(asked, wondered, &mut signals).await;
     systemd::stopping();
     drop(stop);
     // Removes the socket's name.
@@ -189,6 +192,8 @@ struct Daemon {
     /// The kernel was asked where they are.
     looking: bool,
     waiting: Vec<Waiting>,
+    /// Containers that wait to be in force.
+    starting: Vec<ReadyRequest>,
     ready: bool,
 }
 
@@ -319,6 +324,7 @@ impl Daemon {
             programs,
             looking: false,
             waiting: Vec::new(),
+            starting: Vec::new(),
             ready: false,
         };
         daemon.attach();
@@ -332,6 +338,7 @@ impl Daemon {
     async fn go_round(
         &mut self,
         mut asked: mpsc::Receiver<SyncRequest>,
+        mut wondered: mpsc::Receiver<ReadyRequest>,
         signals: &mut Signals,
     ) -> Result<(), StartError> {
         let mut syncing = FuturesUnordered::new();
@@ -371,6 +378,12 @@ impl Daemon {
                     self.gate.check();
                     self.publish();
                 }
+                Some(request) = wondered.recv() => {
+                    // Its interfaces may be newer than what was told of.
+                    self.sources.doubt_links();
+                    self.look();
+                    self.starting.push(request);
+                }
                 Some(request) = asked.recv() => {
                     let engine = self.sources.engine();
                     syncing.push(async move {
@@ -389,6 +402,7 @@ impl Daemon {
                 _ = beat => systemd::alive(),
             }
             self.reply();
+            self.let_start();
         }
         tracing::info!("stopping; what is in force stays in force");
         Ok(())
@@ -603,6 +617,34 @@ impl Daemon {
     /// Is all that is known in force, as far as it can be?
     fn is_done(&self) -> bool {
         self.installing.is_none() && self.installed == self.round && !self.is_attaching()
+    }
+
+    /// Answers those who are in force, and those who do not wait for it.
+    fn let_start(&mut self) {
+        for request in std::mem::take(&mut self.starting) {
+            if request.reply.is_closed() {
+                continue;
+            }
+            let nsid = self.sources.nsid(&request.netns);
+            let answer = nsid.map_err(|error| error.to_string()).map(|nsid| {
+                readiness::of(
+                    nsid,
+                    &Standing {
+                        facts: self.sources.facts(),
+                        assembled: &self.assembled,
+                        world: &self.in_force.world,
+                        programs: &self.programs,
+                    },
+                )
+            });
+            let waits = request.wait && answer.as_ref().is_ok_and(|answer| !answer.ready);
+            if waits {
+                self.starting.push(request);
+            } else {
+                // Whoever asked may have gone.
+                let _ = request.reply.send(answer);
+            }
+        }
     }
 
     /// Answers those whose sync is complete.

@@ -4,7 +4,7 @@
 //! new policy does not cost a look into every container. Nothing here decides anything.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -142,6 +142,20 @@ impl Sources {
     /// Everything is to be listed again.
     pub const fn doubt_all(&mut self) {
         self.stale = Stale::ALL;
+    }
+
+    /// Interfaces are to be listed again, and who is behind them.
+    pub const fn doubt_links(&mut self) {
+        self.stale.links = true;
+        self.stale.inside = true;
+    }
+
+    /// The id of a network namespace; `None`: it is the host's own.
+    ///
+    /// # Errors
+    /// There is none at this path.
+    pub fn nsid(&mut self, path: &Path) -> Result<Option<i32>, LinksError> {
+        self.links.nsid_of_path(path)
     }
 
     /// Returns when it is time to [`Sources::gather`]. Dropping the future loses nothing.

@@ -8,8 +8,9 @@ use std::env;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// How long it sends without a pause.
+/// How long it sends without a pause, and how often at least.
 const EAGER: Duration = Duration::from_millis(200);
+const OFTEN: u32 = 200;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
@@ -17,8 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut next = || arguments.next().ok_or("GROUP PEER PORT");
     let (group, peer): (IpAddr, IpAddr) = (next()?.parse()?, next()?.parse()?);
     let port: u16 = next()?.parse()?;
-    let end = Instant::now() + EAGER;
-    while Instant::now() < end {
+    let (begun, mut sent) = (Instant::now(), 0);
+    while begun.elapsed() < EAGER || sent < OFTEN {
+        sent += 1;
         for to in [group, peer] {
             // Without room, without an answer about the MAC address, refused: again.
             let _ = socket.send_to(b"first", (to, port));

@@ -12,7 +12,7 @@ use super::*;
 use crate::api::client::{Client, ClientError};
 use crate::api::listener;
 use crate::api::published::{GateMeter, Published};
-use crate::api::wire::{GateDrops, Rejected, Synced};
+use crate::api::wire::{GateDrops, Readiness, Rejected, Synced};
 use crate::flows::Recorder;
 use crate::flows::flow::Verdict;
 
@@ -20,6 +20,7 @@ struct Running {
     client: Client,
     flows: Arc<Recorder>,
     requests: mpsc::Receiver<SyncRequest>,
+    questions: mpsc::Receiver<ReadyRequest>,
     _published: watch::Sender<Arc<Published>>,
     _directory: tempfile::TempDir,
 }
@@ -30,11 +31,13 @@ async fn running(published: Published) -> Running {
     let socket = listener::bind(&path).await.unwrap();
     let (sender, receiver) = watch::channel(Arc::new(published));
     let (sync, requests) = mpsc::channel(1);
+    let (ready, questions) = mpsc::channel(1);
     let flows = Arc::new(Recorder::default());
     let state = State {
         published: receiver,
         flows: Arc::clone(&flows),
         sync,
+        ready,
         gate: GateMeter::new(|| GateDrops { from: 3, to: 4 }),
     };
     tokio::spawn(serve(socket, state, std::future::pending()));
@@ -42,6 +45,7 @@ async fn running(published: Published) -> Running {
         client: Client::new(path),
         flows,
         requests,
+        questions,
         _published: sender,
         _directory: directory,
     }
@@ -82,6 +86,38 @@ async fn waiting_hands_over_the_loops_answer() {
     let waited = running.client.wait(Duration::from_secs(60)).await.unwrap();
     assert_eq!(waited, Waited::Synced(answer));
     looping.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_not_ready_in_time_is_told_how_things_are() {
+    let mut running = running(Published::default()).await;
+    let held = Readiness {
+        ready: false,
+        reason: "veth1 is on hold".to_owned(),
+    };
+    let given = held.clone();
+    let looping = tokio::spawn(async move {
+        let first = running.questions.recv().await.unwrap();
+        assert!(first.wait);
+        let second = running.questions.recv().await.unwrap();
+        assert!(!second.wait);
+        assert_eq!(second.netns, PathBuf::from("/run/netns/a b"));
+        second.reply.send(Ok(given)).unwrap();
+        let third = running.questions.recv().await.unwrap();
+        third
+            .reply
+            .send(Err("no such namespace".to_owned()))
+            .unwrap();
+    });
+    let netns = PathBuf::from("/run/netns/a b");
+    let client = running.client;
+    let answer = client.ready(&netns, Duration::from_millis(50)).await;
+    assert_eq!(answer.unwrap(), held);
+    let refused = client.ready(&netns, Duration::from_secs(60)).await;
+    assert!(matches!(refused, Err(ClientError::Refused(why)) if why == "no such namespace"));
+    looping.await.unwrap();
+    let relative = client.ready(&PathBuf::from("a"), Duration::ZERO).await;
+    assert!(matches!(relative, Err(ClientError::Refused(why)) if why.contains("absolute")));
 }
 
 #[tokio::test]

@@ -1,0 +1,159 @@
+//! May what is in a network namespace start: is all in force there that policy can reach? Pure.
+//!
+//! Each veth that leads to it has both programs, and an owner whom the kernel's tables know by now. One on
+//! hold is shut, not in force: whoever starts behind it loses his first packets.
+
+use std::collections::BTreeMap;
+
+use netpol_engine::world::{Place, World};
+
+use super::assemble::Assembled;
+use super::facts::Facts;
+use super::report::Program;
+use crate::api::wire::Readiness;
+use crate::links::Veth;
+
+/// How things stand.
+pub struct Standing<'a> {
+    /// What there is.
+    pub facts: &'a Facts,
+    /// What follows from it.
+    pub assembled: &'a Assembled,
+    /// What is in force.
+    pub world: &'a World,
+    /// Where programs are.
+    pub programs: &'a BTreeMap<u32, Program>,
+}
+
+/// Of the network namespace of this id; `None`: the host's own.
+pub fn of(nsid: Option<i32>, standing: &Standing<'_>) -> Readiness {
+    let ready = |reason: String| Readiness {
+        ready: true,
+        reason,
+    };
+    let Some(nsid) = nsid else {
+        return ready("the host's own network namespace".to_owned());
+    };
+    let veths = standing.facts.links.veths.iter();
+    let mut owners = Vec::new();
+    for veth in veths.filter(|veth| veth.peer_nsid == Some(nsid)) {
+        match owner(veth, standing) {
+            Ok(owner) => owners.extend(owner),
+            Err(reason) => {
+                return Readiness {
+                    ready: false,
+                    reason,
+                };
+            }
+        }
+    }
+    owners.dedup();
+    ready(if owners.is_empty() {
+        "no interface of it is netpold's".to_owned()
+    } else {
+        format!("{} is in force", owners.join(", "))
+    })
+}
+
+/// Whose it is, in force; none: nobody's, and no business of netpold's.
+fn owner(veth: &Veth, standing: &Standing<'_>) -> Result<Option<String>, String> {
+    let (name, ifindex) = (&veth.name, &veth.ifindex);
+    let Some(owner) = standing.assembled.interfaces.get(ifindex) else {
+        return Ok(None);
+    };
+    let Some(owner) = owner else {
+        let held = standing.assembled.unidentified.iter();
+        let why = held
+            .filter(|held| held.ifindex == *ifindex)
+            .map(|held| held.reason.as_str())
+            .next()
+            .unwrap_or("the container behind it is not known yet");
+        return Err(format!("{name} is on hold: {why}"));
+    };
+    match standing.programs.get(ifindex) {
+        Some(Program::On) => {}
+        Some(Program::Failed(why)) => return Err(format!("{name} is not enforced: {why}")),
+        Some(Program::Pending) | None => {
+            return Err(format!("{name} does not have its programs yet"));
+        }
+    }
+    match standing.world.pods.get(owner).map(|pod| &pod.place) {
+        Some(Place::Attached(attached)) if attached.interfaces.contains_key(ifindex) => {
+            Ok(Some(owner.to_string()))
+        }
+        _ => Err(format!("the policies of {owner} are not in force yet")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netpol_engine::policy::ObjectName;
+    use netpol_engine::world::{Attached, Pod};
+
+    use super::*;
+    use crate::api::wire::Unidentified;
+
+    fn veth(ifindex: u32, nsid: i32) -> Veth {
+        Veth {
+            ifindex,
+            name: format!("veth{ifindex}"),
+            mac: [0; 6],
+            master: Some(2),
+            peer_nsid: Some(nsid),
+            peer_ifindex: Some(2),
+            up: true,
+        }
+    }
+
+    #[test]
+    fn every_interface_has_programs_and_an_owner_in_force() {
+        let mut facts = Facts::default();
+        facts.links.veths = vec![veth(5, 1), veth(6, 1), veth(7, 2), veth(8, 3)];
+        let web = ObjectName::new("shop", "web");
+        let mut assembled = Assembled::default();
+        for ifindex in [5, 6] {
+            assembled.interfaces.insert(ifindex, Some(web.clone()));
+        }
+        assembled.interfaces.insert(7, None);
+        assembled.unidentified.push(Unidentified {
+            interface: "veth7".to_owned(),
+            ifindex: 7,
+            reason: "nobody knows".to_owned(),
+        });
+        let mut programs = BTreeMap::from([(5, Program::On), (6, Program::Pending)]);
+        let mut world = World::default();
+        let say = |nsid, world: &World, programs: &BTreeMap<u32, Program>| {
+            let standing = Standing {
+                facts: &facts,
+                assembled: &assembled,
+                world,
+                programs,
+            };
+            let said = of(nsid, &standing);
+            (said.ready, said.reason)
+        };
+        let no = |reason: &str| (false, reason.to_owned());
+        let pending = "the policies of shop/web are not in force yet";
+        assert_eq!(say(Some(1), &world, &programs), no(pending));
+        let attached = Attached {
+            interfaces: [(5, [2; 6]), (6, [2; 6])].into(),
+            ..Attached::default()
+        };
+        let pod = Pod {
+            place: Place::Attached(attached),
+            ..Pod::default()
+        };
+        world.pods.insert(web, pod);
+        let pending = "veth6 does not have its programs yet";
+        assert_eq!(say(Some(1), &world, &programs), no(pending));
+        programs.insert(6, Program::On);
+        let yes = (true, "shop/web is in force".to_owned());
+        assert_eq!(say(Some(1), &world, &programs), yes);
+        let held = "veth7 is on hold: nobody knows";
+        assert_eq!(say(Some(2), &world, &programs), no(held));
+        // On a bridge of others; without a network; the host's.
+        for nsid in [Some(3), Some(4), None] {
+            assert!(say(nsid, &world, &programs).0, "{nsid:?}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Strict starts: containers by `netpold-oci`, which lets them start once they are in force. Needs
+//! root, dockerd, busybox and runc.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use netpold_tests::newcomer::gate;
+use netpold_tests::{Daemon, Engine, Lab, daemon, docker};
+use nix::sys::signal::Signal;
+
+const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db, namespace: shop}\n\
+    spec:\n  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress]\n  ingress:\n  \
+    - from: [{podSelector: {matchLabels: {app: web}}}]\n    ports: [{port: 5432}]\n";
+
+/// An engine with two runtimes, one strict and one that lets through, and a daemon beside it.
+struct Site {
+    daemon: Daemon,
+    engine: Engine,
+    _lab: Lab,
+    _directory: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(seconds: u32) -> Result<Self> {
+        let lab = Lab::new()?;
+        let directory = tempfile::tempdir()?;
+        let oci = daemon::binary("netpold-oci")?;
+        let file = directory.path().join("daemon.json");
+        // The daemon needs the engine's socket in its configuration, the engine the daemon's.
+        let socket = directory.path().join("netpold.sock");
+        let runtime = |unready: &str| {
+            serde_json::json!({
+                "path": oci,
+                "runtimeArgs": [
+                    format!("--netpold-socket={}", socket.display()),
+                    format!("--netpold-timeout={seconds}"),
+                    format!("--netpold-unready={unready}"),
+                ],
+            })
+        };
+        let settings = serde_json::json!({
+            "runtimes": {"netpold": runtime("refuse"), "lenient": runtime("start")},
+        });
+        std::fs::write(&file, settings.to_string())?;
+        let engine = Engine::start(&lab, &["--config-file", &file.display().to_string()])?;
+        engine.docker(&["network", "create", "shop"])?;
+        let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+        std::os::unix::fs::symlink(daemon.socket(), &socket)?;
+        daemon.put("policy.yaml", POLICY)?;
+        gate(&lab, &daemon.config(), "install")?;
+        daemon.launch()?;
+        daemon.wait()?;
+        Ok(Self {
+            daemon,
+            engine,
+            _lab: lab,
+            _directory: directory,
+        })
+    }
+
+    /// Runs a container to its end; what it prints.
+    fn run(&self, runtime: &str, app: &str, options: &[&str], command: &[&str]) -> Result<String> {
+        run(&self.engine, runtime, app, options, command)
+    }
+}
+
+fn run(
+    engine: &Engine,
+    runtime: &str,
+    app: &str,
+    options: &[&str],
+    command: &[&str],
+) -> Result<String> {
+    let label = format!("app={app}");
+    let mut all = vec!["run", "--rm", "--runtime", runtime, "--label", &label];
+    all.extend(["--label", "com.docker.compose.project=shop"]);
+    all.extend(options);
+    all.push(docker::IMAGE);
+    all.extend(command);
+    engine.docker(&all)
+}
+
+#[test]
+fn the_first_syn_of_the_application_arrives() -> Result<()> {
+    let site = Site::new(5)?;
+    let db = site.engine.run(
+        "db",
+        &[
+            "--network",
+            "shop",
+            "--label",
+            "com.docker.compose.project=shop",
+            "--label",
+            "app=db",
+        ],
+        &[
+            "sh",
+            "-c",
+            "while true; do nc -l -p 5432 -e echo hello; done",
+        ],
+    )?;
+    let address = db.addresses.first().context("no address")?.to_string();
+    for _ in 0..5 {
+        // A SYN that is lost is sent again after a second, and nc waits for less than that.
+        let dial = format!("nc -w 5 {address} 5432; grep ^Tcp: /proc/net/snmp");
+        let said = site.run(
+            "netpold",
+            "web",
+            &["--network", "shop"],
+            &["sh", "-c", &dial],
+        )?;
+        ensure!(said.starts_with("hello"), "{said}\n{}", site.daemon.log());
+        let mut lines = said.lines().filter(|line| line.starts_with("Tcp:"));
+        let (names, values) = lines.next().zip(lines.next()).context("no numbers")?;
+        let mut pairs = names.split(' ').zip(values.split(' '));
+        let again = pairs
+            .find(|(name, _)| *name == "RetransSegs")
+            .context("no RetransSegs")?;
+        ensure!(again.1 == "0", "a SYN was lost: {said}");
+    }
+    // Started again, it was there before, and has another namespace.
+    let options = [
+        "--network",
+        "shop",
+        "--runtime",
+        "netpold",
+        "--label",
+        "app=web",
+    ];
+    let options = [
+        &options[..],
+        &["--label", "com.docker.compose.project=shop"],
+    ]
+    .concat();
+    let dial = format!("nc -w 5 {address} 5432; sleep 1000");
+    site.engine.run("again", &options, &["sh", "-c", &dial])?;
+    for verb in ["restart", "stop", "start"] {
+        let time: &[&str] = if verb == "start" {
+            &[]
+        } else {
+            &["--time", "0"]
+        };
+        site.engine.docker(&[&[verb], time, &["again"]].concat())?;
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let said = site.engine.docker(&["logs", "again"])?;
+    ensure!(
+        said.matches("hello").count() == 3,
+        "{said}\n{}",
+        site.daemon.log()
+    );
+    let dial = ["nc", "-w", "1", &address, "5432"];
+    let denied = site.run("netpold", "other", &["--network", "shop"], &dial);
+    ensure!(denied.is_err(), "{denied:?}");
+    Ok(())
+}
+
+#[test]
+fn what_has_nothing_to_wait_for_starts_at_once() -> Result<()> {
+    let site = Site::new(60)?;
+    site.engine
+        .run("web", &["--network", "shop"], &["sleep", "1000"])?;
+    for network in ["host", "none", "container:web"] {
+        let begun = Instant::now();
+        site.run("netpold", "x", &["--network", network], &["true"])?;
+        ensure!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{network}: {:?}",
+            begun.elapsed()
+        );
+    }
+    // Those on the host's network do not even need a daemon.
+    let mut site = site;
+    site.daemon.stop()?;
+    site.run("netpold", "x", &["--network", "host"], &["true"])?;
+    Ok(())
+}
+
+#[test]
+fn without_a_daemon_a_start_is_refused_or_let_through() -> Result<()> {
+    let mut site = Site::new(5)?;
+    site.daemon.signal(Signal::SIGSTOP)?;
+    let refused = site.run("netpold", "web", &["--network", "shop"], &["true"]);
+    site.daemon.signal(Signal::SIGCONT)?;
+    let said = refused.err().context("it started")?.to_string();
+    ensure!(said.contains("netpold"), "{said}");
+    site.daemon.stop()?;
+    let begun = Instant::now();
+    let refused = site.run("netpold", "web", &["--network", "shop"], &["true"]);
+    let said = refused.err().context("it started")?.to_string();
+    ensure!(
+        said.contains("no netpold answers on") && said.contains("without its policies"),
+        "{said}"
+    );
+    ensure!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    site.run("lenient", "web", &["--network", "shop"], &["true"])?;
+    // Back in time: the container waits for it.
+    let Site { daemon, engine, .. } = &mut site;
+    let child = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(1));
+            daemon.launch()
+        });
+        let ran = run(engine, "netpold", "web", &["--network", "shop"], &["true"]);
+        let launched = waiting.join().map_err(|_| anyhow::anyhow!("a panic"))?;
+        launched.and(ran)
+    });
+    child.with_context(|| site.daemon.log())?;
+    Ok(())
+}
