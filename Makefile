@@ -48,7 +48,8 @@ check: ## Formatting and lints alone
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 
-bench: deps ## What checking, compiling and a packet cost (the last needs root)
+bench: deps ## What checking, compiling, a packet and a container's start cost (the last two need root)
+	$(CARGO) build --release
 	$(CARGO) bench -p netpol-engine --bench growth
 	$(CARGO) bench -p netpold-tests
 
