@@ -5,12 +5,28 @@
 //! *not* happen is waited for as long as everywhere: patience never hides a packet that got
 //! through.
 
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
 
 /// The time that is to be given to what takes at most this on a machine of its own.
 #[must_use]
 pub fn patience(usual: Duration) -> Duration {
     usual * factor()
+}
+
+/// Waits until it is so.
+///
+/// # Errors
+/// It is not in time, or asking fails.
+pub fn within(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + patience(Duration::from_secs(20));
+    while !done()? {
+        ensure!(Instant::now() < deadline, "{what}: not in time");
+        sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// How many of so many random attempts are made.

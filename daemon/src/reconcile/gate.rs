@@ -251,7 +251,11 @@ impl Keeper {
     fn failed(&mut self, error: &GateError) {
         let problem = error.to_string();
         if self.problem.as_ref() != Some(&problem) {
-            tracing::error!("the gate: {problem}");
+            if self.matters() {
+                tracing::error!("the gate: {problem}");
+            } else {
+                tracing::debug!("there is no gate: {problem}");
+            }
             self.problem = Some(problem);
         }
     }
@@ -293,7 +297,11 @@ impl Keeper {
             }
             None => return None,
         };
-        let matters = self.required || self.kept.is_installed();
-        matters.then(|| format!("the gate: {problem}"))
+        self.matters().then(|| format!("the gate: {problem}"))
+    }
+
+    /// Does anybody count on it? A kernel without nftables is none of the others' trouble.
+    fn matters(&self) -> bool {
+        self.required || self.kept.is_installed()
     }
 }

@@ -1,0 +1,132 @@
+//! From the first packet, by Docker: containers whose first instruction sends, and who are dialled from
+//! the instant in which they have an interface, with the daemon running, halted and killed. Needs root, dockerd
+//! and busybox. `NPD_STARTS` is how many (1000 takes half an hour).
+//!
+//! The kernel of each network namespace counts what it receives.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use netpold_tests::newcomer::{Flood, gate};
+use netpold_tests::patience::within;
+use netpold_tests::{Daemon, Engine, Lab, Wire, frames};
+use nix::sys::signal::Signal;
+
+/// Starts of containers: half of them beside a daemon that runs, a quarter each halted and dead.
+fn starts() -> Result<u32> {
+    match std::env::var("NPD_STARTS") {
+        Ok(number) => number.parse().context("NPD_STARTS is a whole number"),
+        Err(_) => Ok(20),
+    }
+}
+
+const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: shop}\n\
+    spec: {podSelector: {matchLabels: {app: new}}, policyTypes: [Ingress, Egress]}\n";
+
+/// Numbers of `/proc/PID/net/snmp`.
+fn counted(pid: u32, group: &str, name: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/net/snmp"))?;
+    let group = format!("{group}: ");
+    let mut lines = text.lines().filter(|line| line.starts_with(&group));
+    let (names, values) = lines.next().zip(lines.next()).context("no such group")?;
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let (_, value) = pairs
+        .find(|(found, _)| *found == name)
+        .context("no such name")?;
+    Ok(value.parse()?)
+}
+
+#[test]
+fn containers_that_send_as_their_first_instruction() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.plain_bridge()?;
+    let engine = Engine::start(&lab, &[])?;
+    engine.import_program(Path::new(env!("CARGO_BIN_EXE_firstling")), "firstling")?;
+    engine.docker(&["network", "create", "--subnet", "10.98.0.0/16", "shop"])?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    let config = daemon.config();
+    daemon.put("shut.yaml", SHUT)?;
+    gate(&lab, &config, "install")?;
+    daemon.launch()?;
+    let of_shop = [
+        "--label",
+        "com.docker.compose.project=shop",
+        "--network",
+        "shop",
+    ];
+    let peer = engine.run("peer", &of_shop, &["sleep", "100000"])?;
+    daemon.wait()?;
+    let own = Wire::open_at(&peer.netns(), "eth0")?.mac;
+    let address = *peer.addresses.first().context("no address")?;
+    let IpAddr::V4(source) = address else {
+        anyhow::bail!("{address} is of IPv6");
+    };
+    // The peer may send: what it sends is for the newcomers' policy. Nobody sends to it.
+    let start = |number: u32| -> Result<(u32, Flood)> {
+        let [.., high, low] = (number + 256).to_be_bytes();
+        let ip = Ipv4Addr::new(10, 98, high, low);
+        let udp = frames::real_udp((address, ip.into()), (7777, 7777), b"first");
+        let packet = frames::sealed_ipv4(frames::ipv4(source.octets(), ip.octets(), 17, &udp));
+        // Its MAC address is the engine's secret until then; its kernel takes what is for all, too.
+        let frame = frames::ethernet(own, [0xff; 6], 0x0800, &packet);
+        // Some thousand a second: the engine shares these processors.
+        let flood = Flood::start(&peer.netns(), frame, Duration::from_micros(200));
+        let (name, ip) = (format!("new-{number}"), ip.to_string());
+        let mut all = vec!["run", "--detach", "--name", &name, "--ip", &ip];
+        all.extend(of_shop);
+        let peer = address.to_string();
+        all.extend([
+            "--label",
+            "app=new",
+            "firstling",
+            "/program",
+            "239.1.2.3",
+            &peer,
+            "7777",
+        ]);
+        engine.docker(&all)?;
+        Ok((engine.inspect(&name)?.pid, flood))
+    };
+    let many = starts()?;
+    let (halted, dead) = (many / 2, many * 3 / 4);
+    let before = counted(peer.pid, "Ip", "InReceives")?;
+    for number in 0..many {
+        if number == halted {
+            daemon.signal(Signal::SIGSTOP)?;
+        }
+        if number == dead {
+            daemon.signal(Signal::SIGCONT)?;
+            daemon.kill()?;
+        }
+        let (pid, flood) = start(number)?;
+        within("a container that sends", || {
+            Ok(counted(pid, "Udp", "OutDatagrams")? > 100)
+        })
+        .with_context(|| format!("start {number}"))?;
+        ensure!(flood.sent() > 100, "nobody dials it");
+        sleep(Duration::from_millis(250));
+        let arrived = counted(pid, "Ip", "InReceives")?;
+        let left = counted(peer.pid, "Ip", "InReceives")? - before;
+        ensure!(
+            (left, arrived) == (0, 0),
+            "start {number}: {left} packets left, {arrived} arrived\n{}",
+            daemon.log()
+        );
+        drop(flood);
+        engine.docker(&["rm", "--force", &format!("new-{number}")])?;
+    }
+    // What it was kept from.
+    daemon.launch()?;
+    daemon.remove("shut.yaml")?;
+    daemon.wait()?;
+    let (pid, _flood) = start(many)?;
+    within("allowed", || {
+        Ok(
+            counted(pid, "Ip", "InReceives")? > 0
+                && counted(peer.pid, "Ip", "InReceives")? > before,
+        )
+    })
+}
