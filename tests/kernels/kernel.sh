@@ -91,8 +91,8 @@ depmod -b "$there/root" "$release"
 mkdir "$there/modules"
 number=10
 for module in "${modules[@]}"; do
-  modprobe -d "$there/root" -S "$release" --show-depends "$module" ||
-    case $module in nft_counter | nft_objref) ;; *) exit 1 ;; esac
+  modprobe -d "$there/root" -S "$release" --show-depends "$module" 2>"$there/said" ||
+    case $module in nft_counter | nft_objref) ;; *) cat "$there/said" >&2 && exit 1 ;; esac
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
   plain=$there/modules/$number-$(basename "${file%.ko*}").ko
   case $file in
@@ -101,5 +101,5 @@ done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
   esac
   number=$((number + 1))
 done
-rm -rf "$there/root"
+rm -rf "$there/root" "$there/said"
 echo "$version" > "$there/version"
