@@ -4,7 +4,9 @@
 //! Pure, but for the register, which it brings up to date. Decides:
 //! - whose an interface is: by the namespace that its other end is in, never by a name;
 //! - which interfaces are on hold: what looks like a container's and is nobody's yet;
-//! - whose an address is: the one who had it, then manifests, then the engine's
+//! - who of those that share a network namespace is its endpoint: the one who was, then a
+//!   Pod's sandbox, then the oldest;
+//! - whose an address is: the one who had it, then manifests, then the runtimes'
 //!   containers by age, then declared endpoints in order. The host's own are the host's.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,13 +23,17 @@ use super::facts::{Declared, Facts, Namespace};
 use super::register::{Interface, Key, Record, Register};
 use crate::api::wire::{Conflict, Origin, Origins, Reported, Unidentified, Unprotected};
 use crate::config::{LabelSettings, Namespaces};
-use crate::links::Veth;
-use crate::runtime::docker::{self, Container};
-use crate::runtime::identity;
+use crate::links::{Inside, Veth};
+use crate::printable::printable;
+use crate::runtime::container::{Container, Runtime};
 use crate::runtime::named::{self, Named, NotNamed};
+use crate::runtime::{containerd, docker, identity};
 
 #[cfg(test)]
 mod tests;
+
+/// Bridges that are remembered, at most: a host has few.
+const MOST_BRIDGES: usize = 64;
 
 /// What the configuration says about it.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +80,7 @@ struct Candidate {
     path: Option<PathBuf>,
     claims: BTreeSet<IpAddr>,
     interfaces: BTreeMap<u32, Interface>,
+    given: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
 
 /// The world that these facts make. `programmed`: the interfaces that have programs now.
@@ -106,7 +113,8 @@ pub fn assemble(
     assembly.addresses(register);
     let released = released(register);
     assembly.places(register);
-    assembly.holds(programmed, &released);
+    assembly.bridges(register);
+    assembly.holds(programmed, &released, &register.bridges);
     let mut out = assembly.out;
     out.warnings.extend(facts.problems.iter().cloned());
     out
@@ -235,22 +243,8 @@ impl Assembly<'_> {
             ));
         }
         self.owners.insert(nsid, pod.name.clone());
-        let interfaces = self.interfaces(nsid, |veth, _| {
-            namespace
-                .inside
-                .iter()
-                .find(|inside| {
-                    Some(inside.ifindex) == veth.peer_ifindex && inside.iflink == Some(veth.ifindex)
-                })
-                .and_then(|inside| inside.mac)
-        });
-        let claims = namespace
-            .inside
-            .iter()
-            .flat_map(|inside| &inside.addresses)
-            .copied()
-            .filter(|address| !address.is_loopback() && !address.is_unspecified())
-            .collect();
+        let interfaces = self.interfaces(nsid, |veth, _| namespace.peer_of(veth)?.mac);
+        let claims = namespace.inside.iter().flat_map(usable).collect();
         self.candidates.push(Candidate {
             key: Key::Declared(pod.name.clone()),
             name: pod.name.clone(),
@@ -260,6 +254,7 @@ impl Assembly<'_> {
             path: Some(namespace.path.clone()),
             claims,
             interfaces,
+            given: BTreeMap::new(),
         });
     }
 
@@ -274,37 +269,34 @@ impl Assembly<'_> {
     }
 
     fn containers(&mut self, register: &Register) {
-        let snapshot = std::sync::Arc::clone(&self.facts.docker.snapshot);
+        let facts = self.facts;
         let mut taken: BTreeSet<ObjectName> = self.out.world.pods.keys().cloned().collect();
         taken.extend(
             self.candidates
                 .iter()
                 .map(|candidate| candidate.name.clone()),
         );
-        let mut containers: Vec<&Container> = snapshot
-            .containers
-            .iter()
+        let mut containers: Vec<&Container> = facts
+            .all_containers()
             .filter(|container| container.joined.is_none())
             .filter(|container| {
-                container.is_running() || self.facts.containers.contains_key(&container.id)
+                container.is_running() || facts.containers.contains_key(&container.id)
             })
             .collect();
-        containers.sort_by_key(|container| (container.created, &container.id));
+        // Each runtime lists its own in the order in which it made them.
+        containers.sort_by_key(|container| container.created);
+        joined(&mut containers, facts, register);
         // A name once given stays, whoever comes later.
         let known = |container: &Container| {
-            let key = Key::Container(container.id.clone());
-            register.records.get(&key).map(|record| record.name.clone())
+            let record = register.records.get(&Key::of(container))?;
+            Some(record.name.clone())
         };
         let kept: BTreeSet<ObjectName> = containers.iter().copied().filter_map(known).collect();
         let named = self.named(&containers);
         taken.extend(self.naming.iter().map(|(pod, _)| pod.name.clone()));
         for container in containers {
-            let mut identity = identity::identify(
-                &container.name,
-                &container.labels,
-                &self.settings.labels,
-                &self.settings.namespaces,
-            );
+            let mut identity =
+                identity::identify(container, &self.settings.labels, &self.settings.namespaces);
             let reported = Reported {
                 id: container.id.clone(),
                 name: container.name.clone(),
@@ -360,20 +352,27 @@ impl Assembly<'_> {
     /// The manifests that name a container, by its ID. One that shares another's namespace is that
     /// one's endpoint.
     fn named(&mut self, containers: &[&Container]) -> BTreeMap<String, PodManifest> {
-        let snapshot = std::sync::Arc::clone(&self.facts.docker.snapshot);
-        let running = snapshot.containers.iter().filter_map(|one| {
+        let facts = self.facts;
+        let namespace = |id: &str| facts.containers.get(id).map(|namespace| namespace.nsid);
+        let running = facts.all_containers().filter_map(|one| {
             let owner = one.joined.as_ref().unwrap_or(&one.id);
-            let value = containers.iter().find(|owned| owned.id == *owner)?;
+            let is_it = |owned: &&&Container| {
+                owned.id == *owner
+                    || namespace(&one.id)
+                        .is_some_and(|nsid| nsid.is_some() && namespace(&owned.id) == Some(nsid))
+            };
             Some(Named {
-                id: one.id.as_str(),
+                // containerd's are `NAMESPACE/ID`.
+                id: one.id.rsplit('/').next().unwrap_or_default(),
                 name: one.name.as_str(),
-                value: *value,
+                value: *containers.iter().find(is_it)?,
             })
         });
+        let running: Vec<Named<'_, &Container>> = running.collect();
         let mut named: BTreeMap<String, PodManifest> = BTreeMap::new();
         for (manifest, why) in &mut self.naming {
             let text = manifest.container.as_deref().unwrap_or_default();
-            match named::find(text, running.clone()) {
+            match named::find(text, running.iter().copied()) {
                 Ok(container) => {
                     if let Some(first) = named.get(&container.id) {
                         self.out.warnings.push(format!(
@@ -396,7 +395,11 @@ impl Assembly<'_> {
             if self.is_taken(&manifest.name) {
                 continue;
             }
-            if let Some(why) = why.filter(|_| self.facts.docker.listed) {
+            let unlisted = |runtime| {
+                let engine = self.facts.engine(runtime);
+                engine.may_have_containers() && !engine.listed
+            };
+            if let Some(why) = why.filter(|_| !Runtime::ALL.into_iter().any(unlisted)) {
                 let text = manifest.container.as_deref().unwrap_or_default();
                 self.out
                     .warnings
@@ -451,7 +454,7 @@ impl Assembly<'_> {
             return;
         }
         self.owners.insert(nsid, name.clone());
-        let key = Key::Container(container.id.clone());
+        let key = Key::of(container);
         let known = register
             .records
             .get(&key)
@@ -462,9 +465,24 @@ impl Assembly<'_> {
                     let before = known?.interfaces.get(&veth.ifindex)?;
                     Some(before.mac)
                 })
-                .or_else(|| seen_mac(namespace, veth))
+                .or_else(|| namespace.peer_of(veth)?.mac)
         });
         let mut claims = BTreeSet::new();
+        let mut given = BTreeMap::new();
+        if container.runtime == Runtime::Containerd {
+            self.without_veth(&name, namespace);
+            for veth in &self.facts.links.veths {
+                let before = known.and_then(|record| record.given.get(&veth.ifindex));
+                let now = || namespace.peer_of(veth).map(|peer| usable(peer).collect());
+                let Some(own) = before.cloned().or_else(now) else {
+                    continue;
+                };
+                claims.extend(own.iter().copied());
+                if before.is_some() || (namespace.looked_running && has_global(&own)) {
+                    given.insert(veth.ifindex, own);
+                }
+            }
+        }
         for network in &container.networks {
             claims.extend(network.ipv4.map(IpAddr::V4));
             claims.extend(network.ipv6.map(IpAddr::V6));
@@ -483,18 +501,39 @@ impl Assembly<'_> {
             path: Some(namespace.path.clone()),
             claims,
             interfaces,
+            given,
         });
+    }
+
+    /// Reports interfaces inside that frames leave by without passing a veth.
+    fn without_veth(&mut self, name: &ObjectName, namespace: &Namespace) {
+        for inside in &namespace.inside {
+            let kind = match inside.kind.as_deref() {
+                Some(kind @ ("macvlan" | "macvtap" | "ipvlan" | "ipvtap")) => kind,
+                None if !inside.addresses.iter().all(IpAddr::is_loopback) => "hardware",
+                _ => continue,
+            };
+            self.unprotected(
+                name,
+                format!(
+                    "its interface `{}` is of the kind `{kind}`, without a veth that policy could be put on",
+                    printable(&inside.name)
+                ),
+            );
+        }
     }
 
     /// Endpoints of before that nobody has denied yet: those of an engine that has not
     /// answered, or not about them.
     fn remembered(&mut self, register: &Register) {
-        let engine = &self.facts.docker;
-        if !engine.followed {
-            return;
-        }
         for (key, record) in &register.records {
-            let Key::Container(id) = key else { continue };
+            let Some((runtime, id)) = key.container() else {
+                continue;
+            };
+            let engine = self.facts.engine(runtime);
+            if !engine.followed {
+                continue;
+            }
             if self
                 .candidates
                 .iter()
@@ -504,7 +543,7 @@ impl Assembly<'_> {
             }
             let unanswered = !engine.listed
                 || engine.snapshot.containers.iter().any(|container| {
-                    container.id == *id
+                    container.id == id
                         && container.is_running()
                         && !self.facts.containers.contains_key(id)
                 });
@@ -534,6 +573,7 @@ impl Assembly<'_> {
                 path: None,
                 claims: record.addresses.clone(),
                 interfaces,
+                given: record.given.clone(),
             });
         }
     }
@@ -701,6 +741,7 @@ impl Assembly<'_> {
                         ports: pod.ports.clone(),
                         addresses: pod.addresses.clone(),
                         interfaces: candidate.interfaces,
+                        given: candidate.given,
                     };
                     register.records.insert(candidate.key, record);
                 } else {
@@ -718,17 +759,46 @@ impl Assembly<'_> {
         }
     }
 
-    /// Interfaces on hold: what looks like a container's, or was one's, and is nobody's.
-    fn holds(&mut self, programmed: &BTreeSet<u32>, released: &BTreeSet<u32>) {
+    /// Remembers where containerd's containers are: what will be there next may be one.
+    fn bridges(&self, register: &mut Register) {
         let links = &self.facts.links;
-        let engine = &self.facts.docker;
-        let bridges: BTreeSet<&str> = engine
+        let owned: BTreeSet<u32> = register
+            .records
+            .iter()
+            .filter(|(key, _)| matches!(key, Key::Containerd(_)))
+            .flat_map(|(_, record)| record.interfaces.keys().copied())
+            .collect();
+        for veth in &links.veths {
+            if !owned.contains(&veth.ifindex) || register.bridges.len() >= MOST_BRIDGES {
+                continue;
+            }
+            let bridge = match veth.master {
+                Some(master) => links.bridges.get(&master).cloned(),
+                None => Some(String::new()),
+            };
+            register.bridges.extend(bridge);
+        }
+    }
+
+    /// Interfaces on hold: what looks like a container's, or was one's, and is nobody's.
+    fn holds(
+        &mut self,
+        programmed: &BTreeSet<u32>,
+        released: &BTreeSet<u32>,
+        cni_bridges: &BTreeSet<String>,
+    ) {
+        let facts = self.facts;
+        let links = &facts.links;
+        let docker_bridges: BTreeSet<&str> = facts
+            .docker
             .snapshot
             .containers
             .iter()
             .flat_map(|container| &container.networks)
             .filter_map(|network| network.bridge.as_deref())
             .collect();
+        // Bridges of Docker's own that nobody follows are nobody's here.
+        let dockers_strangers = facts.docker.socket && !facts.docker.followed;
         for veth in &links.veths {
             if self.out.interfaces.contains_key(&veth.ifindex) {
                 self.out
@@ -737,30 +807,52 @@ impl Assembly<'_> {
                 continue;
             }
             let bridge = veth.master.and_then(|master| links.bridges.get(&master));
+            let bridge = bridge.map(String::as_str);
             // An unenslaved veth with both ends here may be the end that moves to the container
             // later, and would take a program along.
-            let looks_like_one = match (veth.master, bridge) {
-                (Some(_), Some(bridge)) => {
-                    is_bridge_name(bridge) || bridges.contains(bridge.as_str())
+            let alone = veth.master.is_none() && veth.peer_nsid.is_some();
+            let looks_like = |runtime| match runtime {
+                Runtime::Docker => {
+                    bridge.is_some_and(|bridge| {
+                        is_bridge_name(bridge) || docker_bridges.contains(bridge)
+                    }) || (alone && docker::is_veth_name(&veth.name))
                 }
-                (Some(_), None) => false,
-                (None, _) => veth.peer_nsid.is_some() && docker::is_veth_name(&veth.name),
+                Runtime::Containerd => {
+                    containerd::is_veth_name(&veth.name)
+                        && match bridge {
+                            Some(bridge) => {
+                                cni_bridges.contains(bridge)
+                                    || is_cni_bridge_name(bridge)
+                                    || (is_network_bridge_name(bridge) && !dockers_strangers)
+                            }
+                            None => alone && cni_bridges.contains(""),
+                        }
+                }
             };
+            let candidates = Runtime::ALL
+                .into_iter()
+                .filter(|runtime| {
+                    facts.engine(*runtime).may_have_containers() && looks_like(*runtime)
+                })
+                .collect::<Vec<_>>();
+            let silent = |runtime: &Runtime| !facts.engine(*runtime).listed;
             let reason = if let Some(reason) = self.on_hold.remove(&veth.ifindex) {
                 reason
-            } else if looks_like_one && engine.may_have_containers() {
-                if engine.listed {
-                    "the container behind it is not known yet".to_owned()
-                } else {
-                    "the container engine has not answered yet".to_owned()
-                }
-            } else if engine.followed
-                && !engine.listed
+            } else if let Some(runtime) = candidates.iter().copied().find(silent) {
+                format!("{} has not answered yet", runtime.name())
+            } else if !candidates.is_empty() {
+                "the container behind it is not known yet".to_owned()
+            } else if let Some(runtime) = Runtime::ALL
+                .into_iter()
+                .find(|runtime| facts.engine(*runtime).followed && silent(runtime))
                 && programmed.contains(&veth.ifindex)
                 && !released.contains(&veth.ifindex)
             {
                 // It was enforced before the daemon started: it may be a container's.
-                "it was enforced before, and the container engine has not answered yet".to_owned()
+                format!(
+                    "it was enforced before, and {} has not answered yet",
+                    runtime.name()
+                )
             } else {
                 continue;
             };
@@ -802,13 +894,75 @@ fn has_no_veth(driver: &str) -> bool {
 /// Names that engines give to bridges.
 fn is_bridge_name(name: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match name.split_at_checked(3) {
-        Some(("br-", id)) => id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        _ => {
-            matches!(name, "docker0" | "docker_gwbridge")
-                || name.strip_prefix("podman").is_some_and(digits)
+    is_network_bridge_name(name)
+        || matches!(name, "docker0" | "docker_gwbridge")
+        || name.strip_prefix("podman").is_some_and(digits)
+}
+
+/// What Docker and nerdctl call the bridge of a network that somebody made.
+fn is_network_bridge_name(name: &str) -> bool {
+    name.strip_prefix("br-")
+        .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// What the CNI plugin calls its bridge where nothing is said, and nerdctl its first one.
+fn is_cni_bridge_name(name: &str) -> bool {
+    matches!(name, "cni0" | "nerdctl0")
+}
+
+/// Of those that share a network namespace, leaves the one that is its endpoint; of a Pod on the
+/// host's network likewise.
+fn joined(containers: &mut Vec<&Container>, facts: &Facts, register: &Register) {
+    let namespace = |container: &Container| facts.containers.get(&container.id);
+    // In the order of the list: the oldest first.
+    let rank = |container: &Container| {
+        let held = register.records.get(&Key::of(container));
+        let holds = held.map(|record| record.netns) == namespace(container).map(|it| it.identity);
+        (!holds, !container.is_sandbox())
+    };
+    let mut owners: BTreeMap<i32, &Container> = BTreeMap::new();
+    let mut on_host: BTreeSet<&str> = BTreeSet::new();
+    for &container in containers.iter() {
+        match namespace(container).map(|namespace| namespace.nsid) {
+            Some(Some(nsid)) => {
+                let owner = owners.entry(nsid).or_insert(container);
+                if rank(container) < rank(owner) {
+                    *owner = container;
+                }
+            }
+            Some(None) => {
+                let part = container.part.as_ref().filter(|part| part.sandbox);
+                on_host.extend(part.map(|part| part.pod.as_str()));
+            }
+            None => {}
         }
     }
+    containers.retain(
+        |container| match namespace(container).map(|namespace| namespace.nsid) {
+            Some(Some(nsid)) => owners
+                .get(&nsid)
+                .is_some_and(|owner| owner.id == container.id),
+            Some(None) => container
+                .part
+                .as_ref()
+                .is_none_or(|part| part.sandbox || !on_host.contains(part.pod.as_str())),
+            None => true,
+        },
+    );
+}
+
+/// Addresses of an interface that others can speak to.
+fn usable(inside: &Inside) -> impl Iterator<Item = IpAddr> {
+    let addresses = inside.addresses.iter().copied();
+    addresses.filter(|address| !address.is_loopback() && !address.is_unspecified())
+}
+
+/// Is one of them more than what the kernel gives every interface?
+fn has_global(addresses: &BTreeSet<IpAddr>) -> bool {
+    addresses.iter().any(|address| match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+    })
 }
 
 /// What the engine says of the container's end on this bridge.
@@ -819,17 +973,6 @@ fn given_mac(container: &Container, bridge: Option<&str>) -> Option<[u8; 6]> {
         .iter()
         .find(|network| network.bridge.as_deref() == Some(bridge))
         .and_then(|network| network.mac)
-}
-
-/// What was seen inside.
-fn seen_mac(namespace: &Namespace, veth: &Veth) -> Option<[u8; 6]> {
-    namespace
-        .inside
-        .iter()
-        .find(|inside| {
-            Some(inside.ifindex) == veth.peer_ifindex && inside.iflink == Some(veth.ifindex)
-        })
-        .and_then(|inside| inside.mac)
 }
 
 /// The link-local address that the kernel gives an interface of this MAC address

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use netpol_engine::policy::ObjectName;
 
-use crate::links::{self, Inside};
-use crate::runtime::docker;
+use crate::links::{self, Inside, Veth};
+use crate::runtime::container::{self, Container, Runtime};
 use crate::store::StoreView;
 
 /// Everything that is known of the outside at one moment.
@@ -16,8 +16,10 @@ use crate::store::StoreView;
 pub struct Facts {
     /// The manifests.
     pub store: Arc<StoreView>,
-    /// The container engine.
+    /// The Docker engine.
     pub docker: Engine,
+    /// containerd.
+    pub containerd: Engine,
     /// Network namespaces of running containers, by container ID.
     pub containers: BTreeMap<String, Namespace>,
     /// Declared endpoints, in the order of their manifests.
@@ -30,7 +32,24 @@ pub struct Facts {
     pub problems: Vec<String>,
 }
 
-/// The container engine.
+impl Facts {
+    /// A runtime.
+    #[must_use]
+    pub const fn engine(&self, runtime: Runtime) -> &Engine {
+        match runtime {
+            Runtime::Docker => &self.docker,
+            Runtime::Containerd => &self.containerd,
+        }
+    }
+
+    /// Every container that a runtime has.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        let runtimes = Runtime::ALL.into_iter();
+        runtimes.flat_map(|runtime| &self.engine(runtime).snapshot.containers)
+    }
+}
+
+/// A container runtime.
 #[derive(Clone, Debug, Default)]
 pub struct Engine {
     /// Is one to be followed?
@@ -42,7 +61,7 @@ pub struct Engine {
     /// Has it listed its containers since the daemon started?
     pub listed: bool,
     /// What it said last.
-    pub snapshot: Arc<docker::Snapshot>,
+    pub snapshot: Arc<container::Snapshot>,
 }
 
 impl Engine {
@@ -64,6 +83,18 @@ pub struct Namespace {
     pub nsid: Option<i32>,
     /// What is inside, where that was looked at.
     pub inside: Vec<Inside>,
+    /// Did its container run already when that was looked at?
+    pub looked_running: bool,
+}
+
+impl Namespace {
+    /// The other end of a veth, where it is inside and was looked at.
+    #[must_use]
+    pub fn peer_of(&self, veth: &Veth) -> Option<&Inside> {
+        self.inside.iter().find(|inside| {
+            Some(inside.ifindex) == veth.peer_ifindex && inside.iflink == Some(veth.ifindex)
+        })
+    }
 }
 
 /// A declared endpoint.

@@ -20,6 +20,8 @@ use netpol_engine::world::NamedPort;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::runtime::container::{Container, Runtime};
+
 /// The largest number.
 const LAST: u32 = 0x00ff_ffff;
 /// Its file in the state directory.
@@ -35,8 +37,32 @@ const LARGEST: u64 = 64 << 20;
 pub enum Key {
     /// A Pod manifest declares it.
     Declared(ObjectName),
-    /// The container of this ID owns it.
+    /// The Docker engine's container of this ID owns it.
     Container(String),
+    /// containerd's container of this ID owns it.
+    Containerd(String),
+}
+
+impl Key {
+    /// The key of a container.
+    #[must_use]
+    pub fn of(container: &Container) -> Self {
+        let id = container.id.clone();
+        match container.runtime {
+            Runtime::Docker => Self::Container(id),
+            Runtime::Containerd => Self::Containerd(id),
+        }
+    }
+
+    /// The runtime and ID of its container, where it is one's.
+    #[must_use]
+    pub fn container(&self) -> Option<(Runtime, &str)> {
+        match self {
+            Self::Declared(_) => None,
+            Self::Container(id) => Some((Runtime::Docker, id)),
+            Self::Containerd(id) => Some((Runtime::Containerd, id)),
+        }
+    }
 }
 
 /// An endpoint as it was when it was last seen.
@@ -58,6 +84,10 @@ pub struct Record {
     pub addresses: BTreeSet<IpAddr>,
     /// Its interfaces, by index.
     pub interfaces: BTreeMap<u32, Interface>,
+    /// The addresses that its interfaces had when it began to run, where no runtime tells them:
+    /// what it gives itself later is not its own.
+    #[serde(default)]
+    pub given: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
 
 /// An interface as it was when it was last seen.
@@ -80,6 +110,8 @@ pub struct Register {
     cursor: u32,
     /// By who they are.
     pub records: BTreeMap<Key, Record>,
+    /// Bridges that containerd's containers were seen on; the empty name: on none.
+    pub bridges: BTreeSet<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,6 +120,8 @@ struct Saved {
     boot: String,
     last: u32,
     endpoints: Vec<(Key, Record)>,
+    #[serde(default)]
+    bridges: BTreeSet<String>,
 }
 
 /// Why the register could not be kept.
@@ -160,6 +194,7 @@ impl Register {
                     last: saved.last,
                     cursor: 0,
                     records: saved.endpoints.into_iter().collect(),
+                    bridges: saved.bridges,
                 }
             }
             Ok(_) => Self::default(),
@@ -186,6 +221,7 @@ impl Register {
                 .iter()
                 .map(|(key, record)| (key.clone(), record.clone()))
                 .collect(),
+            bridges: self.bridges.clone(),
         };
         let write = || -> io::Result<()> {
             fs::create_dir_all(state)?;
@@ -255,6 +291,7 @@ mod tests {
                 },
             )]
             .into(),
+            given: BTreeMap::new(),
         }
     }
 

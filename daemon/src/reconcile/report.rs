@@ -20,6 +20,7 @@ use crate::api::wire::{
 };
 use crate::datapath::tables::Fill;
 use crate::printable::printable;
+use crate::runtime::container::Runtime;
 
 /// What is in force.
 #[derive(Clone, Debug, Default)]
@@ -215,16 +216,16 @@ fn endpoints(
 }
 
 fn runtimes(facts: &Facts) -> Vec<RuntimeStatus> {
-    let engine = &facts.docker;
-    // Where none is expected and none is there, there is nothing to say.
-    let shown = engine.followed && (engine.required || engine.socket || engine.listed);
-    shown
-        .then(|| RuntimeStatus {
-            name: "docker".to_owned(),
+    Runtime::ALL
+        .into_iter()
+        .map(|runtime| (runtime, facts.engine(runtime)))
+        // Where none is expected and none is there, there is nothing to say.
+        .filter(|(_, engine)| engine.may_have_containers())
+        .map(|(runtime, engine)| RuntimeStatus {
+            name: runtime.name().to_owned(),
             connected: engine.snapshot.connected,
             error: engine.snapshot.error.clone(),
         })
-        .into_iter()
         .collect()
 }
 

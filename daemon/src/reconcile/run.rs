@@ -34,6 +34,8 @@ use crate::datapath::requirements::Lack;
 use crate::datapath::tables::{Fill, StepError};
 use crate::datapath::{AttachError, Kernel, Mechanism, OpenError, Options, Origin};
 use crate::flows::{Namer, Recorder};
+use crate::runtime::container::Runtime;
+use crate::runtime::follow::Follower;
 use crate::telemetry::systemd;
 use crate::watch::WatchError;
 
@@ -385,9 +387,9 @@ impl Daemon {
                     self.starting.push(request);
                 }
                 Some(request) = asked.recv() => {
-                    let engine = self.sources.engine();
+                    let engines = self.sources.engines();
                     syncing.push(async move {
-                        engine.sync().await;
+                        futures_util::future::join_all(engines.iter().map(Follower::sync)).await;
                         request
                     });
                 }
@@ -653,7 +655,11 @@ impl Daemon {
             return;
         }
         let facts = self.sources.facts();
-        if facts.docker.snapshot.connected && facts.docker.snapshot.incomplete {
+        let incomplete = |runtime| {
+            let snapshot = &facts.engine(runtime).snapshot;
+            snapshot.connected && snapshot.incomplete
+        };
+        if Runtime::ALL.into_iter().any(incomplete) {
             return;
         }
         let mut failures: Vec<String> = self.in_force.failure.iter().cloned().collect();

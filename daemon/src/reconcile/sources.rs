@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -14,9 +15,11 @@ use super::facts::{Declared, Engine, Facts, Namespace};
 use super::processes;
 use crate::config::{Config, Enabled};
 use crate::links::{self, Links, LinksError, Listener, Netns};
+use crate::runtime::container::{Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
-use crate::runtime::docker::{self, State};
+use crate::runtime::follow::Follower;
 use crate::runtime::resolvers::Resolvers;
+use crate::runtime::{containerd, docker};
 use crate::store::Store;
 use crate::watch::WatchError;
 use netpol_engine::manifest;
@@ -70,11 +73,26 @@ const BATCH: usize = 64;
 /// The wait before what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A runtime that may be followed.
+struct Runs {
+    follower: Follower,
+    socket: PathBuf,
+}
+
+impl Runs {
+    /// Brings up to date what is known of it.
+    fn ask(&mut self, engine: &mut Engine) {
+        let snapshot = self.follower.snapshot();
+        engine.listed |= snapshot.connected && !snapshot.incomplete;
+        engine.snapshot = snapshot;
+    }
+}
+
 /// Everything that is followed.
 pub struct Sources {
     store: Store,
-    engine: docker::Follower,
-    engine_settings: crate::config::Docker,
+    docker: Runs,
+    containerd: Runs,
     declared: declared::Follower,
     resolvers: Option<Resolvers>,
     links: Links,
@@ -100,9 +118,9 @@ impl Sources {
         } else {
             None
         };
-        let engine = Engine {
-            followed: config.docker.enabled != Enabled::No,
-            required: config.docker.enabled == Enabled::Yes,
+        let engine = |enabled| Engine {
+            followed: enabled != Enabled::No,
+            required: enabled == Enabled::Yes,
             ..Engine::default()
         };
         Ok(Self {
@@ -111,8 +129,14 @@ impl Sources {
                 &config.state.directory,
                 manifest::parse,
             )?,
-            engine: docker::follow(&config.docker)?,
-            engine_settings: config.docker.clone(),
+            docker: Runs {
+                follower: docker::follow(&config.docker)?,
+                socket: config.docker.socket.clone(),
+            },
+            containerd: Runs {
+                follower: containerd::follow(&config.containerd)?,
+                socket: config.containerd.socket.clone(),
+            },
             declared: declared::Follower::new()?,
             resolvers,
             links: Links::open()?,
@@ -121,7 +145,8 @@ impl Sources {
             stale: Stale::ALL,
             failed: false,
             facts: Facts {
-                docker: engine,
+                docker: engine(config.docker.enabled),
+                containerd: engine(config.containerd.enabled),
                 ..Facts::default()
             },
         })
@@ -133,10 +158,13 @@ impl Sources {
         &self.facts
     }
 
-    /// Asks the engine to be up to date.
+    /// Asks the runtimes to be up to date.
     #[must_use]
-    pub fn engine(&self) -> docker::Follower {
-        self.engine.clone()
+    pub fn engines(&self) -> [Follower; 2] {
+        [
+            self.docker.follower.clone(),
+            self.containerd.follower.clone(),
+        ]
     }
 
     /// Everything is to be listed again.
@@ -188,7 +216,8 @@ impl Sources {
         };
         tokio::select! {
             () = self.store.changed() => self.stale.store = true,
-            () = self.engine.changed() => self.stale.engine = true,
+            () = self.docker.follower.changed() => self.stale.engine = true,
+            () = self.containerd.follower.changed() => self.stale.engine = true,
             () = self.declared.changed() => self.stale.declared = true,
             () = resolvers => self.stale.resolvers = true,
             () = again => self.stale = Stale::ALL,
@@ -231,7 +260,8 @@ impl Sources {
         }
         let looked_inside = (stale.store || stale.declared || stale.inside) && self.declare(stale);
         if stale.engine {
-            self.ask_engine();
+            self.docker.ask(&mut self.facts.docker);
+            self.containerd.ask(&mut self.facts.containerd);
         }
         // The dump comes after the engine's word: the interfaces of a container that it names
         // are there.
@@ -241,13 +271,15 @@ impl Sources {
                     self.facts.links = snapshot;
                     // An engine's socket is there before its containers' interfaces are, whoever
                     // tells of it first.
-                    self.facts.docker.socket = self.engine_settings.socket.exists();
+                    self.facts.docker.socket = self.docker.socket.exists();
+                    self.facts.containerd.socket = self.containerd.socket.exists();
                 }
                 Err(error) => self.problem(error.to_string()),
             }
         }
-        if stale.engine || stale.links {
-            self.find_containers();
+        let unsaid = stale.inside && !self.facts.containerd.snapshot.containers.is_empty();
+        if stale.engine || stale.links || unsaid {
+            self.find_containers(stale.inside);
         }
         if stale.resolvers {
             self.facts.resolvers = self.resolvers.as_mut().map(Resolvers::read);
@@ -324,23 +356,18 @@ impl Sources {
             identity: netns.identity()?,
             nsid: self.links.nsid(netns)?,
             inside: Vec::new(),
+            looked_running: false,
         })
     }
 
-    fn ask_engine(&mut self) {
-        let snapshot = self.engine.snapshot();
-        let engine = &mut self.facts.docker;
-        engine.listed |= snapshot.connected && !snapshot.incomplete;
-        engine.snapshot = snapshot;
-    }
-
     /// The namespaces of running containers.
-    fn find_containers(&mut self) {
-        let snapshot = std::sync::Arc::clone(&self.facts.docker.snapshot);
+    fn find_containers(&mut self, changed_inside: bool) {
+        let snapshots =
+            Runtime::ALL.map(|runtime| Arc::clone(&self.facts.engine(runtime).snapshot));
         let mut before = std::mem::take(&mut self.found);
         let mut containers = BTreeMap::new();
         let mut starting = BTreeSet::new();
-        for container in &snapshot.containers {
+        for container in snapshots.iter().flat_map(|snapshot| &snapshot.containers) {
             if container.state == State::Ended || container.joined.is_some() {
                 continue;
             }
@@ -351,10 +378,13 @@ impl Sources {
             let (pid, namespace) = match known {
                 Some(known) => known,
                 None if container.pid == 0 => {
-                    starting.insert(container.id.as_str());
+                    // containerd names a task's process with the task.
+                    if container.runtime == Runtime::Docker {
+                        starting.insert(container.id.as_str());
+                    }
                     continue;
                 }
-                None if !is_of(container.pid, &container.id) => continue,
+                None if !is_of(container) => continue,
                 None => match self.namespace(&Netns::Pid(container.pid)) {
                     Ok(namespace) => (container.pid, namespace),
                     // It ended: the engine says so in a moment.
@@ -364,7 +394,7 @@ impl Sources {
                     }
                 },
             };
-            let namespace = self.see(container, namespace);
+            let namespace = self.see(container, namespace, changed_inside);
             self.found
                 .insert(container.id.clone(), (pid, namespace.clone()));
             containers.insert(container.id.clone(), namespace);
@@ -409,22 +439,44 @@ impl Sources {
         found
     }
 
-    /// Looks inside, where the engine does not say what an interface's MAC address is.
-    fn see(&self, container: &docker::Container, mut namespace: Namespace) -> Namespace {
+    /// Looks inside, where the runtime does not say what is there.
+    fn see(
+        &self,
+        container: &Container,
+        mut namespace: Namespace,
+        changed_inside: bool,
+    ) -> Namespace {
         let links = &self.facts.links;
-        let unsaid = links.veths.iter().any(|veth| {
-            let bridge = veth.master.and_then(|master| links.bridges.get(&master));
-            container.pid != 0
-                && namespace.nsid.is_some()
-                && veth.peer_nsid == namespace.nsid
-                && !container
+        let mut veths = links
+            .veths
+            .iter()
+            .filter(|veth| namespace.nsid.is_some() && veth.peer_nsid == namespace.nsid);
+        let look = match container.runtime {
+            // The MAC address of an interface.
+            Runtime::Docker => veths.any(|veth| {
+                let bridge = veth.master.and_then(|master| links.bridges.get(&master));
+                !container
                     .networks
                     .iter()
                     .any(|network| network.mac.is_some() && network.bridge.as_ref() == bridge)
-        });
-        if unsaid {
+            }),
+            // Everything. Addresses that it has when it begins to run are its own; whether it
+            // does may be news.
+            Runtime::Containerd => {
+                namespace.nsid.is_some()
+                    && (!namespace.looked_running
+                        || veths.any(|veth| match namespace.peer_of(veth) {
+                            Some(peer) => changed_inside && peer.addresses.is_empty(),
+                            None => true,
+                        }))
+            }
+        };
+        if container.pid != 0 && look {
             match links::inside(&Netns::Pid(container.pid)) {
-                Ok(inside) => namespace.inside = inside,
+                Ok(inside) => {
+                    namespace.inside = inside;
+                    namespace.looked_running = container.is_running();
+                }
                 Err(error) => {
                     tracing::debug!(id = container.id, %error, "can't look into a container");
                 }
@@ -442,6 +494,7 @@ fn is_there(pid: u32, identity: (u64, u64)) -> bool {
 }
 
 /// May this process be that container's? A number is given again when a process ends.
-fn is_of(pid: u32, id: &str) -> bool {
-    processes::container(pid).is_none_or(|found| found == id)
+fn is_of(container: &Container) -> bool {
+    processes::container(container.pid)
+        .is_none_or(|found| container.id.rsplit('/').next() == Some(&found))
 }

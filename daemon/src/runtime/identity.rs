@@ -13,6 +13,7 @@ use netpol_engine::manifest::PodManifest;
 use netpol_engine::policy::{ObjectName, Protocol};
 use netpol_engine::world::NamedPort;
 
+use super::container::{Container, Runtime};
 use crate::config::{LabelSettings, Namespaces};
 use crate::printable::printable;
 use crate::syntax;
@@ -21,6 +22,17 @@ use crate::syntax;
 pub const PORTS_LABEL: &str = "netpold.io/ports";
 /// A container's named ports, at most: a Pod's are few, and each costs look-ups.
 const MOST_PORTS: usize = 256;
+
+/// The Namespace of a Kubernetes runtime's Pod, where no label that is configured names one.
+const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+/// What containerd and its clients note down for themselves begins so: no selector sees it.
+const BOOKKEEPING: [&str; 5] = [
+    "io.kubernetes.",
+    "io.cri-containerd.",
+    "io.containerd.",
+    "containerd.io/",
+    "nerdctl/",
+];
 
 /// What a container is as a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,23 +135,31 @@ impl Identity {
     }
 }
 
-/// What a container of this name and these labels is.
+/// What a container is, by its name and labels.
 #[must_use]
 pub fn identify(
-    name: &str,
-    given: &BTreeMap<String, String>,
+    container: &Container,
     labels: &LabelSettings,
     namespaces: &Namespaces,
 ) -> Identity {
+    let given = &container.labels;
     let mut notes = Vec::new();
-    let namespace = namespace(given, namespaces, &mut notes);
-    let labels = pod_labels(given, labels, &mut notes);
+    let mut keys: Vec<&str> = namespaces.from.iter().map(String::as_str).collect();
+    if container.part.is_some() {
+        keys.push(POD_NAMESPACE);
+    }
+    let namespace = namespace(given, &keys, &namespaces.default, &mut notes);
+    let hidden: &[&str] = match container.runtime {
+        Runtime::Docker => &[],
+        Runtime::Containerd => &BOOKKEEPING,
+    };
+    let labels = pod_labels(given, hidden, labels, &mut notes);
     let ports = given
         .get(PORTS_LABEL)
         .map(|text| named_ports(text, &mut notes))
         .unwrap_or_default();
     Identity {
-        name: ObjectName::new(namespace, name.trim_start_matches('/')),
+        name: ObjectName::new(namespace, container.name.trim_start_matches('/')),
         labels,
         ports,
         notes,
@@ -148,35 +168,36 @@ pub fn identify(
 
 fn namespace(
     given: &BTreeMap<String, String>,
-    settings: &Namespaces,
+    keys: &[&str],
+    default: &str,
     notes: &mut Vec<Note>,
 ) -> String {
-    let set = settings
-        .from
+    let set = keys
         .iter()
-        .find_map(|key| Some((key, given.get(key).filter(|value| !value.is_empty())?)));
+        .find_map(|key| Some((key, given.get(*key).filter(|value| !value.is_empty())?)));
     match set {
         Some((_, value)) if syntax::dns_label(value).is_ok() => value.clone(),
         Some((key, value)) => {
             notes.push(Note::Namespace {
-                key: key.clone(),
+                key: (*key).to_owned(),
                 value: value.clone(),
             });
-            settings.default.clone()
+            default.to_owned()
         }
-        None => settings.default.clone(),
+        None => default.to_owned(),
     }
 }
 
 fn pod_labels(
     given: &BTreeMap<String, String>,
+    hidden: &[&str],
     settings: &LabelSettings,
     notes: &mut Vec<Note>,
 ) -> Labels {
     let mut labels = Labels::new();
     for (key, value) in given {
-        // It holds a list, and is read as such.
-        if key == PORTS_LABEL {
+        // The one holds a list, and is read as such; the others are nobody's word on the Pod.
+        if key == PORTS_LABEL || hidden.iter().any(|prefix| key.starts_with(prefix)) {
             continue;
         }
         match syntax::label_key(key).and_then(|()| syntax::label_value(value)) {
@@ -268,6 +289,7 @@ fn named_port(entry: &str) -> Result<NamedPort, &'static str> {
 /// there first keeps the name: a container can't take a declared Pod's.
 #[must_use]
 pub fn unique(name: &ObjectName, id: &str, taken: &BTreeSet<ObjectName>) -> ObjectName {
+    let id = id.rsplit('/').next().unwrap_or(id);
     let short = id.get(..12).unwrap_or(id);
     let mut unique = name.clone();
     let mut round = 0_u32;
@@ -320,9 +342,13 @@ mod tests {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
+        let container = Container {
+            name: "/shop-web-1".to_owned(),
+            labels,
+            ..Container::default()
+        };
         identify(
-            "/shop-web-1",
-            &labels,
+            &container,
             &LabelSettings::default(),
             &Namespaces::default(),
         )

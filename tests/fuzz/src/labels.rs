@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netpold::config::{LabelSettings, Namespaces};
+use netpold::runtime::container::Container;
 use netpold::runtime::identity::{PORTS_LABEL, container_of_cgroup, identify, unique};
 use netpold::syntax;
 
@@ -16,9 +17,13 @@ pub fn hold(bytes: &[u8]) {
         let (key, value) = line.split_once('=').unwrap_or((PORTS_LABEL, line));
         given.insert(key.to_owned(), value.to_owned());
     }
+    let container = Container {
+        name: name.to_owned(),
+        labels: given.clone(),
+        ..Container::default()
+    };
     let found = identify(
-        name,
-        &given,
+        &container,
         &LabelSettings::default(),
         &Namespaces::default(),
     );

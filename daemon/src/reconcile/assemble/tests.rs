@@ -10,7 +10,7 @@ use netpol_engine::manifest;
 use super::*;
 use crate::links::{Inside, Snapshot, Veth};
 use crate::reconcile::facts::Engine;
-use crate::runtime::docker::{Attachment, State};
+use crate::runtime::container::{self, Attachment, State};
 use crate::store::{Accepted, StoreView};
 
 const BRIDGE: u32 = 100;
@@ -73,6 +73,7 @@ fn namespace(nsid: Option<i32>) -> Namespace {
         identity: (4, u64::from(nsid.unwrap_or(0).unsigned_abs())),
         nsid,
         inside: Vec::new(),
+        looked_running: false,
     }
 }
 
@@ -97,10 +98,10 @@ fn engine(containers: Vec<Container>) -> Facts {
             followed: true,
             socket: true,
             listed: true,
-            snapshot: Arc::new(docker::Snapshot {
+            snapshot: Arc::new(container::Snapshot {
                 containers,
                 connected: true,
-                ..docker::Snapshot::default()
+                ..container::Snapshot::default()
             }),
             ..Engine::default()
         },

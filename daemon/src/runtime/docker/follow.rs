@@ -1,246 +1,99 @@
 //! Following one engine, for as long as the daemon lives.
 //!
-//! Owns the loop: wait for the socket, list, inspect, publish; list again on events;
-//! begin anew when the connection breaks. Started by `netpold` as one task.
+//! Owns the loop: list, inspect, hand in; list again on events; begin anew when the connection
+//! breaks. Started by `netpold` as one task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::{mpsc, oneshot, watch};
 
 use super::engine::{Engine, EngineError, Events};
 use super::model::{self, wire};
-use super::{Attachment, Container, Snapshot, State};
 use crate::config::{Docker, Enabled};
-use crate::watch::{Wanted, WatchError, Watcher};
+use crate::runtime::container::{Attachment, Container, Runtime, State};
+use crate::runtime::follow::{self, Desk, Dropped, Follower};
+use crate::watch::WatchError;
 
-/// The first wait after a connection broke, and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Inspections under way at once.
 const INSPECTIONS: usize = 16;
 
-/// What is followed. A clone asks and hears on its own.
-#[derive(Clone, Debug)]
-pub struct Follower {
-    snapshot: watch::Receiver<Arc<Snapshot>>,
-    ask: mpsc::Sender<oneshot::Sender<()>>,
-}
-
-impl Follower {
-    /// What the engine says, as of now.
-    #[must_use]
-    pub fn snapshot(&mut self) -> Arc<Snapshot> {
-        Arc::clone(&self.snapshot.borrow_and_update())
-    }
-
-    /// Returns when the engine says something that [`Follower::snapshot`] has not given yet:
-    /// never, where none is to be followed. Dropping the future loses nothing.
-    pub async fn changed(&mut self) {
-        if self.snapshot.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Returns when the snapshot is at least as new as this call: everything that the engine
-    /// had done before it is in it. At once where there is no engine.
-    pub async fn sync(&self) {
-        let (done, answered) = oneshot::channel();
-        if self.ask.send(done).await.is_ok() {
-            // An error means that the task has ended: then there is nothing to wait for.
-            let _ = answered.await;
-        }
-    }
-}
-
 /// Begins to follow the engine. To be called inside a tokio runtime; the task ends when the
-/// [`Follower`] and its receivers are dropped.
+/// [`Follower`] and its clones are dropped.
 ///
 /// # Errors
 /// The kernel gives no inotify instance.
 pub fn follow(settings: &Docker) -> Result<Follower, WatchError> {
-    let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-    let (ask, asked) = mpsc::channel(8);
-    let task = Task {
-        settings: settings.clone(),
-        watcher: Watcher::new()?,
-        publish,
-        asked,
-        waiting: Vec::new(),
-    };
+    let (desk, follower) = follow::open(Runtime::Docker, settings.enabled, &settings.socket)?;
     if settings.enabled != Enabled::No {
-        tokio::spawn(task.run());
+        tokio::spawn(run(desk));
     }
-    Ok(Follower { snapshot, ask })
+    Ok(follower)
 }
 
-struct Task {
-    settings: Docker,
-    watcher: Watcher,
-    publish: watch::Sender<Arc<Snapshot>>,
-    asked: mpsc::Receiver<oneshot::Sender<()>>,
-    waiting: Vec<oneshot::Sender<()>>,
+async fn run(mut desk: Desk) {
+    loop {
+        let error = match session(&mut desk).await {
+            Ok(Dropped) => return,
+            Err(error) => error,
+        };
+        if desk.lost(&error, error.is_absent()).await.is_err() {
+            return;
+        }
+    }
 }
 
-/// The follower was dropped.
-struct Dropped;
-
-impl Task {
-    async fn run(mut self) {
-        let mut wait = BACKOFF.0;
-        loop {
-            let error = match self.session(&mut wait).await {
-                Ok(Dropped) => return,
-                Err(error) => error,
-            };
-            self.lost(&error);
-            if self.pause(&error, wait).await.is_err() {
-                return;
-            }
-            wait = (wait * 2).min(BACKOFF.1);
+/// One connection: from the first listing to the end of the events.
+async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
+    let engine = Engine::connect(desk.socket()).await?;
+    // Events first: what happens while the listing is made is listed again.
+    let mut events = engine.events().await?;
+    let mut world = World::default();
+    world.list(&engine).await?;
+    tracing::info!(socket = %desk.socket().display(), containers = world.containers.len(), "following the container engine");
+    let mut inspections = FuturesUnordered::new();
+    let mut networks = FuturesUnordered::new();
+    loop {
+        while let Some(question) = world.next_to_meet() {
+            let engine = &engine;
+            networks.push(async move { (engine.members(&question.network).await, question) });
         }
-    }
-
-    /// One connection: from the first listing to the end of the events.
-    async fn session(&mut self, wait: &mut Duration) -> Result<Dropped, EngineError> {
-        let engine = Engine::connect(&self.settings.socket).await?;
-        // Events first: what happens while the listing is made is listed again.
-        let mut events = engine.events().await?;
-        let mut world = World::default();
-        world.list(&engine).await?;
-        tracing::info!(socket = %self.settings.socket.display(), containers = world.containers.len(), "following the container engine");
-        *wait = BACKOFF.0;
-        let mut inspections = FuturesUnordered::new();
-        let mut networks = FuturesUnordered::new();
-        loop {
-            while let Some(question) = world.next_to_meet() {
-                let engine = &engine;
-                networks.push(async move { (engine.members(&question.network).await, question) });
-            }
-            while inspections.len() < INSPECTIONS
-                && let Some(id) = world.next_to_inspect()
-            {
-                let engine = &engine;
-                inspections.push(async move { (engine.inspect(&id).await, id) });
-            }
-            self.say(&world);
-            tokio::select! {
-                event = events.next() => {
-                    let Some(event) = event? else {
-                        return Err(ended(&self.settings.socket));
-                    };
-                    if world.take(&event) {
-                        // A burst of events is one listing.
-                        while let Some(event) = ready(&mut events).await? {
-                            world.take(&event);
-                        }
-                        world.list(&engine).await?;
+        while inspections.len() < INSPECTIONS
+            && let Some(id) = world.next_to_inspect()
+        {
+            let engine = &engine;
+            inspections.push(async move { (engine.inspect(&id).await, id) });
+        }
+        desk.say(
+            world.containers.values().cloned().collect(),
+            world.is_incomplete(),
+        );
+        tokio::select! {
+            event = events.next() => {
+                let Some(event) = event? else {
+                    return Err(ended(desk.socket()));
+                };
+                if world.take(&event) {
+                    // A burst of events is one listing.
+                    while let Some(event) = ready(&mut events).await? {
+                        world.take(&event);
                     }
+                    world.list(&engine).await?;
                 }
-                Some((answer, id)) = inspections.next(), if !inspections.is_empty() => {
-                    world.inspected(&id, answer)?;
+            }
+            Some((answer, id)) = inspections.next(), if !inspections.is_empty() => {
+                world.inspected(&id, answer)?;
+            }
+            Some((answer, question)) = networks.next(), if !networks.is_empty() => {
+                world.met(question, answer)?;
+            }
+            asked = desk.asked() => match asked {
+                Err(dropped) => return Ok(dropped),
+                Ok(()) => {
+                    world.doubt_all();
+                    world.list(&engine).await?;
                 }
-                Some((answer, question)) = networks.next(), if !networks.is_empty() => {
-                    world.met(question, answer)?;
-                }
-                asked = self.asked.recv() => match asked {
-                    None => return Ok(Dropped),
-                    Some(asked) => {
-                        self.waiting.push(asked);
-                        world.doubt_all();
-                        world.list(&engine).await?;
-                    }
-                },
-            }
-        }
-    }
-
-    /// Publishes what is new, and answers those who asked.
-    fn say(&mut self, world: &World) {
-        let incomplete = world.is_incomplete();
-        let snapshot = Snapshot {
-            containers: world.containers.values().cloned().collect(),
-            connected: true,
-            incomplete,
-            error: None,
-        };
-        self.put(snapshot);
-        if !incomplete {
-            self.answer();
-        }
-    }
-
-    fn lost(&mut self, error: &EngineError) {
-        let expected = self.settings.enabled == Enabled::Auto && error.is_absent();
-        let old = Arc::clone(&self.publish.borrow());
-        if old.connected || (!expected && old.error.is_none()) {
-            tracing::warn!(%error, "the container engine is not followed");
-        }
-        let snapshot = Snapshot {
-            containers: old.containers.clone(),
-            connected: false,
-            incomplete: false,
-            error: (!expected).then(|| error.to_string()),
-        };
-        self.put(snapshot);
-        self.answer();
-    }
-
-    fn put(&self, snapshot: Snapshot) {
-        self.publish.send_if_modified(|known| {
-            let new = **known != snapshot;
-            if new {
-                *known = Arc::new(snapshot);
-            }
-            new
-        });
-    }
-
-    fn answer(&mut self) {
-        for waiting in self.waiting.drain(..) {
-            // Whoever asked may have stopped waiting.
-            let _ = waiting.send(());
-        }
-    }
-
-    /// Waits until it makes sense to try again: the socket appears, or, where there is one
-    /// that nobody serves, some time has passed.
-    async fn pause(&mut self, error: &EngineError, wait: Duration) -> Result<(), Dropped> {
-        let mut wanted = Wanted::default();
-        let there = wanted.path(&self.settings.socket).is_some();
-        let watched = self.watcher.watch(&wanted);
-        if let Err(error) = &watched {
-            tracing::warn!(%error, "a container engine that starts is noticed late");
-        }
-        // It may have appeared before it was watched.
-        let appeared = !there && self.settings.socket.exists();
-        let timed = there || appeared || !error.is_absent() || watched.is_err();
-        let timer = async {
-            if timed {
-                tokio::time::sleep(wait).await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::pin!(timer);
-        loop {
-            tokio::select! {
-                () = &mut timer => return Ok(()),
-                hint = self.watcher.changed() => {
-                    if hint.is_ok() {
-                        return Ok(());
-                    }
-                    tokio::time::sleep(BACKOFF.1).await;
-                    return Ok(());
-                }
-                asked = self.asked.recv() => match asked {
-                    None => return Err(Dropped),
-                    // There is nothing newer to be had.
-                    Some(asked) => { let _ = asked.send(()); }
-                },
-            }
+            },
         }
     }
 }

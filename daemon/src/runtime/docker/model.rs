@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Attachment, Container, State};
+use crate::runtime::container::{Attachment, Container, State};
 
 /// The parts of the engine's answers that are used. Any may be missing or null.
 pub(super) mod wire {
@@ -235,6 +235,7 @@ pub(super) fn containers(
                 state: state(&one.state),
                 created: one.created.as_i64().unwrap_or(0),
                 id: one.id,
+                ..Container::default()
             };
             (container.id.clone(), container)
         })

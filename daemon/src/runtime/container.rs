@@ -1,0 +1,131 @@
+//! What runtimes say of their containers, as plain values: the same for all of them.
+//!
+//! A container's ID is unique among all runtimes: Docker's have no `/`, containerd's are
+//! `NAMESPACE/ID`. Filled by `docker` and `containerd`, read by `reconcile`.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// What a runtime says, as of the last time it said something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its containers, running or not. Where `connected` is false they are those of before:
+    /// containers may outlive their runtime's daemon.
+    pub containers: Vec<Container>,
+    /// Is the runtime there, and was everything listed?
+    pub connected: bool,
+    /// Does its last listing lack an inspection, so that some PID is not known yet?
+    pub incomplete: bool,
+    /// Why it is not connected, where that is not as it should be.
+    pub error: Option<String>,
+}
+
+/// Who runs a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Runtime {
+    /// The Docker engine, or what speaks its API.
+    #[default]
+    Docker,
+    /// containerd, for its own clients.
+    Containerd,
+}
+
+impl Runtime {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Docker, Self::Containerd];
+
+    /// Its name, as in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Containerd => "containerd",
+        }
+    }
+}
+
+/// One container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    /// Who runs it.
+    pub runtime: Runtime,
+    /// Its ID: Docker's are 64 hexadecimal digits, containerd's `NAMESPACE/ID`.
+    pub id: String,
+    /// Its name, without the `/` before it.
+    pub name: String,
+    /// Its labels as they are; `runtime::identity` makes a Pod's of them.
+    pub labels: BTreeMap<String, String>,
+    /// Its first process; 0 where it does not run, or is not known yet.
+    pub pid: u32,
+    /// `HostConfig.NetworkMode`.
+    pub network_mode: String,
+    /// The ID of the container whose network namespace it shares.
+    pub joined: Option<String>,
+    /// Is it on the host's network?
+    pub host_network: bool,
+    /// The networks that it is on; containerd knows of none.
+    pub networks: Vec<Attachment>,
+    /// Its part in a Pod of a Kubernetes runtime.
+    pub part: Option<Part>,
+    /// What it does.
+    pub state: State,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
+}
+
+impl Container {
+    /// Does it have processes?
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, State::Running | State::Paused)
+    }
+
+    /// Does it hold its Pod's network namespace?
+    #[must_use]
+    pub fn is_sandbox(&self) -> bool {
+        self.part.as_ref().is_some_and(|part| part.sandbox)
+    }
+}
+
+/// A container's part in a Pod of a Kubernetes runtime. All parts of a Pod are one endpoint,
+/// and the sandbox speaks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The Pod's UID.
+    pub pod: String,
+    /// Is it the one that holds the network namespace?
+    pub sandbox: bool,
+}
+
+/// A container's place in a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// The network's name.
+    pub name: String,
+    /// The network's driver: `bridge`, `macvlan`, `overlay`; empty where it is not known.
+    pub driver: String,
+    /// The host's bridge, for the driver `bridge`.
+    pub bridge: Option<String>,
+    /// The container's MAC address.
+    pub mac: Option<[u8; 6]>,
+    /// Its IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its global IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// What a container does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It was made, and may be starting: the runtime calls it so until it has started.
+    Created,
+    /// It runs.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// It ended, and will be started again.
+    Restarting,
+    /// It ended.
+    #[default]
+    Ended,
+}
