@@ -84,10 +84,25 @@ impl Daemon {
     /// # Errors
     /// When its directories can't be made.
     pub fn prepare_beside(lab: &Lab, engine: Option<&Path>, settings: &str) -> Result<Self> {
-        let docker = match engine {
+        Self::prepare_following(lab, engine, None, settings)
+    }
+
+    /// As [`Daemon::prepare`], for a daemon that follows the container engine and the containerd
+    /// on these sockets.
+    ///
+    /// # Errors
+    /// When its directories can't be made.
+    pub fn prepare_following(
+        lab: &Lab,
+        docker: Option<&Path>,
+        containerd: Option<&Path>,
+        settings: &str,
+    ) -> Result<Self> {
+        let followed = |socket: Option<&Path>| match socket {
             Some(socket) => format!("enabled = \"auto\"\nsocket = {socket:?}"),
             None => "enabled = false".to_owned(),
         };
+        let (docker, containerd) = (followed(docker), followed(containerd));
         let directory = tempfile::Builder::new().prefix("npd-").tempdir_in(MEMORY)?;
         let root = directory.path();
         let pins = Path::new("/sys/fs/bpf").join(&lab.name);
@@ -95,7 +110,7 @@ impl Daemon {
         let config = format!(
             "[manifests]\ndirectory = {:?}\n\
              [docker]\n{docker}\n\
-             [containerd]\nenabled = false\n\
+             [containerd]\n{containerd}\n\
              [datapath]\npin-directory = {pins:?}\n\
              [state]\ndirectory = {:?}\n\
              [api]\nsocket = {:?}\n{settings}\n",

@@ -117,18 +117,8 @@ impl Engine {
     }
 
     fn import(&self) -> Result<()> {
-        let root = self.directory.path().join("image");
-        let bin = root.join("bin");
-        fs::create_dir_all(&bin)?;
-        let busybox = ["/usr/bin/busybox", "/bin/busybox"]
-            .iter()
-            .find(|path| Path::new(path).is_file())
-            .context("busybox is needed for the image")?;
-        fs::copy(busybox, bin.join("busybox"))?;
-        for program in PROGRAMS {
-            std::os::unix::fs::symlink("busybox", bin.join(program))?;
-        }
-        self.import_as(&root, IMAGE)
+        let archive = root_file_system(self.directory.path())?;
+        self.import_archive(&archive, IMAGE)
     }
 
     /// An image of this name that has this program, as `/program`, and the libraries that it needs.
@@ -149,19 +139,12 @@ impl Engine {
             fs::create_dir_all(there.parent().context("no folder")?)?;
             fs::copy(library, there)?;
         }
-        self.import_as(&root, name)
+        let archive = root.with_extension("tar");
+        pack(&root, &archive)?;
+        self.import_archive(&archive, name)
     }
 
-    fn import_as(&self, root: &Path, name: &str) -> Result<()> {
-        let archive = root.with_extension("tar");
-        let packed = Command::new("tar")
-            .arg("-C")
-            .arg(root)
-            .arg("-cf")
-            .arg(&archive)
-            .arg(".")
-            .status()?;
-        ensure!(packed.success(), "tar failed");
+    fn import_archive(&self, archive: &Path, name: &str) -> Result<()> {
         let archive = archive.display().to_string();
         self.docker(&["import", &archive, name])?;
         Ok(())
@@ -270,4 +253,35 @@ impl Drop for Engine {
             let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// Packs the image's one layer into this directory.
+pub(crate) fn root_file_system(directory: &Path) -> Result<PathBuf> {
+    let root = directory.join("image");
+    let bin = root.join("bin");
+    fs::create_dir_all(&bin)?;
+    let busybox = ["/usr/bin/busybox", "/bin/busybox"]
+        .iter()
+        .find(|path| Path::new(path).is_file())
+        .context("busybox is needed for the image")?;
+    fs::copy(busybox, bin.join("busybox"))?;
+    for program in PROGRAMS {
+        std::os::unix::fs::symlink("busybox", bin.join(program))?;
+    }
+    let archive = directory.join("layer.tar");
+    pack(&root, &archive)?;
+    Ok(archive)
+}
+
+/// tar(1) of a directory.
+pub(crate) fn pack(root: &Path, archive: &Path) -> Result<()> {
+    let packed = Command::new("tar")
+        .arg("-C")
+        .arg(root)
+        .arg("-cf")
+        .arg(archive)
+        .arg(".")
+        .status()?;
+    ensure!(packed.success(), "tar failed");
+    Ok(())
 }

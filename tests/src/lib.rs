@@ -13,6 +13,7 @@
 //! panics.
 
 pub mod cases;
+pub mod containerd;
 pub mod daemon;
 pub mod docker;
 pub mod frames;
@@ -27,6 +28,7 @@ pub mod residue;
 pub mod sockets;
 pub mod wire;
 
+pub use containerd::Containerd;
 pub use daemon::Daemon;
 pub use docker::Engine;
 pub use lab::{Family, Lab};
