@@ -219,6 +219,31 @@ impl Containerd {
         options: &[&str],
         command: &[&str],
     ) -> Result<Running> {
+        self.start_container(namespace, id, &[&["--detach"], options].concat(), command)?;
+        self.look(namespace, id)
+    }
+
+    /// Runs a container until it ends, and removes it; what it prints, trimmed.
+    ///
+    /// # Errors
+    /// What ctr(1) says.
+    pub fn say(
+        &self,
+        namespace: &str,
+        id: &str,
+        options: &[&str],
+        command: &[&str],
+    ) -> Result<String> {
+        self.start_container(namespace, id, &[&["--rm"], options].concat(), command)
+    }
+
+    fn start_container(
+        &self,
+        namespace: &str,
+        id: &str,
+        options: &[&str],
+        command: &[&str],
+    ) -> Result<String> {
         if !self.ctr(namespace, &["image", "ls", "-q"])?.contains(IMAGE) {
             let archive = self.directory.path().join("image.tar");
             let archive = archive.display().to_string();
@@ -230,13 +255,12 @@ impl Containerd {
         // Two of these would share runc's state and control groups, and containers of one name.
         let runc = self.directory.path().join("runc").display().to_string();
         let group = format!("/{}-{namespace}-{id}", self.lab);
-        let mut arguments = vec!["run", "--detach", "--snapshotter", "native"];
+        let mut arguments = vec!["run", "--snapshotter", "native"];
         arguments.extend(["--runc-root", &runc, "--cgroup", &group]);
         arguments.extend(options);
         arguments.extend([IMAGE, id]);
         arguments.extend(command);
-        self.ctr(namespace, &arguments)?;
-        self.look(namespace, id)
+        self.ctr(namespace, &arguments)
     }
 
     /// A container as it is now.
