@@ -12,7 +12,7 @@ packages=(gcc libc6-dev)
 case ${1:?usage: deps.sh build|demo|test|kernels} in
   build) ;;
   demo) packages+=(iproute2 util-linux busybox-static) ;;
-  test) packages+=(iproute2 util-linux busybox-static docker.io containerd ethtool iptables nftables bpftool containernetworking-plugins) ;;
+  test) packages+=(iproute2 util-linux busybox-static docker.io containerd ethtool iptables nftables bpftool containernetworking-plugins podman) ;;
   kernels) packages+=(iproute2 nftables busybox-static qemu-system-x86 kmod xz-utils debian-archive-keyring) ;;
   *) echo "usage: deps.sh build|demo|test|kernels" >&2; exit 2 ;;
 esac

@@ -26,9 +26,25 @@ const PROGRAMS: [&str; 9] = [
     "sh", "sleep", "nc", "ping", "httpd", "ip", "wget", "cat", "true",
 ];
 
+/// Podman writes where it has leases of addresses: to the lab's (`$1`), not to the machine's.
+const IN_ITS_PLACE: &str = r#"
+lab=$1; shift
+mount -t overlay overlay -o "lowerdir=$lab/over:/var/lib" /var/lib
+mount --bind "$lab/cni" /var/lib/cni
+exec podman "$@"
+"#;
+
+/// Who speaks the engine's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    Docker,
+    Podman,
+}
+
 /// A running engine; it ends, with its containers, on drop.
 #[derive(Debug)]
 pub struct Engine {
+    program: Program,
     child: Option<Child>,
     host: PathBuf,
     directory: tempfile::TempDir,
@@ -63,7 +79,37 @@ impl Engine {
     /// When there is no dockerd, or it does not start.
     pub fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("npd-docker-").tempdir()?;
+        Self::of(Program::Docker, lab, directory, arguments)
+    }
+
+    /// Starts Podman's Docker-compatible service in the lab's host namespace.
+    ///
+    /// # Errors
+    /// When there is no podman, or it does not start.
+    pub fn start_podman(lab: &Lab) -> Result<Self> {
+        // An overlay can't lie on another one, which /tmp may be.
+        let directory = tempfile::Builder::new()
+            .prefix("npd-podman-")
+            .tempdir_in("/dev/shm")?;
+        let root = directory.path();
+        for folder in ["over/cni", "cni", "networks"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        // The limits are what root may have everywhere.
+        let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
+                        [engine]\nevents_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n";
+        fs::write(root.join("containers.conf"), settings)?;
+        Self::of(Program::Podman, lab, directory, &[])
+    }
+
+    fn of(
+        program: Program,
+        lab: &Lab,
+        directory: tempfile::TempDir,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let mut engine = Self {
+            program,
             child: None,
             host: lab.host().path(),
             directory,
@@ -87,6 +133,29 @@ impl Engine {
             .create(true)
             .append(true)
             .open(root.join("log"))?;
+        let mut command = match self.program {
+            Program::Docker => self.dockerd(),
+            Program::Podman => self.podman(),
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = namespace::inside(&self.host, move || command.spawn())?
+            .context("can't run the engine: is it installed?")?;
+        self.child = Some(child);
+        let deadline = Instant::now() + PATIENCE;
+        while self.docker(&["version"]).is_err() {
+            if Instant::now() > deadline {
+                bail!("the engine does not answer:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn dockerd(&self) -> Command {
+        let root = self.directory.path();
         let mut command = Command::new("dockerd");
         command
             .arg("--data-root")
@@ -99,21 +168,36 @@ impl Engine {
             .arg(format!("unix://{}", self.socket().display()))
             .args(["--storage-driver", "vfs", "--bip", "172.30.0.1/16"])
             .args(["--iptables=false", "--ip6tables=false"])
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let child = namespace::inside(&self.host, move || command.spawn())?
-            .context("can't run dockerd: is Docker installed?")?;
-        self.child = Some(child);
-        let deadline = Instant::now() + PATIENCE;
-        while self.docker(&["version"]).is_err() {
-            if Instant::now() > deadline {
-                bail!("the engine does not answer:\n{}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+            .args(&self.arguments);
+        command
+    }
+
+    fn podman(&self) -> Command {
+        let root = self.directory.path();
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private"])
+            .args(["sh", "-ec", IN_ITS_PLACE, "sh"])
+            .arg(root)
+            .arg("--root")
+            .arg(root.join("data"))
+            .arg("--runroot")
+            .arg(root.join("exec"))
+            .arg("--tmpdir")
+            .arg(root.join("tmp"))
+            .arg("--network-config-dir")
+            .arg(root.join("networks"))
+            .args([
+                "--storage-driver",
+                "vfs",
+                "system",
+                "service",
+                "--time",
+                "0",
+            ])
+            .arg(format!("unix://{}", self.socket().display()))
+            .env("CONTAINERS_CONF", root.join("containers.conf"));
+        command
     }
 
     fn import(&self) -> Result<()> {

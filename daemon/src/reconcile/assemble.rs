@@ -896,7 +896,11 @@ fn is_bridge_name(name: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_network_bridge_name(name)
         || matches!(name, "docker0" | "docker_gwbridge")
-        || name.strip_prefix("podman").is_some_and(digits)
+        || name
+            .strip_prefix("cni-")
+            .unwrap_or(name)
+            .strip_prefix("podman")
+            .is_some_and(digits)
 }
 
 /// What Docker and nerdctl call the bridge of a network that somebody made.
