@@ -366,7 +366,7 @@ impl Sources {
             Runtime::ALL.map(|runtime| Arc::clone(&self.facts.engine(runtime).snapshot));
         let mut before = std::mem::take(&mut self.found);
         let mut containers = BTreeMap::new();
-        let mut starting = BTreeSet::new();
+        let mut starting = BTreeMap::new();
         for container in snapshots.iter().flat_map(|snapshot| &snapshot.containers) {
             if container.state == State::Ended || container.joined.is_some() {
                 continue;
@@ -378,10 +378,7 @@ impl Sources {
             let (pid, namespace) = match known {
                 Some(known) => known,
                 None if container.pid == 0 => {
-                    // containerd names a task's process with the task.
-                    if container.runtime == Runtime::Docker {
-                        starting.insert(container.id.as_str());
-                    }
+                    starting.insert(own_id(container), container);
                     continue;
                 }
                 None if !is_of(container) => continue,
@@ -394,32 +391,44 @@ impl Sources {
                     }
                 },
             };
-            let namespace = self.see(container, namespace, changed_inside);
+            let namespace = self.see(container, pid, namespace, changed_inside);
             self.found
                 .insert(container.id.clone(), (pid, namespace.clone()));
             containers.insert(container.id.clone(), namespace);
         }
-        for (id, pid, namespace) in self.find_starting(&starting) {
-            self.found.insert(id.clone(), (pid, namespace.clone()));
-            containers.insert(id, namespace);
+        for (container, pid, namespace) in self.find_starting(&starting) {
+            let namespace = self.see(container, pid, namespace, changed_inside);
+            self.found
+                .insert(container.id.clone(), (pid, namespace.clone()));
+            containers.insert(container.id.clone(), namespace);
         }
         self.facts.containers = containers;
     }
 
-    /// The namespaces of containers whose process the engine does not name yet. It does so a
-    /// few milliseconds after a container's first packet; until then a process says itself, by its
-    /// control group, whose it is.
-    fn find_starting(&mut self, starting: &BTreeSet<&str>) -> Vec<(String, u32, Namespace)> {
+    /// The namespaces of containers whose process the runtime does not name yet: Docker does so a
+    /// few milliseconds after a container's first packet, containerd once all hooks of its start
+    /// have run, of which one may make its network. Until then a process says itself, by its
+    /// control group, whose it is. Given by the ID that stands there.
+    fn find_starting<'a>(
+        &mut self,
+        starting: &BTreeMap<&str, &'a Container>,
+    ) -> Vec<(&'a Container, u32, Namespace)> {
         let known: BTreeSet<i32> = self
             .found
             .values()
             .filter_map(|(_, namespace)| namespace.nsid)
             .collect();
+        let of_docker = starting
+            .values()
+            .any(|container| container.runtime == Runtime::Docker);
         let unknown: BTreeSet<i32> = self
             .facts
             .links
             .veths
             .iter()
+            // Every container without a task may be starting: no reason to look at all processes
+            // for somebody else's interfaces.
+            .filter(|veth| of_docker || containerd::is_veth_name(&veth.name))
             .filter_map(|veth| veth.peer_nsid)
             .filter(|nsid| !known.contains(nsid))
             .collect();
@@ -427,10 +436,13 @@ impl Sources {
             return Vec::new();
         }
         let mut found = Vec::new();
-        for (pid, id) in processes::by_container(starting) {
+        for (pid, id) in processes::by_container(&starting.keys().copied().collect()) {
+            let Some(container) = starting.get(id.as_str()) else {
+                continue;
+            };
             match self.namespace(&Netns::Pid(pid)) {
                 Ok(namespace) if namespace.nsid.is_some_and(|nsid| unknown.contains(&nsid)) => {
-                    found.push((id, pid, namespace));
+                    found.push((*container, pid, namespace));
                 }
                 // On the way into its namespace, or ended.
                 Ok(_) | Err(_) => {}
@@ -443,6 +455,7 @@ impl Sources {
     fn see(
         &self,
         container: &Container,
+        pid: u32,
         mut namespace: Namespace,
         changed_inside: bool,
     ) -> Namespace {
@@ -453,13 +466,15 @@ impl Sources {
             .filter(|veth| namespace.nsid.is_some() && veth.peer_nsid == namespace.nsid);
         let look = match container.runtime {
             // The MAC address of an interface.
-            Runtime::Docker => veths.any(|veth| {
-                let bridge = veth.master.and_then(|master| links.bridges.get(&master));
-                !container
-                    .networks
-                    .iter()
-                    .any(|network| network.mac.is_some() && network.bridge.as_ref() == bridge)
-            }),
+            Runtime::Docker => {
+                container.pid != 0
+                    && veths.any(|veth| {
+                        let bridge = veth.master.and_then(|master| links.bridges.get(&master));
+                        !container.networks.iter().any(|network| {
+                            network.mac.is_some() && network.bridge.as_ref() == bridge
+                        })
+                    })
+            }
             // Everything. Addresses that it has when it begins to run are its own; whether it
             // does may be news.
             Runtime::Containerd => {
@@ -471,8 +486,8 @@ impl Sources {
                         }))
             }
         };
-        if container.pid != 0 && look {
-            match links::inside(&Netns::Pid(container.pid)) {
+        if look {
+            match links::inside(&Netns::Pid(pid)) {
                 Ok(inside) => {
                     namespace.inside = inside;
                     namespace.looked_running = container.is_running();
@@ -495,6 +510,10 @@ fn is_there(pid: u32, identity: (u64, u64)) -> bool {
 
 /// May this process be that container's? A number is given again when a process ends.
 fn is_of(container: &Container) -> bool {
-    processes::container(container.pid)
-        .is_none_or(|found| container.id.rsplit('/').next() == Some(&found))
+    processes::container(container.pid).is_none_or(|found| found == own_id(container))
+}
+
+/// Its ID as its control group has it.
+fn own_id(container: &Container) -> &str {
+    container.id.rsplit('/').next().unwrap_or(&container.id)
 }

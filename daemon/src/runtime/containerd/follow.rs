@@ -207,7 +207,7 @@ impl World {
 }
 
 /// A namespace's containers, and those whose tasks are to be asked for: a task that is not in
-/// the listing has ended, or does not answer.
+/// the listing has ended, or does not answer. Who has none may be about to get one.
 fn listed(
     namespace: &str,
     containers: Vec<wire::Container>,
@@ -230,7 +230,8 @@ fn listed(
             let mut container = model::container(namespace, listed);
             match (tasks.get(id.as_str()), before.remove(&id)) {
                 (Some(task), _) => model::with_task(&mut container, task),
-                (None, Some(known)) if known.container.state == State::Ended => {}
+                (None, Some(known))
+                    if known.container.pid == 0 && !known.container.is_running() => {}
                 (None, known) => {
                     // As it was, until there is an answer.
                     container.state = State::Running;
@@ -255,7 +256,7 @@ fn answered(
     match answer {
         Ok(task) => model::with_task(container, &task),
         Err(error) if error.is_gone() => {
-            container.state = State::Ended;
+            container.state = State::Created;
             container.pid = 0;
         }
         // One that does not answer must not take the others down with it, and least of all

@@ -60,7 +60,7 @@ pub(super) fn container_of(process: &wire::Process) -> &str {
     }
 }
 
-/// A container without its task.
+/// A container without its task: that may be being made.
 pub(super) fn container(namespace: &str, listed: wire::Container) -> Container {
     let part = part(&listed);
     let name = name(&listed, part.is_some()).to_owned();
@@ -70,6 +70,7 @@ pub(super) fn container(namespace: &str, listed: wire::Container) -> Container {
         name,
         labels: listed.labels,
         part,
+        state: State::Created,
         created: listed.created_at.map_or(0, |created| created.seconds),
         ..Container::default()
     }
@@ -220,7 +221,7 @@ mod tests {
         ];
         for (status, state, pid) in rows {
             let mut found = container("default", listed("1", &[]));
-            assert_eq!((found.state, found.pid), (State::Ended, 0));
+            assert_eq!((found.state, found.pid), (State::Created, 0));
             let task = wire::Process {
                 pid: 42,
                 status,

@@ -62,11 +62,11 @@ fn a_task_that_is_not_listed_is_asked_for_and_runs_until_there_is_an_answer() {
     assert_eq!(said(&now)[1], ("b", State::Running, 42));
     let b = now.get_mut("b").map(|known| &mut known.container);
     assert!(b.is_some_and(|b| answered(b, Err(refusal(Code::NotFound))).is_ok()));
-    assert_eq!(said(&now)[1], ("b", State::Ended, 0));
+    assert_eq!(said(&now)[1], ("b", State::Created, 0));
     // It has ended: nobody asks again, until it has another task.
     let (now, unsaid) = listed("default", two(), &tasks[..1], now);
     assert!(unsaid.is_empty());
-    assert_eq!(said(&now)[1], ("b", State::Ended, 0));
+    assert_eq!(said(&now)[1], ("b", State::Created, 0));
     let (now, _) = listed("default", two(), &tasks, now);
     assert_eq!(said(&now)[1], ("b", State::Running, 42));
     // It is removed.
