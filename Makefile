@@ -59,7 +59,7 @@ fuzz: ## Fuzz manifests, labels, streams of events and packets (SECONDS=60 each)
 # Builds nothing: `make` does, so that root need not have a compiler.
 install: ## Install what `make` built (DESTDIR, PREFIX)
 	@test -x $(NETPOL) || { echo "install: nothing is built: run \`make\` first" >&2; exit 1; }
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/release/netpold target/release/netpold-oci $(NETPOL)
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/release/netpold target/release/netpold-cni target/release/netpold-oci $(NETPOL)
 	install -D -m 644 -t $(UNITS) systemd/netpold.service systemd/netpold-gate.service
 	sed -i 's|^\(Exec[A-Z][a-z]*\)=/usr/bin/|\1=$(PREFIX)/bin/|' $(UNITS)/netpold.service $(UNITS)/netpold-gate.service
 	install -d -m 755 $(SYSCONF)/manifests
@@ -77,7 +77,7 @@ install: ## Install what `make` built (DESTDIR, PREFIX)
 uninstall: ## Remove what install put there; enforcement first
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl disable --now netpold netpold-gate 2> /dev/null || true
 	@test -n "$(DESTDIR)" || ! test -x $(PREFIX)/bin/netpol || $(PREFIX)/bin/netpol uninstall
-	rm -f $(DESTDIR)$(PREFIX)/bin/netpold $(DESTDIR)$(PREFIX)/bin/netpold-oci $(DESTDIR)$(PREFIX)/bin/netpol $(UNITS)/netpold.service $(UNITS)/netpold-gate.service
+	rm -f $(DESTDIR)$(PREFIX)/bin/netpold $(DESTDIR)$(PREFIX)/bin/netpold-cni $(DESTDIR)$(PREFIX)/bin/netpold-oci $(DESTDIR)$(PREFIX)/bin/netpol $(UNITS)/netpold.service $(UNITS)/netpold-gate.service
 	rm -f $(MAN)/man1/netpol.1 $(MAN)/man1/netpol-*.1 $(MAN)/man8/netpold.8 $(BASH)/netpol $(ZSH)/_netpol $(FISH)/netpol.fish
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
 

@@ -16,6 +16,7 @@ use netpold::probe::namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::daemon::binary;
 use crate::docker::{Running, pack, root_file_system};
 use crate::lab::Lab;
 
@@ -61,13 +62,17 @@ impl Containerd {
         let root = directory.path();
         for place in [
             "over/etc/cni/net.d",
-            "over/opt/cni",
+            "over/opt/cni/bin",
             "over/var/lib/cni",
             "cni",
         ] {
             fs::create_dir_all(root.join(place))?;
         }
-        std::os::unix::fs::symlink(PLUGINS, root.join("over/opt/cni/bin"))?;
+        let plugins = root.join("over/opt/cni/bin");
+        for plugin in ["bridge", "ptp", "host-local"] {
+            std::os::unix::fs::symlink(Path::new(PLUGINS).join(plugin), plugins.join(plugin))?;
+        }
+        std::os::unix::fs::symlink(binary("netpold-cni")?, plugins.join("netpold-cni"))?;
         let socket = root.join("containerd.sock");
         fs::write(
             root.join("config.toml"),

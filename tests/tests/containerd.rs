@@ -407,3 +407,44 @@ fn an_address_that_a_container_gives_itself_is_not_its_own() -> Result<()> {
     ensure!(now.addresses.len() == web.addresses.len() + 1, "{now:?}");
     Ok(())
 }
+
+#[test]
+fn a_strict_network_starts_what_is_in_force() -> Result<()> {
+    let lab = Lab::new()?;
+    let containerd = Containerd::start(&lab)?;
+    let mut daemon = follow(&lab, &containerd)?;
+    let strict = |on_timeout: &str| -> Result<()> {
+        let mut plugins = plugins("bridge");
+        let own = json!({
+            "type": "netpold-cni", "socket": daemon.socket(), "timeout": 2, "onTimeout": on_timeout,
+        });
+        plugins
+            .as_array_mut()
+            .context("no list of plugins")?
+            .push(own);
+        containerd.network("lab", &plugins)
+    };
+    strict("refuse")?;
+    let Err(refused) = service(&containerd, "early", &["--cni"]) else {
+        anyhow::bail!("it started without netpold");
+    };
+    ensure!(
+        refused.to_string().contains("no netpold answers"),
+        "{refused}"
+    );
+    strict("allow")?;
+    service(&containerd, "allowed", &["--cni"]).context("allowed")?;
+    strict("refuse")?;
+    daemon.launch()?;
+    daemon.wait()?;
+    let db = service(&containerd, "db", &["--cni"])?;
+    // Nobody waits: it is in force since before it started.
+    let web = service(&containerd, "web", &["--cni"])?;
+    let found = names(&daemon)?;
+    ensure!(
+        found.contains(&"shop/db".to_owned()) && found.contains(&"shop/web".to_owned()),
+        "{found:?}"
+    );
+    expect(&daemon, (&web, &db), 5432, true)?;
+    expect(&daemon, (&web, &db), 5433, false)
+}
