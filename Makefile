@@ -3,13 +3,19 @@
 CARGO   ?= cargo
 PREFIX  ?= /usr/local
 DESTDIR ?=
+# What of it was built: target/TARGET/release has those of another target.
+RELEASE ?= target/release
+BIN     := $(DESTDIR)$(PREFIX)/bin
 SYSCONF := $(DESTDIR)/etc/netpold
 UNITS   := $(DESTDIR)$(PREFIX)/lib/systemd/system
+TMPFILE := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/netpold.conf
 MAN     := $(DESTDIR)$(PREFIX)/share/man
 BASH    := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH     := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH    := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-NETPOL  := target/release/netpol
+PROGRAM := $(notdir $(basename $(wildcard daemon/src/bin/*.rs)))
+UNIT    := $(notdir $(wildcard systemd/*.service))
+NETPOL  := $(RELEASE)/netpol
 
 # What is for root, by sudo where somebody else calls.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env NO_COLOR="$$NO_COLOR")
@@ -17,7 +23,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env NO_COLOR="$$NO_COLOR")
 # How long each fuzz target runs.
 SECONDS ?= 60
 
-.PHONY: build help deps demo test test-kernels check bench fuzz fmt install uninstall clean
+.PHONY: build help deps demo test test-kernels check bench fuzz fmt install uninstall deb clean
 
 build: ## Build netpold and netpol (the default)
 	@tests/deps.sh build
@@ -59,9 +65,10 @@ fuzz: ## Fuzz manifests, labels, streams of events and packets (SECONDS=60 each)
 # Builds nothing: `make` does, so that root need not have a compiler.
 install: ## Install what `make` built (DESTDIR, PREFIX)
 	@test -x $(NETPOL) || { echo "install: nothing is built: run \`make\` first" >&2; exit 1; }
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/release/netpold target/release/netpold-cni target/release/netpold-oci $(NETPOL)
-	install -D -m 644 -t $(UNITS) systemd/netpold.service systemd/netpold-gate.service
-	sed -i 's|^\(Exec[A-Z][a-z]*\)=/usr/bin/|\1=$(PREFIX)/bin/|' $(UNITS)/netpold.service $(UNITS)/netpold-gate.service
+	install -D -m 755 -t $(BIN) $(PROGRAM:%=$(RELEASE)/%)
+	install -D -m 644 -t $(UNITS) $(UNIT:%=systemd/%)
+	sed -i 's|^\(Exec[A-Z][a-z]*\)=/usr/bin/netpol|\1=$(PREFIX)/bin/netpol|' $(UNIT:%=$(UNITS)/%)
+	install -D -m 644 systemd/netpold.tmpfiles $(TMPFILE)
 	install -d -m 755 $(SYSCONF)/manifests
 	test -e $(SYSCONF)/netpold.toml || install -m 644 -t $(SYSCONF) config/netpold.toml
 	install -d $(MAN)/man1 $(MAN)/man8 $(BASH) $(ZSH) $(FISH)
@@ -75,11 +82,16 @@ install: ## Install what `make` built (DESTDIR, PREFIX)
 
 # Policies, configuration and state stay: they are yours.
 uninstall: ## Remove what install put there; enforcement first
-	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl disable --now netpold netpold-gate 2> /dev/null || true
-	@test -n "$(DESTDIR)" || ! test -x $(PREFIX)/bin/netpol || $(PREFIX)/bin/netpol uninstall
-	rm -f $(DESTDIR)$(PREFIX)/bin/netpold $(DESTDIR)$(PREFIX)/bin/netpold-cni $(DESTDIR)$(PREFIX)/bin/netpold-oci $(DESTDIR)$(PREFIX)/bin/netpol $(UNITS)/netpold.service $(UNITS)/netpold-gate.service
+	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl disable --now $(UNIT) 2> /dev/null || true
+	@test -n "$(DESTDIR)" || ! test -x $(BIN)/netpol || $(BIN)/netpol uninstall
+	rm -f $(PROGRAM:%=$(BIN)/%) $(UNIT:%=$(UNITS)/%) $(TMPFILE)
 	rm -f $(MAN)/man1/netpol.1 $(MAN)/man1/netpol-*.1 $(MAN)/man8/netpold.8 $(BASH)/netpol $(ZSH)/_netpol $(FISH)/netpol.fish
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
+
+deb: ## Make the Debian package, target/debian/netpold_*.deb
+	@tests/deps.sh deb
+	$(CARGO) build --release
+	@packaging/deb/build.sh
 
 clean: ## Remove what was built
 	$(CARGO) clean

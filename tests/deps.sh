@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing on Debian, and says nothing where nothing is.
 #
-# usage: deps.sh build|demo|test|kernels
+# usage: deps.sh build|demo|test|kernels|deb
 #
 # Packages need root, through sudo where that asks for nothing; without, it says what
 # to run. The Rust side goes to whoever runs this.
@@ -9,12 +9,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(gcc libc6-dev)
-case ${1:?usage: deps.sh build|demo|test|kernels} in
+case ${1:?usage: deps.sh build|demo|test|kernels|deb} in
   build) ;;
   demo) packages+=(iproute2 util-linux busybox-static) ;;
-  test) packages+=(iproute2 util-linux busybox-static docker.io containerd ethtool iptables nftables bpftool containernetworking-plugins podman) ;;
+  test) packages+=(iproute2 util-linux busybox-static docker.io containerd ethtool iptables nftables bpftool containernetworking-plugins podman systemd) ;;
   kernels) packages+=(iproute2 nftables busybox-static qemu-system-x86 kmod xz-utils debian-archive-keyring) ;;
-  *) echo "usage: deps.sh build|demo|test|kernels" >&2; exit 2 ;;
+  deb) packages+=(dpkg-dev) ;;
+  *) echo "usage: deps.sh build|demo|test|kernels|deb" >&2; exit 2 ;;
 esac
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
