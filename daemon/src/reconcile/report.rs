@@ -265,58 +265,66 @@ pub fn log(before: &Status, after: &Status) {
     for (name, mode) in &new {
         match mode {
             _ if old.get(name) == Some(mode) => {}
-            Mode::Enforce => tracing::info!("policy {name} is in force"),
-            Mode::Audit => tracing::info!("policy {name} is only audited: it drops nothing"),
+            Mode::Enforce => tracing::info!(policy = %name, "the policy is in force"),
+            Mode::Audit => {
+                tracing::info!(policy = %name, "the policy is only audited: it drops nothing");
+            }
         }
     }
     for name in old.keys().filter(|name| !new.contains_key(name)) {
-        tracing::info!("policy {name} is no longer in force");
+        tracing::info!(policy = %name, "the policy is no longer in force");
     }
     let ids =
         |status: &Status| -> BTreeSet<u32> { status.endpoints.iter().map(|one| one.id).collect() };
     let (old, new) = (ids(before), ids(after));
     for endpoint in &after.endpoints {
         if !old.contains(&endpoint.id) {
-            let name = format!("{}/{}", endpoint.namespace, endpoint.name);
             let interfaces: Vec<&str> = endpoint
                 .interfaces
                 .iter()
                 .map(|interface| interface.name.as_str())
                 .collect();
             tracing::info!(
-                "endpoint {} identified on {}",
-                printable(&name),
-                printable(&interfaces.join(", "))
+                endpoint = %shown(endpoint),
+                interfaces = %printable(&interfaces.join(", ")),
+                "the endpoint is identified"
             );
         }
     }
     for endpoint in &before.endpoints {
         if !new.contains(&endpoint.id) {
-            let name = format!("{}/{}", endpoint.namespace, endpoint.name);
-            tracing::info!("endpoint {} is gone", printable(&name));
+            tracing::info!(endpoint = %shown(endpoint), "the endpoint is gone");
         }
     }
     for one in added(&before.unprotected, &after.unprotected) {
         tracing::warn!(
-            "{} is not protected: {}",
-            printable(&one.container),
-            printable(&one.reason)
+            container = %printable(&one.container),
+            reason = %printable(&one.reason),
+            "the container is not protected"
         );
     }
     for one in added(&before.unidentified, &after.unidentified) {
-        tracing::info!("{} is on hold: {}", printable(&one.interface), one.reason);
+        tracing::info!(
+            interface = %printable(&one.interface),
+            reason = %one.reason,
+            "the interface is on hold"
+        );
     }
     for one in added(&before.conflicts, &after.conflicts) {
         tracing::warn!(
-            "{} belongs to {}, and {} can't use it",
-            one.address,
-            printable(&one.holder.to_string()),
-            printable(&one.other.to_string())
+            address = %one.address,
+            holder = %printable(&one.holder.to_string()),
+            other = %printable(&one.other.to_string()),
+            "the address belongs to its holder, and the other can't use it"
         );
     }
     for one in added(&before.warnings, &after.warnings) {
         tracing::warn!("{}", printable(one));
     }
+}
+
+fn shown(endpoint: &EndpointStatus) -> String {
+    printable(&format!("{}/{}", endpoint.namespace, endpoint.name)).into_owned()
 }
 
 fn added<'a, T: PartialEq>(before: &'a [T], after: &'a [T]) -> impl Iterator<Item = &'a T> {

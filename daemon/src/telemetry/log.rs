@@ -10,6 +10,8 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter, ParseError};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::journal::Journal;
+
 /// The variable that says how much is logged.
 pub const VARIABLE: &str = "NETPOLD_LOG";
 
@@ -38,10 +40,10 @@ pub fn start() -> Result<(), LogError> {
     let filter = filter(&value.to_string_lossy())?;
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
     let journal = is_journal(&stream, std::io::stderr())
-        .then(tracing_journald::layer)
+        .then(Journal::open)
         .and_then(Result::ok);
     let layer = match journal {
-        Some(journal) => journal.with_field_prefix(None).boxed(),
+        Some(journal) => journal.boxed(),
         None => {
             let colour = std::io::stderr().is_terminal()
                 && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -2,5 +2,6 @@
 //!
 //! Owns no state of its own. Called by the `netpold` binary and by the reconcile loop.
 
+pub mod journal;
 pub mod log;
 pub mod systemd;

@@ -17,9 +17,17 @@ pub fn status(status: &str) {
     tell(&[NotifyState::Status(&line(status))]);
 }
 
-/// The loop goes round.
+/// The loop goes round, and those it gives work to get on with it.
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);
+}
+
+/// The process begins anew, with another configuration; [`ready`] ends that. Alive: what follows
+/// has all the time that systemd gives.
+pub fn reloading() {
+    let mut states = vec![NotifyState::Watchdog, NotifyState::Reloading];
+    states.extend(NotifyState::monotonic_usec_now().ok());
+    tell(&states);
 }
 
 /// The daemon ends; enforcement stays.
