@@ -4,6 +4,7 @@
 //! mounts stay the machine's, so the BPF file system is there.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -132,6 +133,14 @@ impl Daemon {
     /// # Errors
     /// When it runs already, or can't be started.
     pub fn launch(&mut self) -> Result<()> {
+        self.launch_with(&[])
+    }
+
+    /// As [`Daemon::launch`], with these variables in its environment.
+    ///
+    /// # Errors
+    /// When it runs already, or can't be started.
+    pub fn launch_with(&mut self, environment: &[(&str, &OsStr)]) -> Result<()> {
         ensure!(self.child.is_none(), "the daemon runs already");
         let log = fs::File::options()
             .create(true)
@@ -141,6 +150,7 @@ impl Daemon {
         command
             .arg("--config")
             .arg(self.config())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

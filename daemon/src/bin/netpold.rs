@@ -1,20 +1,34 @@
-//! The daemon: reads its configuration and runs [`netpold::reconcile`].
+//! The daemon: reads its configuration and runs [`netpold::reconcile`], anew where that is changed.
 
+use std::convert::Infallible;
+use std::env;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use netpold::cli::NetpoldArguments;
-use netpold::{config, reconcile, telemetry};
+use netpold::reconcile::{self, End};
+use netpold::{config, telemetry};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::execv;
 
 fn main() -> ExitCode {
+    // Before a newer netpold can take its place.
+    let program = env::current_exe();
     let arguments = NetpoldArguments::parse();
-    if let Err(error) = telemetry::log::start() {
-        return failed(&error.to_string(), 2);
-    }
-    let config = match config::load(arguments.config.as_deref()) {
+    let read = || config::load(arguments.config.as_deref());
+    let config = match read() {
         Ok(config) => config,
         Err(error) => return failed(&error.to_string(), 2),
     };
+    if arguments.check {
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = telemetry::log::start() {
+        return failed(&error.to_string(), 2);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -22,10 +36,29 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string(), 1),
     };
-    match runtime.block_on(reconcile::run(config)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match runtime.block_on(reconcile::run(config, read)) {
+        Ok(End::Stopped) => ExitCode::SUCCESS,
+        Ok(End::Anew) => match program.and_then(|program| anew(&program)) {
+            Ok(never) => match never {},
+            // A service manager starts it again.
+            Err(error) => failed(&format!("it can't begin anew: {error}"), 1),
+        },
         Err(error) => failed(&error.to_string(), 1),
     }
+}
+
+/// The same process and arguments, with nothing else kept: what is in force is the kernel's, and
+/// taken over as after any stop. A SIGHUP that comes meanwhile waits for the loop, which takes it.
+fn anew(program: &Path) -> std::io::Result<Infallible> {
+    let text = |text: Vec<u8>| CString::new(text).map_err(std::io::Error::other);
+    let arguments = env::args_os()
+        .map(|argument| text(argument.into_vec()))
+        .collect::<Result<Vec<_>, _>>()?;
+    SigSet::from(Signal::SIGHUP).thread_block()?;
+    Ok(execv(
+        &text(PathBuf::from(program).into_os_string().into_vec())?,
+        &arguments,
+    )?)
 }
 
 fn failed(message: &str, code: u8) -> ExitCode {

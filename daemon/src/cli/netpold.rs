@@ -19,6 +19,9 @@ pub struct NetpoldArguments {
     /// The configuration; without it, the default one, which need not be there
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Read the configuration, say what is wrong with it, and end
+    #[arg(long)]
+    pub check: bool,
 }
 
 const HELP: &str = "\
@@ -32,7 +35,8 @@ Environment:
 
 Signals:
   SIGTERM, SIGINT   stop; what is in force stays in force
-  SIGHUP            look at everything again
+  SIGHUP            read the configuration again; where it is another one, begin anew with it,
+                    else look at everything again
 
 Exit codes:
   0  stopped as asked

@@ -33,6 +33,7 @@ mod installer;
 mod metrics;
 mod pins;
 mod processes;
+mod progress;
 mod readiness;
 mod register;
 mod report;
@@ -40,4 +41,4 @@ mod run;
 mod sources;
 mod traffic;
 
-pub use run::{StartError, run};
+pub use run::{End, StartError, run};

@@ -9,9 +9,11 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use netpol_abi::tables::control_flags;
 use netpol_engine::world;
+use nix::sys::signal::SigSet;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::assemble::{self, Assembled, Settings};
 use super::attacher;
@@ -19,6 +21,7 @@ use super::gate::Keeper;
 use super::installer::{self, Installer};
 use super::metrics;
 use super::pins::Pins;
+use super::progress::Progress;
 use super::readiness::{self, Standing};
 use super::register::{self, EmptyTables, Register};
 use super::report::{self, How, InForce, Program};
@@ -27,7 +30,7 @@ use super::traffic::{self, Naming, Waker};
 use crate::api::listener::ListenError;
 use crate::api::wire::Synced;
 use crate::api::{self, Published, ReadyRequest, SyncRequest};
-use crate::config::{Config, Established, HostTraffic, Mode, Unidentified};
+use crate::config::{Config, ConfigError, Established, HostTraffic, Mode, Unidentified};
 use crate::datapath::counters::CounterTable;
 use crate::datapath::maps::MapsError;
 use crate::datapath::requirements::Lack;
@@ -79,12 +82,24 @@ pub enum StartError {
     Ended(&'static str),
 }
 
-/// Runs until SIGTERM or SIGINT. To be called inside a tokio runtime of one thread, in the host's
-/// network namespace.
+/// Why the daemon ended, while what is in force stays in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to.
+    Stopped,
+    /// Its configuration is another one now: it has to begin anew.
+    Anew,
+}
+
+/// Runs until SIGTERM or SIGINT, or until `read` gives another configuration after SIGHUP. To be
+/// called inside a tokio runtime of one thread, in the host's network namespace.
 ///
 /// # Errors
 /// The daemon can't start; afterwards, one of its threads has ended.
-pub async fn run(config: Config) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    read: impl Fn() -> Result<Config, ConfigError>,
+) -> Result<End, StartError> {
     let mut signals = Signals::new()?;
     // The socket first: a second daemon stops here, before it touches anything.
     let socket = api::listener::bind(&config.api.socket).await?;
@@ -130,8 +145,13 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         // Dropped or sent: both end it.
         let _ = stopped.await;
     }));
-    let ended = daemon.go_round(asked, wondered, &mut signals).await;
-    systemd::stopping();
+    let ended = daemon
+        .go_round(asked, wondered, &mut signals, || changed(&config, &read))
+        .await;
+    match ended {
+        Ok(End::Anew) => systemd::reloading(),
+        _ => systemd::stopping(),
+    }
     drop(stop);
     // Removes the socket's name.
     let _ = server.await;
@@ -150,11 +170,14 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self {
+        let signals = Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-        })
+        };
+        // Blocked while the process began anew.
+        SigSet::from(nix::sys::signal::Signal::SIGHUP).thread_unblock()?;
+        Ok(signals)
     }
 }
 
@@ -193,10 +216,20 @@ struct Daemon {
     programs: BTreeMap<u32, Program>,
     /// The kernel was asked where they are.
     looking: bool,
+    /// Answers of the attacher so far.
+    answers: u64,
+    progress: Threads,
     waiting: Vec<Waiting>,
     /// Containers that wait to be in force.
     starting: Vec<ReadyRequest>,
     ready: bool,
+}
+
+/// The threads that the loop gives work.
+#[derive(Debug, Default)]
+struct Threads {
+    installer: Progress,
+    attacher: Progress,
 }
 
 impl Daemon {
@@ -325,6 +358,8 @@ impl Daemon {
             in_force: InForce::default(),
             programs,
             looking: false,
+            answers: 0,
+            progress: Threads::default(),
             waiting: Vec::new(),
             starting: Vec::new(),
             ready: false,
@@ -342,11 +377,12 @@ impl Daemon {
         mut asked: mpsc::Receiver<SyncRequest>,
         mut wondered: mpsc::Receiver<ReadyRequest>,
         signals: &mut Signals,
-    ) -> Result<(), StartError> {
+        is_other: impl Fn() -> bool,
+    ) -> Result<End, StartError> {
         let mut syncing = FuturesUnordered::new();
         let mut rounds = tokio::time::interval(ROUND);
         let mut watchdog = systemd::watchdog().map(tokio::time::interval);
-        loop {
+        let end = loop {
             let beat = async {
                 match &mut watchdog {
                     Some(interval) => interval.tick().await,
@@ -354,9 +390,12 @@ impl Daemon {
                 }
             };
             tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                _ = signals.terminate.recv() => break End::Stopped,
+                _ = signals.interrupt.recv() => break End::Stopped,
                 _ = signals.hangup.recv() => {
+                    if is_other() {
+                        break End::Anew;
+                    }
                     tracing::info!("looking at everything again");
                     self.sources.doubt_all();
                     self.look();
@@ -401,13 +440,20 @@ impl Daemon {
                 }
                 () = self.pins.changed() => self.look_at_programs(),
                 _ = rounds.tick(), if !self.programs.is_empty() => self.look_at_programs(),
-                _ = beat => systemd::alive(),
+                now = beat => match self.stuck(now) {
+                    // No longer fed: systemd ends it, and starts another one.
+                    Some(thread) => tracing::error!("the {thread} is stuck"),
+                    None => systemd::alive(),
+                },
             }
             self.reply();
             self.let_start();
+        };
+        match end {
+            End::Stopped => tracing::info!("stopping; what is in force stays in force"),
+            End::Anew => tracing::info!("beginning anew with another configuration"),
         }
-        tracing::info!("stopping; what is in force stays in force");
-        Ok(())
+        Ok(end)
     }
 
     /// Gathers, assembles, and orders what follows from it.
@@ -487,6 +533,7 @@ impl Daemon {
 
     fn attached(&mut self, answer: attacher::Answer) {
         use attacher::Answer;
+        self.answers += 1;
         let put = |programs: &mut BTreeMap<u32, Program>, ifindex, program| {
             // It may have been ordered off meanwhile.
             if let Some(known) = programs.get_mut(&ifindex) {
@@ -541,6 +588,15 @@ impl Daemon {
                 .programs
                 .values()
                 .any(|program| *program == Program::Pending)
+    }
+
+    /// The thread that does not get on with what it was given.
+    fn stuck(&mut self, now: Instant) -> Option<&'static str> {
+        let attaching = self.is_attaching().then_some(self.answers);
+        let installer = self.progress.installer.is_stuck(self.installing, now);
+        let attacher = self.progress.attacher.is_stuck(attaching, now);
+        (installer.then_some("writer of the kernel's tables"))
+            .or(attacher.then_some("attacher of programs"))
     }
 
     fn answered(&mut self, answer: installer::Answer) {
@@ -681,6 +737,17 @@ impl Daemon {
         for waiting in done {
             // Whoever asked may have gone.
             let _ = waiting.reply.send(synced.clone());
+        }
+    }
+}
+
+/// Is the configuration another one now? One that can't be changes nothing.
+fn changed(config: &Config, read: impl Fn() -> Result<Config, ConfigError>) -> bool {
+    match read() {
+        Ok(now) => now != *config,
+        Err(error) => {
+            tracing::error!("the configuration stays as it was: {error}");
+            false
         }
     }
 }

@@ -1,0 +1,188 @@
+//! netpold as systemd has it: what it is told, and when; a reload; and what the units may do at
+//! most. Needs root.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use netpold_tests::patience::patience;
+use netpold_tests::{Daemon, Lab, residue};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long anything may take here.
+const LONG: Duration = Duration::from_secs(20);
+/// In microseconds, as systemd says it: as short as a slow machine can meet.
+const WATCHDOG: &str = "1000000";
+
+const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: db}\n\
+    spec:\n  podSelector: {}\n  policyTypes: [Ingress]\n";
+
+/// systemd's end of the socket, and a daemon that is told of it.
+struct Service {
+    manager: UnixDatagram,
+    daemon: Daemon,
+    _folder: tempfile::TempDir,
+}
+
+impl Service {
+    fn start(lab: &Lab) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path)?;
+        manager.set_read_timeout(Some(patience(LONG)))?;
+        let mut daemon = Daemon::prepare(lab, "")?;
+        for pod in lab.pods() {
+            daemon.declare(pod)?;
+        }
+        daemon.launch_with(&[
+            ("NOTIFY_SOCKET", path.as_os_str()),
+            ("WATCHDOG_USEC", WATCHDOG.as_ref()),
+        ])?;
+        Ok(Self {
+            manager,
+            daemon,
+            _folder: folder,
+        })
+    }
+
+    /// The next that systemd is told.
+    fn told(&self) -> Result<String> {
+        let mut buffer = [0; 4096];
+        let length = self
+            .manager
+            .recv(&mut buffer)
+            .with_context(|| format!("nothing is told; the log:\n{}", self.daemon.log()))?;
+        Ok(std::str::from_utf8(&buffer[..length])?.to_owned())
+    }
+
+    /// Waits until systemd is told something that has this line.
+    fn until(&self, line: &str) -> Result<String> {
+        let end = Instant::now() + patience(LONG);
+        let mut all = Vec::new();
+        while Instant::now() < end {
+            let told = self.told()?;
+            if told.lines().any(|one| one == line) {
+                return Ok(told);
+            }
+            all.push(told);
+        }
+        bail!("not told `{line}`, but {all:?}")
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.daemon.pid().context("it does not run")?;
+        Ok(kill(Pid::from_raw(pid.try_into()?), signal)?)
+    }
+
+    fn configure(&self, more: &str) -> Result<()> {
+        let path = self.daemon.config();
+        let text = std::fs::read_to_string(&path)?;
+        Ok(std::fs::write(path, format!("{text}\n{more}\n"))?)
+    }
+}
+
+fn lab() -> Result<Lab> {
+    let mut lab = Lab::new()?;
+    for (name, address) in [("db/store", "10.77.1.1/16"), ("web/front", "10.77.1.2/16")] {
+        lab.add_pod(name, &[address.parse()?])?;
+    }
+    Ok(lab)
+}
+
+#[test]
+fn systemd_is_told_counts_and_that_the_loop_goes_round() -> Result<()> {
+    let lab = lab()?;
+    let service = Service::start(&lab)?;
+    let ready = service.until("READY=1")?;
+    ensure!(
+        ready
+            .lines()
+            .any(|line| line == "STATUS=0 policies in force, 2 endpoints"),
+        "{ready:?}"
+    );
+    service.daemon.put("policy.yaml", POLICY)?;
+    service.until("STATUS=1 policies in force, 2 endpoints")?;
+    service.daemon.put("broken.yaml", "kind: NetworkPolicy\n")?;
+    service.until("STATUS=1 policies in force, 2 endpoints, 1 files rejected")?;
+    service.daemon.remove("broken.yaml")?;
+    service.until("STATUS=1 policies in force, 2 endpoints")?;
+    for _ in 0..3 {
+        service.until("WATCHDOG=1")?;
+    }
+    service.signal(Signal::SIGTERM)?;
+    service.until("STOPPING=1")?;
+    drop(service);
+    residue::check(&lab)
+}
+
+#[test]
+fn reload_applies_a_configuration_and_refuses_a_wrong_one() -> Result<()> {
+    let lab = lab()?;
+    let service = Service::start(&lab)?;
+    service.until("READY=1")?;
+    let right = std::fs::read_to_string(service.daemon.config())?;
+    let mode = || -> Result<String> {
+        let status = service.daemon.netpol(&["status", "-o", "json"])?;
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+        Ok(status["datapath"]["mode"].to_string())
+    };
+
+    service.configure("[enforcement]\nmode = \"enforced\"")?;
+    service.signal(Signal::SIGHUP)?;
+    service.until("WATCHDOG=1")?;
+    service.until("WATCHDOG=1")?;
+    let log = service.daemon.log();
+    ensure!(log.contains("the configuration stays as it was"), "{log}");
+    ensure!(mode()? == "\"enforce\"", "{}", mode()?);
+
+    std::fs::write(service.daemon.config(), right)?;
+    service.configure("[enforcement]\nmode = \"audit\"")?;
+    service.signal(Signal::SIGHUP)?;
+    let reloading = service.until("RELOADING=1")?;
+    ensure!(reloading.contains("MONOTONIC_USEC="), "{reloading:?}");
+    // Once more before it is back: it must live.
+    service.signal(Signal::SIGHUP)?;
+    service.until("READY=1")?;
+    ensure!(mode()? == "\"audit\"", "{}", mode()?);
+    // It goes on as the same process, which `until` would not see of another one's.
+    service.until("WATCHDOG=1")?;
+    service.signal(Signal::SIGTERM)?;
+    service.until("STOPPING=1")?;
+    drop(service);
+    residue::check(&lab)
+}
+
+/// The score that the README states: 0 is a unit that may do nothing, 10 one that may do all.
+#[test]
+fn units_may_do_no_more_than_is_said() -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let unit = entry?.path();
+        if unit
+            .extension()
+            .is_none_or(|extension| extension != "service")
+        {
+            continue;
+        }
+        seen += 1;
+        // In tenths.
+        let judged = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", "--threshold=35"])
+            .arg(&unit)
+            .output()
+            .context("systemd-analyze")?;
+        ensure!(
+            judged.status.success(),
+            "{}:\n{}{}",
+            unit.display(),
+            String::from_utf8_lossy(&judged.stdout),
+            String::from_utf8_lossy(&judged.stderr)
+        );
+    }
+    ensure!(seen > 0, "there is no unit");
+    Ok(())
+}
