@@ -20,10 +20,13 @@ NETPOL  := $(RELEASE)/netpol
 # What is for root, by sudo where somebody else calls.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env NO_COLOR="$$NO_COLOR")
 
+# The target whose libc is linked in.
+STATIC  := $(shell uname -m)-unknown-linux-musl
+
 # How long each fuzz target runs.
 SECONDS ?= 60
 
-.PHONY: build help deps demo test test-kernels check bench fuzz fmt install uninstall deb clean
+.PHONY: build help deps demo test test-kernels check bench fuzz fmt install uninstall deb static test-system clean
 
 build: ## Build netpold and netpol (the default)
 	@tests/deps.sh build
@@ -92,6 +95,16 @@ deb: ## Make the Debian package, target/debian/netpold_*.deb
 	@tests/deps.sh deb
 	$(CARGO) build --release
 	@packaging/deb/build.sh
+
+# Runs on any Linux of this processor: libraries of its own, none of the system's.
+static: ## Build netpold and netpol without shared libraries, in target/*-musl/release
+	@tests/deps.sh static
+	$(CARGO) build --release --target $(STATIC)
+	@packaging/static.sh target/$(STATIC)/release
+
+test-system: deb ## Install the package on an emulated Debian with Docker, reboot, upgrade, remove
+	@tests/deps.sh system
+	@tests/system/run.sh
 
 clean: ## Remove what was built
 	$(CARGO) clean

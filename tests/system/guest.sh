@@ -1,0 +1,210 @@
+#!/usr/bin/env bash
+# Inside the machine, after each of its boots: installs the package and the demo's scene, looks at
+# them after a reboot, then upgrades, removes and purges it. Called by payload.service.
+#
+# Says what happens on the second serial line, in the words that tests/kernels/verdict.awk reads.
+set -u
+exec > /dev/ttyS1 2>&1 < /dev/null
+# A line ends as a file's does.
+stty -F /dev/ttyS1 -opost
+cd /payload || exit 1
+
+up() { cut -d ' ' -f 1 /proc/uptime; }
+
+# ---- suites and tests -----------------------------------------------------------
+
+suite=''
+begin() { suite=$1 passed=0 failed=0; echo "suite: $suite begins at $(up) s"; }
+end() {
+  echo "test result: $passed passed; $failed failed;"
+  echo "suite: $suite ends with $((failed > 0)) at $(up) s"
+}
+# A test: its name, and the command that must succeed.
+holds() {
+  local name=$1 said
+  shift
+  if said=$("$@" 2>&1); then
+    echo "test $name ... ok"
+    passed=$((passed + 1))
+  else
+    echo "test $name ... FAILED"
+    printf '%s\n' "$said" | tail -n 30 | sed 's/^/  | /'
+    journalctl -b -u netpold.service -n 15 --no-pager -o short-monotonic | sed 's/^/  journal | /'
+    failed=$((failed + 1))
+  fi
+}
+refuses() { ! "$@"; }
+# Until a command succeeds, or a minute and a half are over.
+soon() {
+  local until=$((SECONDS + 90))
+  until "$@"; do
+    [ "$SECONDS" -lt "$until" ] || return 1
+    sleep 1
+  done
+}
+show() { systemctl show --value -p "$2" "$1"; }
+is() { [ "$1" = "$2" ] || { echo "is \`$1\`, not \`$2\`"; return 1; }; }
+
+# ---- the scene ------------------------------------------------------------------
+
+# Namespace, name, what it runs, one more label: config/examples/payments/compose.yaml.
+scene() {
+  mkdir /tmp/image
+  cp /bin/busybox /tmp/image/
+  tar -C /tmp/image -c busybox | docker import - scene
+  docker network create payments
+  while read -r namespace name label command; do
+    # shellcheck disable=SC2086 # the command is words.
+    docker run -d --restart always --name "$name" --network payments --stop-signal SIGKILL \
+      --label "netpold.io/namespace=$namespace" --label "app=$name" --label "$label" scene /busybox $command || return 1
+  done <<'END'
+web frontend a=b httpd -f -p 80
+payments api-server monitoring.io/expose-metrics=true httpd -f -p 8080
+payments postgres-primary a=b nc -ll -p 5432 -e /busybox cat
+payments postgres-replica a=b nc -ll -p 5432 -e /busybox cat
+monitoring prometheus a=b httpd -f -p 9090
+kube-system dns k8s-app=kube-dns nc -ll -p 53 -e /busybox cat
+END
+}
+address() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
+# A real connection.
+reaches() { docker exec "$1" /busybox nc -z -w 3 "$(address "$2")" "$3"; }
+# All that policy allows, and some of what it denies.
+as_policy_says() {
+  reaches frontend api-server 8080 || { echo "frontend does not reach api-server"; return 1; }
+  reaches prometheus api-server 8080 || { echo "prometheus does not reach api-server"; return 1; }
+  reaches api-server postgres-primary 5432 || { echo "api-server does not reach postgres-primary"; return 1; }
+  ! reaches frontend postgres-primary 5432 || { echo "frontend reaches postgres-primary"; return 1; }
+  ! reaches postgres-primary postgres-replica 5432 || { echo "postgres-primary reaches postgres-replica"; return 1; }
+}
+all_run() { is "$(docker ps --format '{{.Names}}' | wc -l)" 6; }
+main() { show netpold.service MainPID; }
+
+# ---- the tests ------------------------------------------------------------------
+
+ready_before_docker() {
+  local ready docker
+  ready=$(show netpold.service ActiveEnterTimestampMonotonic)
+  docker=$(show docker.service ExecMainStartTimestampMonotonic)
+  [ "$ready" -gt 0 ] && [ "$ready" -le "$docker" ] || { echo "ready at $ready µs, Docker begins at $docker µs"; return 1; }
+}
+counts_are_shown() {
+  case $(show netpold.service StatusText) in
+    "4 policies in force, 6 endpoints"*) ;;
+    *) show netpold.service StatusText; return 1 ;;
+  esac
+}
+journal_says() { journalctl -b -u netpold.service -o cat | grep -F "$1"; }
+started_is_in_the_journal() { journalctl -b _PID=1 UNIT=netpold.service -o cat | grep -q '^Started netpold.service'; }
+# While something is done to the daemon: nothing denied gets through, and a connection that is
+# allowed lives.
+meanwhile() {
+  local primary before found=0
+  primary=$(address postgres-primary)
+  docker exec -d frontend /busybox sh -c "
+    until [ -e /stop ]; do
+      ! /busybox nc -z -w 1 $primary 5432 || echo >> /leaked
+      echo >> /tried
+    done"
+  docker exec -d api-server /busybox sh -c "
+    until [ -e /stop ]; do echo; /busybox sleep 1; done | /busybox nc $primary 5432 > /echoed"
+  soon docker exec api-server /busybox test -s /echoed || { echo "the connection did not open"; found=1; }
+  "$@" || found=1
+  before=$(docker exec api-server /busybox wc -c /echoed)
+  sleep 5
+  refuses is "$(docker exec api-server /busybox wc -c /echoed)" "$before" > /dev/null ||
+    { echo "the connection is dead"; found=1; }
+  docker exec frontend /busybox test -e /tried || { echo "nothing was tried"; found=1; }
+  ! docker exec frontend /busybox test -e /leaked || { echo "denied connections got through"; found=1; }
+  for pod in frontend api-server; do
+    docker exec "$pod" /busybox touch /stop
+    sleep 3
+    docker exec "$pod" /busybox rm -f /stop /tried /leaked /echoed
+  done
+  return "$found"
+}
+upgrade() { dpkg -i newer.deb && is "$(dpkg-query -W -f '${Version}' netpold)" "$(dpkg-deb -f newer.deb Version)"; }
+another_runs() { soon refuses is "$(main)" "$1" > /dev/null && systemctl is-active netpold.service; }
+nothing_pinned() { [ ! -e /sys/fs/bpf/netpold ] || find /sys/fs/bpf/netpold; }
+left() { find / -xdev -path /payload -prune -o -path /proc -prune -o -name '*netpol*' ! -path '/var/lib/docker/*' ! -path '/var/log/*' ! -path '/var/lib/dpkg/*' -print; }
+nothing_left() { is "$(left)" '' && is "$(ls /var/lib/dpkg/info/netpold.* 2> /dev/null)" ''; }
+
+restarts_itself() {
+  local old
+  old=$(main)
+  kill "-$1" "$old" && another_runs "$old" && soon netpol wait
+}
+has_fields() { journalctl -b -u netpold.service -o cat NETPOLD_POLICY=payments/default-deny | grep -F 'the policy is in force'; }
+# Another configuration, by the same process; then the one of before.
+reloads() {
+  local old
+  old=$(main)
+  cp /etc/netpold/netpold.toml /tmp/
+  printf '[enforcement]\nmode = "audit"\n' > /etc/netpold/netpold.toml
+  systemctl reload netpold.service && soon shows_mode audit && is "$(main)" "$old" || return 1
+  cp /tmp/netpold.toml /etc/netpold/
+  systemctl reload netpold.service && soon shows_mode enforce && is "$(main)" "$old"
+}
+shows_mode() { netpol status -o json | tr -d " \n" | grep -E "\"generation\":[0-9]+,\"mode\":\"$1\""; }
+# One that can't be is refused and said, and the daemon goes on with the one it has.
+refuses_to_reload() {
+  local old
+  old=$(main)
+  cp /etc/netpold/netpold.toml /tmp/
+  printf '[enforcement]\nmode = "enforced"\n' > /etc/netpold/netpold.toml
+  ! systemctl reload netpold.service || { echo "reloaded"; return 1; }
+  cp /tmp/netpold.toml /etc/netpold/
+  systemctl is-active netpold.service && is "$(main)" "$old" && journal_says enforced
+}
+
+# ---- one boot after another -------------------------------------------------------
+
+boot=$(($(cat /var/lib/payload-boot 2> /dev/null || echo 0) + 1))
+echo "$boot" > /var/lib/payload-boot
+case $boot in
+  1)
+    echo "init: Linux $(uname -r), up at $(up) s"
+    begin install
+    holds package-installs dpkg -i netpold.deb
+    holds service-is-enabled systemctl is-enabled netpold.service
+    holds service-is-active systemctl is-active netpold.service
+    holds status-exits-with-0 netpol status
+    holds containers-start scene
+    cp manifests/* /etc/netpold/manifests/
+    holds policies-are-accepted netpol wait --timeout 60s
+    holds connections-are-as-policy-says as_policy_says
+    end
+    systemctl reboot
+    ;;
+  2)
+    begin reboot
+    holds ready-before-docker ready_before_docker
+    holds ready-is-in-the-journal started_is_in_the_journal
+    holds containers-come-up soon all_run
+    holds everything-is-in-force soon netpol wait
+    holds connections-are-as-policy-says as_policy_says
+    holds status-exits-with-0 netpol status
+    holds systemd-shows-the-counts counts_are_shown
+    holds journal-has-fields has_fields
+    holds reload-applies-a-configuration reloads
+    holds reload-refuses-a-wrong-one refuses_to_reload
+    holds kill-is-not-noticed meanwhile restarts_itself KILL
+    # The watchdog's business.
+    holds standstill-is-not-noticed meanwhile restarts_itself STOP
+    end
+    begin package
+    holds upgrade-is-not-noticed meanwhile upgrade
+    holds policies-are-in-force-after-it as_policy_says
+    holds remove dpkg -r netpold
+    holds nothing-is-enforced-after-it reaches frontend postgres-primary 5432
+    holds nothing-is-pinned-after-it nothing_pinned
+    holds policies-stay test -e /etc/netpold/manifests/10-default-deny.yaml
+    holds install-again dpkg -i netpold.deb
+    holds policies-are-in-force-again soon as_policy_says
+    holds purge dpkg -P netpold
+    holds nothing-is-left nothing_left
+    end
+    echo "init: done at $(up) s"
+    systemctl poweroff
+    ;;
+esac
