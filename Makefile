@@ -4,7 +4,7 @@ CARGO   ?= cargo
 PREFIX  ?= /usr/local
 DESTDIR ?=
 # What of it was built: target/TARGET/release has those of another target.
-RELEASE ?= target/release
+BUILT ?= target/release
 BIN     := $(DESTDIR)$(PREFIX)/bin
 SYSCONF := $(DESTDIR)/etc/netpold
 UNITS   := $(DESTDIR)$(PREFIX)/lib/systemd/system
@@ -15,7 +15,7 @@ ZSH     := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH    := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 PROGRAM := $(notdir $(basename $(wildcard daemon/src/bin/*.rs)))
 UNIT    := $(notdir $(wildcard systemd/*.service))
-NETPOL  := $(RELEASE)/netpol
+NETPOL  := $(BUILT)/netpol
 
 # What is for root, by sudo where somebody else calls.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env NO_COLOR="$$NO_COLOR")
@@ -68,7 +68,7 @@ fuzz: ## Fuzz manifests, labels, streams of events and packets (SECONDS=60 each)
 # Builds nothing: `make` does, so that root need not have a compiler.
 install: ## Install what `make` built (DESTDIR, PREFIX)
 	@test -x $(NETPOL) || { echo "install: nothing is built: run \`make\` first" >&2; exit 1; }
-	install -D -m 755 -t $(BIN) $(PROGRAM:%=$(RELEASE)/%)
+	install -D -m 755 -t $(BIN) $(PROGRAM:%=$(BUILT)/%)
 	install -D -m 644 -t $(UNITS) $(UNIT:%=systemd/%)
 	sed -i 's|^\(Exec[A-Z][a-z]*\)=/usr/bin/netpol|\1=$(PREFIX)/bin/netpol|' $(UNIT:%=$(UNITS)/%)
 	install -D -m 644 systemd/netpold.tmpfiles $(TMPFILE)

@@ -53,12 +53,14 @@ netpold ($version) unstable; urgency=medium
  -- $maintainer  $(date -R -u -d "@$SOURCE_DATE_EPOCH")
 END
 
-units=()
+# Those that somebody enables, and those that they bring along.
+enabled=() all=()
 for unit in systemd/*.service; do
-  ! grep -q '^\[Install\]' "$unit" || units+=("$(basename "$unit")")
+  all+=("$(basename "$unit")")
+  ! grep -q '^\[Install\]' "$unit" || enabled+=("$(basename "$unit")")
 done
 for script in postinst prerm postrm; do
-  sed "s/@UNITS@/${units[*]}/" "packaging/deb/$script" > "$stage/DEBIAN/$script"
+  sed "s/@ENABLED@/${enabled[*]}/; s/@UNITS@/${all[*]}/" "packaging/deb/$script" > "$stage/DEBIAN/$script"
   chmod 755 "$stage/DEBIAN/$script"
 done
 

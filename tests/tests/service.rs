@@ -114,8 +114,9 @@ fn systemd_is_told_counts_and_that_the_loop_goes_round() -> Result<()> {
     }
     service.signal(Signal::SIGTERM)?;
     service.until("STOPPING=1")?;
-    drop(service);
-    residue::check(&lab)
+    let name = lab.name.clone();
+    drop((service, lab));
+    residue::check(&name)
 }
 
 #[test]
@@ -151,8 +152,9 @@ fn reload_applies_a_configuration_and_refuses_a_wrong_one() -> Result<()> {
     service.until("WATCHDOG=1")?;
     service.signal(Signal::SIGTERM)?;
     service.until("STOPPING=1")?;
-    drop(service);
-    residue::check(&lab)
+    let name = lab.name.clone();
+    drop((service, lab));
+    residue::check(&name)
 }
 
 /// The score that the README states: 0 is a unit that may do nothing, 10 one that may do all.
