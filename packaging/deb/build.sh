@@ -76,7 +76,7 @@ Version: $version
 Architecture: $architecture
 Maintainer: $maintainer
 Installed-Size: $(du -sk --exclude=DEBIAN "$stage" | cut -f 1)
-Depends: $libraries
+Depends: $libraries, nftables
 Recommends: docker.io | docker-ce | podman | containerd
 Section: net
 Priority: optional

@@ -40,6 +40,7 @@ pub struct Daemon {
     host: PathBuf,
     directory: tempfile::TempDir,
     pins: PathBuf,
+    rights: Option<String>,
 }
 
 impl Daemon {
@@ -125,6 +126,7 @@ impl Daemon {
             host: lab.host().path(),
             directory,
             pins,
+            rights: None,
         })
     }
 
@@ -146,7 +148,15 @@ impl Daemon {
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let mut command = Command::new(binary("netpold")?);
+        let mut command = match &self.rights {
+            Some(rights) => {
+                let mut command = Command::new("setpriv");
+                command.args(["--bounding-set", rights, "--no-new-privs"]);
+                command.arg(binary("netpold")?);
+                command
+            }
+            None => Command::new(binary("netpold")?),
+        };
         command
             .arg("--config")
             .arg(self.config())
@@ -170,6 +180,15 @@ impl Daemon {
         fs::write(self.config(), config.replace(&old, &new))?;
         self.pins = pins;
         Ok(())
+    }
+
+    /// Gives it these capabilities at most from its next start on, as capabilities(7) spells them.
+    pub fn bound(&mut self, capabilities: &[&str]) {
+        let kept = capabilities.iter().map(|name| {
+            let name = name.strip_prefix("CAP_").unwrap_or(name);
+            format!(",+{}", name.to_lowercase())
+        });
+        self.rights = Some(format!("-all{}", kept.collect::<String>()));
     }
 
     /// Its state directory.

@@ -157,6 +157,36 @@ fn reload_applies_a_configuration_and_refuses_a_wrong_one() -> Result<()> {
     residue::check(&name)
 }
 
+#[test]
+fn what_the_unit_lets_it_do_is_enough() -> Result<()> {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/netpold.service");
+    let unit = std::fs::read_to_string(unit)?;
+    let rights = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+        .context("the unit bounds nothing")?;
+    let lab = lab()?;
+    let mut daemon = Daemon::prepare(&lab, "")?;
+    for pod in lab.pods() {
+        daemon.declare(pod)?;
+    }
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.bound(&rights.split_whitespace().collect::<Vec<_>>());
+    for _ in 0..2 {
+        daemon.launch()?;
+        daemon.wait()?;
+        let status = daemon.netpol(&["status", "-o", "json"])?;
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+        ensure!(status["warnings"] == serde_json::json!([]), "{status}");
+        daemon.kill()?;
+    }
+    // Without a single one of them it says what it lacks, and does not run.
+    daemon.bound(&[]);
+    daemon.launch()?;
+    ensure!(daemon.wait().is_err(), "it runs without any right");
+    Ok(())
+}
+
 /// The score that the README states: 0 is a unit that may do nothing, 10 one that may do all.
 #[test]
 fn units_may_do_no_more_than_is_said() -> Result<()> {

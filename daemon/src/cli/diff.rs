@@ -226,7 +226,7 @@ impl<'a> Containers<'a> {
             name: &reported.name,
             value: index,
         });
-        let index = named::find(manifest.container.as_ref()?, all).ok()?;
+        let index = *named::find(manifest.container.as_ref()?, all).first()?;
         let (_, _, reported, pod) = self.0.remove(index);
         let completed = by_itself(reported).completed(manifest);
         Some(Pod {

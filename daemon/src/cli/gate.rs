@@ -58,7 +58,13 @@ enum Verb {
 
 impl Gate {
     pub(super) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let config = config::load(self.config.as_deref())?;
+        let config = match config::load(self.config.as_deref()) {
+            Ok(config) => config,
+            Err(error) if matches!(self.verb, Verb::Install) => {
+                return as_before(&error.into(), out);
+            }
+            Err(error) => return Err(error.into()),
+        };
         match self.verb {
             Verb::Install => install(&config, out),
             Verb::Release => release(&config, out),
@@ -80,6 +86,18 @@ impl Gate {
             }
         }
     }
+}
+
+/// The configuration can't be read. Where the gate was there before, it is installed as by default, so that
+/// nothing starts open because of a slip; it is a failure all the same, for somebody to see.
+fn as_before(error: &anyhow::Error, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    anstream::eprintln!("error: {}", printable(&format!("{error:#}")));
+    let config = Config::default();
+    if Kept::at(&config.state.directory).was_ever_installed() {
+        anstream::eprintln!("help: the gate is installed as by default meanwhile");
+        install(&config, out)?;
+    }
+    Ok(Exit::Failed)
 }
 
 fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
@@ -129,9 +147,14 @@ fn passing(config: &Config, kept: &Kept) -> anyhow::Result<BTreeSet<u32>> {
     let found = Kernel::open(&config.gate.table).and_then(|mut kernel| kernel.look());
     let passing = match found {
         Ok(Some(found)) => found.contents.ready,
-        // It was flushed, and netpold is not there to see it: its programs are.
-        _ if kept.is_installed() => enforced(config),
-        _ => return Ok(there),
+        // It was flushed, or released, and netpold is not there to see it: its programs are.
+        _ => {
+            let enforced = enforced(config);
+            if !kept.is_installed() && enforced.is_empty() {
+                return Ok(there);
+            }
+            enforced
+        }
     };
     Ok(passing.intersection(&there).copied().collect())
 }

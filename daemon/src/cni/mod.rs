@@ -24,6 +24,8 @@ use crate::api::Client;
 use crate::api::client::ClientError;
 use command::{Asked, Failure, Network, OnTimeout};
 
+/// How long a daemon may take to answer beyond what it was given.
+const GRACE: Duration = Duration::from_secs(1);
 /// How often a daemon that is not there is looked for.
 const AGAIN: Duration = Duration::from_millis(50);
 /// A network's configuration and its result so far are a few KiB.
@@ -91,7 +93,18 @@ fn wait(network: &Network) -> Result<(), Failure> {
         // Kubernetes makes a Pod known after its network, and starts its containers after that:
         // until then its interfaces are shut, and there is nobody to wait for it.
         let patience = if network.of_pod { Duration::ZERO } else { left };
-        match runtime.block_on(client.ready(&network.netns, patience)) {
+        // One that is halted takes the question and never answers it.
+        let answer = runtime.block_on(async {
+            let asked = client.ready(&network.netns, patience);
+            tokio::time::timeout(left + GRACE, asked).await
+        });
+        let answer = answer.unwrap_or_else(|_| {
+            Err(ClientError::NoDaemon {
+                path: network.socket.clone(),
+                source: std::io::ErrorKind::TimedOut.into(),
+            })
+        });
+        match answer {
             Ok(readiness) if readiness.ready || network.of_pod => return Ok(()),
             Ok(readiness) => {
                 return Err(Failure::again(format!(

@@ -36,6 +36,12 @@ impl Kept {
         boot().is_some_and(|boot| read.is_ok_and(|text| text.trim() == boot))
     }
 
+    /// Was it installed in this boot or an earlier one, and not released since?
+    #[must_use]
+    pub fn was_ever_installed(&self) -> bool {
+        self.directory.join(INSTALLED).exists()
+    }
+
     /// Keeps that it is.
     ///
     /// # Errors
@@ -131,7 +137,7 @@ mod tests {
             "a b\nvirbr0\nshop\n",
         )
         .unwrap();
-        assert!(!kept.is_installed());
+        assert!(!kept.is_installed() && kept.was_ever_installed());
         assert_eq!(kept.bridges(), ["shop".to_owned()].into());
         assert_eq!(kept.forget().unwrap().len(), 2);
         assert!(kept.forget().unwrap().is_empty());

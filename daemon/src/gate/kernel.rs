@@ -99,13 +99,19 @@ impl Kernel {
 
     fn rules(&mut self) -> Result<usize, GateError> {
         let table = self.table.clone();
-        let mut count = 0;
+        // Each once: a dump that was interrupted is begun anew.
+        let mut seen = BTreeSet::new();
         self.dump(
             "listing rules",
             |sequence| message::list_rules(&table, sequence),
-            |answer| count += usize::from(message::is_rule(answer, &table)),
+            |answer| {
+                if message::is_rule(answer, &table) {
+                    // Behind the header, which has the number of the ruleset's generation.
+                    seen.insert(answer.payload.get(4..).map(<[u8]>::to_vec));
+                }
+            },
         )?;
-        Ok(count)
+        Ok(seen.len())
     }
 
     /// What it has dropped; nothing where it is not there.

@@ -292,7 +292,7 @@ impl Assembly<'_> {
             Some(record.name.clone())
         };
         let kept: BTreeSet<ObjectName> = containers.iter().copied().filter_map(known).collect();
-        let named = self.named(&containers);
+        let named = self.named(&containers, register);
         taken.extend(self.naming.iter().map(|(pod, _)| pod.name.clone()));
         for container in containers {
             let mut identity =
@@ -351,7 +351,11 @@ impl Assembly<'_> {
 
     /// The manifests that name a container, by its ID. One that shares another's namespace is that
     /// one's endpoint.
-    fn named(&mut self, containers: &[&Container]) -> BTreeMap<String, PodManifest> {
+    fn named(
+        &mut self,
+        containers: &[&Container],
+        register: &Register,
+    ) -> BTreeMap<String, PodManifest> {
         let facts = self.facts;
         let namespace = |id: &str| facts.containers.get(id).map(|namespace| namespace.nsid);
         let running = facts.all_containers().filter_map(|one| {
@@ -365,25 +369,43 @@ impl Assembly<'_> {
                 // containerd's are `NAMESPACE/ID`.
                 id: one.id.rsplit('/').next().unwrap_or_default(),
                 name: one.name.as_str(),
-                value: *containers.iter().find(is_it)?,
+                value: containers.iter().find(is_it)?.id.as_str(),
             })
         });
-        let running: Vec<Named<'_, &Container>> = running.collect();
+        let running: Vec<Named<'_, &str>> = running.collect();
+        // By age, as runtimes list in an order of their own.
+        let age = |owner: &&Container| containers.iter().position(|one| one.id == owner.id);
         let mut named: BTreeMap<String, PodManifest> = BTreeMap::new();
         for (manifest, why) in &mut self.naming {
             let text = manifest.container.as_deref().unwrap_or_default();
-            match named::find(text, running.iter().copied()) {
-                Ok(container) => {
-                    if let Some(first) = named.get(&container.id) {
-                        self.out.warnings.push(format!(
-                            "Pod {}: container `{text}` is Pod {} already: its labels and ports are not added",
-                            manifest.name, first.name
-                        ));
-                    } else {
-                        named.insert(container.id.clone(), manifest.clone());
-                    }
-                }
-                Err(not) => *why = Some(not),
+            let mut meant = named::find(text, running.iter().copied());
+            meant.sort_by_key(|id| {
+                let owner = containers.iter().find(|one| one.id == *id);
+                let was = owner.and_then(|one| register.records.get(&Key::of(one)));
+                (
+                    was.is_none_or(|was| was.name != manifest.name),
+                    owner.and_then(age),
+                )
+            });
+            let Some(id) = meant.first() else {
+                *why = Some(NotNamed);
+                continue;
+            };
+            if meant.len() > 1 {
+                self.out.warnings.push(format!(
+                    "Pod {}: `{text}` means {} containers, and {} is taken: give the whole ID of one",
+                    manifest.name,
+                    meant.len(),
+                    printable(id),
+                ));
+            }
+            if let Some(first) = named.get(*id) {
+                self.out.warnings.push(format!(
+                    "Pod {}: container `{text}` is Pod {} already: its labels and ports are not added",
+                    manifest.name, first.name
+                ));
+            } else {
+                named.insert((*id).to_owned(), manifest.clone());
             }
         }
         named
@@ -471,7 +493,8 @@ impl Assembly<'_> {
         let mut given = BTreeMap::new();
         if container.runtime == Runtime::Containerd {
             self.without_veth(&name, namespace);
-            for veth in &self.facts.links.veths {
+            let into = |veth: &&Veth| veth.peer_nsid == Some(nsid);
+            for veth in self.facts.links.veths.iter().filter(into) {
                 let before = known.and_then(|record| record.given.get(&veth.ifindex));
                 let now = || namespace.peer_of(veth).map(|peer| usable(peer).collect());
                 let Some(own) = before.cloned().or_else(now) else {

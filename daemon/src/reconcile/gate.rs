@@ -18,6 +18,7 @@ use crate::api::wire::{GateDrops, GateStatus};
 use crate::config::{Config, Enabled};
 use crate::gate::rules::may_be_added;
 use crate::gate::{self, Contents, Found, GateError, Kept, Kernel, Listener, Scope};
+use crate::links::Veth;
 
 /// Keeps it.
 pub struct Keeper {
@@ -35,6 +36,8 @@ pub struct Keeper {
     wanted: Contents,
     /// Interfaces that there are.
     there: BTreeSet<u32>,
+    /// Those that should have programs and could not be given them.
+    lost: BTreeSet<u32>,
     problem: Option<String>,
 }
 
@@ -54,6 +57,7 @@ impl Keeper {
                 ..Contents::default()
             },
             there: BTreeSet::new(),
+            lost: BTreeSet::new(),
             problem: None,
             table,
             kept,
@@ -110,25 +114,42 @@ impl Keeper {
         &mut self,
         facts: &Facts,
         assembled: &Assembled,
+        bridges: &BTreeSet<String>,
         program: impl Fn(u32) -> Option<Program>,
     ) {
         let veths = &facts.links.veths;
         self.there = veths.iter().map(|veth| veth.ifindex).collect();
+        self.learn(facts, bridges);
+        // A stranger on a bridge that the gate is about may be a container whose runtime has not said so yet.
+        let is_gated = |veth: &Veth| {
+            let bridge = veth
+                .master
+                .and_then(|master| facts.links.bridges.get(&master));
+            bridge.is_some_and(|bridge| self.wanted.bridges.contains(bridge))
+        };
+        let is_stranger = |veth: &Veth| {
+            let is_of_interest = assembled.interfaces.contains_key(&veth.ifindex);
+            veth.master.is_some() && !is_of_interest && !is_gated(veth)
+        };
         self.wanted.ready = veths
             .iter()
             .filter(|veth| match program(veth.ifindex) {
                 Some(program) => program == Program::On,
-                None => veth.master.is_some() && !assembled.interfaces.contains_key(&veth.ifindex),
+                None => is_stranger(veth),
             })
             .map(|veth| veth.ifindex)
             .collect();
-        self.learn(facts);
+        self.lost = veths
+            .iter()
+            .map(|veth| veth.ifindex)
+            .filter(|ifindex| matches!(program(*ifindex), Some(Program::Failed(_))))
+            .collect();
         self.apply();
     }
 
     /// Bridges that engines' containers are on: those that netpold has heard of, all of them once the engine has
     /// listed its containers.
-    fn learn(&mut self, facts: &Facts) {
+    fn learn(&mut self, facts: &Facts, seen: &BTreeSet<String>) {
         let engine = &facts.docker;
         let mut bridges: BTreeSet<String> = engine
             .snapshot
@@ -136,6 +157,7 @@ impl Keeper {
             .iter()
             .flat_map(|container| &container.networks)
             .filter_map(|network| network.bridge.clone())
+            .chain(seen.iter().cloned())
             .filter(|bridge| may_be_added(bridge))
             .collect();
         if !(engine.listed && engine.snapshot.connected && !engine.snapshot.incomplete) {
@@ -150,9 +172,10 @@ impl Keeper {
         self.wanted.bridges = bridges;
     }
 
-    /// What the gate should have: nobody who passes is shut while he is there.
+    /// What the gate should have: nobody who passes is shut while he is there, but whose programs are gone.
     fn target(&self, scope: Scope, before: &Contents) -> Contents {
         let still = before.ready.intersection(&self.there).copied();
+        let still = still.filter(|ifindex| !self.lost.contains(ifindex));
         Contents {
             ready: self.wanted.ready.iter().copied().chain(still).collect(),
             bridges: match scope {

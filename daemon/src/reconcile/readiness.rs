@@ -12,6 +12,7 @@ use super::facts::Facts;
 use super::report::Program;
 use crate::api::wire::Readiness;
 use crate::links::Veth;
+use crate::runtime::container::Runtime;
 
 /// How things stand.
 pub struct Standing<'a> {
@@ -59,7 +60,13 @@ pub fn of(nsid: Option<i32>, standing: &Standing<'_>) -> Readiness {
 fn owner(veth: &Veth, standing: &Standing<'_>) -> Result<Option<String>, String> {
     let (name, ifindex) = (&veth.name, &veth.ifindex);
     let Some(owner) = standing.assembled.interfaces.get(ifindex) else {
-        return Ok(None);
+        // Whoever asks starts a container: a runtime will tell whose it is.
+        let may_tell = |runtime| standing.facts.engine(runtime).may_have_containers();
+        return if Runtime::ALL.into_iter().any(may_tell) {
+            Err(format!("{name}: the container behind it is not known yet"))
+        } else {
+            Ok(None)
+        };
     };
     let Some(owner) = owner else {
         let held = standing.assembled.unidentified.iter();

@@ -197,6 +197,11 @@ impl Register {
                     bridges: saved.bridges,
                 }
             }
+            // The endpoints were of another boot; bridges are made anew by the same names.
+            Ok(saved) if saved.version == VERSION => Self {
+                bridges: saved.bridges,
+                ..Self::default()
+            },
             Ok(_) => Self::default(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
             Err(error) => {

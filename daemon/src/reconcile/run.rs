@@ -527,8 +527,12 @@ impl Daemon {
     fn let_through(&mut self) {
         let programs = &self.programs;
         let program = |ifindex: u32| programs.get(&ifindex).cloned();
-        self.gate
-            .keep(self.sources.facts(), &self.assembled, program);
+        self.gate.keep(
+            self.sources.facts(),
+            &self.assembled,
+            &self.register.bridges,
+            program,
+        );
     }
 
     fn attached(&mut self, answer: attacher::Answer) {

@@ -306,6 +306,7 @@ pub fn unique(name: &ObjectName, id: &str, taken: &BTreeSet<ObjectName>) -> Obje
 /// Is it a name that [`unique`] gives?
 #[must_use]
 pub fn is_made_of(given: &ObjectName, name: &ObjectName, id: &str) -> bool {
+    let id = id.rsplit('/').next().unwrap_or(id);
     let short = id.get(..12).unwrap_or(id);
     let added = given.name.strip_prefix(&name.name);
     given.namespace == name.namespace

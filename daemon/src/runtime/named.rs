@@ -1,24 +1,21 @@
 //! Which container a Pod manifest means that names one (`netpold.io/container`). Pure.
 //!
-//! As the engine's own command line has it: an ID first, then a name, then the beginning of an ID.
-//! Not the beginning of a few letters: who is named gets rights by it, and a slip must not
-//! meet somebody else.
+//! By its name, its ID, or the digits of that which `docker ps` prints; not by the beginning of a few
+//! letters: who is named gets rights by it, and a slip must not meet somebody else.
+//!
+//! Anybody who may start containers may give one a name that is another's ID, or a name that another
+//! runtime's container has. So where several are meant, it is who was meant before, else the oldest:
+//! a newcomer neither takes a manifest's rights nor another one's isolation.
 
 use thiserror::Error;
 
 /// Digits of an ID that `docker ps` prints.
 const SHORT_ID: usize = 12;
 
-/// Why no container is meant.
+/// No container is meant.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum NotNamed {
-    /// None has that name or ID.
-    #[error("no container of that name or ID runs: nothing is enforced for it until one does")]
-    Nobody,
-    /// Several do.
-    #[error("several containers are meant by that: give the whole ID of one")]
-    Several,
-}
+#[error("no container of that name or ID runs: nothing is enforced for it until one does")]
+pub struct NotNamed;
 
 /// A container that may be meant.
 #[derive(Clone, Copy, Debug)]
@@ -31,28 +28,21 @@ pub struct Named<'a, T> {
     pub value: T,
 }
 
-/// The one of `all` that `text` names.
-///
-/// # Errors
-/// There is none, or more than one.
-pub fn find<'a, T: Copy>(
+/// Those of `all` that `text` names, in their order, each once.
+pub fn find<'a, T: Copy + PartialEq>(
     text: &str,
-    all: impl Iterator<Item = Named<'a, T>> + Clone,
-) -> Result<T, NotNamed> {
-    let by = |is: &dyn Fn(&Named<'a, T>) -> bool| {
-        let mut found = all.clone().filter(|one| is(one));
-        match (found.next(), found.next()) {
-            (Some(one), None) => Ok(one.value),
-            (None, _) => Err(NotNamed::Nobody),
-            (Some(_), Some(_)) => Err(NotNamed::Several),
-        }
+    all: impl Iterator<Item = Named<'a, T>>,
+) -> Vec<T> {
+    let is_meant = |one: &Named<'a, T>| {
+        one.id == text || one.name == text || (text.len() >= SHORT_ID && one.id.starts_with(text))
     };
-    let whole = by(&|one| one.id == text);
-    let name = whole.or_else(|_| by(&|one| one.name == text));
-    match name {
-        Err(NotNamed::Nobody) if text.len() >= SHORT_ID => by(&|one| one.id.starts_with(text)),
-        other => other,
+    let mut found: Vec<T> = Vec::new();
+    for one in all.filter(is_meant) {
+        if !found.contains(&one.value) {
+            found.push(one.value);
+        }
     }
+    found
 }
 
 #[cfg(test)]
@@ -60,32 +50,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_a_name_or_the_beginning_of_an_id() {
+    fn a_name_an_id_or_the_beginning_of_one() {
         let containers = [
-            ("aaaabbbbccccdddd", "web"),
-            ("aaaabbbbccccdddf", "db"),
-            ("0123456789abcdef", "aaaabbbbccccdddd"),
-            ("fedcba9876543210", "twin"),
-            ("fedcba9876543211", "twin"),
+            ("aaaabbbbccccdddd", "web", 0),
+            ("aaaabbbbccccdddf", "db", 1),
+            ("0123456789abcdef", "aaaabbbbccccdddd", 2),
+            ("fedcba9876543210", "twin", 3),
+            // Two parts of one.
+            ("fedcba9876543211", "twin", 3),
+            ("9999999999999999", "0123456789ab", 4),
         ];
         let find = |text: &str| {
-            let all = containers.iter().enumerate();
+            let all = containers.iter();
             find(
                 text,
-                all.map(|(value, (id, name))| Named { id, name, value }),
+                all.map(|(id, name, value)| Named {
+                    id,
+                    name,
+                    value: *value,
+                }),
             )
         };
         for (text, expected) in [
-            ("web", Ok(0)),
-            ("db", Ok(1)),
-            // Nobody takes another one's ID for a name.
-            ("aaaabbbbccccdddd", Ok(0)),
-            ("0123456789ab", Ok(2)),
-            ("0123456789a", Err(NotNamed::Nobody)),
-            ("aaaabbbbcccc", Err(NotNamed::Several)),
-            ("twin", Err(NotNamed::Several)),
-            ("we", Err(NotNamed::Nobody)),
-            ("", Err(NotNamed::Nobody)),
+            ("web", vec![0]),
+            ("db", vec![1]),
+            ("aaaabbbbccccdddd", vec![0, 2]),
+            ("0123456789ab", vec![2, 4]),
+            ("0123456789a", vec![]),
+            ("aaaabbbbcccc", vec![0, 1]),
+            ("twin", vec![3]),
+            ("we", vec![]),
+            ("", vec![]),
         ] {
             assert_eq!(find(text), expected, "{text}");
         }

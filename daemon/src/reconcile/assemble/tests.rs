@@ -460,6 +460,32 @@ fn a_manifest_that_names_nobody_is_said_and_gives_nobody_anything() {
     );
 }
 
+/// Whoever may start containers may name them as he likes.
+#[test]
+fn a_newcomer_takes_no_manifest_from_whom_it_means() {
+    let victim = container(1, &[]);
+    let short = victim.id[..12].to_owned();
+    for text in [victim.name.clone(), short.clone()] {
+        let mut thief = container(2, &[]);
+        thief.name = text.clone();
+        let mut facts = engine(vec![victim.clone()]);
+        facts.store = manifests(&naming("db", &text));
+        let mut register = Register::default();
+        let before = attached(&go(&facts, &mut register), "lab/db").id;
+        // Even one that says that it is older.
+        thief.created = -1;
+        let mut facts = engine(vec![victim.clone(), thief]);
+        facts.store = manifests(&naming("db", &text));
+        let out = go(&facts, &mut register);
+        assert_eq!(attached(&out, "lab/db").id, before, "{text}");
+        assert!(
+            out.warnings[0].contains("means 2 containers"),
+            "{:?}",
+            out.warnings
+        );
+    }
+}
+
 #[test]
 fn a_renamed_container_has_its_new_name() {
     let mut facts = engine(vec![container(1, &[])]);
