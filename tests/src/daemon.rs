@@ -4,7 +4,6 @@
 //! mounts stay the machine's, so the BPF file system is there.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -40,7 +39,6 @@ pub struct Daemon {
     host: PathBuf,
     directory: tempfile::TempDir,
     pins: PathBuf,
-    rights: Option<String>,
 }
 
 impl Daemon {
@@ -126,7 +124,6 @@ impl Daemon {
             host: lab.host().path(),
             directory,
             pins,
-            rights: None,
         })
     }
 
@@ -135,32 +132,22 @@ impl Daemon {
     /// # Errors
     /// When it runs already, or can't be started.
     pub fn launch(&mut self) -> Result<()> {
-        self.launch_with(&[])
+        self.launch_by(Command::new(binary("netpold")?))
     }
 
-    /// As [`Daemon::launch`], with these variables in its environment.
+    /// As [`Daemon::launch`], by a command that is or becomes netpold: its arguments go behind.
     ///
     /// # Errors
     /// When it runs already, or can't be started.
-    pub fn launch_with(&mut self, environment: &[(&str, &OsStr)]) -> Result<()> {
+    pub fn launch_by(&mut self, mut command: Command) -> Result<()> {
         ensure!(self.child.is_none(), "the daemon runs already");
         let log = fs::File::options()
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let mut command = match &self.rights {
-            Some(rights) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--bounding-set", rights, "--no-new-privs"]);
-                command.arg(binary("netpold")?);
-                command
-            }
-            None => Command::new(binary("netpold")?),
-        };
         command
             .arg("--config")
             .arg(self.config())
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -180,15 +167,6 @@ impl Daemon {
         fs::write(self.config(), config.replace(&old, &new))?;
         self.pins = pins;
         Ok(())
-    }
-
-    /// Gives it these capabilities at most from its next start on, as capabilities(7) spells them.
-    pub fn bound(&mut self, capabilities: &[&str]) {
-        let kept = capabilities.iter().map(|name| {
-            let name = name.strip_prefix("CAP_").unwrap_or(name);
-            format!(",+{}", name.to_lowercase())
-        });
-        self.rights = Some(format!("-all{}", kept.collect::<String>()));
     }
 
     /// Its state directory.

@@ -16,6 +16,7 @@ up() { cut -d ' ' -f 1 /proc/uptime; }
 suite=''
 begin() { suite=$1 passed=0 failed=0; echo "suite: $suite begins at $(up) s"; }
 end() {
+  [ "$failed" = 0 ] || journalctl -b -u 'netpold*' -n 40 --no-pager -o short-monotonic | sed 's/^/  journal | /'
   echo "test result: $passed passed; $failed failed;"
   echo "suite: $suite ends with $((failed > 0)) at $(up) s"
 }
@@ -29,7 +30,6 @@ holds() {
   else
     echo "test $name ... FAILED"
     printf '%s\n' "$said" | tail -n 30 | sed 's/^/  | /'
-    journalctl -b -u netpold.service -n 15 --no-pager -o short-monotonic | sed 's/^/  journal | /'
     failed=$((failed + 1))
   fi
 }
@@ -68,7 +68,7 @@ END
 }
 address() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
 # A real connection.
-reaches() { docker exec "$1" /busybox nc -z -w 3 "$(address "$2")" "$3"; }
+reaches() { docker exec "$1" /busybox nc -w 3 "$(address "$2")" "$3" -e /busybox true; }
 # All that policy allows, and some of what it denies.
 as_policy_says() {
   reaches frontend api-server 8080 || { echo "frontend does not reach api-server"; return 1; }
@@ -88,6 +88,7 @@ ready_before_docker() {
   docker=$(show docker.service ExecMainStartTimestampMonotonic)
   [ "$ready" -gt 0 ] && [ "$ready" -le "$docker" ] || { echo "ready at $ready µs, Docker begins at $docker µs"; return 1; }
 }
+gate() { nft list tables | grep netpold; }
 counts_are_shown() {
   case $(show netpold.service StatusText) in
     "4 policies in force, 6 endpoints"*) ;;
@@ -103,7 +104,7 @@ meanwhile() {
   primary=$(address postgres-primary)
   docker exec -d frontend /busybox sh -c "
     until [ -e /stop ]; do
-      ! /busybox nc -z -w 1 $primary 5432 || echo >> /leaked
+      ! /busybox nc -w 1 $primary 5432 -e /busybox true || echo >> /leaked
       echo >> /tried
     done"
   docker exec -d api-server /busybox sh -c "
@@ -168,6 +169,7 @@ case $boot in
     holds package-installs dpkg -i netpold.deb
     holds service-is-enabled systemctl is-enabled netpold.service
     holds service-is-active systemctl is-active netpold.service
+    holds gate-is-shut gate
     holds status-exits-with-0 netpol status
     holds containers-start scene
     cp manifests/* /etc/netpold/manifests/
@@ -179,6 +181,7 @@ case $boot in
   2)
     begin reboot
     holds ready-before-docker ready_before_docker
+    holds gate-is-shut gate
     holds ready-is-in-the-journal started_is_in_the_journal
     holds containers-come-up soon all_run
     holds everything-is-in-force soon netpol wait
@@ -198,6 +201,7 @@ case $boot in
     holds remove dpkg -r netpold
     holds nothing-is-enforced-after-it reaches frontend postgres-primary 5432
     holds nothing-is-pinned-after-it nothing_pinned
+    holds gate-is-gone-after-it refuses gate
     holds policies-stay test -e /etc/netpold/manifests/10-default-deny.yaml
     holds install-again dpkg -i netpold.deb
     holds policies-are-in-force-again soon as_policy_says

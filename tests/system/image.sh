@@ -14,7 +14,7 @@ there=$PWD/target/system/$release
 
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org}/debian
 packages=(systemd-sysv udev dbus kmod linux-image-cloud-amd64 initramfs-tools
-  docker.io iptables busybox-static iproute2)
+  docker.io apparmor iptables nftables busybox-static iproute2)
 rm -rf "$there"
 mkdir -p "$there"
 echo "system: making a machine of Debian $release"

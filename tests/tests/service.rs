@@ -1,14 +1,14 @@
-//! netpold as systemd has it: what it is told, and when; a reload; and what the units may do at
-//! most. Needs root.
+//! netpold as systemd has it: with the rights that its unit gives and no others, what systemd is
+//! told, and when; a reload; and what the units may do at most. Needs root.
 
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use netpold_tests::patience::patience;
-use netpold_tests::{Daemon, Lab, residue};
+use netpold_tests::{Daemon, Lab, daemon, residue};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -37,10 +37,13 @@ impl Service {
         for pod in lab.pods() {
             daemon.declare(pod)?;
         }
-        daemon.launch_with(&[
-            ("NOTIFY_SOCKET", path.as_os_str()),
-            ("WATCHDOG_USEC", WATCHDOG.as_ref()),
-        ])?;
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--no-new-privs", "--bounding-set", &rights()?])
+            .arg(daemon::binary("netpold")?)
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", WATCHDOG);
+        daemon.launch_by(command)?;
         Ok(Self {
             manager,
             daemon,
@@ -82,6 +85,25 @@ impl Service {
         let text = std::fs::read_to_string(&path)?;
         Ok(std::fs::write(path, format!("{text}\n{more}\n"))?)
     }
+}
+
+/// What the unit lets the daemon do, as setpriv(1) wants it.
+fn rights() -> Result<String> {
+    let unit = std::fs::read_to_string(units().join("netpold.service"))?;
+    let rights = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+        .context("the unit sets no bounds")?;
+    let rights: Vec<String> = rights
+        .split(' ')
+        .filter_map(|right| right.strip_prefix("CAP_"))
+        .map(|right| format!("+{}", right.to_lowercase()))
+        .collect();
+    Ok(format!("-all,{}", rights.join(",")))
+}
+
+fn units() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd")
 }
 
 fn lab() -> Result<Lab> {
@@ -157,42 +179,11 @@ fn reload_applies_a_configuration_and_refuses_a_wrong_one() -> Result<()> {
     residue::check(&name)
 }
 
-#[test]
-fn what_the_unit_lets_it_do_is_enough() -> Result<()> {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/netpold.service");
-    let unit = std::fs::read_to_string(unit)?;
-    let rights = unit
-        .lines()
-        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
-        .context("the unit bounds nothing")?;
-    let lab = lab()?;
-    let mut daemon = Daemon::prepare(&lab, "")?;
-    for pod in lab.pods() {
-        daemon.declare(pod)?;
-    }
-    daemon.put("policy.yaml", POLICY)?;
-    daemon.bound(&rights.split_whitespace().collect::<Vec<_>>());
-    for _ in 0..2 {
-        daemon.launch()?;
-        daemon.wait()?;
-        let status = daemon.netpol(&["status", "-o", "json"])?;
-        let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
-        ensure!(status["warnings"] == serde_json::json!([]), "{status}");
-        daemon.kill()?;
-    }
-    // Without a single one of them it says what it lacks, and does not run.
-    daemon.bound(&[]);
-    daemon.launch()?;
-    ensure!(daemon.wait().is_err(), "it runs without any right");
-    Ok(())
-}
-
 /// The score that the README states: 0 is a unit that may do nothing, 10 one that may do all.
 #[test]
 fn units_may_do_no_more_than_is_said() -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
     let mut seen = 0;
-    for entry in std::fs::read_dir(folder)? {
+    for entry in std::fs::read_dir(units())? {
         let unit = entry?.path();
         if unit
             .extension()

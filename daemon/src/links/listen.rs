@@ -77,7 +77,7 @@ impl Listener {
     /// network namespace.
     ///
     /// # Errors
-    /// The kernel gives no socket, or no right to listen to other namespaces (CAP_NET_ADMIN).
+    /// The kernel gives no socket, or no right to listen to other namespaces (CAP_NET_BROADCAST).
     pub fn open() -> Result<Self, LinksError> {
         Ok(Self {
             here: subscribe(false)?,
