@@ -43,9 +43,10 @@ const DENIED: [Tried; 4] = [ALL[0], ALL[1], ALL[3], ALL[4]];
 /// What a report says: who, whom, port, direction, reason, the policies that deny.
 type Seen = (String, String, u64, String, String, Vec<String>);
 
+/// The daemon first: it ends in the lab's namespace.
 struct Site {
-    lab: Lab,
     daemon: Daemon,
+    lab: Lab,
 }
 
 impl Site {
