@@ -324,7 +324,8 @@ impl Drop for Engine {
         if self.child.is_some()
             && let Ok(all) = self.docker(&["ps", "--all", "--quiet"])
         {
-            for id in all.lines() {
+            // Podman removes nobody whose namespace others share before they are gone: once more.
+            for id in all.lines().chain(all.lines()) {
                 let _ = self.docker(&["rm", "--force", id]);
             }
         }
