@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use netpold::links::{self, Netns};
 use netpold::probe::namespace;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::daemon::binary;
 use crate::docker::{Running, pack, root_file_system};
+use crate::ending::end;
 use crate::lab::Lab;
 
 /// The image that containers are made of.
@@ -316,19 +316,11 @@ impl Containerd {
     }
 
     fn end(&mut self, signal: Signal) -> Result<()> {
-        let Some(mut child) = self.child.take() else {
+        let Some(child) = self.child.take() else {
             return Ok(());
         };
-        kill(Pid::from_raw(child.id().try_into()?), signal)?;
-        let deadline = Instant::now() + PATIENCE;
-        while child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                child.kill()?;
-                child.wait()?;
-                bail!("containerd did not end:\n{}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let ended = end(child, signal, PATIENCE)?;
+        ensure!(ended, "containerd did not end:\n{}", self.log());
         Ok(())
     }
 }

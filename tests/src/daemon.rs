@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use netpold::api::Client;
@@ -18,6 +18,7 @@ use netpold::probe::namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::ending::end;
 use crate::lab::{Lab, Pod};
 use crate::patience::patience;
 
@@ -334,19 +335,11 @@ impl Daemon {
     }
 
     fn end(&mut self, signal: Signal) -> Result<()> {
-        let Some(mut child) = self.child.take() else {
+        let Some(child) = self.child.take() else {
             return Ok(());
         };
-        kill(Pid::from_raw(child.id().try_into()?), signal)?;
-        let deadline = Instant::now() + patience(ENDING);
-        while child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                child.kill()?;
-                child.wait()?;
-                bail!("the daemon did not end on {signal}:\n{}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let ended = end(child, signal, patience(ENDING))?;
+        ensure!(ended, "the daemon did not end on {signal}:\n{}", self.log());
         Ok(())
     }
 

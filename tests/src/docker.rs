@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use netpold::probe::namespace;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
+use crate::ending::end;
 use crate::lab::Lab;
 
 /// The image that containers are made of.
@@ -302,19 +302,11 @@ impl Engine {
     /// # Errors
     /// When it does not end.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else {
+        let Some(child) = self.child.take() else {
             return Ok(());
         };
-        kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
-        let deadline = Instant::now() + PATIENCE;
-        while child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                child.kill()?;
-                child.wait()?;
-                bail!("the engine did not end:\n{}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let ended = end(child, Signal::SIGTERM, PATIENCE)?;
+        ensure!(ended, "the engine did not end:\n{}", self.log());
         Ok(())
     }
 }

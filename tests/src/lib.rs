@@ -16,6 +16,7 @@ pub mod cases;
 pub mod containerd;
 pub mod daemon;
 pub mod docker;
+mod ending;
 pub mod frames;
 pub mod kernel;
 pub mod lab;

@@ -16,12 +16,24 @@ pub fn patience(usual: Duration) -> Duration {
     usual * factor()
 }
 
-/// Waits until it is so.
+/// Waits until it is so, as long as anything may take.
 ///
 /// # Errors
 /// It is not in time, or asking fails.
-pub fn within(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + patience(Duration::from_secs(20));
+pub fn within(what: &str, done: impl FnMut() -> Result<bool>) -> Result<()> {
+    within_time(Duration::from_secs(20), what, done)
+}
+
+/// As [`within`], where it matters how long it takes at most on a machine of its own.
+///
+/// # Errors
+/// As there.
+pub fn within_time(
+    usual: Duration,
+    what: &str,
+    mut done: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let deadline = Instant::now() + patience(usual);
     while !done()? {
         ensure!(Instant::now() < deadline, "{what}: not in time");
         sleep(Duration::from_millis(2));

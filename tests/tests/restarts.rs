@@ -4,11 +4,11 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpold_tests::load::{Load, under_load};
-use netpold_tests::patience::patience;
+use netpold_tests::patience::within_time;
 use netpold_tests::{Daemon, Lab, residue};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -17,17 +17,11 @@ const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
     metadata: {name: store, namespace: db}\nspec:\n  podSelector: {matchLabels: {app: store}}\n  \
     policyTypes: [Ingress]\n  ingress:\n  - from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: web}}}]\n";
 
+/// Sooner than the next look that nothing brings about.
+const SOON: Duration = Duration::from_secs(5);
+
 fn lab() -> Result<Lab> {
     Lab::with_pods(&["web/front", "db/store", "db/other"])
-}
-
-fn within(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + patience(Duration::from_secs(5));
-    while !is()? {
-        ensure!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 fn links(daemon: &Daemon) -> Result<Vec<PathBuf>> {
@@ -51,10 +45,10 @@ fn pins_that_are_removed_take_nothing_off_and_come_back() -> Result<()> {
                 std::fs::remove_file(daemon.pins().join("maps/FLOWS4"))?;
             }
             // Nobody asks: it is noticed.
-            within("the pins are back", || {
+            within_time(SOON, "the pins are back", || {
                 Ok(links(&daemon)?.len() == before.len())
             })?;
-            within("the map is back", || {
+            within_time(SOON, "the map is back", || {
                 Ok(daemon.pins().join("maps/FLOWS4").exists())
             })?;
             daemon.kill()?;
