@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -26,6 +26,11 @@ const ANSWER_LIMIT: usize = 1 << 30;
 /// Bytes of one line of a stream.
 const LINE_LIMIT: usize = 1 << 20;
 
+/// What a daemon that keeps to its time may take beyond it.
+const GRACE: Duration = Duration::from_secs(1);
+/// How often a daemon that is not there is looked for.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -39,6 +44,12 @@ pub enum ClientError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Somebody there who does not answer at all: halted, perhaps.
+    #[error("netpold does not answer on `{path}`")]
+    Silent {
+        /// The socket.
+        path: PathBuf,
     },
     /// Somebody there, but not for us.
     #[error(
@@ -124,6 +135,38 @@ impl Client {
         let timeout = timeout.as_millis();
         self.get(&format!("/v1/ready?netns={netns}&timeout_ms={timeout}"))
             .await
+    }
+
+    /// As [`Client::ready`], within a time: a daemon that is not there may be on its way back, and one
+    /// that is halted takes the question and never answers it. `wait` is for the daemon: does it
+    /// answer once the namespace is in force or the time is over, or at once?
+    ///
+    /// # Errors
+    /// When there is no answer in that time, or no such namespace.
+    pub async fn ready_within(
+        &self,
+        netns: &Path,
+        time: Duration,
+        wait: bool,
+    ) -> Result<Readiness, ClientError> {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let asked = self.ready(netns, if wait { left } else { Duration::ZERO });
+            match tokio::time::timeout(left + GRACE, asked).await {
+                Ok(Err(ClientError::NoDaemon { .. } | ClientError::Broken { .. }))
+                    if !left.is_zero() =>
+                {
+                    tokio::time::sleep(AGAIN.min(left)).await;
+                }
+                Ok(answer) => return answer,
+                Err(_) => {
+                    return Err(ClientError::Silent {
+                        path: self.socket.clone(),
+                    });
+                }
+            }
+        }
     }
 
     /// `/v1/observe`: the last so many flows, and, where `follow` is set, those to come.

@@ -15,8 +15,8 @@
 mod command;
 
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -24,10 +24,6 @@ use crate::api::Client;
 use crate::api::client::ClientError;
 use command::{Asked, Failure, Network, OnTimeout};
 
-/// How long a daemon may take to answer beyond what it was given.
-const GRACE: Duration = Duration::from_secs(1);
-/// How often a daemon that is not there is looked for.
-const AGAIN: Duration = Duration::from_millis(50);
 /// A network's configuration and its result so far are a few KiB.
 const LARGEST: u64 = 16 << 20;
 
@@ -85,47 +81,29 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Returns once all is in force for the network namespace.
 fn wait(network: &Network) -> Result<(), Failure> {
-    let deadline = Instant::now() + network.timeout;
     let client = Client::new(&network.socket);
-    let runtime = runtime()?;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // Kubernetes makes a Pod known after its network, and starts its containers after that:
-        // until then its interfaces are shut, and there is nobody to wait for it.
-        let patience = if network.of_pod { Duration::ZERO } else { left };
-        // One that is halted takes the question and never answers it.
-        let answer = runtime.block_on(async {
-            let asked = client.ready(&network.netns, patience);
-            tokio::time::timeout(left + GRACE, asked).await
-        });
-        let answer = answer.unwrap_or_else(|_| {
-            Err(ClientError::NoDaemon {
-                path: network.socket.clone(),
-                source: std::io::ErrorKind::TimedOut.into(),
-            })
-        });
-        match answer {
-            Ok(readiness) if readiness.ready || network.of_pod => return Ok(()),
-            Ok(readiness) => {
-                return Err(Failure::again(format!(
-                    "the container is not in force after {} s: {}",
-                    network.timeout.as_secs_f64(),
-                    readiness.reason
-                )));
-            }
-            // It may be on its way back.
-            Err(ClientError::NoDaemon { .. } | ClientError::Broken { .. }) if !left.is_zero() => {
-                std::thread::sleep(AGAIN.min(left));
-            }
-            Err(ClientError::NoDaemon { path, source }) => {
-                return Err(Failure::again(format!(
-                    "no netpold answers on `{}` within {} s ({source}), so the container would start without its policies",
-                    path.display(),
-                    network.timeout.as_secs_f64()
-                )));
-            }
-            Err(error) => return Err(Failure::io(error.to_string())),
-        }
+    let time = network.timeout;
+    let again = |said: String| Err(Failure::again(said));
+    let without = |path: &Path, why: &dyn std::fmt::Display| {
+        format!(
+            "no netpold answers on `{}` within {} s ({why}), so the container would start without its policies",
+            path.display(),
+            time.as_secs_f64()
+        )
+    };
+    // Kubernetes makes a Pod known after its network, and starts its containers after that:
+    // until then its interfaces are shut, and there is nobody to wait for it.
+    let asked = client.ready_within(&network.netns, time, !network.of_pod);
+    match runtime()?.block_on(asked) {
+        Ok(readiness) if readiness.ready || network.of_pod => Ok(()),
+        Ok(readiness) => again(format!(
+            "the container is not in force after {} s: {}",
+            time.as_secs_f64(),
+            readiness.reason
+        )),
+        Err(ClientError::Silent { path }) => again(without(&path, &"timed out")),
+        Err(ClientError::NoDaemon { path, source }) => again(without(&path, &source)),
+        Err(error) => Err(Failure::io(error.to_string())),
     }
 }
 

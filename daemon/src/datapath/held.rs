@@ -76,11 +76,11 @@ impl Held {
         if links.is_empty() && has_maps {
             return Ok(false);
         }
-        if !layout.root().exists() {
-            layout.create()?;
+        let is_new = !layout.root().exists();
+        layout.create()?;
+        if is_new {
             self.lock = Some(Lock::take(layout)?);
         }
-        layout.create()?;
         for (ifindex, hook) in links {
             let path = layout.link(ifindex, hook);
             let Some(link) = self.links.remove(&(ifindex, hook)) else {

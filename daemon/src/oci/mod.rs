@@ -22,18 +22,13 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use crate::api::Client;
 use crate::api::client::ClientError;
 use command::{Asked, Unready};
-
-/// What a daemon that keeps to its time may take beyond it.
-const GRACE: Duration = Duration::from_secs(1);
-/// How often a daemon that is not there is looked for.
-const AGAIN: Duration = Duration::from_millis(50);
 
 /// Becomes the other runtime, or says why not.
 #[must_use]
@@ -83,7 +78,6 @@ pub fn main() -> ExitCode {
 
 /// Returns once the container is in force.
 fn wait(asked: &Asked, container: &OsString) -> anyhow::Result<()> {
-    let deadline = Instant::now() + asked.settings.timeout;
     let netns = netns(asked, container)?;
     // Containers on the host's network have nothing to wait for, whoever is there to say so.
     if same(&netns, Path::new("/proc/self/ns/net")) {
@@ -93,37 +87,25 @@ fn wait(asked: &Asked, container: &OsString) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let answer = async {
-            // A daemon that is halted does not answer at all.
-            tokio::time::timeout(left + GRACE, client.ready(&netns, left)).await
-        };
-        let Ok(answer) = runtime.block_on(answer) else {
-            bail!(
-                "netpold does not answer on `{}` within {}, so the container would start without its policies",
-                asked.settings.socket.display(),
-                shown(asked.settings.timeout)
-            );
-        };
-        match answer {
-            Ok(readiness) if readiness.ready => return Ok(()),
-            Ok(readiness) => bail!(
-                "the container is not in force after {}: {}",
-                shown(asked.settings.timeout),
-                readiness.reason
-            ),
-            // It may be on its way back.
-            Err(ClientError::NoDaemon { .. } | ClientError::Broken { .. }) if !left.is_zero() => {
-                std::thread::sleep(AGAIN.min(left));
-            }
-            Err(ClientError::NoDaemon { path, source }) => bail!(
-                "no netpold answers on `{}` within {} ({source}), so the container would start without its policies",
-                path.display(),
-                shown(asked.settings.timeout)
-            ),
-            Err(error) => return Err(error.into()),
-        }
+    let time = asked.settings.timeout;
+    match runtime.block_on(client.ready_within(&netns, time, true)) {
+        Ok(readiness) if readiness.ready => Ok(()),
+        Ok(readiness) => bail!(
+            "the container is not in force after {}: {}",
+            shown(time),
+            readiness.reason
+        ),
+        Err(ClientError::Silent { path }) => bail!(
+            "netpold does not answer on `{}` within {}, so the container would start without its policies",
+            path.display(),
+            shown(time)
+        ),
+        Err(ClientError::NoDaemon { path, source }) => bail!(
+            "no netpold answers on `{}` within {} ({source}), so the container would start without its policies",
+            path.display(),
+            shown(time)
+        ),
+        Err(error) => Err(error.into()),
     }
 }
 

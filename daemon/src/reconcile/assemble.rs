@@ -360,7 +360,7 @@ impl Assembly<'_> {
         let namespace = |id: &str| facts.containers.get(id).map(|namespace| namespace.nsid);
         let running = facts.all_containers().filter_map(|one| {
             let owner = one.joined.as_ref().unwrap_or(&one.id);
-            let is_it = |owned: &&&Container| {
+            let is_it = |owned: &&Container| {
                 owned.id == *owner
                     || namespace(&one.id)
                         .is_some_and(|nsid| nsid.is_some() && namespace(&owned.id) == Some(nsid))
@@ -369,28 +369,25 @@ impl Assembly<'_> {
                 // containerd's are `NAMESPACE/ID`.
                 id: one.id.rsplit('/').next().unwrap_or_default(),
                 name: one.name.as_str(),
-                value: containers.iter().find(is_it)?.id.as_str(),
+                value: containers.iter().position(is_it)?,
             })
         });
-        let running: Vec<Named<'_, &str>> = running.collect();
-        // By age, as runtimes list in an order of their own.
-        let age = |owner: &&Container| containers.iter().position(|one| one.id == owner.id);
+        let running: Vec<Named<'_, usize>> = running.collect();
         let mut named: BTreeMap<String, PodManifest> = BTreeMap::new();
         for (manifest, why) in &mut self.naming {
             let text = manifest.container.as_deref().unwrap_or_default();
             let mut meant = named::find(text, running.iter().copied());
-            meant.sort_by_key(|id| {
-                let owner = containers.iter().find(|one| one.id == *id);
-                let was = owner.and_then(|one| register.records.get(&Key::of(one)));
-                (
-                    was.is_none_or(|was| was.name != manifest.name),
-                    owner.and_then(age),
-                )
+            // Then by age, in which they are in order.
+            meant.sort_by_key(|index| {
+                let record = register.records.get(&Key::of(containers[*index]));
+                let was_meant = record.is_some_and(|record| record.name == manifest.name);
+                (!was_meant, *index)
             });
-            let Some(id) = meant.first() else {
+            let Some(index) = meant.first() else {
                 *why = Some(NotNamed);
                 continue;
             };
+            let id = &containers[*index].id;
             if meant.len() > 1 {
                 self.out.warnings.push(format!(
                     "Pod {}: `{text}` means {} containers, and {} is taken: give the whole ID of one",
@@ -399,13 +396,13 @@ impl Assembly<'_> {
                     printable(id),
                 ));
             }
-            if let Some(first) = named.get(*id) {
+            if let Some(first) = named.get(id) {
                 self.out.warnings.push(format!(
                     "Pod {}: container `{text}` is Pod {} already: its labels and ports are not added",
                     manifest.name, first.name
                 ));
             } else {
-                named.insert((*id).to_owned(), manifest.clone());
+                named.insert(id.clone(), manifest.clone());
             }
         }
         named
