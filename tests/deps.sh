@@ -14,9 +14,9 @@ case ${1:?usage: deps.sh build|demo|test|kernels|deb|static|system} in
   demo) packages+=(iproute2 util-linux busybox-static) ;;
   test) packages+=(iproute2 util-linux busybox-static docker.io containerd ethtool iptables nftables bpftool containernetworking-plugins podman systemd) ;;
   kernels) packages+=(iproute2 nftables busybox-static qemu-system-x86 kmod xz-utils debian-archive-keyring) ;;
-  deb) packages+=(dpkg-dev) ;;
+  deb) packages+=(dpkg-dev jq) ;;
   static) ;;
-  system) packages+=(dpkg-dev debootstrap debian-archive-keyring e2fsprogs qemu-system-x86) ;;
+  system) packages+=(dpkg-dev jq debootstrap debian-archive-keyring e2fsprogs qemu-system-x86) ;;
   *) echo "usage: deps.sh build|demo|test|kernels|deb|static|system" >&2; exit 2 ;;
 esac
 

@@ -37,6 +37,8 @@ Upstream-Name: netpold
 Files: *
 Copyright: $(date -u -d "@$SOURCE_DATE_EPOCH" +%Y) The netpold authors
 License: MIT or Apache-2.0
+Comment: The terms of the libraries that are linked into the programs are in
+ /usr/share/doc/netpold/third-party-licenses.gz.
 
 License: MIT
 $(sed -n '/^Permission/,$s/^/ /p' LICENSE-MIT | sed 's/^ $/ ./')
@@ -45,6 +47,7 @@ License: Apache-2.0
  On Debian systems, the Apache License, Version 2.0, is in
  /usr/share/common-licenses/Apache-2.0.
 END
+packaging/notices.sh | gzip -9n > "$documents/third-party-licenses.gz"
 gzip -9n > "$documents/changelog.gz" <<END
 netpold ($version) unstable; urgency=medium
 
