@@ -16,7 +16,6 @@ up() { cut -d ' ' -f 1 /proc/uptime; }
 suite=''
 begin() { suite=$1 passed=0 failed=0; echo "suite: $suite begins at $(up) s"; }
 end() {
-  [ "$failed" = 0 ] || journalctl -b -u 'netpold*' -n 40 --no-pager -o short-monotonic | sed 's/^/  journal | /'
   echo "test result: $passed passed; $failed failed;"
   echo "suite: $suite ends with $((failed > 0)) at $(up) s"
 }
@@ -30,6 +29,7 @@ holds() {
   else
     echo "test $name ... FAILED"
     printf '%s\n' "$said" | tail -n 30 | sed 's/^/  | /'
+    journalctl -b -u 'netpold*' -n 12 --no-pager -o short-monotonic | sed 's/^/  journal | /'
     failed=$((failed + 1))
   fi
 }
@@ -125,7 +125,7 @@ meanwhile() {
   return "$found"
 }
 upgrade() { dpkg -i newer.deb && is "$(dpkg-query -W -f '${Version}' netpold)" "$(dpkg-deb -f newer.deb Version)"; }
-another_runs() { soon refuses is "$(main)" "$1" > /dev/null && systemctl is-active netpold.service; }
+another_runs() { soon refuses is "$(main)" "$1" > /dev/null && soon systemctl is-active netpold.service; }
 nothing_pinned() { [ ! -e /sys/fs/bpf/netpold ] || find /sys/fs/bpf/netpold; }
 left() { find / -xdev -path /payload -prune -o -path /proc -prune -o -name '*netpol*' ! -path '/var/lib/docker/*' ! -path '/var/log/*' ! -path '/var/lib/dpkg/*' -print; }
 nothing_left() { is "$(left)" '' && is "$(ls /var/lib/dpkg/info/netpold.* 2> /dev/null)" ''; }
@@ -140,10 +140,12 @@ has_fields() { journalctl -b -u netpold.service -o cat NETPOLD_POLICY=payments/d
 reloads() {
   local old
   old=$(main)
-  cp /etc/netpold/netpold.toml /tmp/
+  cp /etc/netpold/netpold.toml /tmp/before.toml
   printf '[enforcement]\nmode = "audit"\n' > /etc/netpold/netpold.toml
-  systemctl reload netpold.service && soon shows_mode audit && is "$(main)" "$old" || return 1
-  cp /tmp/netpold.toml /etc/netpold/
+  systemctl reload netpold.service && soon shows_mode audit && is "$(main)" "$old"
+  local applied=$?
+  cp /tmp/before.toml /etc/netpold/netpold.toml
+  [ "$applied" = 0 ] || return 1
   systemctl reload netpold.service && soon shows_mode enforce && is "$(main)" "$old"
 }
 shows_mode() { netpol status -o json | tr -d " \n" | grep -E "\"generation\":[0-9]+,\"mode\":\"$1\""; }
@@ -151,11 +153,17 @@ shows_mode() { netpol status -o json | tr -d " \n" | grep -E "\"generation\":[0-
 refuses_to_reload() {
   local old
   old=$(main)
-  cp /etc/netpold/netpold.toml /tmp/
+  cp /etc/netpold/netpold.toml /tmp/before.toml
   printf '[enforcement]\nmode = "enforced"\n' > /etc/netpold/netpold.toml
   ! systemctl reload netpold.service || { echo "reloaded"; return 1; }
-  cp /tmp/netpold.toml /etc/netpold/
+  cp /tmp/before.toml /etc/netpold/netpold.toml
   systemctl is-active netpold.service && is "$(main)" "$old" && journal_says enforced
+}
+
+# It brings rules of its own, has Docker make its anew, and is gone again.
+reloads_firewalld() {
+  systemctl start firewalld.service && soon firewall-cmd --state || return 1
+  firewall-cmd --reload && as_policy_says && systemctl stop firewalld.service
 }
 
 # ---- one boot after another -------------------------------------------------------
@@ -194,6 +202,8 @@ case $boot in
     holds kill-is-not-noticed meanwhile restarts_itself KILL
     # The watchdog's business.
     holds standstill-is-not-noticed meanwhile restarts_itself STOP
+    holds firewalld-is-not-noticed meanwhile reloads_firewalld
+    holds gate-is-shut gate
     end
     begin package
     holds upgrade-is-not-noticed meanwhile upgrade

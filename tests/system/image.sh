@@ -14,7 +14,7 @@ there=$PWD/target/system/$release
 
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org}/debian
 packages=(systemd-sysv udev dbus kmod linux-image-cloud-amd64 initramfs-tools
-  docker.io apparmor iptables nftables busybox-static iproute2)
+  docker.io apparmor iptables nftables firewalld busybox-static iproute2)
 rm -rf "$there"
 mkdir -p "$there"
 echo "system: making a machine of Debian $release"
@@ -26,6 +26,8 @@ debootstrap --variant=minbase --include="$(IFS=,; echo "${packages[*]}")" \
 cd "$there/root"
 # Debian 13 has the engine's client in a package of its own, which the engine only recommends.
 [ -e usr/bin/docker ] || chroot . sh -c 'apt-get -qq install docker-cli' >> "$there/log"
+# Begun by what needs it.
+chroot . systemctl -q disable firewalld.service
 rm -rf var/cache/apt/archives/*.deb var/lib/apt/lists/*
 printf '%s\n' '/dev/vda / ext4 noatime 0 1' '/dev/vdb /payload ext4 ro 0 0' > etc/fstab
 mkdir payload
