@@ -13,8 +13,9 @@ there=$PWD/target/system/$release
 [ ! -e "$there/disk" ] || exit 0
 
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org}/debian
+# firewalld's polkitd wants a logind, which debootstrap does not find by itself.
 packages=(systemd-sysv udev dbus kmod linux-image-cloud-amd64 initramfs-tools
-  docker.io apparmor iptables nftables firewalld busybox-static iproute2)
+  docker.io apparmor iptables nftables firewalld libpam-systemd busybox-static iproute2)
 rm -rf "$there"
 mkdir -p "$there"
 echo "system: making a machine of Debian $release"
