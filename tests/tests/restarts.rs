@@ -7,8 +7,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::Ebpf;
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use netpold::datapath::FLOOR;
+use netpold::probe::namespace;
 use netpold_tests::load::{Load, under_load};
-use netpold_tests::patience::within_time;
+use netpold_tests::newcomer::gate;
+use netpold_tests::patience::{within, within_time};
 use netpold_tests::{Daemon, Lab, residue};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -90,6 +96,61 @@ fn programs_that_are_detached_are_put_back() -> Result<()> {
     })?;
     ensure!(said.late == 0, "{said:?}");
     Ok(())
+}
+
+/// Another program of others on an interface, until it is dropped.
+fn stranger(lab: &Lab, interface: &str) -> Result<Ebpf> {
+    let mut loaded = Ebpf::load(FLOOR)?;
+    let program = loaded.program_mut("floor").context("no program")?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load()?;
+    namespace::inside(&lab.host().path(), || {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::last());
+        program.attach_with_options(interface, TcAttachType::Egress, options)
+    })??;
+    Ok(loaded)
+}
+
+#[test]
+fn without_programs_nobody_is_let_through_and_with_them_everybody() -> Result<()> {
+    /// What a hook takes (`bpf_mprog_max`).
+    const MOST: usize = 63;
+    let lab = lab()?;
+    let daemon = Daemon::enforcing(&lab, &[("store.yaml", POLICY)], "")?;
+    let config = daemon.config();
+    gate(&lab, &config, "install")?;
+    let status = daemon.netpol(&["status", "-o", "json"])?.stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status)?;
+    let store = status["endpoints"]
+        .as_array()
+        .and_then(|all| all.iter().find(|one| one["name"] == "store"))
+        .context("no endpoint")?;
+    let interface = &store["interfaces"][0];
+    let (name, index) = (
+        interface["name"].as_str().context("no name")?,
+        interface["ifindex"].to_string(),
+    );
+    let is_ready = || -> Result<bool> {
+        let status = gate(&lab, &config, "status")?;
+        let ready = status.lines().find(|line| line.starts_with("ready"));
+        Ok(ready.is_some_and(|line| line.split(' ').any(|word| word == index)))
+    };
+    within("ready", is_ready)?;
+    let mut others = Vec::new();
+    for _ in 1..MOST {
+        others.push(stranger(&lab, name)?);
+    }
+    let detached = Command::new("bpftool")
+        .args(["link", "detach", "pinned"])
+        .arg(daemon.pins().join(format!("links/{index}-ingress")))
+        .output()?;
+    ensure!(detached.status.success(), "{detached:?}");
+    // There is no room for it any more.
+    others.push(stranger(&lab, name)?);
+    within("shut", || Ok(!is_ready()?)).with_context(|| daemon.log())?;
+    drop(others);
+    // Nothing happens meanwhile that it would be told of.
+    within("let through again", is_ready).with_context(|| daemon.log())
 }
 
 #[test]

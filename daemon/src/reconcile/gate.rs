@@ -39,6 +39,8 @@ pub struct Keeper {
     /// Those that should have programs and could not be given them.
     lost: BTreeSet<u32>,
     problem: Option<String>,
+    /// What was said of that last.
+    said: Option<String>,
 }
 
 impl Keeper {
@@ -59,6 +61,7 @@ impl Keeper {
             there: BTreeSet::new(),
             lost: BTreeSet::new(),
             problem: None,
+            said: None,
             table,
             kept,
         };
@@ -106,6 +109,20 @@ impl Keeper {
                 }
             }
             None => std::future::pending().await,
+        }
+    }
+
+    /// Tries once more what has failed, and looks where nobody tells of changes. To be called from time to
+    /// time.
+    pub fn try_again(&mut self) {
+        if self.listener.is_none() {
+            self.listener = Listener::open(&self.table).ok();
+        }
+        if self.kernel.is_none() {
+            self.kernel = Kernel::open(&self.table).ok();
+        }
+        if self.problem.is_some() || self.listener.is_none() {
+            self.check();
         }
     }
 
@@ -204,13 +221,20 @@ impl Keeper {
                 }
             }
             // It is not what it was: somebody was there.
-            Ok(false) => self.check(),
+            Ok(false) => self.look_and_mend(),
             Err(error) => self.failed(&error),
         }
     }
 
     /// Looks whether it is as it should be, and brings it back where it is not.
     pub fn check(&mut self) {
+        self.look_and_mend();
+        if self.problem.is_none() {
+            self.said = None;
+        }
+    }
+
+    fn look_and_mend(&mut self) {
         let before = self.found.take();
         self.found = self.find();
         if self.why_not.is_some() {
@@ -273,14 +297,15 @@ impl Keeper {
 
     fn failed(&mut self, error: &GateError) {
         let problem = error.to_string();
-        if self.problem.as_ref() != Some(&problem) {
+        if self.said.as_ref() != Some(&problem) {
             if self.matters() {
                 tracing::error!("the gate: {problem}");
             } else {
                 tracing::debug!("there is no gate: {problem}");
             }
-            self.problem = Some(problem);
+            self.said = Some(problem.clone());
         }
+        self.problem = Some(problem);
     }
 
     /// What is to be said of it.

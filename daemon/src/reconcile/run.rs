@@ -439,7 +439,12 @@ impl Daemon {
                     self.look_at_programs();
                 }
                 () = self.pins.changed() => self.look_at_programs(),
-                _ = rounds.tick(), if !self.programs.is_empty() => self.look_at_programs(),
+                _ = rounds.tick() => {
+                    self.gate.try_again();
+                    if !self.programs.is_empty() {
+                        self.look_at_programs();
+                    }
+                }
                 now = beat => match self.stuck(now) {
                     // No longer fed: systemd ends it, and starts another one.
                     Some(thread) => tracing::error!("the {thread} is stuck"),
@@ -545,15 +550,12 @@ impl Daemon {
             }
         };
         match answer {
-            Answer::On(ifindex) => {
-                put(&mut self.programs, ifindex, Program::On);
-                self.let_through();
-            }
+            Answer::On(ifindex) => put(&mut self.programs, ifindex, Program::On),
             Answer::Gone(ifindex) => {
                 self.programs.remove(&ifindex);
             }
+            // Said with the status, once: it is tried again in each round.
             Answer::Failed(ifindex, why) => {
-                tracing::error!("not enforced: {why}");
                 put(&mut self.programs, ifindex, Program::Failed(why));
             }
             Answer::Found { on, unpinned } => {
@@ -571,10 +573,13 @@ impl Daemon {
                     tracing::warn!(
                         "programs were taken off interfaces by somebody else, and are put back"
                     );
-                    self.attach();
                 }
+                // Shut before they are waited for.
+                self.let_through();
+                self.attach();
             }
         }
+        self.let_through();
         if !self.is_attaching() {
             self.publish();
         }
