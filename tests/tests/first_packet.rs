@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpold_tests::newcomer::{Flood, gate};
 use netpold_tests::patience::within;
 use netpold_tests::{Daemon, Lab, Newcomer, residue};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
 /// Frames that are sent before it counts that none arrived.
@@ -279,6 +280,51 @@ fn a_flush_is_healed_at_once() -> Result<()> {
     within("ready", || is_ready(&lab, &config, &peer))
 }
 
+#[test]
+fn on_a_full_disk_a_flush_is_no_release() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut daemon = Daemon::prepare(&lab, "")?;
+    let (config, state) = (daemon.config(), daemon.state());
+    std::fs::create_dir(&state)?;
+    let size = Some("size=256k");
+    mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), size)?;
+    let done = (|| -> Result<()> {
+        let filler = state.join("filler");
+        let full = std::io::copy(
+            &mut std::io::repeat(0),
+            &mut std::fs::File::create(&filler)?,
+        );
+        ensure!(full.is_err(), "the disk is not full");
+        let said = gate(&lab, &config, "install").unwrap_err().to_string();
+        ensure!(
+            said.contains("can't be kept") && said.contains("make room"),
+            "{said}"
+        );
+        gate(&lab, &config, "status")?;
+        daemon.launch()?;
+        daemon.wait()?;
+        let status =
+            || -> Result<String> { Ok(String::from_utf8(daemon.netpol(&["status"])?.stdout)?) };
+        within("said", || Ok(status()?.contains("can't be kept")))?;
+        nft(&lab, &["flush", "ruleset"])?;
+        within("restored", || Ok(gate(&lab, &config, "status").is_ok()))?;
+        std::fs::remove_file(&filler)?;
+        within("kept", || Ok(state.join("gate-installed").exists()))?;
+        within(
+            "no longer said",
+            || Ok(!status()?.contains("can't be kept")),
+        )?;
+        gate(&lab, &config, "release")?;
+        within("released", || Ok(daemon.log().contains("was released")))?;
+        ensure!(gate(&lab, &config, "status").is_err());
+        Ok(())
+    })()
+    .with_context(|| daemon.log());
+    drop(daemon);
+    umount2(&state, MntFlags::MNT_DETACH)?;
+    done
+}
+
 fn nft(lab: &Lab, arguments: &[&str]) -> Result<()> {
     let status = netpold::probe::namespace::inside(&lab.host().path(), || {
         std::process::Command::new("nft").args(arguments).status()
@@ -322,7 +368,7 @@ fn uninstall_takes_it_off_and_audit_has_none() -> Result<()> {
     ensure!(said.contains("removed the gate"), "{said}");
     ensure!(gate(&lab, &config, "status").is_err());
     let state = config.with_file_name("state");
-    for file in ["gate-installed", "gate-bridges"] {
+    for file in ["gate-installed", "gate-followed", "gate-bridges"] {
         ensure!(!state.join(file).exists(), "{file} is left");
     }
     Ok(())

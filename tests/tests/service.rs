@@ -7,8 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netpold_tests::patience::patience;
+use netpold_tests::newcomer::gate;
+use netpold_tests::patience::{patience, within};
 use netpold_tests::{Daemon, Lab, daemon, residue};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -37,10 +39,8 @@ impl Service {
         for pod in lab.pods() {
             daemon.declare(pod)?;
         }
-        let mut command = Command::new("setpriv");
+        let mut command = by_its_unit()?;
         command
-            .args(["--no-new-privs", "--bounding-set", &rights()?])
-            .arg(daemon::binary("netpold")?)
             .env("NOTIFY_SOCKET", &path)
             .env("WATCHDOG_USEC", WATCHDOG);
         daemon.launch_by(command)?;
@@ -85,6 +85,22 @@ impl Service {
         let text = std::fs::read_to_string(&path)?;
         Ok(std::fs::write(path, format!("{text}\n{more}\n"))?)
     }
+}
+
+/// netpold with the rights of its unit, and in a mount namespace of its own, as that has it: what the host
+/// mounts is seen there, and nothing the other way.
+fn by_its_unit() -> Result<Command> {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "slave"]);
+    with_its_rights(&mut command)?;
+    Ok(command)
+}
+
+fn with_its_rights(command: &mut Command) -> Result<()> {
+    command
+        .args(["setpriv", "--no-new-privs", "--bounding-set", &rights()?])
+        .arg(daemon::binary("netpold")?);
+    Ok(())
 }
 
 /// What the unit lets the daemon do, as setpriv(1) wants it.
@@ -177,6 +193,164 @@ fn reload_applies_a_configuration_and_refuses_a_wrong_one() -> Result<()> {
     let name = lab.name.clone();
     drop((service, lab));
     residue::check(&name)
+}
+
+/// A BPF file system for one test, seen by units; unmounted on drop.
+struct Mount(tempfile::TempDir);
+
+impl Mount {
+    fn new() -> Result<Self> {
+        let place = tempfile::Builder::new().prefix("npd-bpffs-").tempdir()?;
+        let path = place.path();
+        mount(
+            Some("tmpfs"),
+            path,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )?;
+        let mounted = Self(place);
+        let path = mounted.0.path();
+        mount(
+            None::<&str>,
+            path,
+            None::<&str>,
+            MsFlags::MS_SHARED,
+            None::<&str>,
+        )?;
+        std::fs::create_dir(mounted.path())?;
+        mounted.again()?;
+        Ok(mounted)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("bpf")
+    }
+
+    fn again(&self) -> Result<()> {
+        let path = self.path();
+        Ok(mount(
+            Some("bpf"),
+            &path,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )?)
+    }
+
+    fn away(&self) -> Result<()> {
+        Ok(umount2(&self.path(), MntFlags::MNT_DETACH)?)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // The inner one may be away.
+        let _ = self.away();
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+/// Unmounted while it runs, all holds, and it is said; what ends with it then is shut and not open.
+#[test]
+fn without_its_pins_it_leaves_a_shut_gate() -> Result<()> {
+    let lab = lab()?;
+    let place = Mount::new()?;
+    let mut daemon = Daemon::prepare(&lab, "")?;
+    daemon.pin_below(&place.path())?;
+    daemon.put("policy.yaml", POLICY)?;
+    for pod in lab.pods() {
+        daemon.declare(pod)?;
+    }
+    let config = daemon.config();
+    gate(&lab, &config, "install")?;
+    let ready = || -> Result<usize> {
+        let status = gate(&lab, &config, "status")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("ready (interface indices):"));
+        Ok(line.context("no line")?.split_whitespace().count())
+    };
+    ensure!(ready()? == 2, "who was there before netpold passes");
+    daemon.launch_by(by_its_unit()?)?;
+    daemon.wait()?;
+    ensure!(ready()? == 2);
+    let warnings = |daemon: &Daemon| -> Result<String> {
+        let status = daemon.netpol(&["status", "-o", "json"])?.stdout;
+        let status: serde_json::Value = serde_json::from_slice(&status)?;
+        Ok(status["warnings"].to_string())
+    };
+
+    // Back before it stops, as the unit sees to: nothing is lost.
+    place.away()?;
+    daemon.wait()?;
+    let said = warnings(&daemon)?;
+    ensure!(
+        said.contains("not pinned") && said.contains("mount -t bpf"),
+        "{said}"
+    );
+    place.again()?;
+    daemon.stop()?;
+    ensure!(daemon.log().contains("stays in force"), "{}", daemon.log());
+    ensure!(ready()? == 2);
+    daemon.launch_by(by_its_unit()?)?;
+    daemon.wait()?;
+    ensure!(!daemon.log().contains("is gone"), "{}", daemon.log());
+
+    // Not back.
+    place.away()?;
+    daemon.stop()?;
+    let log = daemon.log();
+    ensure!(
+        log.contains("ends with netpold") && log.contains("shut by the gate"),
+        "{log}"
+    );
+    ensure!(log.contains("help: `mount -t bpf bpf"), "{log}");
+    ensure!(ready()? == 0, "{}", ready()?);
+    daemon.launch_by(by_its_unit()?)?;
+    within("it can't start", || {
+        Ok(daemon.log().matches("mount -t bpf bpf").count() > 2)
+    })?;
+    daemon.kill()?;
+    ensure!(ready()? == 0, "{}", ready()?);
+    place.again()?;
+    daemon.launch_by(by_its_unit()?)?;
+    daemon.wait()?;
+    ensure!(ready()? == 2, "{}", ready()?);
+
+    // Killed meanwhile: what is first done at the next start is to shut.
+    place.away()?;
+    daemon.wait()?;
+    daemon.kill()?;
+    daemon.launch_by(by_its_unit()?)?;
+    within("shut", || Ok(ready()? == 0)).with_context(|| daemon.log())?;
+    ensure!(daemon.log().contains("is gone"), "{}", daemon.log());
+    daemon.kill()?;
+    place.again()?;
+    daemon.launch_by(by_its_unit()?)?;
+    daemon.wait()?;
+    ensure!(ready()? == 2, "{}", ready()?);
+    let name = lab.name.clone();
+    drop((daemon, lab, place));
+    residue::check(&name)
+}
+
+/// In a unit's mount namespace, what it mounted would be nobody else's.
+#[test]
+fn it_mounts_nothing_that_would_end_with_it() -> Result<()> {
+    let lab = lab()?;
+    let mut daemon = Daemon::prepare(&lab, "")?;
+    // A host as systemd has it, and a unit on it.
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+    // It stays: its mounts are what the unit's follow.
+    command.args(["mount --make-rshared /; \"$@\"; exit $?", "sh"]);
+    command.args(["unshare", "--mount", "--propagation", "slave", "sh", "-ec"]);
+    command.args(["umount --lazy /sys/fs/bpf; exec \"$@\"", "sh"]);
+    with_its_rights(&mut command)?;
+    daemon.launch_by(command)?;
+    let said = "no BPF file system is mounted at `/sys/fs/bpf`";
+    within("it can't start", || Ok(daemon.log().contains(said))).with_context(|| daemon.log())
 }
 
 /// The score that the README states: 0 is a unit that may do nothing, 10 one that may do all.

@@ -93,7 +93,7 @@ impl Gate {
 fn as_before(error: &anyhow::Error, out: &mut dyn Write) -> anyhow::Result<Exit> {
     anstream::eprintln!("error: {}", printable(&format!("{error:#}")));
     let config = Config::default();
-    if Kept::at(&config.state.directory).was_ever_installed() {
+    if Kept::at(&config.state.directory).was_in_use() {
         anstream::eprintln!("help: the gate is installed as by default meanwhile");
         install(&config, out)?;
     }
@@ -105,6 +105,7 @@ fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
     if let Some(why) = gate::why_not(config) {
         // What an earlier configuration has installed must not go on dropping.
         release(config, out)?;
+        kept.unwanted().map_err(GateError::Kept)?;
         writeln!(out, "there is to be no gate: {why}")?;
         return Ok(Exit::Done);
     }
@@ -115,7 +116,6 @@ fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let table = &config.gate.table;
     match gate::install(table, &contents) {
         Ok(scope) => {
-            kept.installed().map_err(GateError::Kept)?;
             writeln!(
                 out,
                 "installed {} (table bridge {table}): {} interfaces pass, others as netpold lets them",
@@ -127,7 +127,16 @@ fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
                     "note: this kernel can't tell bridges (no CONFIG_NFT_BRIDGE_META): only interfaces named as Docker names them are shut"
                 );
             }
-            Ok(Exit::Done)
+            match kept.installed() {
+                Ok(()) => Ok(Exit::Done),
+                Err(error) => {
+                    anstream::eprintln!(
+                        "error: that the gate is installed can't be kept: `{}`: {error}\nhelp: make room there and install it once more; until then netpold restores it after a flush only while it runs",
+                        config.state.directory.display()
+                    );
+                    Ok(Exit::Failed)
+                }
+            }
         }
         Err(error) if config.gate.enabled == Enabled::Auto => {
             anstream::eprintln!(
@@ -149,29 +158,15 @@ fn passing(config: &Config, kept: &Kept) -> anyhow::Result<BTreeSet<u32>> {
         Ok(Some(found)) => found.contents.ready,
         // It was flushed, or released, and netpold is not there to see it: its programs are.
         _ => {
-            let enforced = enforced(config);
-            if !kept.is_installed() && enforced.is_empty() {
+            let layout = Layout::new(&config.datapath.pin_directory);
+            let enforced = layout.map(|layout| layout.enforced()).unwrap_or_default();
+            if !kept.is_installed() && !kept.is_followed() && enforced.is_empty() {
                 return Ok(there);
             }
             enforced
         }
     };
     Ok(passing.intersection(&there).copied().collect())
-}
-
-/// Interfaces with both programs, by their pins.
-fn enforced(config: &Config) -> BTreeSet<u32> {
-    let Ok(layout) = Layout::new(&config.datapath.pin_directory) else {
-        return BTreeSet::new();
-    };
-    let mut seen = BTreeSet::new();
-    [layout.links(), layout.marks()]
-        .iter()
-        .flat_map(|folder| Layout::hooks(folder).unwrap_or_default())
-        .map(|(ifindex, _)| ifindex)
-        // The second of its hooks.
-        .filter(|ifindex| !seen.insert(*ifindex))
-        .collect()
 }
 
 fn release(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {

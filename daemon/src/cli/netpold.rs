@@ -40,5 +40,5 @@ Signals:
 
 Exit codes:
   0  stopped as asked
-  1  it could not start, or go on
+  1  it could not start, or go on, or what was in force ends with it
   2  usage, or a configuration that can't be";

@@ -12,6 +12,7 @@
 //! All paths come from [`Layout`], which refuses to make one outside its directory.
 //! bpffs refuses names with a dot, hence the hyphens.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -40,6 +41,11 @@ pub enum PinsError {
     /// The default place has no BPF file system, and one could not be mounted.
     #[error("no BPF file system could be mounted at `{BPFFS}`: {0}")]
     Mount(Errno),
+    /// The default place has none, and one that this process mounts would be its own alone.
+    #[error(
+        "no BPF file system is mounted at `{BPFFS}`, and netpold can't do it from where it runs: `mount -t bpf bpf {BPFFS}`"
+    )]
+    Unmounted,
     /// No right.
     #[error("no right to use the pin directory `{}`: run as root", .0.display())]
     NoRight(PathBuf),
@@ -151,6 +157,27 @@ impl Layout {
         self.marks().join(hook_name(ifindex, hook))
     }
 
+    /// Is nothing of an earlier daemon here: does nothing that it attached enforce any more?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        [Stage::Current, Stage::Next]
+            .iter()
+            .all(|stage| entries(&self.maps(*stage)).is_ok_and(|maps| maps.is_empty()))
+    }
+
+    /// Interfaces with both programs, by their pins.
+    #[must_use]
+    pub fn enforced(&self) -> BTreeSet<u32> {
+        let mut seen = BTreeSet::new();
+        [self.links(), self.marks()]
+            .iter()
+            .flat_map(|folder| Self::hooks(folder).unwrap_or_default())
+            .map(|(ifindex, _)| ifindex)
+            // The second of its hooks.
+            .filter(|ifindex| !seen.insert(*ifindex))
+            .collect()
+    }
+
     /// The hooks that have an entry in [`Layout::links`] or [`Layout::marks`].
     ///
     /// # Errors
@@ -255,6 +282,12 @@ fn on_bpffs(path: &Path) -> Result<bool, PinsError> {
 }
 
 fn mount_bpffs() -> Result<(), PinsError> {
+    if is_seen_here_alone(
+        BPFFS,
+        &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
+    ) {
+        return Err(PinsError::Unmounted);
+    }
     nix::mount::mount(
         Some("bpf"),
         BPFFS,
@@ -263,9 +296,29 @@ fn mount_bpffs() -> Result<(), PinsError> {
         Some("mode=700"),
     )
     .map_err(|error| match error {
-        Errno::EPERM | Errno::EACCES => PinsError::NoRight(PathBuf::from(BPFFS)),
+        Errno::EPERM | Errno::EACCES => PinsError::Unmounted,
         error => PinsError::Mount(error),
     })
+}
+
+/// Would what is mounted at this place be seen in this mount namespace alone, and end with it? Those that a
+/// service manager gives follow the host's mounts, and are not followed: `master` in proc_pid_mountinfo(5).
+fn is_seen_here_alone(place: &str, mounts: &str) -> bool {
+    let around = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(4);
+        let point = fields.next()?;
+        let optional = fields.skip(1).take_while(|field| *field != "-");
+        let follows = optional
+            .into_iter()
+            .any(|field| field.starts_with("master:"));
+        Path::new(place)
+            .starts_with(point)
+            .then_some((point.len(), follows))
+    });
+    // Of two at one place, the later one is seen.
+    around
+        .max_by_key(|(length, _)| *length)
+        .is_some_and(|(_, follows)| follows)
 }
 
 /// The right to use a pin directory: nobody else has it while this value lives.
@@ -357,6 +410,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::new(&directory.path().join("netpold")).unwrap();
         assert!(matches!(layout.create(), Err(PinsError::NotBpffs(_))));
+    }
+
+    #[test]
+    fn a_units_mounts_are_its_own() {
+        let host = "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n\
+            24 22 0:21 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n\
+            25 22 0:22 / /sys/fs/bpfilter rw master:3 - tmpfs tmpfs rw\n";
+        assert!(!is_seen_here_alone(BPFFS, host));
+        let unit = host.replace("shared:7", "shared:19 master:7");
+        assert!(is_seen_here_alone(BPFFS, &unit));
+        let over = format!("{unit}31 24 0:21 / /sys rw - sysfs sysfs rw\n");
+        assert!(!is_seen_here_alone(BPFFS, &over));
+        assert!(!is_seen_here_alone(BPFFS, "") && !is_seen_here_alone(BPFFS, "1 2"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What the gate leaves in the state directory: that it is installed, in which boot, and which bridges
-//! netpold has seen containers on, so that it has them at the next boot before netpold runs.
+//! What the gate leaves in the state directory: that it is installed, in which boot; that netpold has let
+//! somebody through in this one; and which bridges are engines', so that it has them at the next boot
+//! before netpold runs.
 //!
-//! Two plain files: one is `netpol gate`'s, one is netpold's.
+//! Plain files: the first is `netpol gate`'s, the others are netpold's.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use super::rules::may_be_added;
 
 /// The boot in which it was installed.
 const INSTALLED: &str = "gate-installed";
+/// The boot in which netpold let somebody through.
+const FOLLOWED: &str = "gate-followed";
 /// Bridges, one a line.
 const BRIDGES: &str = "gate-bridges";
 
@@ -32,14 +35,43 @@ impl Kept {
     /// Was the gate installed since this host has booted, and not released?
     #[must_use]
     pub fn is_installed(&self) -> bool {
-        let read = fs::read_to_string(self.directory.join(INSTALLED));
+        self.is_of_this_boot(INSTALLED)
+    }
+
+    /// Did netpold let somebody through since this host has booted? Before that, those pass who were
+    /// there when it was installed.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.is_of_this_boot(FOLLOWED)
+    }
+
+    /// Keeps that it did.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn followed(&self) -> io::Result<()> {
+        self.write(FOLLOWED, &format!("{}\n", boot().unwrap_or_default()))
+    }
+
+    fn is_of_this_boot(&self, name: &str) -> bool {
+        let read = fs::read_to_string(self.directory.join(name));
         boot().is_some_and(|boot| read.is_ok_and(|text| text.trim() == boot))
     }
 
-    /// Was it installed in this boot or an earlier one, and not released since?
+    /// Was it in use in this boot or an earlier one? Not only whether it is installed: a shutdown releases it.
     #[must_use]
-    pub fn was_ever_installed(&self) -> bool {
-        self.directory.join(INSTALLED).exists()
+    pub fn was_in_use(&self) -> bool {
+        [INSTALLED, FOLLOWED]
+            .iter()
+            .any(|name| self.directory.join(name).exists())
+    }
+
+    /// There is to be none.
+    ///
+    /// # Errors
+    /// The file can't be removed.
+    pub fn unwanted(&self) -> io::Result<()> {
+        remove(&self.directory.join(FOLLOWED)).map(|_| ())
     }
 
     /// Keeps that it is.
@@ -85,7 +117,7 @@ impl Kept {
     /// A file can't be removed.
     pub fn forget(&self) -> io::Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
-        for name in [INSTALLED, BRIDGES] {
+        for name in [INSTALLED, FOLLOWED, BRIDGES] {
             let path = self.directory.join(name);
             if remove(&path)? {
                 removed.push(path);
@@ -137,9 +169,19 @@ mod tests {
             "a b\nvirbr0\nshop\n",
         )
         .unwrap();
-        assert!(!kept.is_installed() && kept.was_ever_installed());
+        assert!(!kept.is_installed() && kept.was_in_use());
         assert_eq!(kept.bridges(), ["shop".to_owned()].into());
-        assert_eq!(kept.forget().unwrap().len(), 2);
+        assert!(!kept.is_followed());
+        kept.followed().unwrap();
+        assert!(kept.is_followed());
+        // As at a shutdown.
+        kept.released().unwrap();
+        assert!(!kept.is_installed() && kept.was_in_use());
+        kept.unwanted().unwrap();
+        assert!(!kept.was_in_use());
+        kept.installed().unwrap();
+        kept.followed().unwrap();
+        assert_eq!(kept.forget().unwrap().len(), 3);
         assert!(kept.forget().unwrap().is_empty());
     }
 }

@@ -38,6 +38,11 @@ pub struct Keeper {
     there: BTreeSet<u32>,
     /// Those that should have programs and could not be given them.
     lost: BTreeSet<u32>,
+    /// It is kept that it is installed, or was since this netpold runs: where that is gone, somebody
+    /// released it.
+    is_kept: bool,
+    /// Why it is not kept.
+    unkept: Option<String>,
     problem: Option<String>,
     /// What was said of that last.
     said: Option<String>,
@@ -60,6 +65,8 @@ impl Keeper {
             },
             there: BTreeSet::new(),
             lost: BTreeSet::new(),
+            is_kept: false,
+            unkept: None,
             problem: None,
             said: None,
             table,
@@ -80,6 +87,50 @@ impl Keeper {
             keeper.release();
         }
         keeper
+    }
+
+    /// Shuts all who pass by an earlier netpold's word, because nothing of that one is pinned any more: its
+    /// programs ended with it. To be called first: how long it takes until others are there, nobody knows.
+    pub fn shut_all(&mut self) {
+        // Whoever passes was there before netpold, and has lost nothing.
+        if !self.kept.is_followed() {
+            return;
+        }
+        let Some(found) = &self.found else {
+            tracing::error!(
+                "what an earlier netpold enforced is gone: was the BPF file system unmounted? containers are open until they have programs again"
+            );
+            return;
+        };
+        let passing = found.contents.ready.clone();
+        if !passing.is_empty() {
+            tracing::error!(
+                interfaces = passing.len(),
+                "what an earlier netpold enforced is gone: was the BPF file system unmounted? the gate is shut until its programs are back"
+            );
+            self.shut(&passing);
+        }
+    }
+
+    /// Shuts these. False: there is no gate, or it can't be changed.
+    pub fn shut(&mut self, interfaces: &BTreeSet<u32>) -> bool {
+        let (Some(found), Some(kernel)) = (&mut self.found, &mut self.kernel) else {
+            return false;
+        };
+        let mut target = found.contents.clone();
+        target.ready.retain(|ifindex| !interfaces.contains(ifindex));
+        match kernel.change(&found.contents, &target) {
+            Ok(done) => {
+                if done {
+                    found.contents = target;
+                }
+                done
+            }
+            Err(error) => {
+                self.failed(&error);
+                false
+            }
+        }
     }
 
     /// What it has dropped, for whoever asks.
@@ -124,6 +175,27 @@ impl Keeper {
         if self.problem.is_some() || self.listener.is_none() {
             self.check();
         }
+        if self.unkept.is_some() {
+            self.keep_word();
+        }
+    }
+
+    /// Keeps what a later start has to know. A disk that is full keeps nothing, and takes nothing away.
+    fn keep_word(&mut self) {
+        if self.found.is_none() {
+            return;
+        }
+        let installed = match self.is_kept || self.kept.is_installed() {
+            true => Ok(()),
+            // `netpol gate install` could not.
+            false => self.kept.installed(),
+        };
+        self.is_kept = installed.is_ok();
+        let followed = match self.wanted.ready.is_empty() || self.kept.is_followed() {
+            true => Ok(()),
+            false => self.kept.followed(),
+        };
+        self.unkept = installed.and(followed).err().map(|error| error.to_string());
     }
 
     /// Lets through who is to be let through now, and nobody who went.
@@ -162,6 +234,7 @@ impl Keeper {
             .filter(|ifindex| matches!(program(*ifindex), Some(Program::Failed(_))))
             .collect();
         self.apply();
+        self.keep_word();
     }
 
     /// Bridges that engines' containers are on: those that netpold has heard of, all of them once the engine has
@@ -246,13 +319,22 @@ impl Keeper {
         match &self.found {
             Some(found) if found.whole => self.apply(),
             Some(_) => self.restore(before, "its rules were flushed"),
-            None if self.kept.is_installed() => self.restore(before, "its table was removed"),
+            None if self.is_meant(before.is_some()) => {
+                self.restore(before, "its table was removed");
+            }
             None => {
+                self.is_kept = false;
                 if before.is_some() {
                     tracing::info!("the gate was released");
                 }
             }
         }
+    }
+
+    /// Should it be there? Whoever releases it removes first what was kept; where nothing could be, it
+    /// should.
+    fn is_meant(&self, was_there: bool) -> bool {
+        self.kept.is_installed() || (was_there && !self.is_kept)
     }
 
     fn restore(&mut self, before: Option<Found>, why: &str) {
@@ -262,7 +344,7 @@ impl Keeper {
             Ok(_) => {
                 tracing::warn!("the gate was gone ({why}: `nft flush ruleset`?), and is back");
                 self.found = self.find();
-                self.problem = None;
+                self.keep_word();
             }
             Err(error) => self.failed(&error),
         }
@@ -275,6 +357,9 @@ impl Keeper {
         match kernel.release() {
             Ok(_) => {
                 self.found = None;
+                if let Err(error) = self.kept.unwanted() {
+                    tracing::warn!(%error, "what was kept of the gate can't be removed");
+                }
                 let why = self.why_not.unwrap_or_default();
                 tracing::info!("the gate is released: {why}");
             }
@@ -338,18 +423,21 @@ impl Keeper {
 
     /// What somebody should know of it.
     pub fn warning(&self) -> Option<String> {
-        let problem = match &self.problem {
-            Some(problem) => problem.clone(),
-            None if self.required && self.why_not.is_none() && self.found.is_none() => {
+        let problem = match (&self.problem, &self.unkept) {
+            (Some(problem), _) => problem.clone(),
+            (None, Some(why)) => format!(
+                "that it is installed can't be kept ({why}): flushed while netpold does not run, it stays away"
+            ),
+            (None, None) if self.required && self.why_not.is_none() && self.found.is_none() => {
                 "not installed, with `[gate] enabled = true`".to_owned()
             }
-            None => return None,
+            (None, None) => return None,
         };
         self.matters().then(|| format!("the gate: {problem}"))
     }
 
     /// Does anybody count on it? A kernel without nftables is none of the others' trouble.
     fn matters(&self) -> bool {
-        self.required || self.kept.is_installed()
+        self.required || self.unkept.is_some() || self.kept.is_installed()
     }
 }

@@ -176,6 +176,12 @@ impl Register {
         Some((id, slot))
     }
 
+    /// The interfaces of all endpoints, by index.
+    pub fn interfaces(&self) -> impl Iterator<Item = u32> {
+        let records = self.records.values();
+        records.flat_map(|record| record.interfaces.keys().copied())
+    }
+
     /// Who has an address.
     #[must_use]
     pub fn holders(&self) -> BTreeMap<IpAddr, &Key> {

@@ -33,6 +33,7 @@ use crate::api::{self, Published, ReadyRequest, SyncRequest};
 use crate::config::{Config, ConfigError, Established, HostTraffic, Mode, Unidentified};
 use crate::datapath::counters::CounterTable;
 use crate::datapath::maps::MapsError;
+use crate::datapath::pins::Layout;
 use crate::datapath::requirements::Lack;
 use crate::datapath::tables::{Fill, StepError};
 use crate::datapath::{AttachError, Kernel, Mechanism, OpenError, Options, Origin};
@@ -80,6 +81,18 @@ pub enum StartError {
     /// A thread has ended.
     #[error("the {0} has ended unexpectedly: enforcement stays as it is")]
     Ended(&'static str),
+    /// What is in force is not pinned.
+    #[error(
+        "what is in force is not pinned, and ends with netpold ({why}): containers are {} until it is back\n\
+         help: `mount -t bpf bpf /sys/fs/bpf && systemctl restart netpold`",
+        if *shut { "shut by the gate" } else { "open" }
+    )]
+    Unpinned {
+        /// Why not.
+        why: String,
+        /// The gate is shut instead.
+        shut: bool,
+    },
 }
 
 /// Why the daemon ended, while what is in force stays in force.
@@ -103,6 +116,10 @@ pub async fn run(
     let mut signals = Signals::new()?;
     // The socket first: a second daemon stops here, before it touches anything.
     let socket = api::listener::bind(&config.api.socket).await?;
+    let mut gate = Keeper::open(&config);
+    if Layout::new(&config.datapath.pin_directory).is_ok_and(|layout| layout.is_empty()) {
+        gate.shut_all();
+    }
     let kernel = Kernel::open(&Options {
         timeouts: config.timeouts.ticks(),
         ..Options::new(&config.datapath.pin_directory)
@@ -125,7 +142,6 @@ pub async fn run(
     let (ask, asked) = mpsc::channel(64);
     let (wonder, wondered) = mpsc::channel(64);
     let recorder = Arc::new(Recorder::default());
-    let gate = Keeper::open(&config);
     let state = api::State {
         published: seen,
         flows: Arc::clone(&recorder),
@@ -148,9 +164,20 @@ pub async fn run(
     let ended = daemon
         .go_round(asked, wondered, &mut signals, || changed(&config, &read))
         .await;
+    let ended = match ended {
+        Ok(end) => daemon.leave().await.map(|()| end),
+        Err(error) => Err(error),
+    };
     match ended {
-        Ok(End::Anew) => systemd::reloading(),
-        _ => systemd::stopping(),
+        Ok(End::Anew) => {
+            tracing::info!("beginning anew with another configuration");
+            systemd::reloading();
+        }
+        Ok(End::Stopped) => {
+            tracing::info!("stopping; what is in force stays in force");
+            systemd::stopping();
+        }
+        Err(_) => systemd::stopping(),
     }
     drop(stop);
     // Removes the socket's name.
@@ -161,6 +188,8 @@ pub async fn run(
 /// How often it is looked whether programs are where they were put. Interfaces and pins tell when
 /// they change; a link that is detached by force, and a file system that is unmounted, don't.
 const ROUND: Duration = Duration::from_secs(10);
+/// How long the last look may take, behind what else is being attached.
+const LAST_LOOK: Duration = Duration::from_secs(10);
 
 struct Signals {
     terminate: Signal,
@@ -303,6 +332,8 @@ impl Daemon {
         let on = kernel.attachments.attached()?;
         let programs = programmed
             .into_keys()
+            // An earlier netpold had them there: somebody unpinned them since.
+            .chain(saved.interfaces())
             .map(|ifindex| {
                 let complete = on.get(&ifindex).is_some_and(|hooks| hooks.complete());
                 let program = if complete {
@@ -364,8 +395,9 @@ impl Daemon {
             starting: Vec::new(),
             ready: false,
         };
-        daemon.attach();
+        // The gate first: whoever has lost his programs waits behind it.
         daemon.let_through();
+        daemon.attach();
         // It may have been flushed while nobody looked.
         daemon.gate.check();
         daemon.answered(answer);
@@ -382,7 +414,7 @@ impl Daemon {
         let mut syncing = FuturesUnordered::new();
         let mut rounds = tokio::time::interval(ROUND);
         let mut watchdog = systemd::watchdog().map(tokio::time::interval);
-        let end = loop {
+        loop {
             let beat = async {
                 match &mut watchdog {
                     Some(interval) => interval.tick().await,
@@ -390,11 +422,17 @@ impl Daemon {
                 }
             };
             tokio::select! {
-                _ = signals.terminate.recv() => break End::Stopped,
-                _ = signals.interrupt.recv() => break End::Stopped,
+                _ = signals.terminate.recv() => return Ok(End::Stopped),
+                _ = signals.interrupt.recv() => return Ok(End::Stopped),
                 _ = signals.hangup.recv() => {
                     if is_other() {
-                        break End::Anew;
+                        match &self.in_force.unpinned {
+                            None => return Ok(End::Anew),
+                            // It would take everything off, to begin with.
+                            Some(why) => tracing::error!(
+                                "the configuration stays as it was, as what is in force is not pinned: {why}"
+                            ),
+                        }
                     }
                     tracing::info!("looking at everything again");
                     self.sources.doubt_all();
@@ -453,12 +491,30 @@ impl Daemon {
             }
             self.reply();
             self.let_start();
-        };
-        match end {
-            End::Stopped => tracing::info!("stopping; what is in force stays in force"),
-            End::Anew => tracing::info!("beginning anew with another configuration"),
         }
-        Ok(end)
+    }
+
+    /// Sees to it that what is in force stays so without netpold; else the gate is shut.
+    async fn leave(&mut self) -> Result<(), StartError> {
+        self.attacher.order(attacher::Order::Look);
+        let looked = async {
+            while let Some(answer) = self.attacher.answer().await {
+                if let attacher::Answer::Found { unpinned, .. } = answer {
+                    return unpinned;
+                }
+            }
+            None
+        };
+        let unpinned = tokio::time::timeout(LAST_LOOK, looked)
+            .await
+            .unwrap_or_else(|_| self.in_force.unpinned.clone());
+        match unpinned {
+            None => Ok(()),
+            Some(why) => Err(StartError::Unpinned {
+                why,
+                shut: self.gate.shut(&self.programs.keys().copied().collect()),
+            }),
+        }
     }
 
     /// Gathers, assembles, and orders what follows from it.
