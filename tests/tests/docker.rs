@@ -148,6 +148,49 @@ fn a_container_never_sends_what_is_denied_and_its_first_connection_arrives() -> 
     Ok(())
 }
 
+/// Whoever starts a container may choose what is around its control group.
+#[test]
+fn nobody_is_another_by_the_name_of_a_control_group() -> Result<()> {
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    engine.docker(&["network", "create", "--subnet", "172.31.7.0/24", "shop"])?;
+    let db = service(&engine, "db", &["--network", "shop"], &IDLE)?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    daemon.wait()?;
+    for (name, group) in [("one", "{id}"), ("two", "system.slice/docker-{id}.scope")] {
+        // Made, and never started.
+        let web = engine.docker(&[
+            "create",
+            "--network",
+            "shop",
+            "--label",
+            "com.docker.compose.project=shop",
+            "--label",
+            "com.docker.compose.service=web",
+            netpold_tests::docker::IMAGE,
+            "true",
+        ])?;
+        let group = format!("/{}/{}", lab.name, group.replace("{id}", &web));
+        let other = service(
+            &engine,
+            name,
+            &["--network", "shop", "--cgroup-parent", &group],
+            &IDLE,
+        )?;
+        daemon.wait()?;
+        expect(&daemon, (&other, &db), 5432, false)?;
+        expect(&daemon, (&db, &other), 5432, true)?;
+        let endpoints = status(&daemon)?["endpoints"].to_string();
+        ensure!(endpoints.contains(&format!("shop-{name}")), "{endpoints}");
+        engine.docker(&["rm", "--force", &web, &format!("shop-{name}")])?;
+    }
+    let name = lab.name.clone();
+    drop((daemon, engine, lab));
+    residue::check(&name)
+}
+
 #[test]
 fn joined_containers_are_their_owners_and_the_hosts_are_reported() -> Result<()> {
     let lab = Lab::new()?;

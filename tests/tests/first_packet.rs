@@ -295,7 +295,8 @@ fn on_a_full_disk_a_flush_is_no_release() -> Result<()> {
             &mut std::fs::File::create(&filler)?,
         );
         ensure!(full.is_err(), "the disk is not full");
-        let said = gate(&lab, &config, "install").unwrap_err().to_string();
+        let said = gate(&lab, &config, "install").err();
+        let said = said.context("all is well")?.to_string();
         ensure!(
             said.contains("can't be kept") && said.contains("make room"),
             "{said}"

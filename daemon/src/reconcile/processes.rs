@@ -4,17 +4,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use crate::runtime::identity::container_of_cgroup;
+use crate::runtime::identity::{self, containers_of_cgroup};
 
-/// The container that a process belongs to; `None`: to none, or it has ended.
-pub(super) fn container(pid: u32) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    container_of_cgroup(&text).map(ToOwned::to_owned)
+/// May a process be the one of the container with this ID, as its control group has it, below this parent?
+/// A number is given again when a process ends.
+pub(super) fn is_of(pid: u32, id: &str, parent: &str) -> bool {
+    group(&pid.to_string()).is_none_or(|text| identity::is_of(&text, &own(), id, parent))
 }
 
-/// One process in a network namespace of its own for each of these containers that has one.
+fn group(process: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/{process}/cgroup")).ok()
+}
+
+fn own() -> String {
+    group("self").unwrap_or_default()
+}
+
+/// One process in a network namespace of its own for each of these containers that has one. One that may be
+/// of several containers is nobody's.
 pub(super) fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
-    let own = fs::read_link("/proc/self/ns/net").ok();
+    let own_namespace = fs::read_link("/proc/self/ns/net").ok();
+    let own = own();
     let mut found = BTreeMap::new();
     let pids = fs::read_dir("/proc")
         .into_iter()
@@ -23,12 +33,15 @@ pub(super) fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     for pid in pids {
         let namespace = fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        if namespace.is_none() || namespace == own {
+        if namespace.is_none() || namespace == own_namespace {
             continue;
         }
-        if let Some(id) = container(pid).filter(|id| wanted.contains(id.as_str())) {
+        let text = group(&pid.to_string()).unwrap_or_default();
+        if let [id] = containers_of_cgroup(&text, &own)[..]
+            && wanted.contains(id)
+        {
             // The first process has the lowest number, but for those that wrapped around.
-            found.entry(id).or_insert(pid);
+            found.entry(id.to_owned()).or_insert(pid);
         }
     }
     found.into_iter().map(|(id, pid)| (pid, id)).collect()

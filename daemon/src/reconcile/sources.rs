@@ -99,6 +99,8 @@ pub struct Sources {
     listener: Listener,
     /// Namespaces of containers, with the process that they were found by.
     found: BTreeMap<String, (u32, Namespace)>,
+    /// Containers whose process, as their runtime names it, is somebody else's.
+    refused: BTreeSet<String>,
     stale: Stale,
     /// Something could not be listed.
     failed: bool,
@@ -142,6 +144,7 @@ impl Sources {
             links: Links::open()?,
             listener,
             found: BTreeMap::new(),
+            refused: BTreeSet::new(),
             stale: Stale::ALL,
             failed: false,
             facts: Facts {
@@ -367,6 +370,7 @@ impl Sources {
         let mut before = std::mem::take(&mut self.found);
         let mut containers = BTreeMap::new();
         let mut starting = BTreeMap::new();
+        let mut refused = BTreeSet::new();
         for container in snapshots.iter().flat_map(|snapshot| &snapshot.containers) {
             if container.state == State::Ended || container.joined.is_some() {
                 continue;
@@ -381,7 +385,10 @@ impl Sources {
                     starting.insert(own_id(container), container);
                     continue;
                 }
-                None if !is_of(container) => continue,
+                None if !is_its_process(container) => {
+                    refused.insert(container.id.clone());
+                    continue;
+                }
                 None => match self.namespace(&Netns::Pid(container.pid)) {
                     Ok(namespace) => (container.pid, namespace),
                     // It ended: the engine says so in a moment.
@@ -402,6 +409,13 @@ impl Sources {
                 .insert(container.id.clone(), (pid, namespace.clone()));
             containers.insert(container.id.clone(), namespace);
         }
+        for id in refused.difference(&self.refused) {
+            tracing::warn!(
+                id,
+                "the process that the runtime names is in another container's control group: its container is on hold"
+            );
+        }
+        self.refused = refused;
         self.facts.containers = containers;
     }
 
@@ -508,9 +522,9 @@ fn is_there(pid: u32, identity: (u64, u64)) -> bool {
         .is_ok_and(|found| found == identity)
 }
 
-/// May this process be that container's? A number is given again when a process ends.
-fn is_of(container: &Container) -> bool {
-    processes::container(container.pid).is_none_or(|found| found == own_id(container))
+/// May the process that its runtime names be its own?
+fn is_its_process(container: &Container) -> bool {
+    processes::is_of(container.pid, own_id(container), &container.cgroup_parent)
 }
 
 /// Its ID as its control group has it.

@@ -57,6 +57,8 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
     /// Its first process; 0 where it does not run, or is not known yet.
     pub pid: u32,
+    /// The control group that it was to be put below, where that was asked for.
+    pub cgroup_parent: String,
     /// `HostConfig.NetworkMode`.
     pub network_mode: String,
     /// The ID of the container whose network namespace it shares.

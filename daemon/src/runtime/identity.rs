@@ -318,19 +318,48 @@ pub fn is_made_of(given: &ObjectName, name: &ObjectName, id: &str) -> bool {
         })
 }
 
-/// The container that a process belongs to, from its `/proc/PID/cgroup`: the first part of
-/// a path with 64 hexadecimal digits (`docker-ID.scope`, `/docker/ID`, `libpod-ID.scope`).
-/// Parts below that one are named by the container itself, and don't count.
+/// The containers that a process may belong to, from its `/proc/PID/cgroup`, each once, from the outside
+/// in: parts of a path with 64 hexadecimal digits (`docker-ID.scope`, `/docker/ID`, `libpod-ID.scope`).
+///
+/// What is around its container's part, whoever started it may have chosen (`docker run --cgroup-parent`);
+/// what is below, the container. So of several none may be taken for the one, but where it is known how
+/// many are around it: [`is_of`]. Those around netpold itself (`host`, its own `/proc/self/cgroup`) do not count.
 #[must_use]
-pub fn container_of_cgroup(text: &str) -> Option<&str> {
-    text.lines()
-        .filter_map(|line| line.splitn(3, ':').nth(2))
-        .flat_map(|path| path.split('/'))
-        .find_map(|part| {
-            let part = part.strip_suffix(".scope").unwrap_or(part);
-            let id = part.rsplit('-').next()?;
-            (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
-        })
+pub fn containers_of_cgroup<'a>(text: &'a str, host: &str) -> Vec<&'a str> {
+    let mut all = Vec::new();
+    let around = match host {
+        "" => Vec::new(),
+        host => containers_of_cgroup(host, ""),
+    };
+    for line in text.lines() {
+        let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+        for id in ids(path) {
+            if !all.contains(&id) && !around.contains(&id) {
+                all.push(id);
+            }
+        }
+    }
+    all
+}
+
+fn ids(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| {
+        let part = part.strip_suffix(".scope").unwrap_or(part);
+        let id = part.rsplit('-').next()?;
+        (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+    })
+}
+
+/// May a process with this `/proc/PID/cgroup` be the container's of this ID, which its runtime was told to put
+/// below `parent`? Where no container is named, nothing speaks against it.
+#[must_use]
+pub fn is_of(text: &str, host: &str, id: &str, parent: &str) -> bool {
+    let found = containers_of_cgroup(text, host);
+    let around: BTreeSet<&str> = ids(parent).collect();
+    match found.as_slice() {
+        [] => true,
+        found => found.iter().find(|one| !around.contains(*one)) == Some(&id),
+    }
 }
 
 #[cfg(test)]
@@ -526,25 +555,73 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_found_by_its_cgroup() {
+    fn a_process_names_its_container_or_nobody() {
         let (id, other) = ("a1".repeat(32), "b2".repeat(32));
-        let rows = [
-            (format!("0::/system.slice/docker-{id}.scope\n"), Some(&id)),
-            (format!("12:pids:/docker/{id}\n0::/\n"), Some(&id)),
+        // Its control group, the parent that was asked for, who may be meant, and whose it may be.
+        let rows: [(String, String, &[&str], [bool; 2]); 9] = [
+            (
+                format!("0::/system.slice/docker-{id}.scope\n"),
+                String::new(),
+                &[&id],
+                [true, false],
+            ),
+            (
+                format!("12:pids:/docker/{id}\n3:cpu:/docker/{id}\n0::/\n"),
+                String::new(),
+                &[&id],
+                [true, false],
+            ),
+            (
+                format!("0::/machine.slice/libpod-{id}.scope/container\n"),
+                "machine.slice".to_owned(),
+                &[&id],
+                [true, false],
+            ),
+            // A container that has containers, or gives itself control groups.
+            (
+                format!("0::/docker/{id}/docker/{other}\n"),
+                String::new(),
+                &[&id, &other],
+                [true, false],
+            ),
             (
                 format!("0::/machine.slice/libpod-{id}.scope/container/{other}\n"),
-                Some(&id),
+                String::new(),
+                &[&id, &other],
+                [true, false],
             ),
-            (format!("0::/docker/{id}x\n"), None),
-            ("0::/user.slice/session-1.scope\n".to_owned(), None),
-            (String::new(), None),
+            // Started below another one's name.
+            (
+                format!("0::/x/docker-{other}.scope/{id}\n"),
+                format!("/x/docker-{other}.scope"),
+                &[&other, &id],
+                [true, false],
+            ),
+            (
+                format!("0::/docker/{id}x\n"),
+                String::new(),
+                &[],
+                [true, true],
+            ),
+            (
+                "0::/user.slice/session-1.scope\n".to_owned(),
+                String::new(),
+                &[],
+                [true, true],
+            ),
+            (String::new(), String::new(), &[], [true, true]),
         ];
-        for (text, expected) in &rows {
-            assert_eq!(
-                container_of_cgroup(text),
-                expected.map(String::as_str),
-                "{text}"
-            );
+        for (text, parent, found, of) in &rows {
+            assert_eq!(containers_of_cgroup(text, ""), *found, "{text}");
+            let is = |id| is_of(text, "", id, parent);
+            assert_eq!([is(&id), is(&other)], *of, "{text}");
         }
+        // netpold itself in a container, with an engine.
+        let (host, inner) = (
+            format!("0::/docker/{other}\n"),
+            format!("0::/docker/{other}/docker/{id}\n"),
+        );
+        assert_eq!(containers_of_cgroup(&inner, &host), [&id]);
+        assert!(is_of(&inner, &host, &id, ""));
     }
 }

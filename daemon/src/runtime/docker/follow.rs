@@ -181,6 +181,7 @@ impl World {
                 continue;
             };
             container.pid = known.pid;
+            container.cgroup_parent.clone_from(&known.cgroup_parent);
             // Addresses that an inspection found before the listing has them.
             for (new, old) in container.networks.iter_mut().zip(&known.networks) {
                 if new.name == old.name {

@@ -55,6 +55,8 @@ pub(super) mod wire {
     pub struct HostConfig {
         #[serde(deserialize_with = "lenient")]
         pub network_mode: String,
+        #[serde(deserialize_with = "lenient")]
+        pub cgroup_parent: String,
     }
 
     #[derive(Clone, Debug, Default, Deserialize)]
@@ -340,6 +342,9 @@ pub(super) fn inspected(container: &mut Container, inspection: &wire::Inspection
         State::Running | State::Paused => inspection.state.pid,
         _ => 0,
     };
+    container
+        .cgroup_parent
+        .clone_from(&inspection.host_config.cgroup_parent);
     // A listing has addresses only once the container has started; the inspection is newer.
     for (name, endpoint) in &inspection.network_settings.networks {
         let known = container
@@ -438,10 +443,11 @@ mod tests {
         inspected(
             &mut web,
             &inspection(
-                r#"{"State":{"Status":"running","Pid":42},"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"},"new":{}}}}"#,
+                r#"{"State":{"Status":"running","Pid":42},"HostConfig":{"CgroupParent":"/x"},"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"},"new":{}}}}"#,
             ),
         );
         assert_eq!((web.pid, web.state), (42, State::Running));
+        assert_eq!(web.cgroup_parent, "/x");
         assert_eq!(web.networks[0].ipv4, Some("172.17.0.2".parse().unwrap()));
         assert_eq!(web.networks[0].bridge.as_deref(), Some("docker0"));
         inspected(
