@@ -39,6 +39,48 @@ fn counted(pid: u32, group: &str, name: &str) -> Result<u64> {
     Ok(value.parse()?)
 }
 
+/// A network's bridge by a name of its own is known before anybody is on it, and at the next boot.
+#[test]
+fn nobody_has_to_be_on_a_bridge_for_it_to_be_gated() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.plain_bridge()?;
+    let engine = Engine::start(&lab, &[])?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    let config = daemon.config();
+    let installed = gate(&lab, &config, "install")?;
+    if !installed.contains("by bridge") {
+        // This kernel's gate goes by names of interfaces.
+        return Ok(());
+    }
+    let has_it = || -> Result<bool> {
+        let status = gate(&lab, &config, "status")?;
+        let bridges = status
+            .lines()
+            .find(|line| line.starts_with("further bridges"));
+        Ok(bridges.is_some_and(|line| line.split(' ').any(|word| word == "shop")))
+    };
+    daemon.launch()?;
+    daemon.wait()?;
+    let named = ["--opt", "com.docker.network.bridge.name=shop", "shop"];
+    engine.docker(&[&["network", "create"], &named[..]].concat())?;
+    within("gated", has_it)?;
+    // As at a boot, in which nothing is there yet.
+    daemon.stop()?;
+    gate(&lab, &config, "release")?;
+    gate(&lab, &config, "install")?;
+    ensure!(has_it()?, "{}", gate(&lab, &config, "status")?);
+    engine.run("first", &["--network", "shop"], &["ping", "10.0.0.1"])?;
+    within("shut", || {
+        let status = gate(&lab, &config, "status")?;
+        Ok(!status.contains("dropped: 0 frames from"))
+    })?;
+    daemon.launch()?;
+    daemon.wait()?;
+    engine.docker(&["rm", "--force", "first"])?;
+    engine.docker(&["network", "rm", "shop"])?;
+    within("no longer there", || Ok(!has_it()?))
+}
+
 #[test]
 fn containers_that_send_as_their_first_instruction() -> Result<()> {
     let lab = Lab::new()?;

@@ -809,14 +809,6 @@ impl Assembly<'_> {
     ) {
         let facts = self.facts;
         let links = &facts.links;
-        let docker_bridges: BTreeSet<&str> = facts
-            .docker
-            .snapshot
-            .containers
-            .iter()
-            .flat_map(|container| &container.networks)
-            .filter_map(|network| network.bridge.as_deref())
-            .collect();
         // Bridges of Docker's own that nobody follows are nobody's here.
         let dockers_strangers = facts.docker.socket && !facts.docker.followed;
         for veth in &links.veths {
@@ -834,7 +826,7 @@ impl Assembly<'_> {
             let looks_like = |runtime| match runtime {
                 Runtime::Docker => {
                     bridge.is_some_and(|bridge| {
-                        is_bridge_name(bridge) || docker_bridges.contains(bridge)
+                        is_bridge_name(bridge) || facts.docker.bridges.contains(bridge)
                     }) || (alone && docker::is_veth_name(&veth.name))
                 }
                 Runtime::Containerd => {

@@ -60,6 +60,8 @@ pub struct Engine {
     pub socket: bool,
     /// Has it listed its containers since the daemon started?
     pub listed: bool,
+    /// Bridges of its networks: those that it named, and until it has named all, those of before.
+    pub bridges: BTreeSet<String>,
     /// What it said last.
     pub snapshot: Arc<container::Snapshot>,
 }

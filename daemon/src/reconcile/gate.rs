@@ -237,22 +237,15 @@ impl Keeper {
         self.keep_word();
     }
 
-    /// Bridges that engines' containers are on: those that netpold has heard of, all of them once the engine has
-    /// listed its containers.
+    /// Bridges that engines' containers are on, or may be from now on.
     fn learn(&mut self, facts: &Facts, seen: &BTreeSet<String>) {
-        let engine = &facts.docker;
-        let mut bridges: BTreeSet<String> = engine
-            .snapshot
-            .containers
-            .iter()
-            .flat_map(|container| &container.networks)
-            .filter_map(|network| network.bridge.clone())
-            .chain(seen.iter().cloned())
+        let bridges: BTreeSet<String> = facts
+            .docker
+            .bridges
+            .union(seen)
             .filter(|bridge| may_be_added(bridge))
+            .cloned()
             .collect();
-        if !(engine.listed && engine.snapshot.connected && !engine.snapshot.incomplete) {
-            bridges.extend(self.wanted.bridges.iter().cloned());
-        }
         if bridges == self.wanted.bridges {
             return;
         }

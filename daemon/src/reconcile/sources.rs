@@ -14,6 +14,8 @@ use thiserror::Error;
 use super::facts::{Declared, Engine, Facts, Namespace};
 use super::processes;
 use crate::config::{Config, Enabled};
+use crate::gate::Kept;
+use crate::gate::rules::{is_engines, may_be_added};
 use crate::links::{self, Links, LinksError, Listener, Netns};
 use crate::runtime::container::{Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
@@ -83,7 +85,17 @@ impl Runs {
     /// Brings up to date what is known of it.
     fn ask(&mut self, engine: &mut Engine) {
         let snapshot = self.follower.snapshot();
-        engine.listed |= snapshot.connected && !snapshot.incomplete;
+        let is_all = snapshot.connected && !snapshot.incomplete;
+        engine.listed |= is_all;
+        if is_all {
+            engine.bridges.clear();
+        }
+        let of_containers = snapshot.containers.iter().flat_map(|one| &one.networks);
+        let bridges = of_containers
+            .filter_map(|network| network.bridge.as_ref())
+            .chain(&snapshot.bridges)
+            .filter(|bridge| is_engines(bridge) || may_be_added(bridge));
+        engine.bridges.extend(bridges.cloned());
         engine.snapshot = snapshot;
     }
 }
@@ -148,7 +160,10 @@ impl Sources {
             stale: Stale::ALL,
             failed: false,
             facts: Facts {
-                docker: engine(config.docker.enabled),
+                docker: Engine {
+                    bridges: Kept::at(&config.state.directory).bridges(),
+                    ..engine(config.docker.enabled)
+                },
                 containerd: engine(config.containerd.enabled),
                 ..Facts::default()
             },

@@ -3,7 +3,7 @@
 //! A container's ID is unique among all runtimes: Docker's have no `/`, containerd's are
 //! `NAMESPACE/ID`. Filled by `docker` and `containerd`, read by `reconcile`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What a runtime says, as of the last time it said something.
@@ -12,6 +12,8 @@ pub struct Snapshot {
     /// Its containers, running or not. Where `connected` is false they are those of before:
     /// containers may outlive their runtime's daemon.
     pub containers: Vec<Container>,
+    /// The host's bridges of its networks, whether anybody is on them or not.
+    pub bridges: BTreeSet<String>,
     /// Is the runtime there, and was everything listed?
     pub connected: bool,
     /// Does its last listing lack an inspection, so that some PID is not known yet?

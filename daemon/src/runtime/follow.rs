@@ -8,6 +8,7 @@
 //! Owns what is published and to whom, who waits to be told, and when a lost connection is
 //! tried again. Knows nothing of what is spoken on it.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,10 +109,16 @@ impl Desk {
     }
 
     /// Publishes what is new, and answers those who asked, once nothing is missing.
-    pub(super) fn say(&mut self, containers: Vec<Container>, incomplete: bool) {
+    pub(super) fn say(
+        &mut self,
+        containers: Vec<Container>,
+        bridges: BTreeSet<String>,
+        incomplete: bool,
+    ) {
         self.wait = BACKOFF.0;
         self.put(Snapshot {
             containers,
+            bridges,
             connected: true,
             incomplete,
             error: None,
@@ -131,6 +138,7 @@ impl Desk {
         }
         self.put(Snapshot {
             containers: old.containers.clone(),
+            bridges: old.bridges.clone(),
             connected: false,
             incomplete: false,
             error: (!expected).then(|| error.to_string()),

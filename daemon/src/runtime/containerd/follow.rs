@@ -73,7 +73,7 @@ async fn session(desk: &mut Desk, world: &mut World) -> Result<Dropped, ClientEr
                 }
             }
         }
-        desk.say(world.containers(), false);
+        desk.say(world.containers(), BTreeSet::new(), false);
         let event = tokio::select! {
             event = events.next() => event?,
             asked = desk.asked() => match asked {

@@ -66,6 +66,7 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
         }
         desk.say(
             world.containers.values().cloned().collect(),
+            world.bridges.clone(),
             world.is_incomplete(),
         );
         tokio::select! {
@@ -139,6 +140,8 @@ async fn ready(events: &mut Events) -> Result<Option<wire::Event>, EngineError> 
 #[derive(Debug, Default)]
 struct World {
     containers: BTreeMap<String, Container>,
+    /// Of its networks.
+    bridges: BTreeSet<String>,
     /// Running, and not inspected since their process may have changed.
     uninspected: BTreeSet<String>,
     /// Being inspected, and whether an event came since: then the answer is not the last word.
@@ -169,6 +172,7 @@ impl World {
     }
 
     fn listed(&mut self, listed: Vec<wire::Summary>, networks: &[wire::Network]) {
+        self.bridges = networks.iter().filter_map(model::bridge).collect();
         let mut containers = model::containers(listed, networks);
         for (id, container) in &mut containers {
             if !container.is_running() {

@@ -284,7 +284,7 @@ fn attachments(
 }
 
 /// The bridge of a network: as it was asked for, else as Docker names it.
-fn bridge(network: &wire::Network) -> Option<String> {
+pub(super) fn bridge(network: &wire::Network) -> Option<String> {
     if network.driver != "bridge" {
         return None;
     }
