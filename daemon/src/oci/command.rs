@@ -1,7 +1,9 @@
 //! The command line of `netpold-oci`: its own flags, which come first, and what is the other runtime's. Pure.
 //!
 //! OCI runtimes share their verbs and the flags that engines use; flags before the verb that
-//! take a value are listed here, for runc, crun and youki.
+//! take a value are listed here, for runc, crun and youki. One that is in no list may have its value in the
+//! next word, or none: whatever may be a `start` then is one, for a start that is not seen as such would not be
+//! waited for.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -77,16 +79,49 @@ pub struct Asked {
     pub log_is_json: bool,
 }
 
-/// Flags before the verb whose value is the next word.
-const WITH_VALUE: [&str; 8] = [
+/// Flags before the verb whose value is the next word: `runc --help`, `crun --help`, `youki --help`.
+const WITH_VALUE: [&str; 9] = [
     "--root",
     "-r",
     "--log",
     "-l",
     "--log-format",
     "--log-level",
+    "--cgroup-manager",
     "--criu",
     "--rootless",
+];
+/// Those that have none.
+const WITHOUT_VALUE: [&str; 8] = [
+    "--debug",
+    "--systemd-cgroup",
+    "-s",
+    "--systemd-log",
+    "--help",
+    "-h",
+    "--version",
+    "-v",
+];
+/// The verbs that are told from a flag's value (runtime-spec, and what all three have beside it).
+const VERBS: [&str; 18] = [
+    "checkpoint",
+    "create",
+    "delete",
+    "events",
+    "exec",
+    "features",
+    "info",
+    "kill",
+    "list",
+    "pause",
+    "ps",
+    "restore",
+    "resume",
+    "run",
+    "spec",
+    "start",
+    "state",
+    "update",
 ];
 
 /// Reads it.
@@ -100,7 +135,7 @@ pub fn read(arguments: Vec<OsString>) -> Result<Asked, String> {
         own(&mut asked.settings, &flag)?;
     }
     asked.arguments = rest.collect();
-    let mut words = asked.arguments.iter();
+    let mut words = asked.arguments.iter().peekable();
     while let Some(word) = words.next() {
         if !starts_with(word, "-") {
             if word == "start" {
@@ -110,9 +145,11 @@ pub fn read(arguments: Vec<OsString>) -> Result<Asked, String> {
         }
         asked.global.push(word.clone());
         let text = word.to_string_lossy();
+        let has_value = WITH_VALUE.contains(&&*text)
+            || (!WITHOUT_VALUE.contains(&&*text) && is_value(words.clone()));
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name.to_owned(), Some(OsString::from(value))),
-            None if WITH_VALUE.contains(&&*text) => {
+            None if has_value => {
                 let value = words.next().cloned();
                 asked.global.extend(value.clone());
                 (text.into_owned(), value)
@@ -126,6 +163,16 @@ pub fn read(arguments: Vec<OsString>) -> Result<Asked, String> {
         }
     }
     Ok(asked)
+}
+
+/// Behind a flag that is in no list: is the next word its value, and not the verb?
+fn is_value<'a>(mut rest: impl Iterator<Item = &'a OsString>) -> bool {
+    let Some(next) = rest.next().filter(|next| !starts_with(next, "-")) else {
+        return false;
+    };
+    let is_verb = |word: &OsString| VERBS.iter().any(|verb| word == verb);
+    // Of two that are verbs, the one that starts.
+    !is_verb(next) || (next != "start" && rest.next().is_some_and(|verb| verb == "start"))
 }
 
 fn starts_with(word: &OsStr, start: &str) -> bool {
@@ -183,6 +230,30 @@ mod tests {
             (found.starts, found.log),
             (Some("x".into()), Some("/l".into()))
         );
+    }
+
+    #[test]
+    fn a_flag_that_nobody_knows_hides_no_start() {
+        for (line, container) in [
+            ("--new start abc", Some("abc")),
+            ("--new value start abc", Some("abc")),
+            ("--new=value start abc", Some("abc")),
+            ("--new --newer value --log /l start abc", Some("abc")),
+            ("-n 3 start abc", Some("abc")),
+            // Of what may be read in two ways, the one that waits.
+            ("--new create start abc", Some("abc")),
+            ("--new start", None),
+            ("--new kill abc", None),
+            ("--new value kill abc", None),
+            ("--new value delete start", None),
+            ("--new create --bundle /b start", None),
+        ] {
+            let found = asked(line).unwrap();
+            assert_eq!(found.starts, container.map(OsString::from), "{line}");
+            assert_eq!(found.arguments.len(), line.split_whitespace().count());
+        }
+        let found = asked("--new value --log /l start abc").unwrap();
+        assert_eq!((found.log, found.global.len()), (Some("/l".into()), 4));
     }
 
     #[test]
