@@ -4,7 +4,7 @@
 //! The API never holds the world itself and never blocks the loop.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
 use std::sync::Arc;
 
 use netpol_engine::world::World;
@@ -79,8 +79,8 @@ pub struct SyncRequest {
 /// Please say whether all is in force for a network namespace.
 #[derive(Debug)]
 pub struct ReadyRequest {
-    /// The file that stands for it (`/proc/PID/ns/net`, `/run/netns/NAME`).
-    pub netns: PathBuf,
+    /// It, opened: nobody has to wait for a file system to look at it.
+    pub netns: Arc<File>,
     /// Only once it is; else as things are now.
     pub wait: bool,
     /// Where the answer goes. The one who asked may be gone by then.

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -230,12 +229,9 @@ async fn wait(Extract(state): Extract<State>, asked: Asked) -> Result<Response, 
 /// Waits until all is in force for a network namespace, as long as it may; then says how things are.
 async fn ready(Extract(state): Extract<State>, asked: Asked) -> Result<Response, Refusal> {
     asked.known(&["netns", "timeout_ms"])?;
-    let netns: PathBuf = asked.required("netns")?;
-    if !netns.is_absolute() {
-        return Err(Refusal::asked_wrongly(
-            "netns: an absolute path, such as /proc/1234/ns/net",
-        ));
-    }
+    let netns = namespace::open(asked.required("netns")?)
+        .await
+        .map(Arc::new)?;
     let timeout = asked
         .one("timeout_ms")?
         .map_or(Duration::ZERO, Duration::from_millis)
@@ -243,7 +239,7 @@ async fn ready(Extract(state): Extract<State>, asked: Asked) -> Result<Response,
     let ask = async |wait: bool| {
         let (reply, answer) = oneshot::channel();
         let request = ReadyRequest {
-            netns: netns.clone(),
+            netns: Arc::clone(&netns),
             wait,
             reply,
         };
@@ -327,5 +323,6 @@ fn line(line: &Line) -> Option<Bytes> {
     Some(text.into())
 }
 
+mod namespace;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,9 @@
 //! new policy does not cost a look into every container. Nothing here decides anything.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,12 +198,13 @@ impl Sources {
         self.stale.inside = true;
     }
 
-    /// The id of a network namespace; `None`: it is the host's own.
+    /// The id of a network namespace that somebody has opened; `None`: it is the host's own.
     ///
     /// # Errors
-    /// There is none at this path.
-    pub fn nsid(&mut self, path: &Path) -> Result<Option<i32>, LinksError> {
-        self.links.nsid_of_path(path)
+    /// It is a namespace of something else.
+    pub fn nsid(&mut self, netns: &File) -> Result<Option<i32>, LinksError> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", netns.as_raw_fd()));
+        self.links.nsid(&Netns::Path(path))
     }
 
     /// Returns when it is time to [`Sources::gather`]. Dropping the future loses nothing.

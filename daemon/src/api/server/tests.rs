@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use netpol_engine::policy::ObjectName;
@@ -101,7 +102,11 @@ async fn who_is_not_ready_in_time_is_told_how_things_are() {
         assert!(first.wait);
         let second = running.questions.recv().await.unwrap();
         assert!(!second.wait);
-        assert_eq!(second.netns, PathBuf::from("/run/netns/a b"));
+        let inode = |path: &str| std::fs::metadata(path).unwrap().ino();
+        assert_eq!(
+            second.netns.metadata().unwrap().ino(),
+            inode("/proc/self/ns/net")
+        );
         second.reply.send(Ok(given)).unwrap();
         let third = running.questions.recv().await.unwrap();
         third
@@ -109,15 +114,36 @@ async fn who_is_not_ready_in_time_is_told_how_things_are() {
             .send(Err("no such namespace".to_owned()))
             .unwrap();
     });
-    let netns = PathBuf::from("/run/netns/a b");
+    let netns = PathBuf::from("/proc/self/ns/net");
     let client = running.client;
     let answer = client.ready(&netns, Duration::from_millis(50)).await;
     assert_eq!(answer.unwrap(), held);
     let refused = client.ready(&netns, Duration::from_secs(60)).await;
     assert!(matches!(refused, Err(ClientError::Refused(why)) if why == "no such namespace"));
     looping.await.unwrap();
-    let relative = client.ready(&PathBuf::from("a"), Duration::ZERO).await;
-    assert!(matches!(relative, Err(ClientError::Refused(why)) if why.contains("absolute")));
+}
+
+/// The loop hears of none of them.
+#[tokio::test]
+async fn only_what_is_a_namespace_is_opened() {
+    let running = running(Published::default()).await;
+    for (path, said) in [
+        ("a", "an absolute path below /proc or /run"),
+        ("/etc/passwd", "an absolute path below /proc or /run"),
+        ("/run/../etc/passwd", "an absolute path below /proc or /run"),
+        ("/run/netns/a b/none", "`/run/netns/a b/none`: No such file"),
+        ("/proc/self/environ", "no network namespace"),
+        ("/proc/kmsg", "no network namespace"),
+    ] {
+        let refused = running
+            .client
+            .ready(&PathBuf::from(path), Duration::ZERO)
+            .await;
+        assert!(
+            matches!(&refused, Err(ClientError::Refused(why)) if why.contains(said)),
+            "{path}: {refused:?}"
+        );
+    }
 }
 
 #[tokio::test]
