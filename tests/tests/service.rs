@@ -353,6 +353,41 @@ fn it_mounts_nothing_that_would_end_with_it() -> Result<()> {
     within("it can't start", || Ok(daemon.log().contains(said))).with_context(|| daemon.log())
 }
 
+/// Elsewhere than where its unit may write, it says what the unit lacks.
+#[test]
+fn a_directory_that_the_unit_does_not_let_it_write_is_said() -> Result<()> {
+    let lab = lab()?;
+    let mut daemon = Daemon::prepare(&lab, "")?;
+    let locked = tempfile::tempdir()?;
+    let place = locked.path().display().to_string();
+    let right = std::fs::read_to_string(daemon.config())?;
+    let (state, socket) = (daemon.state(), daemon.socket());
+    for (path, said) in [
+        (socket, "can't listen on"),
+        (state, "can't be kept for a restart"),
+    ] {
+        let elsewhere = locked.path().join(path.file_name().context("no name")?);
+        let text = right.replace(&format!("{path:?}"), &format!("{elsewhere:?}"));
+        ensure!(text != right);
+        std::fs::write(daemon.config(), text)?;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "slave", "sh", "-ec"]);
+        let lock = r#"mount --bind "$0" "$0"; mount -o remount,bind,ro "$0"; exec "$@""#;
+        command.args([lock, &place]);
+        with_its_rights(&mut command)?;
+        daemon.launch_by(command)?;
+        let help = format!("ReadWritePaths={place}");
+        within(said, || {
+            let log = daemon.log();
+            let after = log.split(said).nth(1);
+            Ok(after.is_some_and(|after| after.contains(&help)))
+        })
+        .with_context(|| daemon.log())?;
+        daemon.kill()?;
+    }
+    Ok(())
+}
+
 /// No ordering that can't be met, and nothing that this systemd does not know. Programs and pages are not
 /// installed here.
 #[test]

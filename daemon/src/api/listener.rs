@@ -12,6 +12,8 @@ use std::{fs, io};
 
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::telemetry::systemd;
+
 /// Why the socket can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -24,6 +26,14 @@ pub enum ListenError {
     /// Without the right.
     #[error("no right to listen on `{0}`\nhelp: run as root, or set another `[api] socket`")]
     NoRight(PathBuf),
+    /// The file system can't be written.
+    #[error("can't listen on `{path}`: the file system is read-only\n{help}")]
+    ReadOnly {
+        /// The socket.
+        path: PathBuf,
+        /// What would be right.
+        help: String,
+    },
     /// The system said no.
     #[error("can't listen on `{path}`: {source}")]
     Io {
@@ -54,14 +64,20 @@ impl Drop for Socket {
 /// # Errors
 /// When somebody else has the path, or the system refuses.
 pub async fn bind(path: &Path) -> Result<Socket, ListenError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
     let failed = |source: io::Error| match source.kind() {
         ErrorKind::PermissionDenied => ListenError::NoRight(path.to_owned()),
-        _ => ListenError::Io {
-            path: path.to_owned(),
-            source,
+        _ => match systemd::read_only_help("netpold", directory, &source) {
+            Some(help) => ListenError::ReadOnly {
+                path: path.to_owned(),
+                help,
+            },
+            None => ListenError::Io {
+                path: path.to_owned(),
+                source,
+            },
         },
     };
-    let directory = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)

@@ -14,6 +14,7 @@ use crate::datapath::pins::Layout;
 use crate::gate::{self, Contents, GateError, Kept, Kernel, Scope, rules};
 use crate::links::Links;
 use crate::printable::printable;
+use crate::telemetry::systemd;
 
 /// Shut containers' interfaces until netpold's programs are on them
 ///
@@ -130,9 +131,12 @@ fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
             match kept.installed() {
                 Ok(()) => Ok(Exit::Done),
                 Err(error) => {
+                    let state = &config.state.directory;
+                    let help = systemd::read_only_help("netpold-gate", state, &error);
+                    let help = help.unwrap_or_else(|| "help: make room there".to_owned());
                     anstream::eprintln!(
-                        "error: that the gate is installed can't be kept: `{}`: {error}\nhelp: make room there and install it once more; until then netpold restores it after a flush only while it runs",
-                        config.state.directory.display()
+                        "error: that the gate is installed can't be kept: `{}`: {error}\n{help}\nhelp: until it is installed once more, netpold restores it after a flush only while it runs",
+                        state.display()
                     );
                     Ok(Exit::Failed)
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use netpol_abi::tables::control_flags;
 use netpol_engine::world;
 use nix::sys::signal::SigSet;
+use nix::unistd::AccessFlags;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -116,6 +117,16 @@ pub async fn run(
     let mut signals = Signals::new()?;
     // The socket first: a second daemon stops here, before it touches anything.
     let socket = api::listener::bind(&config.api.socket).await?;
+    let state = &config.state.directory;
+    if let Err(error) = writable(state) {
+        let help = systemd::read_only_help("netpold", state, &error);
+        tracing::error!(
+            "what is accepted can't be kept for a restart: `{}`: {error}{}{}",
+            state.display(),
+            if help.is_some() { "\n" } else { "" },
+            help.unwrap_or_default()
+        );
+    }
     let mut gate = Keeper::open(&config);
     if Layout::new(&config.datapath.pin_directory).is_ok_and(|layout| layout.is_empty()) {
         gate.shut_all();
@@ -804,6 +815,12 @@ impl Daemon {
             let _ = waiting.reply.send(synced.clone());
         }
     }
+}
+
+/// Can files be made in this directory, or can it be made?
+fn writable(directory: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    Ok(nix::unistd::access(directory, AccessFlags::W_OK)?)
 }
 
 /// Is the configuration another one now? One that can't be changes nothing.

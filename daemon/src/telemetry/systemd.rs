@@ -3,6 +3,8 @@
 //! Without a service manager every call does nothing. Called by the reconcile loop:
 //! it alone knows that it is alive, and that policy is in force.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -39,6 +41,20 @@ pub fn stopping() {
 #[must_use]
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
+}
+
+/// What would be right where a file system is read-only: a unit's is, but for what it names. `None`: it is
+/// something else.
+#[must_use]
+pub fn read_only_help(unit: &str, directory: &Path, error: &io::Error) -> Option<String> {
+    let shown = directory.display();
+    (error.kind() == io::ErrorKind::ReadOnlyFilesystem).then(|| {
+        format!(
+            "help: {unit}.service may write only where it says so: `systemctl edit {unit}`, and there\n\
+             help:   [Service]\n\
+             help:   ReadWritePaths={shown}"
+        )
+    })
 }
 
 /// A status is one line: names in it come from elsewhere.
