@@ -76,7 +76,7 @@ install: ## Install what `make` built (DESTDIR, PREFIX)
 	test -e $(SYSCONF)/netpold.toml || install -m 644 -t $(SYSCONF) config/netpold.toml
 	install -d $(MAN)/man1 $(MAN)/man8 $(BASH) $(ZSH) $(FISH)
 	$(NETPOL) man $(MAN)/man1 > /dev/null
-	mv $(MAN)/man1/netpold.8 $(MAN)/man8/
+	mv $(MAN)/man1/*.8 $(MAN)/man8/
 	$(NETPOL) completions bash > $(BASH)/netpol
 	$(NETPOL) completions zsh > $(ZSH)/_netpol
 	$(NETPOL) completions fish > $(FISH)/netpol.fish
@@ -88,7 +88,7 @@ uninstall: ## Remove what install put there; enforcement first
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl disable --now $(UNIT) 2> /dev/null || true
 	@test -n "$(DESTDIR)" || ! test -x $(BIN)/netpol || $(BIN)/netpol uninstall
 	rm -f $(PROGRAM:%=$(BIN)/%) $(UNIT:%=$(UNITS)/%) $(TMPFILE)
-	rm -f $(MAN)/man1/netpol.1 $(MAN)/man1/netpol-*.1 $(MAN)/man8/netpold.8 $(BASH)/netpol $(ZSH)/_netpol $(FISH)/netpol.fish
+	rm -f $(MAN)/man1/netpol.1 $(MAN)/man1/netpol-*.1 $(MAN)/man8/netpold*.8 $(BASH)/netpol $(ZSH)/_netpol $(FISH)/netpol.fish
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
 
 deb: ## Make the Debian package, target/debian/netpold_*.deb

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::api::Client;
 use crate::api::client::ClientError;
+pub use command::HELP;
 use command::{Asked, Failure, Network, OnTimeout};
 
 /// A network's configuration and its result so far are a few KiB.
@@ -32,7 +33,7 @@ const LARGEST: u64 = 16 << 20;
 pub fn main() -> ExitCode {
     let environment = |name: &str| std::env::var(name).ok();
     if environment("CNI_COMMAND").is_none() {
-        eprintln!("{}", command::HELP);
+        eprintln!("{HELP}");
         return ExitCode::from(2);
     }
     let mut text = Vec::new();

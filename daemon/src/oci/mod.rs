@@ -28,6 +28,7 @@ use anyhow::{Context as _, bail};
 
 use crate::api::Client;
 use crate::api::client::ClientError;
+pub use command::HELP;
 use command::{Asked, Unready};
 
 /// Becomes the other runtime, or says why not.
@@ -38,7 +39,7 @@ pub fn main() -> ExitCode {
         .first()
         .is_some_and(|first| first == "--netpold-help")
     {
-        print!("{}", command::HELP);
+        print!("{HELP}");
         return ExitCode::SUCCESS;
     }
     let asked = match command::read(arguments) {
