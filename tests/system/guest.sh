@@ -29,6 +29,7 @@ holds() {
   else
     echo "test $name ... FAILED"
     printf '%s\n' "$said" | tail -n 30 | sed 's/^/  | /'
+    systemctl status --no-pager -n 0 netpold.service | sed 's/^/  status | /'
     journalctl -b -u 'netpold*' -n 12 --no-pager -o short-monotonic | sed 's/^/  journal | /'
     failed=$((failed + 1))
   fi
@@ -125,7 +126,12 @@ meanwhile() {
   return "$found"
 }
 upgrade() { dpkg -i newer.deb && is "$(dpkg-query -W -f '${Version}' netpold)" "$(dpkg-deb -f newer.deb Version)"; }
-another_runs() { soon refuses is "$(main)" "$1" > /dev/null && soon systemctl is-active netpold.service; }
+another_runs() { soon is_another "$1" && soon systemctl is-active netpold.service; }
+is_another() {
+  local pid
+  pid=$(main)
+  [ "$pid" != 0 ] && [ "$pid" != "$1" ]
+}
 nothing_pinned() { [ ! -e /sys/fs/bpf/netpold ] || find /sys/fs/bpf/netpold; }
 left() { find / -xdev -path /payload -prune -o -path /proc -prune -o -name '*netpol*' ! -path '/var/lib/docker/*' ! -path '/var/log/*' ! -path '/var/lib/dpkg/*' -print; }
 nothing_left() { is "$(left)" '' && is "$(ls /var/lib/dpkg/info/netpold.* 2> /dev/null)" ''; }
@@ -160,12 +166,6 @@ refuses_to_reload() {
   systemctl is-active netpold.service && is "$(main)" "$old" && journal_says enforced
 }
 
-# It brings rules of its own, has Docker make its anew, and is gone again.
-reloads_firewalld() {
-  systemctl start firewalld.service && soon firewall-cmd --state || return 1
-  firewall-cmd --reload && as_policy_says && systemctl stop firewalld.service
-}
-
 # ---- one boot after another -------------------------------------------------------
 
 boot=$(($(cat /var/lib/payload-boot 2> /dev/null || echo 0) + 1))
@@ -184,6 +184,8 @@ case $boot in
     holds policies-are-accepted netpol wait --timeout 60s
     holds connections-are-as-policy-says as_policy_says
     end
+    # Docker follows firewalld where that is there before it.
+    systemctl enable firewalld.service
     systemctl reboot
     ;;
   2)
@@ -202,7 +204,8 @@ case $boot in
     holds kill-is-not-noticed meanwhile restarts_itself KILL
     # The watchdog's business.
     holds standstill-is-not-noticed meanwhile restarts_itself STOP
-    holds firewalld-is-not-noticed meanwhile reloads_firewalld
+    holds firewalld-is-not-noticed meanwhile firewall-cmd --reload
+    holds connections-are-as-policy-says as_policy_says
     holds gate-is-shut gate
     end
     begin package

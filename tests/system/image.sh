@@ -27,7 +27,7 @@ debootstrap --variant=minbase --include="$(IFS=,; echo "${packages[*]}")" \
 cd "$there/root"
 # Debian 13 has the engine's client in a package of its own, which the engine only recommends.
 [ -e usr/bin/docker ] || chroot . sh -c 'apt-get -qq install docker-cli' >> "$there/log"
-# Begun by what needs it.
+# Begins with the second boot.
 chroot . systemctl -q disable firewalld.service
 rm -rf var/cache/apt/archives/*.deb var/lib/apt/lists/*
 printf '%s\n' '/dev/vda / ext4 noatime 0 1' '/dev/vdb /payload ext4 ro 0 0' > etc/fstab
