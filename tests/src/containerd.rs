@@ -7,25 +7,22 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use netpold::links::{self, Netns};
 use netpold::probe::namespace;
 use nix::sys::signal::Signal;
 
 use crate::daemon::binary;
 use crate::docker::{Running, pack, root_file_system};
-use crate::ending::end;
 use crate::lab::Lab;
+use crate::server::Server;
 
 /// The image that containers are made of.
 const IMAGE: &str = "docker.io/library/busybox:latest";
 /// Where Debian has the CNI plugins.
 const PLUGINS: &str = "/usr/lib/cni";
-/// How long containerd may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Shows the lab's directories (`$1`) where the machine's would be.
 const IN_ITS_PLACE: &str = r#"
 lab=$1; shift
@@ -39,9 +36,8 @@ exec ctr "$@"
 /// A running containerd; it ends, with its containers, on drop.
 #[derive(Debug)]
 pub struct Containerd {
-    child: Option<Child>,
+    server: Server,
     lab: String,
-    host: PathBuf,
     directory: tempfile::TempDir,
 }
 
@@ -86,9 +82,8 @@ impl Containerd {
             ),
         )?;
         let mut containerd = Self {
-            child: None,
+            server: Server::new(lab, directory.path()),
             lab: lab.name.clone(),
-            host: lab.host().path(),
             directory,
         };
         containerd.launch()?;
@@ -101,29 +96,13 @@ impl Containerd {
     /// # Errors
     /// When it does not answer in time.
     pub fn launch(&mut self) -> Result<()> {
-        let root = self.directory.path();
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(root.join("log"))?;
         let mut command = Command::new("containerd");
         command
             .arg("--config")
-            .arg(root.join("config.toml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let child = namespace::inside(&self.host, move || command.spawn())?
-            .context("can't run containerd: is it installed?")?;
-        self.child = Some(child);
-        let deadline = Instant::now() + PATIENCE;
-        while self.ctr("default", &["version"]).is_err() {
-            if Instant::now() > deadline {
-                bail!("containerd does not answer:\n{}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+            .arg(self.directory.path().join("config.toml"));
+        self.server.start(command)?;
+        self.server
+            .until(|| self.ctr("default", &["version"]).is_ok())
     }
 
     /// As `docker save` would have it.
@@ -164,7 +143,7 @@ impl Containerd {
     /// What it said so far.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        self.server.log()
     }
 
     /// The network that containers get from now on: the list of its plugins.
@@ -201,8 +180,8 @@ impl Containerd {
             .arg(self.socket())
             .args(["--namespace", namespace])
             .args(arguments);
-        let output =
-            namespace::inside(&self.host, move || command.output())?.context("can't run ctr(1)")?;
+        let output = namespace::inside(self.server.host(), move || command.output())?
+            .context("can't run ctr(1)")?;
         ensure!(
             output.status.success(),
             "ctr {}: {}",
@@ -312,22 +291,13 @@ impl Containerd {
     /// # Errors
     /// When it does not end.
     pub fn kill(&mut self) -> Result<()> {
-        self.end(Signal::SIGKILL)
-    }
-
-    fn end(&mut self, signal: Signal) -> Result<()> {
-        let Some(child) = self.child.take() else {
-            return Ok(());
-        };
-        let ended = end(child, signal, PATIENCE)?;
-        ensure!(ended, "containerd did not end:\n{}", self.log());
-        Ok(())
+        self.server.end(Signal::SIGKILL)
     }
 }
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        if self.child.is_none() {
+        if !self.server.runs() {
             let _ = self.launch();
         }
         let namespaces = self.ctr("default", &["namespace", "ls", "-q"]);
@@ -339,6 +309,6 @@ impl Drop for Containerd {
             }
         }
         // What is left is seen by the residue check.
-        let _ = self.end(Signal::SIGTERM);
+        let _ = self.server.end(Signal::SIGTERM);
     }
 }

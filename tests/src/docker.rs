@@ -6,21 +6,17 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use netpold::probe::namespace;
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
-use crate::ending::end;
 use crate::lab::Lab;
+use crate::server::Server;
 
 /// The image that containers are made of.
 pub const IMAGE: &str = "busybox";
 
-/// How long the engine may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The programs of the image.
 const PROGRAMS: [&str; 9] = [
     "sh", "sleep", "nc", "ping", "httpd", "ip", "wget", "cat", "true",
@@ -45,8 +41,7 @@ enum Program {
 #[derive(Debug)]
 pub struct Engine {
     program: Program,
-    child: Option<Child>,
-    host: PathBuf,
+    server: Server,
     directory: tempfile::TempDir,
     arguments: Vec<String>,
 }
@@ -110,8 +105,7 @@ impl Engine {
     ) -> Result<Self> {
         let mut engine = Self {
             program,
-            child: None,
-            host: lab.host().path(),
+            server: Server::new(lab, directory.path()),
             directory,
             arguments: arguments
                 .iter()
@@ -128,30 +122,12 @@ impl Engine {
     /// # Errors
     /// When it does not answer in time.
     pub fn launch(&mut self) -> Result<()> {
-        let root = self.directory.path();
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(root.join("log"))?;
-        let mut command = match self.program {
+        let command = match self.program {
             Program::Docker => self.dockerd(),
             Program::Podman => self.podman(),
         };
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let child = namespace::inside(&self.host, move || command.spawn())?
-            .context("can't run the engine: is it installed?")?;
-        self.child = Some(child);
-        let deadline = Instant::now() + PATIENCE;
-        while self.docker(&["version"]).is_err() {
-            if Instant::now() > deadline {
-                bail!("the engine does not answer:\n{}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        self.server.start(command)?;
+        self.server.until(|| self.docker(&["version"]).is_ok())
     }
 
     fn dockerd(&self) -> Command {
@@ -243,7 +219,7 @@ impl Engine {
     /// What it said so far.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        self.server.log()
     }
 
     /// docker(1) with its socket; what it prints, trimmed.
@@ -302,18 +278,13 @@ impl Engine {
     /// # Errors
     /// When it does not end.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(child) = self.child.take() else {
-            return Ok(());
-        };
-        let ended = end(child, Signal::SIGTERM, PATIENCE)?;
-        ensure!(ended, "the engine did not end:\n{}", self.log());
-        Ok(())
+        self.server.end(Signal::SIGTERM)
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.child.is_some()
+        if self.server.runs()
             && let Ok(all) = self.docker(&["ps", "--all", "--quiet"])
         {
             // Podman removes nobody whose namespace others share before they are gone: once more.

@@ -26,6 +26,7 @@ pub mod outside;
 pub mod packets;
 pub mod patience;
 pub mod residue;
+mod server;
 pub mod sockets;
 pub mod wire;
 

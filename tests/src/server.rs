@@ -1,0 +1,84 @@
+//! A server of a lab's own (an engine, a runtime): started in the lab's host namespace, waited for until it
+//! answers, and ended.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use netpold::probe::namespace;
+use nix::sys::signal::Signal;
+
+use crate::ending::end;
+use crate::lab::Lab;
+use crate::patience::within_time;
+
+/// How long it may take to start or to end.
+const TIME: Duration = Duration::from_secs(60);
+
+/// Its process, while it runs. Whoever has it ends it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Option<Child>,
+    host: PathBuf,
+    log: PathBuf,
+}
+
+impl Server {
+    /// One that logs into this directory.
+    pub(crate) fn new(lab: &Lab, directory: &Path) -> Self {
+        Self {
+            child: None,
+            host: lab.host().path(),
+            log: directory.join("log"),
+        }
+    }
+
+    /// Starts it (again).
+    pub(crate) fn start(&mut self, mut command: Command) -> Result<()> {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let program = command.get_program().display().to_string();
+        let child = namespace::inside(&self.host, move || command.spawn())?
+            .with_context(|| format!("can't run {program}: is it installed?"))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    pub(crate) fn until(&self, answers: impl Fn() -> bool) -> Result<()> {
+        within_time(TIME, "an answer", || Ok(answers())).with_context(|| self.log())
+    }
+
+    /// Does it run?
+    pub(crate) fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Ends it, where it runs.
+    pub(crate) fn end(&mut self, signal: Signal) -> Result<()> {
+        let Some(child) = self.child.take() else {
+            return Ok(());
+        };
+        let ended = end(child, signal, TIME)?;
+        ensure!(ended, "it did not end:\n{}", self.log());
+        Ok(())
+    }
+
+    /// The lab's host namespace.
+    pub(crate) fn host(&self) -> &Path {
+        &self.host
+    }
+
+    /// What it said so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
