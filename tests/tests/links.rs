@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
-use netpold::links::{Hints, Links, Listener, Netns, identify, inside};
+use netpold::links::{Hints, Links, Listener, Netns, inside};
 use netpold_tests::patience;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
@@ -133,38 +133,29 @@ fn veths_are_known_by_their_namespace(site: &Site) -> Result<()> {
     ])?;
 
     let mut links = Links::open()?;
+    let mut nsid = |path: &Path| links.nsid(&Netns::Path(path.to_owned()));
     let ids = [
-        links.nsid_of_path(&site.path(0))?.context("an id")?,
-        links.nsid_of_path(&site.path(1))?.context("an id")?,
+        nsid(&site.path(0))?.context("an id")?,
+        nsid(&site.path(1))?.context("an id")?,
     ];
     ensure!(ids[0] != ids[1]);
+    ensure!(nsid(&site.path(0))? == Some(ids[0]), "it stays");
+    ensure!(nsid(Path::new("/proc/thread-self/ns/net"))?.is_none());
+    ensure!(nsid(Path::new("/run/netns/npd-ln-none")).is_err());
     ensure!(
-        links.nsid_of_path(&site.path(0))? == Some(ids[0]),
-        "it stays"
-    );
-    ensure!(
-        links
-            .nsid_of_path(Path::new("/proc/thread-self/ns/net"))?
-            .is_none()
-    );
-    ensure!(
-        links.nsid_of_pid(std::process::id())?.is_some(),
+        links.nsid(&Netns::Pid(std::process::id()))?.is_some(),
         "this thread is elsewhere"
-    );
-    ensure!(
-        links
-            .nsid_of_path(Path::new("/run/netns/npd-ln-none"))
-            .is_err()
     );
 
     let snapshot = links.dump()?;
-    let owners = BTreeMap::from([(ids[0], "first"), (ids[1], "second")]);
-    let found = identify(&snapshot.veths, &owners);
-    ensure!(found.owned == BTreeMap::from([(first, "first"), (second, "second")]));
-    ensure!(
-        found.here.len() == 2 && found.unowned.is_empty(),
-        "{found:?}"
-    );
+    let leads_to: BTreeMap<u32, Option<i32>> = snapshot
+        .veths
+        .iter()
+        .map(|veth| (veth.ifindex, veth.peer_nsid))
+        .collect();
+    ensure!(leads_to[&first] == Some(ids[0]) && leads_to[&second] == Some(ids[1]));
+    let here = leads_to.values().filter(|nsid| nsid.is_none());
+    ensure!(leads_to.len() == 4 && here.count() == 2, "{leads_to:?}");
     let bridge = if_nametoindex("br0")?;
     ensure!(snapshot.bridges == BTreeMap::from([(bridge, "br0".to_owned())]));
     let veth = &snapshot.veths[0];

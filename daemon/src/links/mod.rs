@@ -1,7 +1,7 @@
 //! Interfaces and addresses, as netlink tells them.
 //!
 //! ```text
-//!  listen ──▶ hints (something changed) ──▶ dump (the truth) ──▶ identify (pure)
+//!  listen ──▶ hints (something changed) ──▶ dump (the truth)
 //!  netns  ──▶ namespace ids, and what is inside a container's namespace
 //! ```
 //!
@@ -10,7 +10,6 @@
 //! thread's network namespace unless a name says `inside`. Changes nothing but to ask
 //! the kernel for a namespace id. Never imports `datapath`, `store`, `runtime` or `api`.
 
-pub mod identify;
 pub mod listen;
 mod message;
 pub mod netns;
@@ -22,7 +21,6 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
-pub use identify::{Identified, identify};
 pub use listen::{Hints, Listener};
 pub use netns::{Inside, Netns, inside};
 
@@ -147,22 +145,6 @@ impl Links {
     /// There is no such namespace (any more), or see [`LinksError`].
     pub fn nsid(&mut self, netns: &Netns) -> Result<Option<i32>, LinksError> {
         netns::nsid(&mut self.route, self.own, netns)
-    }
-
-    /// [`Links::nsid`] of a process's namespace.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn nsid_of_pid(&mut self, pid: u32) -> Result<Option<i32>, LinksError> {
-        self.nsid(&Netns::Pid(pid))
-    }
-
-    /// [`Links::nsid`] of a namespace at a path (`/run/netns/NAME`).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn nsid_of_path(&mut self, path: &std::path::Path) -> Result<Option<i32>, LinksError> {
-        self.nsid(&Netns::Path(path.to_owned()))
     }
 }
 
