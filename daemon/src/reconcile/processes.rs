@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::runtime::identity::{self, containers_of_cgroup};
 
@@ -18,6 +20,58 @@ fn group(process: &str) -> Option<String> {
 
 fn own() -> String {
     group("self").unwrap_or_default()
+}
+
+/// Where runtimes put a container's first process unless they are told otherwise, below the root of a
+/// hierarchy of control groups, by the container's ID.
+const GROUPS: [(&str, &str); 6] = [
+    ("docker/", ""),
+    ("system.slice/docker-", ".scope"),
+    ("machine.slice/libpod-", ".scope/container"),
+    ("machine.slice/libpod-", ".scope"),
+    ("libpod_parent/libpod-", ""),
+    ("system.slice/nerdctl-", ".scope"),
+];
+/// The one hierarchy of version 2, and such as version 1 has.
+const HIERARCHIES: [&str; 3] = [
+    "/sys/fs/cgroup",
+    "/sys/fs/cgroup/pids",
+    "/sys/fs/cgroup/systemd",
+];
+
+/// A process for each of these containers, where it is in the usual control group: looks at
+/// none of the others that there are.
+pub(super) fn in_usual_groups(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
+    let own = own();
+    let mut roots = HIERARCHIES.to_vec();
+    roots.retain(|root| Path::new(root).join("cgroup.procs").exists());
+    let first = |id: &str| {
+        let groups = roots.iter().flat_map(|root| {
+            GROUPS
+                .iter()
+                .map(move |(start, end)| format!("{root}/{start}{id}{end}/cgroup.procs"))
+        });
+        groups
+            .filter_map(|group| fs::read_to_string(group).ok())
+            .find_map(|processes| processes.lines().next()?.parse().ok())
+    };
+    let mut found: Vec<(u32, String)> = wanted
+        .iter()
+        // It becomes part of a path.
+        .filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        .filter_map(|id| Some((first(id)?, (*id).to_owned())))
+        .collect();
+    found.retain(|(pid, id)| of_one(*pid, &own).as_ref() == Some(id));
+    found
+}
+
+/// The one container that a process may be of.
+fn of_one(pid: u32, own: &str) -> Option<String> {
+    let text = group(&pid.to_string())?;
+    match containers_of_cgroup(&text, own)[..] {
+        [id] => Some(id.to_owned()),
+        _ => None,
+    }
 }
 
 /// One process in a network namespace of its own for each of these containers that has one. One that may be
@@ -36,13 +90,95 @@ pub(super) fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
         if namespace.is_none() || namespace == own_namespace {
             continue;
         }
-        let text = group(&pid.to_string()).unwrap_or_default();
-        if let [id] = containers_of_cgroup(&text, &own)[..]
-            && wanted.contains(id)
-        {
+        if let Some(id) = of_one(pid, &own).filter(|id| wanted.contains(id.as_str())) {
             // The first process has the lowest number, but for those that wrapped around.
-            found.entry(id.to_owned()).or_insert(pid);
+            found.entry(id).or_insert(pid);
         }
     }
     found.into_iter().map(|(id, pid)| (pid, id)).collect()
+}
+
+/// When all processes may be looked at: at once for what was not looked for before, else so that it takes a
+/// twentieth of the time at most, however often something happens.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// Containers that were looked for.
+    containers: BTreeSet<String>,
+    /// Network namespaces of which it was not known whose they are.
+    namespaces: BTreeSet<i32>,
+    /// Not the same again before this.
+    next: Option<Instant>,
+    /// It was wanted before that.
+    is_owed: bool,
+}
+
+impl Search {
+    /// Is it time? If not, [`Search::owed`] says when.
+    pub(super) fn begins(
+        &mut self,
+        containers: &BTreeSet<&str>,
+        namespaces: &BTreeSet<i32>,
+        now: Instant,
+    ) -> bool {
+        let is_new = !namespaces.is_subset(&self.namespaces)
+            || containers.iter().any(|id| !self.containers.contains(*id));
+        let begins = is_new || self.next.is_none_or(|next| now >= next);
+        self.is_owed = !begins;
+        if begins {
+            self.containers = containers.iter().map(|id| (*id).to_owned()).collect();
+            self.namespaces.clone_from(namespaces);
+        }
+        begins
+    }
+
+    /// It has ended, after so long.
+    pub(super) fn ended(&mut self, took: Duration, now: Instant) {
+        self.next = Some(now + took * 19);
+    }
+
+    /// Whether it is wanted is about to be said anew.
+    pub(super) fn settle(&mut self) {
+        self.is_owed = false;
+    }
+
+    /// When to look for what could not be looked for.
+    pub(super) fn owed(&self) -> Option<Instant> {
+        self.next.filter(|_| self.is_owed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_new_is_looked_for_at_once_and_the_same_seldom() {
+        let mut search = Search::default();
+        let begun = Instant::now();
+        let at = |milliseconds| begun + Duration::from_millis(milliseconds);
+        let (one, two) = (BTreeSet::from(["a"]), BTreeSet::from(["a", "b"]));
+        let (first, second) = (BTreeSet::from([1]), BTreeSet::from([1, 2]));
+        assert!(search.begins(&one, &first, at(0)));
+        search.ended(Duration::from_millis(10), at(10));
+        for hint in 11..200 {
+            assert!(!search.begins(&one, &first, at(hint)));
+        }
+        assert_eq!(search.owed(), Some(at(200)));
+        search.settle();
+        assert_eq!(search.owed(), None, "nothing is to be found any more");
+        assert!(search.begins(&one, &first, at(200)));
+        search.ended(Duration::from_millis(10), at(210));
+        assert_eq!(search.owed(), None, "nobody asked since");
+        assert!(search.begins(&two, &first, at(211)), "another container");
+        search.ended(Duration::from_millis(10), at(221));
+        assert!(search.begins(&two, &second, at(222)), "another namespace");
+        search.ended(Duration::from_millis(10), at(232));
+        assert!(!search.begins(&one, &second, at(233)), "one less");
+    }
+
+    #[test]
+    fn this_process_is_nobodys() {
+        let id = "a".repeat(64);
+        assert!(in_usual_groups(&BTreeSet::from([id.as_str(), "../..", "web"])).is_empty());
+    }
 }

@@ -8,13 +8,13 @@ use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use thiserror::Error;
 
 use super::facts::{Declared, Engine, Facts, Namespace};
-use super::processes;
+use super::processes::{self, Search};
 use crate::config::{Config, Enabled};
 use crate::gate::Kept;
 use crate::gate::rules::{is_engines, may_be_added};
@@ -115,6 +115,8 @@ pub struct Sources {
     found: BTreeMap<String, (u32, Namespace)>,
     /// Containers whose process, as their runtime names it, is somebody else's.
     refused: BTreeSet<String>,
+    /// For processes of containers that start.
+    search: Search,
     stale: Stale,
     /// Something could not be listed.
     failed: bool,
@@ -159,6 +161,7 @@ impl Sources {
             listener,
             found: BTreeMap::new(),
             refused: BTreeSet::new(),
+            search: Search::default(),
             stale: Stale::ALL,
             failed: false,
             facts: Facts {
@@ -235,6 +238,13 @@ impl Sources {
                 std::future::pending::<()>().await;
             }
         };
+        let owed = self.search.owed();
+        let search = async {
+            match owed {
+                Some(time) => tokio::time::sleep_until(time.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.store.changed() => self.stale.store = true,
             () = self.docker.follower.changed() => self.stale.engine = true,
@@ -242,6 +252,7 @@ impl Sources {
             () = self.declared.changed() => self.stale.declared = true,
             () = resolvers => self.stale.resolvers = true,
             () = again => self.stale = Stale::ALL,
+            () = search => self.stale.links = true,
             hints = self.listener.next() => return self.linked(hints),
         }
         false
@@ -453,7 +464,7 @@ impl Sources {
         let of_docker = starting
             .values()
             .any(|container| container.runtime == Runtime::Docker);
-        let unknown: BTreeSet<i32> = self
+        let mut unknown: BTreeSet<i32> = self
             .facts
             .links
             .veths
@@ -464,23 +475,42 @@ impl Sources {
             .filter_map(|veth| veth.peer_nsid)
             .filter(|nsid| !known.contains(nsid))
             .collect();
-        if starting.is_empty() || unknown.is_empty() {
+        self.search.settle();
+        let mut wanted: BTreeSet<&str> = starting.keys().copied().collect();
+        if wanted.is_empty() || unknown.is_empty() {
             return Vec::new();
         }
-        let mut found = Vec::new();
-        for (pid, id) in processes::by_container(&starting.keys().copied().collect()) {
-            let Some(container) = starting.get(id.as_str()) else {
-                continue;
-            };
-            match self.namespace(&Netns::Pid(pid)) {
-                Ok(namespace) if namespace.nsid.is_some_and(|nsid| unknown.contains(&nsid)) => {
-                    found.push((*container, pid, namespace));
-                }
-                // On the way into its namespace, or ended.
-                Ok(_) | Err(_) => {}
-            }
+        let usual = processes::in_usual_groups(&wanted);
+        let mut found = self.claims(starting, &unknown, usual);
+        for (container, _, namespace) in &found {
+            wanted.remove(own_id(container));
+            unknown.retain(|nsid| namespace.nsid != Some(*nsid));
+        }
+        let begun = Instant::now();
+        if !wanted.is_empty() && !unknown.is_empty() && self.search.begins(&wanted, &unknown, begun)
+        {
+            let all = processes::by_container(&wanted);
+            found.extend(self.claims(starting, &unknown, all));
+            self.search.ended(begun.elapsed(), Instant::now());
         }
         found
+    }
+
+    /// Which of these processes are in one of these namespaces. The others are on the way into theirs, or have
+    /// ended.
+    fn claims<'a>(
+        &mut self,
+        starting: &BTreeMap<&str, &'a Container>,
+        unknown: &BTreeSet<i32>,
+        processes: Vec<(u32, String)>,
+    ) -> Vec<(&'a Container, u32, Namespace)> {
+        let claims = processes.into_iter().filter_map(|(pid, id)| {
+            let container = *starting.get(id.as_str())?;
+            let namespace = self.namespace(&Netns::Pid(pid)).ok()?;
+            let is_unknown = namespace.nsid.is_some_and(|nsid| unknown.contains(&nsid));
+            is_unknown.then_some((container, pid, namespace))
+        });
+        claims.collect()
     }
 
     /// Looks inside, where the runtime does not say what is there.
