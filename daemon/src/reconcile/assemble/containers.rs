@@ -1,0 +1,302 @@
+//! From containers to endpoints: who of those that share a namespace is one, what its interfaces
+//! are, and those of before while their engine has not answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+use netpol_engine::policy::ObjectName;
+use netpol_engine::world::{Place, Pod};
+
+use super::{Assembly, Candidate, usable};
+use crate::links::Veth;
+use crate::printable::printable;
+use crate::reconcile::facts::{Facts, Namespace};
+use crate::reconcile::register::{Interface, Key, Register};
+use crate::runtime::container::{Container, Runtime};
+
+impl Assembly<'_> {
+    pub(super) fn container(
+        &mut self,
+        container: &Container,
+        name: ObjectName,
+        mut pod: Pod,
+        register: &Register,
+    ) {
+        let namespace = self.facts.containers.get(&container.id);
+        let on_host = namespace.is_some_and(|namespace| namespace.nsid.is_none());
+        if container.host_network || on_host {
+            self.unprotected(
+                &name,
+                "it is on the host's network, and speaks as the host".to_owned(),
+            );
+            pod.place = Place::HostNetwork;
+            self.out.world.pods.insert(name, pod);
+            return;
+        }
+        for network in &container.networks {
+            if has_no_veth(&network.driver) {
+                self.unprotected(
+                    &name,
+                    format!(
+                        "its network `{}` is of the driver `{}`, without a veth that policy could be put on",
+                        network.name, network.driver
+                    ),
+                );
+            }
+        }
+        let Some((namespace, nsid)) =
+            namespace.and_then(|namespace| Some((namespace, namespace.nsid?)))
+        else {
+            // Not inspected yet: `remembered` keeps it, if it was there before.
+            return;
+        };
+        if self.owners.contains_key(&nsid) {
+            // It shares the namespace of one that is known.
+            return;
+        }
+        self.owners.insert(nsid, name.clone());
+        let key = Key::of(container);
+        let known = register
+            .records
+            .get(&key)
+            .filter(|record| record.netns == namespace.identity);
+        let interfaces = self.interfaces(nsid, |veth, bridge| {
+            given_mac(container, bridge)
+                .or_else(|| {
+                    let before = known?.interfaces.get(&veth.ifindex)?;
+                    Some(before.mac)
+                })
+                .or_else(|| namespace.peer_of(veth)?.mac)
+        });
+        let mut claims = BTreeSet::new();
+        let mut given = BTreeMap::new();
+        if container.runtime == Runtime::Containerd {
+            self.without_veth(&name, namespace);
+            let into = |veth: &&Veth| veth.peer_nsid == Some(nsid);
+            for veth in self.facts.links.veths.iter().filter(into) {
+                let before = known.and_then(|record| record.given.get(&veth.ifindex));
+                let now = || namespace.peer_of(veth).map(|peer| usable(peer).collect());
+                let Some(own) = before.cloned().or_else(now) else {
+                    continue;
+                };
+                claims.extend(own.iter().copied());
+                if before.is_some() || (namespace.looked_running && has_global(&own)) {
+                    given.insert(veth.ifindex, own);
+                }
+            }
+        }
+        for network in &container.networks {
+            claims.extend(network.ipv4.map(IpAddr::V4));
+            claims.extend(network.ipv6.map(IpAddr::V6));
+        }
+        claims.extend(
+            interfaces
+                .values()
+                .map(|interface| IpAddr::V6(link_local(interface.mac))),
+        );
+        self.candidates.push(Candidate {
+            key,
+            name,
+            labels: pod.labels,
+            ports: pod.ports,
+            netns: namespace.identity,
+            path: Some(namespace.path.clone()),
+            claims,
+            interfaces,
+            given,
+        });
+    }
+
+    /// Reports interfaces inside that frames leave by without passing a veth.
+    fn without_veth(&mut self, name: &ObjectName, namespace: &Namespace) {
+        for inside in &namespace.inside {
+            let kind = match inside.kind.as_deref() {
+                Some(kind @ ("macvlan" | "macvtap" | "ipvlan" | "ipvtap")) => kind,
+                None if !inside.addresses.iter().all(IpAddr::is_loopback) => "hardware",
+                _ => continue,
+            };
+            self.unprotected(
+                name,
+                format!(
+                    "its interface `{}` is of the kind `{kind}`, without a veth that policy could be put on",
+                    printable(&inside.name)
+                ),
+            );
+        }
+    }
+
+    /// Endpoints of before that nobody has denied yet: those of an engine that has not
+    /// answered, or not about them.
+    pub(super) fn remembered(&mut self, register: &Register) {
+        for (key, record) in &register.records {
+            let Some((runtime, id)) = key.container() else {
+                continue;
+            };
+            let engine = self.facts.engine(runtime);
+            if !engine.followed {
+                continue;
+            }
+            if self
+                .candidates
+                .iter()
+                .any(|candidate| candidate.key == *key)
+            {
+                continue;
+            }
+            let unanswered = !engine.listed
+                || engine.snapshot.containers.iter().any(|container| {
+                    container.id == id
+                        && container.is_running()
+                        && !self.facts.containers.contains_key(id)
+                });
+            if !unanswered || self.is_taken(&record.name) {
+                continue;
+            }
+            let interfaces: BTreeMap<u32, Interface> = record
+                .interfaces
+                .iter()
+                .filter(|(ifindex, before)| self.is_still(**ifindex, before))
+                .map(|(ifindex, before)| (*ifindex, *before))
+                .collect();
+            if interfaces.is_empty() {
+                continue;
+            }
+            for nsid in interfaces.values().filter_map(|interface| interface.nsid) {
+                self.owners
+                    .entry(nsid)
+                    .or_insert_with(|| record.name.clone());
+            }
+            self.candidates.push(Candidate {
+                key: key.clone(),
+                name: record.name.clone(),
+                labels: record.labels.clone(),
+                ports: record.ports.clone(),
+                netns: record.netns,
+                path: None,
+                claims: record.addresses.clone(),
+                interfaces,
+                given: record.given.clone(),
+            });
+        }
+    }
+
+    /// Is this interface the one that it was, and nobody else's?
+    fn is_still(&self, ifindex: u32, before: &Interface) -> bool {
+        self.facts.links.veths.iter().any(|veth| {
+            veth.ifindex == ifindex
+                && veth.peer_ifindex == before.peer
+                && veth.peer_nsid.is_some()
+                && veth.peer_nsid == before.nsid
+                && veth
+                    .peer_nsid
+                    .is_some_and(|nsid| !self.owners.contains_key(&nsid))
+        })
+    }
+
+    /// The veths into a namespace whose other end's MAC address is known; the others are on hold.
+    pub(super) fn interfaces(
+        &mut self,
+        nsid: i32,
+        mac: impl Fn(&Veth, Option<&str>) -> Option<[u8; 6]>,
+    ) -> BTreeMap<u32, Interface> {
+        let links = &self.facts.links;
+        let mut interfaces = BTreeMap::new();
+        for veth in &links.veths {
+            if veth.peer_nsid != Some(nsid) {
+                continue;
+            }
+            let bridge = veth.master.and_then(|master| links.bridges.get(&master));
+            match mac(veth, bridge.map(String::as_str)) {
+                Some(mac) => {
+                    let interface = Interface {
+                        mac,
+                        peer: veth.peer_ifindex,
+                        nsid: veth.peer_nsid,
+                    };
+                    interfaces.insert(veth.ifindex, interface);
+                }
+                None => {
+                    self.on_hold.insert(
+                        veth.ifindex,
+                        "the MAC address of the container's end is not known yet".to_owned(),
+                    );
+                }
+            }
+        }
+        interfaces
+    }
+}
+
+/// Drivers whose interfaces have no end on this host's side that frames pass through.
+fn has_no_veth(driver: &str) -> bool {
+    !matches!(driver, "" | "bridge" | "null" | "none" | "host")
+}
+
+/// Of those that share a network namespace, leaves the one that is its endpoint; of a Pod on the
+/// host's network likewise.
+pub(super) fn joined(containers: &mut Vec<&Container>, facts: &Facts, register: &Register) {
+    let namespace = |container: &Container| facts.containers.get(&container.id);
+    // In the order of the list: the oldest first.
+    let rank = |container: &Container| {
+        let held = register.records.get(&Key::of(container));
+        let holds = held.map(|record| record.netns) == namespace(container).map(|it| it.identity);
+        (!holds, !container.is_sandbox())
+    };
+    let mut owners: BTreeMap<i32, &Container> = BTreeMap::new();
+    let mut on_host: BTreeSet<&str> = BTreeSet::new();
+    for &container in containers.iter() {
+        match namespace(container).map(|namespace| namespace.nsid) {
+            Some(Some(nsid)) => {
+                let owner = owners.entry(nsid).or_insert(container);
+                if rank(container) < rank(owner) {
+                    *owner = container;
+                }
+            }
+            Some(None) => {
+                let part = container.part.as_ref().filter(|part| part.sandbox);
+                on_host.extend(part.map(|part| part.pod.as_str()));
+            }
+            None => {}
+        }
+    }
+    containers.retain(
+        |container| match namespace(container).map(|namespace| namespace.nsid) {
+            Some(Some(nsid)) => owners
+                .get(&nsid)
+                .is_some_and(|owner| owner.id == container.id),
+            Some(None) => container
+                .part
+                .as_ref()
+                .is_none_or(|part| part.sandbox || !on_host.contains(part.pod.as_str())),
+            None => true,
+        },
+    );
+}
+
+/// Is one of them more than what the kernel gives every interface?
+fn has_global(addresses: &BTreeSet<IpAddr>) -> bool {
+    addresses.iter().any(|address| match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+    })
+}
+
+/// What the engine says of the container's end on this bridge.
+fn given_mac(container: &Container, bridge: Option<&str>) -> Option<[u8; 6]> {
+    let bridge = bridge?;
+    container
+        .networks
+        .iter()
+        .find(|network| network.bridge.as_deref() == Some(bridge))
+        .and_then(|network| network.mac)
+}
+
+/// The link-local address that the kernel gives an interface of this MAC address
+/// (RFC 4291, appendix A).
+fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac;
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&[0xfe, 0x80]);
+    octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    Ipv6Addr::from(octets)
+}

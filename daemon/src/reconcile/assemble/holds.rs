@@ -1,0 +1,148 @@
+//! Interfaces on hold: what looks like a container's, or was one's, and is nobody's yet.
+
+use std::collections::BTreeSet;
+
+use super::Assembly;
+use crate::api::wire::Unidentified;
+use crate::reconcile::register::{Key, Register};
+use crate::runtime::container::Runtime;
+use crate::runtime::{containerd, docker};
+
+/// Bridges that are remembered, at most: a host has few.
+const MOST_BRIDGES: usize = 64;
+
+impl Assembly<'_> {
+    /// Remembers where containerd's containers are: what will be there next may be one.
+    pub(super) fn bridges(&self, register: &mut Register) {
+        let links = &self.facts.links;
+        let owned: BTreeSet<u32> = register
+            .records
+            .iter()
+            .filter(|(key, _)| matches!(key, Key::Containerd(_)))
+            .flat_map(|(_, record)| record.interfaces.keys().copied())
+            .collect();
+        for veth in &links.veths {
+            if !owned.contains(&veth.ifindex) || register.bridges.len() >= MOST_BRIDGES {
+                continue;
+            }
+            let bridge = match veth.master {
+                Some(master) => links.bridges.get(&master).cloned(),
+                None => Some(String::new()),
+            };
+            register.bridges.extend(bridge);
+        }
+    }
+
+    /// Interfaces on hold: what looks like a container's, or was one's, and is nobody's.
+    pub(super) fn holds(
+        &mut self,
+        programmed: &BTreeSet<u32>,
+        released: &BTreeSet<u32>,
+        cni_bridges: &BTreeSet<String>,
+    ) {
+        let facts = self.facts;
+        let links = &facts.links;
+        // Bridges of Docker's own that nobody follows are nobody's here.
+        let dockers_strangers = facts.docker.socket && !facts.docker.followed;
+        for veth in &links.veths {
+            if self.out.interfaces.contains_key(&veth.ifindex) {
+                self.out
+                    .interface_names
+                    .insert(veth.ifindex, veth.name.clone());
+                continue;
+            }
+            let bridge = veth.master.and_then(|master| links.bridges.get(&master));
+            let bridge = bridge.map(String::as_str);
+            // An unenslaved veth with both ends here may be the end that moves to the container
+            // later, and would take a program along.
+            let alone = veth.master.is_none() && veth.peer_nsid.is_some();
+            let looks_like = |runtime| match runtime {
+                Runtime::Docker => {
+                    bridge.is_some_and(|bridge| {
+                        is_bridge_name(bridge) || facts.docker.bridges.contains(bridge)
+                    }) || (alone && docker::is_veth_name(&veth.name))
+                }
+                Runtime::Containerd => {
+                    containerd::is_veth_name(&veth.name)
+                        && match bridge {
+                            Some(bridge) => {
+                                cni_bridges.contains(bridge)
+                                    || is_cni_bridge_name(bridge)
+                                    || (is_network_bridge_name(bridge) && !dockers_strangers)
+                            }
+                            None => alone && cni_bridges.contains(""),
+                        }
+                }
+            };
+            let candidates = Runtime::ALL
+                .into_iter()
+                .filter(|runtime| {
+                    facts.engine(*runtime).may_have_containers() && looks_like(*runtime)
+                })
+                .collect::<Vec<_>>();
+            let silent = |runtime: &Runtime| !facts.engine(*runtime).listed;
+            let reason = if let Some(reason) = self.on_hold.remove(&veth.ifindex) {
+                reason
+            } else if let Some(runtime) = candidates.iter().copied().find(silent) {
+                format!("{} has not answered yet", runtime.name())
+            } else if !candidates.is_empty() {
+                "the container behind it is not known yet".to_owned()
+            } else if let Some(runtime) = Runtime::ALL
+                .into_iter()
+                .find(|runtime| facts.engine(*runtime).followed && silent(runtime))
+                && programmed.contains(&veth.ifindex)
+                && !released.contains(&veth.ifindex)
+            {
+                // It was enforced before the daemon started: it may be a container's.
+                format!(
+                    "it was enforced before, and {} has not answered yet",
+                    runtime.name()
+                )
+            } else {
+                continue;
+            };
+            self.out.interfaces.insert(veth.ifindex, None);
+            self.out
+                .interface_names
+                .insert(veth.ifindex, veth.name.clone());
+            self.out.unidentified.push(Unidentified {
+                interface: veth.name.clone(),
+                ifindex: veth.ifindex,
+                reason,
+            });
+        }
+    }
+}
+
+/// Interfaces of declared endpoints: where a manifest no longer declares one, nobody holds it.
+pub(super) fn released(register: &Register) -> BTreeSet<u32> {
+    register
+        .records
+        .iter()
+        .filter(|(key, _)| matches!(key, Key::Declared(_)))
+        .flat_map(|(_, record)| record.interfaces.keys().copied())
+        .collect()
+}
+
+/// Names that engines give to bridges.
+fn is_bridge_name(name: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_network_bridge_name(name)
+        || matches!(name, "docker0" | "docker_gwbridge")
+        || name
+            .strip_prefix("cni-")
+            .unwrap_or(name)
+            .strip_prefix("podman")
+            .is_some_and(digits)
+}
+
+/// What Docker and nerdctl call the bridge of a network that somebody made.
+fn is_network_bridge_name(name: &str) -> bool {
+    name.strip_prefix("br-")
+        .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// What the CNI plugin calls its bridge where nothing is said, and nerdctl its first one.
+fn is_cni_bridge_name(name: &str) -> bool {
+    matches!(name, "cni0" | "nerdctl0")
+}

@@ -1,0 +1,178 @@
+//! What manifests state of the world: policies, Namespaces, declared Pods, peers; and the resolvers,
+//! which a manifest may replace.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use netpol_engine::labels::Labels;
+use netpol_engine::manifest::{PodManifest, Value};
+use netpol_engine::policy::{Mode, ObjectName};
+use netpol_engine::resolver;
+use netpol_engine::world::{Place, Pod};
+
+use super::{Assembly, Candidate, usable};
+use crate::api::wire::{Origin, Unprotected};
+use crate::reconcile::facts::Declared;
+use crate::reconcile::register::Key;
+use crate::runtime::container::Runtime;
+
+impl Assembly<'_> {
+    pub(super) fn manifests(&mut self) {
+        let declared: BTreeMap<&ObjectName, &Declared> = self
+            .facts
+            .declared
+            .iter()
+            .map(|declared| (&declared.name, declared))
+            .collect();
+        let store = std::sync::Arc::clone(&self.facts.store);
+        for (object, accepted, since) in store.objects() {
+            let origin = |labels: &Labels| Origin {
+                file: Some(PathBuf::from(&accepted.path)),
+                since: jiff::Timestamp::try_from(since).ok(),
+                labels: labels.clone(),
+                annotations: object.annotations.clone(),
+                container: None,
+            };
+            match &object.value {
+                Value::NetworkPolicy(policy) => {
+                    let name = policy.name.clone();
+                    self.out
+                        .origins
+                        .policies
+                        .insert(name.clone(), origin(&object.labels));
+                    self.out.world.policies.insert(name, policy.clone());
+                }
+                Value::Namespace { name, mode } => {
+                    if *mode == Mode::Audit {
+                        self.out.world.audited.insert(name.clone());
+                    }
+                    self.out
+                        .origins
+                        .namespaces
+                        .insert(name.clone(), origin(&Labels::new()));
+                    self.out
+                        .world
+                        .namespaces
+                        .insert(name.clone(), object.labels.clone());
+                }
+                Value::Pod(pod) => {
+                    self.out
+                        .origins
+                        .pods
+                        .insert(pod.name.clone(), origin(&Labels::new()));
+                    if pod.container.is_some() {
+                        self.naming.push((pod.clone(), None));
+                    } else if pod.netns.is_some() {
+                        self.declared(pod, declared.get(&pod.name).copied());
+                    } else {
+                        let mut external = Pod::from(pod);
+                        if external.place == Place::Local {
+                            external.place = Place::External;
+                        }
+                        self.out.world.pods.insert(pod.name.clone(), external);
+                    }
+                }
+            }
+        }
+    }
+
+    fn declared(&mut self, pod: &PodManifest, found: Option<&Declared>) {
+        let without = Pod {
+            labels: pod.labels.clone(),
+            ports: pod.ports.clone(),
+            ..Pod::default()
+        };
+        let mut absent = |why: String| {
+            self.out.warnings.push(format!("Pod {}: {why}", pod.name));
+            self.out
+                .world
+                .pods
+                .insert(pod.name.clone(), without.clone());
+        };
+        let Some(found) = found else {
+            return absent("its network namespace was not looked at yet".to_owned());
+        };
+        let namespace = match &found.namespace {
+            Ok(namespace) => namespace,
+            Err(why) => {
+                return absent(format!(
+                    "its network namespace `{}` {why}: nothing is enforced for it until it is there",
+                    found.path.display()
+                ));
+            }
+        };
+        let Some(nsid) = namespace.nsid else {
+            self.out.unprotected.push(Unprotected {
+                container: pod.name.to_string(),
+                reason: format!(
+                    "`{}` is the host's own network namespace",
+                    found.path.display()
+                ),
+            });
+            self.out.world.pods.insert(
+                pod.name.clone(),
+                Pod {
+                    place: Place::HostNetwork,
+                    ..without
+                },
+            );
+            return;
+        };
+        if let Some(first) = self.owners.get(&nsid) {
+            let first = first.clone();
+            return absent(format!(
+                "its network namespace `{}` is that of Pod {first} already",
+                found.path.display()
+            ));
+        }
+        self.owners.insert(nsid, pod.name.clone());
+        let interfaces = self.interfaces(nsid, |veth, _| namespace.peer_of(veth)?.mac);
+        let claims = namespace.inside.iter().flat_map(usable).collect();
+        self.candidates.push(Candidate {
+            key: Key::Declared(pod.name.clone()),
+            name: pod.name.clone(),
+            labels: pod.labels.clone(),
+            ports: pod.ports.clone(),
+            netns: namespace.identity,
+            path: Some(namespace.path.clone()),
+            claims,
+            interfaces,
+            given: BTreeMap::new(),
+        });
+    }
+
+    pub(super) fn kube_dns(&mut self) {
+        if let Some(addresses) = &self.facts.resolvers {
+            let (name, pod) = resolver::kube_dns(addresses.clone());
+            // A manifest knows better.
+            if !self.out.origins.pods.contains_key(&name) {
+                self.out.world.pods.insert(name, pod);
+            }
+        }
+    }
+
+    /// Pods of manifests whose container is not there.
+    pub(super) fn absent(&mut self) {
+        for (manifest, why) in std::mem::take(&mut self.naming) {
+            if self.is_taken(&manifest.name) {
+                continue;
+            }
+            let unlisted = |runtime| {
+                let engine = self.facts.engine(runtime);
+                engine.may_have_containers() && !engine.listed
+            };
+            if let Some(why) = why.filter(|_| !Runtime::ALL.into_iter().any(unlisted)) {
+                let text = manifest.container.as_deref().unwrap_or_default();
+                self.out
+                    .warnings
+                    .push(format!("Pod {}: `{text}`: {why}", manifest.name));
+            }
+            let pod = Pod {
+                labels: manifest.labels,
+                ports: manifest.ports,
+                ..Pod::default()
+            };
+            self.out.world.pods.insert(manifest.name, pod);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Whose each address is, and where each endpoint stands in the kernel's tables: its number, its slot, its
+//! interfaces.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use netpol_engine::policy::ObjectName;
+use netpol_engine::resolver;
+use netpol_engine::world::{self, Place, Pod};
+
+use super::Assembly;
+use crate::api::wire::Conflict;
+use crate::reconcile::register::{Key, Record, Register};
+
+impl Assembly<'_> {
+    /// Whose each address is.
+    pub(super) fn addresses(&mut self, register: &Register) {
+        let holders = register.holders();
+        let mut given: BTreeMap<IpAddr, ObjectName> = BTreeMap::new();
+        for candidate in &self.candidates {
+            for address in &candidate.claims {
+                if holders.get(address) == Some(&&candidate.key) {
+                    given.insert(*address, candidate.name.clone());
+                }
+            }
+        }
+        let (dns, _) = resolver::kube_dns(BTreeSet::new());
+        let dns_is_ours = !self.out.origins.pods.contains_key(&dns);
+        let host = self.out.world.host.clone();
+        let mut conflicts = Vec::new();
+        let mut warnings = Vec::new();
+        let mut claim = |name: &ObjectName, addresses: &mut BTreeSet<IpAddr>, quiet: bool| {
+            addresses.retain(|address| {
+                if host.contains(address) {
+                    if !quiet {
+                        warnings.push(format!(
+                            "Pod {name}: {address} is the host's own address, and stays the host's"
+                        ));
+                    }
+                    return false;
+                }
+                let holder = given.entry(*address).or_insert_with(|| name.clone());
+                if holder == name {
+                    return true;
+                }
+                if !quiet {
+                    conflicts.push(Conflict {
+                        address: *address,
+                        holder: holder.clone(),
+                        other: name.clone(),
+                    });
+                }
+                false
+            });
+        };
+        for (name, pod) in &mut self.out.world.pods {
+            if pod.place == Place::External && (*name != dns || !dns_is_ours) {
+                claim(name, &mut pod.addresses, false);
+            }
+        }
+        // The engine's own word goes before what somebody says of himself.
+        let (declared, containers): (Vec<_>, Vec<_>) = self
+            .candidates
+            .iter_mut()
+            .partition(|candidate| matches!(candidate.key, Key::Declared(_)));
+        for candidate in containers.into_iter().chain(declared) {
+            claim(&candidate.name, &mut candidate.claims, false);
+        }
+        if dns_is_ours && let Some(pod) = self.out.world.pods.get_mut(&dns) {
+            claim(&dns, &mut pod.addresses, true);
+        }
+        self.out.conflicts.append(&mut conflicts);
+        self.out.warnings.append(&mut warnings);
+    }
+
+    /// Numbers, and the register as it is from now on.
+    pub(super) fn places(&mut self, register: &mut Register) {
+        let known: BTreeSet<&Key> = self
+            .candidates
+            .iter()
+            .filter(|candidate| !candidate.interfaces.is_empty())
+            .map(|candidate| &candidate.key)
+            .collect();
+        register.records.retain(|key, _| known.contains(key));
+        for candidate in std::mem::take(&mut self.candidates) {
+            let mut pod = Pod {
+                labels: candidate.labels,
+                ports: candidate.ports,
+                addresses: candidate.claims,
+                place: Place::Local,
+            };
+            if let Some(path) = candidate.path {
+                self.out.namespaces.insert(candidate.name.clone(), path);
+            }
+            if !candidate.interfaces.is_empty() {
+                if let Some((id, slot)) = register.number(&candidate.key, candidate.netns) {
+                    pod.place = Place::Attached(world::Attached {
+                        slot,
+                        id,
+                        interfaces: candidate
+                            .interfaces
+                            .iter()
+                            .map(|(ifindex, interface)| (*ifindex, interface.mac))
+                            .collect(),
+                        // All of them lead to one namespace, which has one id.
+                        netns: candidate
+                            .interfaces
+                            .values()
+                            .find_map(|interface| u32::try_from(interface.nsid?).ok()),
+                    });
+                    for ifindex in candidate.interfaces.keys() {
+                        self.out
+                            .interfaces
+                            .insert(*ifindex, Some(candidate.name.clone()));
+                    }
+                    let record = Record {
+                        netns: candidate.netns,
+                        id,
+                        slot,
+                        name: candidate.name.clone(),
+                        labels: pod.labels.clone(),
+                        ports: pod.ports.clone(),
+                        addresses: pod.addresses.clone(),
+                        interfaces: candidate.interfaces,
+                        given: candidate.given,
+                    };
+                    register.records.insert(candidate.key, record);
+                } else {
+                    self.out.warnings.push(format!(
+                        "Pod {}: there is no room for another endpoint: its traffic is dropped",
+                        candidate.name
+                    ));
+                    for ifindex in candidate.interfaces.keys() {
+                        self.on_hold
+                            .insert(*ifindex, "there is no room for another endpoint".to_owned());
+                    }
+                }
+            }
+            self.out.world.pods.insert(candidate.name, pod);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Endpoints that the Docker engine reports, and those of before.
+
+use super::*;
+
+#[test]
+fn containers_become_endpoints_with_what_the_engine_gave_them() {
+    let labels = [
+        ("com.docker.compose.project", "shop"),
+        ("com.docker.compose.service", "web"),
+    ];
+    let facts = engine(vec![container(1, &labels), container(2, &[])]);
+    let mut register = Register::default();
+    let found = go(&facts, &mut register);
+    let web = &found.world.pods[&"shop/c1".parse().unwrap()];
+    assert_eq!(web.labels["app"], "web");
+    let addresses: Vec<String> = web.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["172.17.0.1", "fe80::42:ff:fe00:1"]);
+    assert_eq!(
+        attached(&found, "shop/c1").interfaces,
+        [(11, [2, 0x42, 0, 0, 0, 1])].into()
+    );
+    assert_ne!(
+        attached(&found, "shop/c1").id,
+        attached(&found, "default/c2").id
+    );
+    assert!(found.unidentified.is_empty() && found.unprotected.is_empty());
+    // Nothing changed: nothing changes.
+    assert_eq!(go(&facts, &mut register), found);
+}
+
+#[test]
+fn another_container_never_gets_the_number_of_the_one_before() {
+    let facts = engine(vec![container(1, &[])]);
+    let mut register = Register::default();
+    let before = attached(&go(&facts, &mut register), "default/c1");
+    // The same address, interface and namespace; another container.
+    let mut other = container(9, &[]);
+    other.networks = container(1, &[]).networks;
+    let after = attached(&go(&engine(vec![other]), &mut register), "default/c9");
+    assert_eq!(before.interfaces, after.interfaces);
+    assert_ne!(before.id, after.id);
+    assert_ne!(before.slot, after.slot);
+    // The same container in a namespace of its next life.
+    let mut facts = engine(vec![container(9, &[])]);
+    facts.containers.values_mut().next().unwrap().identity = (4, 99);
+    let again = attached(&go(&facts, &mut register), "default/c9");
+    assert_ne!(again.id, after.id);
+}
+
+#[test]
+fn until_the_engine_has_listed_its_endpoints_stay() {
+    let listed = engine(vec![container(1, &[("app", "x")]), container(2, &[])]);
+    let mut register = Register::default();
+    let before = go(&listed, &mut register);
+    let mut silent = listed.clone();
+    silent.containers.clear();
+    silent.docker = Engine {
+        followed: true,
+        ..Engine::default()
+    };
+    // The second one's interface has gone, and its number is another's.
+    silent.links.veths[1].peer_nsid = Some(7);
+    let now = go(&silent, &mut register);
+    assert_eq!(
+        attached(&now, "default/c1"),
+        attached(&before, "default/c1")
+    );
+    assert_eq!(
+        now.world.pods[&"default/c1".parse().unwrap()],
+        before.world.pods[&"default/c1".parse().unwrap()]
+    );
+    assert!(!now.world.pods.contains_key(&"default/c2".parse().unwrap()));
+    // What was enforced and is nobody's now is on hold, not open.
+    assert_eq!(now.interfaces[&12], None);
+    // The engine knows nothing of the first one: it goes.
+    let gone = go(&engine(vec![]), &mut register);
+    assert!(gone.world.pods.is_empty() && register.records.is_empty());
+}
+
+#[test]
+fn containers_that_policy_cannot_reach_are_reported() {
+    let mut hosty = container(1, &[]);
+    hosty.host_network = true;
+    let mut lan = container(2, &[]);
+    lan.networks[0].driver = "macvlan".to_owned();
+    let mut lonely = container(3, &[]);
+    lonely.networks.clear();
+    let mut joined = container(4, &[]);
+    joined.joined = Some(lonely.id.clone());
+    let mut facts = engine(vec![hosty, lan, lonely, joined]);
+    facts.links.veths.clear();
+    let found = go(&facts, &mut Register::default());
+    let names: Vec<&str> = found
+        .unprotected
+        .iter()
+        .map(|one| one.container.as_str())
+        .collect();
+    assert_eq!(names, ["default/c1", "default/c2"]);
+    assert_eq!(found.world.pods.len(), 3);
+}
