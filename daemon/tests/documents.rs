@@ -174,7 +174,7 @@ fn the_examples_are_valid() {
 /// Under systemd the daemon has no right but those.
 #[test]
 fn the_unit_grants_what_the_daemon_says_it_needs() {
-    let asked = netpold::datapath::OpenError::NoRight.to_string();
+    let asked = netpold::datapath::LoadError::NoRight.to_string();
     let unit = text("systemd/netpold.service");
     let granted: Vec<&str> = unit
         .lines()

@@ -5,6 +5,7 @@
 
 use core::cell::Cell;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::num::NonZeroU32;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
@@ -36,6 +37,19 @@ pub struct Maps {
 /// looks at the call that it rules out: so a kernel that does not know the helper loads this.
 #[unsafe(no_mangle)]
 static COARSE_CLOCK: u32 = 1;
+
+/// The number of the one interface that these programs are for, inside another network namespace, whose
+/// indices are not this one's ([`netpol_abi::limits::FIRST_INSIDE`]); 0: they are for any
+/// interface of the host's. A constant to the verifier, like the one above.
+#[unsafe(no_mangle)]
+static INTERFACE: u32 = 0;
+
+/// Are these the programs of an interface inside another namespace? Its number.
+#[inline(always)]
+pub fn inside() -> Option<NonZeroU32> {
+    // SAFETY: as for the clock.
+    NonZeroU32::new(unsafe { core::ptr::read_volatile(&raw const INTERFACE) })
+}
 
 /// The monotonic clock, coarse where there is such a one: 3 ns where the exact one costs 28.
 /// Both count from the same moment.

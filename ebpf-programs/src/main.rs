@@ -1,8 +1,16 @@
-//! The two TC programs on the host's end of a container's veth.
+//! The two TC programs of a container's interface, on the host's end of its veth.
 //!
 //! ```text
 //!  container ──▶ veth ──▶ [TC ingress hook] netpold_egress   ──▶ bridge, host
 //!  container ◀── veth ◀── [TC egress hook]  netpold_ingress  ◀── bridge, host
+//! ```
+//!
+//! On an interface that has no end on the host (macvlan, ipvlan) they are inside the container, where
+//! the hooks are the other way round:
+//!
+//! ```text
+//!  container ──▶ [TC egress hook]  netpold_egress  ──▶ eth0 ──▶ parent
+//!  container ◀── [TC ingress hook] netpold_ingress ◀── eth0 ◀── parent
 //! ```
 //!
 //! The names are the endpoint's own view, as in the API. What is allowed returns

@@ -19,7 +19,7 @@ use netpol_abi::{
 };
 
 use crate::{
-    lookup::Maps,
+    lookup::{Maps, inside},
     maps,
     report::{count, report},
     skb::Skb,
@@ -103,10 +103,14 @@ pub extern "C" fn netpold_report(skb: *mut __sk_buff, direction: u32) -> u32 {
     0
 }
 
+/// The interface's number in the tables.
 #[inline(always)]
 fn ifindex(skb: *const __sk_buff) -> u32 {
-    // SAFETY: the context is valid for the whole run of the program.
-    unsafe { (*skb).ifindex }
+    match inside() {
+        Some(number) => number.get(),
+        // SAFETY: the context is valid for the whole run of the program.
+        None => unsafe { (*skb).ifindex },
+    }
 }
 
 /// Reads the headers. 0, or the number of the reason why they can't be read.
@@ -205,6 +209,9 @@ pub extern "C" fn netpold_later_fragment() -> u32 {
 const CONNECTED: u32 = 1;
 const LISTENING: u32 = 2;
 
+/// `BPF_F_CURRENT_NETNS`: the namespace of the interface that the packet is at.
+const CURRENT_NETNS: u64 = u64::MAX;
+
 /// Looks up a socket of the endpoint.
 #[inline(always)]
 pub fn socket(skb: *mut __sk_buff, listens: bool) -> Option<Socket> {
@@ -220,8 +227,12 @@ pub fn socket(skb: *mut __sk_buff, listens: bool) -> Option<Socket> {
 extern "C" fn netpold_socket(skb: *mut __sk_buff, listens: u32) -> u32 {
     let Some(view) = view() else { return 0 };
     let packet = &view.packet;
-    // An interface that does not know its namespace has 0 here.
-    let Some(netns) = view.place.netns.checked_sub(1) else {
+    let netns = if inside().is_some() {
+        CURRENT_NETNS
+    } else if view.place.netns != 0 {
+        u64::from(view.place.netns - 1)
+    } else {
+        // An interface that does not know its namespace.
         return 0;
     };
     let is_egress = view.place.direction() as u8 == Direction::Egress as u8;
@@ -242,7 +253,6 @@ extern "C" fn netpold_socket(skb: *mut __sk_buff, listens: u32) -> u32 {
     );
     let is_tcp = packet.protocol == protocol::TCP;
     let tuple: *mut bpf_sock_tuple = (&raw mut tuple).cast();
-    let netns = u64::from(netns);
     // SAFETY: `bytes` of the tuple are written; a socket that is found is released.
     unsafe {
         // No function pointer: BPF has no indirect calls.

@@ -9,13 +9,13 @@ use netpol_abi::packet::Direction;
 
 use crate::parts::{netpold_fast, netpold_judge, netpold_report};
 
-/// From the container: TC ingress of the host's end.
+/// From the container: TC ingress of the host's end, or TC egress inside.
 #[classifier]
 pub fn netpold_egress(context: TcContext) -> i32 {
     run(&context, Direction::Egress)
 }
 
-/// To the container: TC egress of the host's end.
+/// To the container: TC egress of the host's end, or TC ingress inside.
 #[classifier]
 pub fn netpold_ingress(context: TcContext) -> i32 {
     run(&context, Direction::Ingress)

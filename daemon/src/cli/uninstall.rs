@@ -92,5 +92,9 @@ fn named(hook: &RemovedHook) -> String {
         Some(name) => printable(name).into_owned(),
         None => format!("interface {} (gone)", hook.ifindex),
     };
-    format!("{name} {}", hook.hook.label())
+    let inside = match hook.namespace {
+        Some(inode) => format!(" in the network namespace net:[{inode}]"),
+        None => String::new(),
+    };
+    format!("{name} {}{inside}", hook.hook.label())
 }

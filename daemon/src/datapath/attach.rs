@@ -7,7 +7,8 @@
 //!
 //! Attaching waits for RCU (8-16 ms a hook); call it off the event loop, the isolated
 //! first. Replacing takes microseconds. Nothing is detached on drop. Interfaces are those of
-//! the calling thread's network namespace.
+//! the calling thread's network namespace, but for those that are [`within`] another one: a thread goes
+//! there for as long as attaching takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,19 +18,25 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aya::pin::PinError;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
-use aya::{Ebpf, pin::PinError};
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use thiserror::Error;
 
+use self::inside::Inside;
 use super::held::{Held, RestoreError};
 use super::hook::Hook;
 use super::pins::{self, Layout, Lock, PinsError, Stage};
+use super::programs::{LoadError, Programs};
+use super::within::{Spot, is_inside};
+use crate::probe::namespace::NamespaceError;
+
+mod inside;
 
 /// Before everybody else's filters.
 const PRIORITY: u16 = 1;
@@ -54,32 +61,38 @@ pub enum Mechanism {
 /// Why a program is not on a hook.
 #[derive(Debug, Error)]
 pub enum AttachError {
-    /// The loaded object lacks the program: a broken build.
-    #[error("the program `{0}` is missing")]
-    NoProgram(&'static str),
+    /// The programs could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The maps of further programs are not pinned, and can't be.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The namespace that the interface is in.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     /// The kernel refused.
-    #[error("interface {ifindex}, {}: {source}", hook.label())]
+    #[error("{spot}, {}: {source}", hook.label())]
     Attach {
         /// The interface.
-        ifindex: u32,
+        spot: Spot,
         /// The hook.
         hook: Hook,
         /// What the kernel said.
         source: Box<ProgramError>,
     },
     /// The link could not be pinned, and was taken back.
-    #[error("interface {ifindex}, {}: the link could not be pinned: {source}", hook.label())]
+    #[error("{spot}, {}: the link could not be pinned: {source}", hook.label())]
     Pin {
         /// The interface.
-        ifindex: u32,
+        spot: Spot,
         /// The hook.
         hook: Hook,
         /// What the kernel said.
         source: PinError,
     },
     /// Another interface took the name meanwhile; try again.
-    #[error("interface {0} was renamed while it was being attached to")]
-    Renamed(u32),
+    #[error("{0} was renamed while it was being attached to")]
+    Renamed(Spot),
     /// The pin directory.
     #[error(transparent)]
     Pins(#[from] PinsError),
@@ -129,17 +142,18 @@ impl Hooks {
 
 /// The programs of this daemon, and where they are attached.
 pub struct Attachments {
-    programs: Ebpf,
+    programs: Programs,
     layout: Layout,
     mechanism: Mechanism,
     held: Held,
+    within: Inside,
     _lock: Arc<Lock>,
 }
 
 impl Attachments {
     /// Takes loaded programs.
     pub(super) fn new(
-        programs: Ebpf,
+        programs: Programs,
         layout: Layout,
         mechanism: Mechanism,
         lock: Arc<Lock>,
@@ -149,6 +163,7 @@ impl Attachments {
             layout,
             mechanism,
             held: Held::default(),
+            within: Inside::default(),
             _lock: lock,
         }
     }
@@ -165,18 +180,23 @@ impl Attachments {
     /// Where the kernel refuses one: the other may be on. An interface that vanishes
     /// meanwhile is no error.
     pub fn attach(&mut self, ifindex: u32) -> Result<Attached, AttachError> {
-        let Some(name) = interface_name(ifindex) else {
-            self.forget(ifindex)?;
+        self.attach_to(Spot::here(ifindex))
+    }
+
+    /// The same in the calling thread's namespace, wherever that is.
+    fn attach_to(&mut self, spot: Spot) -> Result<Attached, AttachError> {
+        let Some(name) = interface_name(spot.ifindex) else {
+            self.forget(spot.number)?;
             return Ok(Attached::Gone);
         };
         for hook in Hook::BOTH {
             let done = match self.mechanism {
-                Mechanism::Tcx => self.attach_tcx(ifindex, &name, hook),
-                Mechanism::Clsact => self.attach_clsact(ifindex, &name, hook),
+                Mechanism::Tcx => self.attach_tcx(spot, &name, hook),
+                Mechanism::Clsact => self.attach_clsact(spot, &name, hook),
             };
             if let Err(error) = done {
-                if interface_name(ifindex).is_none() {
-                    self.forget(ifindex)?;
+                if interface_name(spot.ifindex).is_none() {
+                    self.forget(spot.number)?;
                     return Ok(Attached::Gone);
                 }
                 return Err(error);
@@ -189,17 +209,21 @@ impl Attachments {
     ///
     /// # Errors
     /// What the kernel or the file system says.
-    pub fn detach(&mut self, ifindex: u32) -> Result<(), AttachError> {
+    pub fn detach(&mut self, number: u32) -> Result<(), AttachError> {
         for hook in Hook::BOTH {
-            self.held.release(ifindex, hook);
-            pins::remove(&self.layout.link(ifindex, hook))?;
-            let mark = self.layout.mark(ifindex, hook);
+            self.held.release(number, hook);
+            pins::remove(&self.layout.link(number, hook))?;
+            let mark = self.layout.mark(number, hook);
             if mark.exists() {
-                remove_filter(ifindex, hook)?;
+                if is_inside(number) {
+                    self.remove_filter_within(number, hook)?;
+                } else {
+                    remove_filter(Spot::here(number), hook)?;
+                }
                 pins::remove(&mark)?;
             }
         }
-        Ok(())
+        self.forget_within(number)
     }
 
     /// Puts this daemon's programs where an earlier daemon's are, and drops the pins of
@@ -212,24 +236,30 @@ impl Attachments {
     pub fn adopt(&mut self) -> Result<Adopted, AttachError> {
         let mut adopted = Adopted::default();
         let mut first_error = None;
-        for (ifindex, hook) in Layout::hooks(&self.layout.links())? {
-            match self.update_link(ifindex, hook) {
-                Ok(true) => adopted.swapped.push((ifindex, hook)),
+        self.within = Inside::read(&self.layout)?;
+        for (number, hook) in Layout::hooks(&self.layout.links())? {
+            match self.update_link(self.spot(number), hook) {
+                Ok(true) => adopted.swapped.push((number, hook)),
                 Ok(false) => {
-                    self.held.release(ifindex, hook);
-                    pins::remove(&self.layout.link(ifindex, hook))?;
-                    adopted.stale.push((ifindex, hook));
+                    self.held.release(number, hook);
+                    pins::remove(&self.layout.link(number, hook))?;
+                    adopted.stale.push((number, hook));
                 }
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
         for (ifindex, hook) in Layout::hooks(&self.layout.marks())? {
+            // Where one inside is may be somebody else's by now: its container tells, and until then
+            // what is there stays.
+            if is_inside(ifindex) {
+                continue;
+            }
             let Some(name) = interface_name(ifindex) else {
                 pins::remove(&self.layout.mark(ifindex, hook))?;
                 adopted.stale.push((ifindex, hook));
                 continue;
             };
-            match self.attach_clsact(ifindex, &name, hook) {
+            match self.attach_clsact(Spot::here(ifindex), &name, hook) {
                 Ok(()) => adopted.swapped.push((ifindex, hook)),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
@@ -248,7 +278,16 @@ impl Attachments {
             .ok()
             .and_then(|program| program.info().ok()?.map_ids().ok()?)
             .unwrap_or_default();
-        self.held.restore(&self.layout, &maps)
+        let restored = self.held.restore(&self.layout, &maps)?;
+        if restored {
+            self.within.restore(&self.layout)?;
+        }
+        Ok(restored)
+    }
+
+    /// The maps are the current ones from now on.
+    pub(super) const fn settled(&mut self) {
+        self.programs.settled();
     }
 
     /// The directories whose entries are pins.
@@ -266,14 +305,22 @@ impl Attachments {
         let mut found = BTreeMap::<u32, Hooks>::new();
         let mut links: BTreeSet<_> = Layout::hooks(&self.layout.links())?.into_iter().collect();
         links.extend(self.held.hooks());
-        for (ifindex, hook) in links {
-            let on = interface_name(ifindex).is_some_and(|name| self.runs(&name, hook));
-            found.entry(ifindex).or_default().set(hook, on);
+        for (number, hook) in links {
+            let on = if is_inside(number) {
+                self.is_alive(number, hook)
+            } else {
+                interface_name(number).is_some_and(|name| self.runs(number, &name, hook))
+            };
+            found.entry(number).or_default().set(hook, on);
         }
-        for (ifindex, hook) in Layout::hooks(&self.layout.marks())? {
-            let on = interface_name(ifindex)
-                .is_some_and(|name| self.attach_clsact(ifindex, &name, hook).is_ok());
-            found.entry(ifindex).or_default().set(hook, on);
+        for (number, hook) in Layout::hooks(&self.layout.marks())? {
+            let on = if is_inside(number) {
+                self.put_back_within(number, hook)
+            } else {
+                interface_name(number)
+                    .is_some_and(|name| self.attach_clsact(Spot::here(number), &name, hook).is_ok())
+            };
+            found.entry(number).or_default().set(hook, on);
         }
         Ok(found)
     }
@@ -283,43 +330,49 @@ impl Attachments {
     /// # Errors
     /// When the programs do not have it.
     pub fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
-        self.programs
-            .program_mut(hook.program())
-            .and_then(|program| program.try_into().ok())
-            .ok_or(AttachError::NoProgram(hook.program()))
+        Ok(self.programs.of(0, hook)?)
+    }
+
+    /// The program of a hook of one interface, loaded for it if it is inside.
+    fn program_of(&mut self, number: u32, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
+        if is_inside(number) && !self.programs.has_maps() {
+            // Or it would make others, and pin those.
+            self.restore()?;
+        }
+        Ok(self.programs.of(number, hook)?)
     }
 
     /// Does the TCX hook of this interface run this daemon's program?
-    fn runs(&mut self, name: &str, hook: Hook) -> bool {
-        let Ok(program) = self.program(hook) else {
+    fn runs(&mut self, number: u32, name: &str, hook: Hook) -> bool {
+        let Ok(program) = self.program_of(number, hook) else {
             return false;
         };
         let Ok(own) = program.info().map(|info| info.id()) else {
             return false;
         };
-        SchedClassifier::query_tcx(name, hook.tc())
+        SchedClassifier::query_tcx(name, hook.tc(number))
             .is_ok_and(|(_, programs)| programs.iter().any(|program| program.id() == own))
     }
 
-    fn attach_tcx(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<(), AttachError> {
+    fn attach_tcx(&mut self, spot: Spot, name: &str, hook: Hook) -> Result<(), AttachError> {
         // Pinned or not: that is for `restore`.
-        if self.held.has(ifindex, hook) && self.runs(name, hook) {
+        if self.held.has(spot.number, hook) && self.runs(spot.number, name, hook) {
             return Ok(());
         }
         // A link that was updated but does not run here is for another interface (this index
         // was reused), or was detached by force: it is replaced.
-        if self.update_link(ifindex, hook)? && self.runs(name, hook) {
+        if self.update_link(spot, hook)? && self.runs(spot.number, name, hook) {
             return Ok(());
         }
-        let path = self.layout.link(ifindex, hook);
-        self.held.release(ifindex, hook);
+        let path = self.layout.link(spot.number, hook);
+        self.held.release(spot.number, hook);
         pins::remove(&path)?;
-        let refused = |source| refused(ifindex, hook, source);
-        let program = self.program(hook)?;
+        let refused = |source| refused(spot, hook, source);
+        let program = self.program_of(spot.number, hook)?;
         let deadline = Instant::now() + DETACH_TIMEOUT;
         let id = loop {
             let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            match program.attach_with_options(name, hook.tc(), options) {
+            match program.attach_with_options(name, hook.tc(spot.number), options) {
                 Ok(id) => break id,
                 Err(error)
                     if kernel_error(&error) == Some(Errno::EEXIST) && Instant::now() < deadline =>
@@ -332,42 +385,40 @@ impl Attachments {
         let link = program.take_link(id).map_err(refused)?;
         // The name was looked up once more inside: had it become another interface's, the
         // link would be on that one. Dropping an unpinned link detaches it.
-        if if_nametoindex(name).ok() != Some(ifindex) {
-            return Err(AttachError::Renamed(ifindex));
+        if if_nametoindex(name).ok() != Some(spot.ifindex) {
+            return Err(AttachError::Renamed(spot));
         }
         let link = FdLink::try_from(link).map_err(|error| refused(link_error(error)))?;
-        let pinned = link.pin(&path).map_err(|source| AttachError::Pin {
-            ifindex,
-            hook,
-            source,
-        })?;
-        self.held.keep(ifindex, hook, FdLink::from(pinned));
+        let pinned = link
+            .pin(&path)
+            .map_err(|source| AttachError::Pin { spot, hook, source })?;
+        self.held.keep(spot.number, hook, FdLink::from(pinned));
         Ok(())
     }
 
     /// Swaps the program of a pinned link; `false` where there is no link, or its
     /// interface is no more.
-    fn update_link(&mut self, ifindex: u32, hook: Hook) -> Result<bool, AttachError> {
-        let path = self.layout.link(ifindex, hook);
-        let Some(link) = open_link(&path).map_err(|source| refused(ifindex, hook, source))? else {
+    fn update_link(&mut self, spot: Spot, hook: Hook) -> Result<bool, AttachError> {
+        let path = self.layout.link(spot.number, hook);
+        let Some(link) = open_link(&path).map_err(|source| refused(spot, hook, source))? else {
             return Ok(false);
         };
-        let program = self.program(hook)?;
+        let program = self.program_of(spot.number, hook)?;
         let id = match program.attach_to_link(link) {
             Ok(id) => id,
             // ENOLINK: the interface went and took the attachment with it (tcx_link_update).
             Err(error) if kernel_error(&error) == Some(Errno::ENOLINK) => return Ok(false),
-            Err(source) => return Err(refused(ifindex, hook, source)),
+            Err(source) => return Err(refused(spot, hook, source)),
         };
-        let refused = |source| refused(ifindex, hook, source);
+        let refused = |source| refused(spot, hook, source);
         let link = program.take_link(id).map_err(refused)?;
         let link = FdLink::try_from(link).map_err(|error| refused(link_error(error)))?;
-        self.held.keep(ifindex, hook, link);
+        self.held.keep(spot.number, hook, link);
         Ok(true)
     }
 
-    fn attach_clsact(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<(), AttachError> {
-        let refused = |source| refused(ifindex, hook, source);
+    fn attach_clsact(&mut self, spot: Spot, name: &str, hook: Hook) -> Result<(), AttachError> {
+        let refused = |source| refused(spot, hook, source);
         match qdisc_add_clsact(name) {
             Ok(()) => {}
             Err(error) if tc_errno(&error) == Some(Errno::EEXIST) => {}
@@ -375,11 +426,11 @@ impl Attachments {
         }
         // The mark comes first: a crash in between leaves a mark without a filter,
         // which is harmless, and not a filter that nobody would remove.
-        pins::make_directory(&self.layout.mark(ifindex, hook))?;
-        let program = self.program(hook)?;
+        pins::make_directory(&self.layout.mark(spot.number, hook))?;
+        let program = self.program_of(spot.number, hook)?;
         let created = program.attach_with_options(
             name,
-            hook.tc(),
+            hook.tc(spot.number),
             TcAttachOptions::Netlink(NlOptions {
                 priority: PRIORITY,
                 handle: HANDLE,
@@ -389,7 +440,7 @@ impl Attachments {
         let id = match created {
             Ok(id) => id,
             Err(error) if kernel_error(&error) == Some(Errno::EEXIST) => {
-                let there = filter(name, hook).map_err(|error| refused(error.into()))?;
+                let there = filter(spot, name, hook).map_err(|error| refused(error.into()))?;
                 program.attach_to_link(there).map_err(refused)?
             }
             Err(error) => return Err(refused(error)),
@@ -397,20 +448,20 @@ impl Attachments {
         // A filter's link removes the filter when it is dropped, and enforcement must
         // outlive this process: it is forgotten on purpose (it holds no descriptor).
         mem::forget(program.take_link(id).map_err(refused)?);
-        if if_nametoindex(name).ok() != Some(ifindex) {
-            return Err(AttachError::Renamed(ifindex));
+        if if_nametoindex(name).ok() != Some(spot.ifindex) {
+            return Err(AttachError::Renamed(spot));
         }
         Ok(())
     }
 
     /// Removes what is pinned for an interface that is no more.
-    fn forget(&mut self, ifindex: u32) -> Result<(), AttachError> {
+    fn forget(&mut self, number: u32) -> Result<(), AttachError> {
         for hook in Hook::BOTH {
-            self.held.release(ifindex, hook);
-            pins::remove(&self.layout.link(ifindex, hook))?;
-            pins::remove(&self.layout.mark(ifindex, hook))?;
+            self.held.release(number, hook);
+            pins::remove(&self.layout.link(number, hook))?;
+            pins::remove(&self.layout.mark(number, hook))?;
         }
-        Ok(())
+        self.forget_within(number)
     }
 }
 
@@ -422,12 +473,12 @@ pub(super) fn interface_name(ifindex: u32) -> Option<String> {
 }
 
 /// Removes a clsact filter of ours; `false` where there is none (any more).
-pub(super) fn remove_filter(ifindex: u32, hook: Hook) -> Result<bool, AttachError> {
+pub(super) fn remove_filter(spot: Spot, hook: Hook) -> Result<bool, AttachError> {
     use aya::programs::links::Link as _;
-    let Some(name) = interface_name(ifindex) else {
+    let Some(name) = interface_name(spot.ifindex) else {
         return Ok(false);
     };
-    let Ok(link) = filter(&name, hook) else {
+    let Ok(link) = filter(spot, &name, hook) else {
         return Ok(false);
     };
     match link.detach() {
@@ -440,12 +491,12 @@ pub(super) fn remove_filter(ifindex: u32, hook: Hook) -> Result<bool, AttachErro
         {
             Ok(false)
         }
-        Err(source) => Err(refused(ifindex, hook, source)),
+        Err(source) => Err(refused(spot, hook, source)),
     }
 }
 
-fn filter(name: &str, hook: Hook) -> Result<SchedClassifierLink, io::Error> {
-    SchedClassifierLink::attached(name, hook.tc(), PRIORITY, HANDLE, None)
+fn filter(spot: Spot, name: &str, hook: Hook) -> Result<SchedClassifierLink, io::Error> {
+    SchedClassifierLink::attached(name, hook.tc(spot.number), PRIORITY, HANDLE, None)
 }
 
 fn open_link(path: &Path) -> Result<Option<SchedClassifierLink>, ProgramError> {
@@ -461,9 +512,9 @@ fn open_link(path: &Path) -> Result<Option<SchedClassifierLink>, ProgramError> {
         .map_err(link_error)
 }
 
-fn refused(ifindex: u32, hook: Hook, source: ProgramError) -> AttachError {
+fn refused(spot: Spot, hook: Hook, source: ProgramError) -> AttachError {
     AttachError::Attach {
-        ifindex,
+        spot,
         hook,
         source: Box::new(source),
     }

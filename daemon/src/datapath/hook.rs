@@ -3,12 +3,14 @@
 use aya::programs::TcAttachType;
 use netpol_abi::packet::Direction;
 
+use super::within::is_inside;
+
 /// A hook, in the endpoint's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
-    /// Towards the container: TC's egress hook of the host's end.
+    /// Towards the container: TC's egress hook of the host's end, its ingress hook inside.
     Ingress,
-    /// From the container: TC's ingress hook of the host's end.
+    /// From the container: TC's ingress hook of the host's end, its egress hook inside.
     Egress,
 }
 
@@ -43,10 +45,11 @@ impl Hook {
         }
     }
 
-    pub(super) const fn tc(self) -> TcAttachType {
-        match self {
-            Self::Ingress => TcAttachType::Egress,
-            Self::Egress => TcAttachType::Ingress,
+    /// TC's hook of the interface with this number.
+    pub(super) const fn tc(self, number: u32) -> TcAttachType {
+        match (self, is_inside(number)) {
+            (Self::Ingress, false) | (Self::Egress, true) => TcAttachType::Egress,
+            (Self::Egress, false) | (Self::Ingress, true) => TcAttachType::Ingress,
         }
     }
 }

@@ -10,22 +10,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aya::maps::MapError;
-use aya::programs::{ProgramError, SchedClassifier};
-use aya::{EbpfError, EbpfLoader};
 use netpol_abi::connection::{TICK_SHIFT, TIMEOUTS, default_timeouts};
 use netpol_abi::limits;
 use netpol_abi::tables::Control;
 use thiserror::Error;
 
-use super::PROGRAMS;
 use super::attach::{Adopted, AttachError, Attachments, Mechanism};
 use super::counters::CounterTable;
 use super::events::EventRing;
 use super::flows::{FlowTables, coarse_clock};
-use super::hook::Hook;
-use super::maps::{self, MAPS, MapsError, Opener};
+use super::maps::{self, MapsError, Opener};
 use super::pins::{self, Layout, Lock, PinsError, Stage};
+use super::programs::{Entries, LoadError, Programs};
 use super::requirements::{self, Lack, Requirement};
 use super::tables::KernelTables;
 use super::wire::Wire;
@@ -118,25 +114,9 @@ pub enum OpenError {
         "this is a PREEMPT_RT kernel (/sys/kernel/realtime): two packets' programs may run on one processor at once, which netpold can't do with yet"
     )]
     Realtime,
-    /// No right.
-    #[error(
-        "no right to load programs into the kernel: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON"
-    )]
-    NoRight,
-    /// The object could not be loaded.
-    #[error("the programs could not be loaded: {0}")]
-    Load(#[source] Box<EbpfError>),
-    /// The verifier refused a program.
-    #[error("the kernel refused the program `{program}`: {end}")]
-    Program {
-        /// Which one.
-        program: &'static str,
-        /// The end of what was said; a verifier's log can have millions of lines.
-        end: String,
-    },
-    /// The object lacks a program: a broken build.
-    #[error("the program `{0}` is missing")]
-    NoProgram(&'static str),
+    /// The programs.
+    #[error(transparent)]
+    Programs(#[from] LoadError),
     /// A map.
     #[error(transparent)]
     Maps(#[from] MapsError),
@@ -190,16 +170,7 @@ impl Kernel {
             return Err(OpenError::Realtime);
         }
         let (origin, stage, sizes) = choose(&layout, options)?;
-        let mut programs = load(&layout, stage, &sizes)?;
-        for hook in Hook::BOTH {
-            let program: &mut SchedClassifier = programs
-                .program_mut(hook.program())
-                .and_then(|program| program.try_into().ok())
-                .ok_or(OpenError::NoProgram(hook.program()))?;
-            program
-                .load()
-                .map_err(|source| program_error(hook, source))?;
-        }
+        let programs = Programs::load(layout.clone(), stage, sizes)?;
         let opener = Opener {
             layout: &layout,
             stage,
@@ -240,12 +211,10 @@ impl Kernel {
             let current = self.layout.maps(Stage::Current);
             fs::rename(&next, &current).map_err(|error| PinsError::io(&next, error))?;
         }
+        self.attachments.settled();
         Ok(adopted)
     }
 }
-
-/// Entries of maps by name: to make, or as they are.
-type Entries = Vec<(&'static str, u32)>;
 
 /// Which set of maps to use, and the sizes to make or expect.
 fn choose(layout: &Layout, options: &Options) -> Result<(Origin, Stage, Entries), OpenError> {
@@ -285,23 +254,6 @@ pub(super) fn remove_maps(layout: &Layout, stage: Stage) -> Result<Vec<PathBuf>,
     Ok(removed)
 }
 
-fn load(
-    layout: &Layout,
-    stage: Stage,
-    sizes: &[(&'static str, u32)],
-) -> Result<aya::Ebpf, OpenError> {
-    let mut loader = EbpfLoader::new();
-    for spec in &MAPS {
-        loader.map_pin_path(spec.name, layout.map(stage, spec.name));
-    }
-    for (name, entries) in sizes {
-        loader.map_max_entries(name, *entries);
-    }
-    let coarse = u32::from(requirements::has_coarse_clock());
-    loader.override_global("COARSE_CLOCK", &coarse, true);
-    loader.load(PROGRAMS).map_err(load_error)
-}
-
 /// What fresh maps say before anybody fills them: no interface is known, so every packet of
 /// every attached one is held, whatever the flags.
 fn close(opener: &Opener<'_>, options: &Options) -> Result<(), OpenError> {
@@ -323,55 +275,6 @@ fn close(opener: &Opener<'_>, options: &Options) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn load_error(error: EbpfError) -> OpenError {
-    let refused = match &error {
-        EbpfError::MapError(error) => is_no_right(maps::errno(error)),
-        EbpfError::ProgramError(error) => no_right(error),
-        _ => false,
-    };
-    if refused {
-        OpenError::NoRight
-    } else {
-        OpenError::Load(Box::new(error))
-    }
-}
-
-fn program_error(hook: Hook, error: ProgramError) -> OpenError {
-    if no_right(&error) {
-        OpenError::NoRight
-    } else {
-        OpenError::Program {
-            program: hook.program(),
-            end: end(&error.to_string()).to_owned(),
-        }
-    }
-}
-
-/// The last lines, as many as help.
-fn end(text: &str) -> &str {
-    const LINES: usize = 12;
-    let text = text.trim_end();
-    let start = text.rmatch_indices('\n').nth(LINES - 1);
-    start.map_or(text, |(at, _)| &text[at + 1..])
-}
-
-fn no_right(error: &ProgramError) -> bool {
-    match error {
-        // A program that the verifier refuses gives EACCES and a log; a caller
-        // without the right gets EPERM, and none.
-        ProgramError::LoadError { io_error, .. } => is_no_right(io_error.raw_os_error()),
-        ProgramError::SyscallError(call) => is_no_right(call.io_error.raw_os_error()),
-        ProgramError::MapError(MapError::CreateError { io_error, .. }) => {
-            is_no_right(io_error.raw_os_error())
-        }
-        _ => false,
-    }
-}
-
-fn is_no_right(errno: Option<i32>) -> bool {
-    errno.map(nix::errno::Errno::from_raw) == Some(nix::errno::Errno::EPERM)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,31 +289,5 @@ mod tests {
         moves::<CounterTable>();
         moves::<Events>();
         moves::<Kernel>();
-    }
-
-    #[test]
-    fn of_a_long_log_the_end_is_shown() {
-        let log: String = (0..100).map(|line| format!("line {line}\n")).collect();
-        assert_eq!(end(&log).lines().count(), 12);
-        assert!(end(&log).starts_with("line 88\n") && end(&log).ends_with("line 99"));
-        assert_eq!(end("short"), "short");
-    }
-
-    #[test]
-    fn only_a_missing_right_is_called_one() {
-        let refused = |errno: nix::errno::Errno| {
-            load_error(EbpfError::MapError(MapError::CreateError {
-                name: "CONTROL".to_owned(),
-                io_error: errno.into(),
-            }))
-        };
-        assert!(matches!(
-            refused(nix::errno::Errno::EPERM),
-            OpenError::NoRight
-        ));
-        assert!(matches!(
-            refused(nix::errno::Errno::ENOMEM),
-            OpenError::Load(_)
-        ));
     }
 }

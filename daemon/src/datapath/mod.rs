@@ -25,16 +25,20 @@ pub mod hook;
 pub mod kernel;
 pub mod maps;
 pub mod pins;
+pub mod programs;
 pub mod requirements;
 pub mod tables;
 pub mod uninstall;
 pub mod wire;
+pub mod within;
 
 pub use attach::{AttachError, Attached, Attachments, Mechanism};
 pub use hook::Hook;
 pub use kernel::{Kernel, OpenError, Options, Origin, Sizes};
+pub use programs::LoadError;
 pub use tables::KernelTables;
 pub use uninstall::{Removed, uninstall};
+pub use within::{Location, Within, is_inside};
 
 /// The eBPF programs, as the build script made them.
 pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netpol"));

@@ -7,12 +7,15 @@
 //!    links/IFINDEX-ingress       TCX links (the endpoint's view: TC's egress hook)
 //!    links/IFINDEX-egress
 //!    clsact/IFINDEX-ingress/     empty directories: a filter of ours is on that hook
+//!    inside/NUMBER-INODE-IFINDEX/
+//!                                likewise: where the interface with that number is, which stands in the
+//!                                place of an index above: in the namespace with that inode
 //! ```
 //!
 //! All paths come from [`Layout`], which refuses to make one outside its directory.
 //! bpffs refuses names with a dot, hence the hyphens.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -25,6 +28,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use thiserror::Error;
 
 use super::hook::Hook;
+use super::within::{Location, is_inside};
 
 /// Where the kernel's BPF file system is on every distribution.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -165,7 +169,7 @@ impl Layout {
             .all(|stage| entries(&self.maps(*stage)).is_ok_and(|maps| maps.is_empty()))
     }
 
-    /// Interfaces with both programs, by their pins.
+    /// The host's interfaces with both programs, by their pins.
     #[must_use]
     pub fn enforced(&self) -> BTreeSet<u32> {
         let mut seen = BTreeSet::new();
@@ -174,8 +178,31 @@ impl Layout {
             .flat_map(|folder| Self::hooks(folder).unwrap_or_default())
             .map(|(ifindex, _)| ifindex)
             // The second of its hooks.
-            .filter(|ifindex| !seen.insert(*ifindex))
+            .filter(|ifindex| !is_inside(*ifindex) && !seen.insert(*ifindex))
             .collect()
+    }
+
+    /// The directory of what is known of interfaces inside other namespaces.
+    #[must_use]
+    pub fn inside(&self) -> PathBuf {
+        self.root.join("inside")
+    }
+
+    /// What says where one of those is.
+    #[must_use]
+    pub fn location(&self, number: u32, location: Location) -> PathBuf {
+        self.inside().join(location_name(number, location))
+    }
+
+    /// Where the interfaces inside other namespaces are, by their numbers.
+    ///
+    /// # Errors
+    /// As below.
+    pub fn locations(&self) -> Result<BTreeMap<u32, Location>, PinsError> {
+        Ok(entries(&self.inside())?
+            .iter()
+            .filter_map(|name| parse_location_name(name))
+            .collect())
     }
 
     /// The hooks that have an entry in [`Layout::links`] or [`Layout::marks`].
@@ -200,7 +227,13 @@ impl Layout {
             }
             mount_bpffs()?;
         }
-        for directory in [self.maps(Stage::Current), self.links(), self.marks()] {
+        let directories = [
+            self.maps(Stage::Current),
+            self.links(),
+            self.marks(),
+            self.inside(),
+        ];
+        for directory in directories {
             make_directory(&directory)?;
         }
         Ok(())
@@ -267,6 +300,20 @@ fn parse_hook_name(name: &str) -> Option<(u32, Hook)> {
     let ifindex = ifindex.parse().ok()?;
     // `+1` and `01` parse too, but were not written by us.
     (hook_name(ifindex, hook) == name).then_some((ifindex, hook))
+}
+
+fn location_name(number: u32, location: Location) -> String {
+    format!("{number}-{}-{}", location.namespace, location.ifindex)
+}
+
+fn parse_location_name(name: &str) -> Option<(u32, Location)> {
+    let mut parts = name.split('-');
+    let number = parts.next()?.parse().ok().filter(|it| is_inside(*it))?;
+    let location = Location {
+        namespace: parts.next()?.parse().ok()?,
+        ifindex: parts.next()?.parse().ok()?,
+    };
+    (location_name(number, location) == name).then_some((number, location))
 }
 
 /// Is the nearest ancestor that exists on a BPF file system?
@@ -402,6 +449,26 @@ mod tests {
         ] {
             assert!(path.starts_with(layout.root()));
             assert!(!path.to_string_lossy().contains('.'), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn locations_survive_the_round_trip_and_foreign_names_do_not() {
+        let location = Location {
+            namespace: 4_026_532_567,
+            ifindex: 2,
+        };
+        let number = netpol_abi::limits::FIRST_INSIDE + 1;
+        let name = location_name(number, location);
+        assert_eq!(parse_location_name(&name), Some((number, location)));
+        for foreign in [
+            "",
+            "1-2-3",
+            "2147483649-1",
+            "2147483649-01-2",
+            "2147483649-1-2-3",
+        ] {
+            assert_eq!(parse_location_name(foreign), None, "{foreign}");
         }
     }
 

@@ -26,6 +26,7 @@ use super::kernel::Options;
 use super::maps::{self, Hash, MapsError, Opener, Trie};
 use super::pins::Lock;
 use super::wire::Wire;
+use super::within::is_inside;
 
 /// Why one step could not be done.
 #[derive(Debug, Error)]
@@ -408,11 +409,12 @@ impl KernelTables {
     }
 
     /// In its slot, or, where another interface has that, in the hash. The programs ask
-    /// the slot first, so the hash entry goes last.
+    /// the slot first, so the hash entry goes last. An interface inside another namespace takes no slot
+    /// from those that are here.
     fn put_interface(&mut self, ifindex: u32, value: Interface) -> Result<(), StepError> {
         let slot = ifindex % INTERFACE_SLOTS;
         let holder = self.slot_holder(slot)?;
-        if holder == 0 || holder == ifindex {
+        if !is_inside(ifindex) && (holder == 0 || holder == ifindex) {
             put(
                 "INTERFACES",
                 INTERFACE_SLOTS,

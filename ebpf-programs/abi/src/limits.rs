@@ -18,6 +18,11 @@ pub const INTERFACE_SLOTS: u32 = 16384;
 /// Entries of that hash.
 pub const INTERFACE_OVERFLOW: u32 = 4096;
 
+/// The first of the numbers of interfaces that are inside other network namespaces, whose indices may be
+/// those of the host's own interfaces. The kernel gives none from here on: they are positive `int`s.
+/// They stand in the hash alone.
+pub const FIRST_INSIDE: u32 = 1 << 31;
+
 /// Exact addresses (endpoints, external Pods, the host) per family.
 pub const ADDRESSES: u32 = 131_072;
 /// `ipBlock` prefixes with their `except`s per family.

@@ -99,7 +99,8 @@ impl Control {
 )]
 #[repr(C)]
 pub struct Interface {
-    /// Which interface this is; 0: the slot is free.
+    /// Which interface this is, by its index, or its number where it is inside another namespace
+    /// ([`crate::limits::FIRST_INSIDE`]); 0: the slot is free.
     pub ifindex: u32,
     /// Slot in `ENDPOINTS`.
     pub endpoint: u32,
@@ -108,7 +109,7 @@ pub struct Interface {
     /// Reserved, zero.
     pub reserved: u16,
     /// The id by which the host's network namespace knows the container's, plus one; 0: it is not
-    /// known, and nothing is looked up there.
+    /// known, and nothing is looked up there. Programs inside it don't ask.
     pub netns: u32,
 }
 
