@@ -39,7 +39,7 @@ pub struct Pod {
     pub reference: String,
     /// Its network namespace.
     pub namespace: Namespace,
-    /// The host's end of its veth.
+    /// The host's end of its veth; empty: it has none.
     pub host_interface: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
@@ -260,24 +260,44 @@ impl Lab {
         ])?;
         self.host
             .ip(&["link", "set", &host_interface, "master", "br0", "up"])?;
-        let mut families = [false; 2];
-        for address in addresses {
-            let text = address.to_string();
-            let mut arguments = vec!["addr", "add", &text, "dev", "eth0"];
-            if address.addr().is_ipv6() {
-                // Nobody else is here: an address is of use at once.
-                arguments.push("nodad");
-            }
-            namespace.ip(&arguments)?;
-            families[usize::from(address.addr().is_ipv6())] = true;
-        }
-        namespace.ip(&["link", "set", "eth0", "up"])?;
+        let families = give(&namespace, addresses)?;
         for (wanted, host) in families.into_iter().zip(HOST) {
             let gateway = host.split('/').next().unwrap_or(host);
             if wanted {
                 namespace.ip(&["route", "add", "default", "via", gateway])?;
             }
         }
+        self.keep(reference, namespace, host_interface, addresses)
+    }
+
+    /// One more Pod, whose interface stands on one of the host's and has no end there: `kind` is what
+    /// ip(8) calls it (`macvlan mode bridge`).
+    ///
+    /// # Errors
+    /// What ip(8) says.
+    pub fn add_child(
+        &mut self,
+        reference: &str,
+        parent: &str,
+        kind: &str,
+        addresses: &[IpNet],
+    ) -> Result<&Pod> {
+        let namespace = Namespace::new(format!("{}-p{}", self.name, self.pods.len()))?;
+        let mut link = vec!["link", "add", "eth0", "link", parent];
+        link.extend(["netns", namespace.name(), "type"]);
+        link.extend(kind.split(' '));
+        self.host.ip(&link)?;
+        give(&namespace, addresses)?;
+        self.keep(reference, namespace, String::new(), addresses)
+    }
+
+    fn keep(
+        &mut self,
+        reference: &str,
+        namespace: Namespace,
+        host_interface: String,
+        addresses: &[IpNet],
+    ) -> Result<&Pod> {
         self.pods.push(Pod {
             reference: reference.to_owned(),
             namespace,
@@ -286,6 +306,23 @@ impl Lab {
         });
         self.pod(reference)
     }
+}
+
+/// Gives a Pod's interface its addresses, and sets it up. Which families they are of.
+fn give(namespace: &Namespace, addresses: &[IpNet]) -> Result<[bool; 2]> {
+    let mut families = [false; 2];
+    for address in addresses {
+        let text = address.to_string();
+        let mut arguments = vec!["addr", "add", &text, "dev", "eth0"];
+        if address.addr().is_ipv6() {
+            // Nobody else is here: an address is of use at once.
+            arguments.push("nodad");
+        }
+        namespace.ip(&arguments)?;
+        families[usize::from(address.addr().is_ipv6())] = true;
+    }
+    namespace.ip(&["link", "set", "eth0", "up"])?;
+    Ok(families)
 }
 
 impl Pod {

@@ -86,7 +86,8 @@ pub struct Attached {
     pub slot: u32,
     /// Its number, 1 ..= 0xff_ffff.
     pub id: u32,
-    /// The host's ends of its veths: ifindex and the container end's MAC.
+    /// The host's ends of its veths, by ifindex, and its interfaces without such an end, by number
+    /// ([`netpol_abi::limits::FIRST_INSIDE`]): the container end's MAC.
     pub interfaces: BTreeMap<u32, [u8; 6]>,
     /// The id by which the host's network namespace knows its own, where it is known.
     pub netns: Option<u32>,

@@ -141,10 +141,13 @@ pub struct EndpointStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InterfaceStatus {
-    /// Its name on the host.
+    /// Its name on the host, or inside.
     pub name: String,
-    /// Its number.
+    /// Its index there.
     pub ifindex: u32,
+    /// `macvlan` or `ipvlan`: it has no end on the host, and its programs are inside the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inside: Option<String>,
     /// Both programs are in place.
     pub attached: bool,
 }

@@ -368,7 +368,7 @@ pub struct Detail {
     /// The rule that decided, from 0 in the order of the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<usize>,
-    /// The host's interface that the packet was judged at.
+    /// The host's interface that the packet was judged at; 0: one inside the container.
     #[serde(skip_serializing_if = "is_zero")]
     pub ifindex: u32,
     /// Length of the frame in bytes.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use netpol_abi::Reason;
 use netpol_abi::event::{Event, Kind};
+use netpol_abi::limits::FIRST_INSIDE;
 use netpol_engine::compile::Names;
 use netpol_engine::labels::Labels;
 use netpol_engine::policy::ObjectName;
@@ -161,7 +162,12 @@ impl Namer {
                 reason: reason.label().to_owned(),
                 message: reason.text().to_owned(),
                 rule: rule.map(|rule| rule.rule),
-                ifindex: event.ifindex,
+                // Another number is none that anybody knows.
+                ifindex: if event.ifindex < FIRST_INSIDE {
+                    event.ifindex
+                } else {
+                    0
+                },
                 length: event.length,
                 ethertype: if ip.is_some() {
                     String::new()

@@ -29,6 +29,9 @@ const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+/// `IFLA_MACVLAN_MODE` (32 bits) and `IFLA_IPVLAN_MODE` (16 bits).
+const MODE: u16 = 1;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_EXT_MASK: u16 = 29;
 /// Leaves out the statistics, which are most of an interface's message.
@@ -47,6 +50,8 @@ pub struct Link {
     pub ifindex: u32,
     pub name: String,
     pub kind: Option<String>,
+    /// The mode of a macvlan or ipvlan.
+    pub mode: Option<u32>,
     pub mac: Option<[u8; 6]>,
     pub link: Option<u32>,
     pub link_nsid: Option<i32>,
@@ -72,14 +77,29 @@ pub fn link(message: &Message<'_>) -> Option<Link> {
             IFLA_MASTER => link.master = read_u32(value, 0).filter(|index| *index != 0),
             IFLA_LINK_NETNSID => link.link_nsid = read_i32(value, 0).filter(|id| *id >= 0),
             IFLA_LINKINFO => {
-                link.kind = attributes(value)
-                    .find(|(kind, _)| *kind == IFLA_INFO_KIND)
-                    .map(|(_, value)| text(value));
+                for (kind, value) in attributes(value) {
+                    match kind {
+                        IFLA_INFO_KIND => link.kind = Some(text(value)),
+                        IFLA_INFO_DATA => link.mode = mode(value),
+                        _ => {}
+                    }
+                }
+                // A number of another kind means something else.
+                let has_mode = matches!(link.kind.as_deref(), Some("macvlan" | "ipvlan"));
+                link.mode = link.mode.filter(|_| has_mode);
             }
             _ => {}
         }
     }
     Some(link)
+}
+
+fn mode(data: &[u8]) -> Option<u32> {
+    let (_, value) = attributes(data).find(|(kind, _)| *kind == MODE)?;
+    if let Ok(short) = <[u8; 2]>::try_from(value) {
+        return Some(u16::from_ne_bytes(short).into());
+    }
+    read_u32(value, 0)
 }
 
 /// An address of an interface.
@@ -191,6 +211,7 @@ mod tests {
             ifindex: 7,
             name: "veth0".to_owned(),
             kind: Some("veth".to_owned()),
+            mode: None,
             mac: Some([2, 0, 0, 0, 0, 9]),
             link: Some(2),
             link_nsid: Some(3),
@@ -199,6 +220,25 @@ mod tests {
         };
         assert_eq!(link(&message), Some(expected));
         assert_eq!(address(&message), None);
+    }
+
+    #[test]
+    fn the_mode_of_a_macvlan_and_of_an_ipvlan_is_read() {
+        let of = |kind: &str, mode: &[u8]| {
+            let mut data = Vec::new();
+            attribute(&mut data, MODE, mode);
+            let mut info = Vec::new();
+            attribute(&mut info, IFLA_INFO_KIND, format!("{kind}\0").as_bytes());
+            attribute(&mut info, IFLA_INFO_DATA, &data);
+            let mut body = vec![0; IFINFOMSG];
+            attribute(&mut body, IFLA_LINKINFO, &info);
+            let bytes = request(RTM_NEWLINK, 0, 1, &body);
+            link(&messages(&bytes).next().unwrap()).unwrap().mode
+        };
+        assert_eq!(of("macvlan", &4_u32.to_ne_bytes()), Some(4));
+        assert_eq!(of("ipvlan", &2_u16.to_ne_bytes()), Some(2));
+        assert_eq!(of("bridge", &4_u32.to_ne_bytes()), None);
+        assert_eq!(of("ipvlan", &[2]), None);
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn known(route: &mut Route, descriptor: i32) -> Result<Option<i32>, LinksError> 
 }
 
 /// An interface inside a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inside {
     /// Its index there.
     pub ifindex: u32,
@@ -138,10 +138,50 @@ pub struct Inside {
     pub mac: Option<[u8; 6]>,
     /// The other end's index: for a veth to this host, the index of the host's end.
     pub iflink: Option<u32>,
+    /// Is that one, or what this one stands on, in another namespace?
+    pub leads_out: bool,
+    /// The mode of a macvlan or ipvlan, as the kernel counts them.
+    pub mode: Option<u32>,
     /// All its addresses, link-local ones too.
     pub addresses: Vec<IpAddr>,
     /// Set up by somebody.
     pub up: bool,
+}
+
+/// An interface that leaves a namespace without an end on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endless {
+    /// It has hooks inside that all its frames pass.
+    Hooked(&'static str),
+    /// What comes to it passes none: ipvlan's mode `l3s` hands packets over behind them.
+    HalfHooked,
+    /// It has none: frames leave and come by other ways.
+    Unhooked(&'static str),
+}
+
+impl Inside {
+    /// Is it such an interface?
+    #[must_use]
+    pub fn endless(&self) -> Option<Endless> {
+        /// `IPVLAN_MODE_L3S`
+        const L3S: u32 = 2;
+        match self.kind.as_deref()? {
+            // It stands on another interface of the same namespace, and leaves by that one.
+            _ if !self.leads_out => None,
+            "macvlan" => Some(Endless::Hooked("macvlan")),
+            "ipvlan" if self.mode == Some(L3S) => Some(Endless::HalfHooked),
+            "ipvlan" => Some(Endless::Hooked("ipvlan")),
+            "macvtap" => Some(Endless::Unhooked("macvtap")),
+            "ipvtap" => Some(Endless::Unhooked("ipvtap")),
+            _ => None,
+        }
+    }
+
+    /// Addresses that others can speak to.
+    pub fn usable(&self) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.addresses.iter().copied();
+        addresses.filter(|address| !address.is_loopback() && !address.is_unspecified())
+    }
 }
 
 /// The interfaces inside a namespace, loopback included.
@@ -178,6 +218,8 @@ fn read() -> Result<Vec<Inside>, LinksError> {
             kind: link.kind,
             mac: link.mac,
             iflink: link.link,
+            leads_out: link.link_nsid.is_some(),
+            mode: link.mode,
             addresses: Vec::new(),
             up: link.up,
         })

@@ -3,6 +3,7 @@
 //!
 //! Pure, but for the register, which it brings up to date. Decides:
 //! - whose an interface is: by the namespace that its other end is in, never by a name;
+//! - which interfaces have no end here, and are enforced inside;
 //! - which interfaces are on hold: what looks like a container's and is nobody's yet;
 //! - who of those that share a network namespace is its endpoint: the one who was, then a
 //!   Pod's sandbox, then the oldest;
@@ -10,6 +11,7 @@
 //!   containers by age, then declared endpoints in order. The host's own are the host's.
 
 mod containers;
+mod endless;
 mod holds;
 mod manifests;
 mod naming;
@@ -24,12 +26,14 @@ use netpol_engine::manifest::PodManifest;
 use netpol_engine::policy::ObjectName;
 use netpol_engine::world::{self, NamedPort, World};
 
+pub use self::endless::Child;
+use self::endless::Numbers;
+pub(super) use self::endless::has_no_veth;
 use self::holds::released;
 use super::facts::Facts;
 use super::register::{Interface, Key, Register};
 use crate::api::wire::{Conflict, Origins, Unidentified, Unprotected};
 use crate::config::{LabelSettings, Namespaces};
-use crate::links::Inside;
 use crate::runtime::named::NotNamed;
 
 #[cfg(test)]
@@ -59,6 +63,8 @@ pub struct Assembled {
     pub interfaces: BTreeMap<u32, Option<ObjectName>>,
     /// Names of those interfaces.
     pub interface_names: BTreeMap<u32, String>,
+    /// Those of them that are inside other namespaces, where that is known.
+    pub inside: BTreeMap<u32, Child>,
     /// Containers that no policy reaches.
     pub unprotected: Vec<Unprotected>,
     /// Interfaces on hold.
@@ -93,6 +99,8 @@ pub fn assemble(
     let mut assembly = Assembly {
         facts,
         settings,
+        programmed,
+        numbers: Numbers::of(register, programmed),
         out: Assembled::default(),
         owners: BTreeMap::new(),
         candidates: Vec::new(),
@@ -105,7 +113,7 @@ pub fn assemble(
         .world
         .host
         .clone_from(&facts.links.host_addresses);
-    assembly.manifests();
+    assembly.manifests(register);
     assembly.kube_dns();
     assembly.containers(register);
     assembly.remembered(register);
@@ -114,7 +122,9 @@ pub fn assemble(
     let released = released(register);
     assembly.places(register);
     assembly.bridges(register);
-    assembly.holds(programmed, &released, &register.bridges);
+    assembly.holds_inside(&released);
+    assembly.holds(&released, &register.bridges);
+    register.last_inside = assembly.numbers.last();
     let mut out = assembly.out;
     out.warnings.extend(facts.problems.iter().cloned());
     out
@@ -123,6 +133,9 @@ pub fn assemble(
 struct Assembly<'a> {
     facts: &'a Facts,
     settings: &'a Settings,
+    /// The interfaces that have programs now.
+    programmed: &'a BTreeSet<u32>,
+    numbers: Numbers,
     out: Assembled,
     /// Whose a namespace is, by its id here.
     owners: BTreeMap<i32, ObjectName>,
@@ -148,10 +161,4 @@ impl Assembly<'_> {
             reason,
         });
     }
-}
-
-/// Addresses of an interface that others can speak to.
-fn usable(inside: &Inside) -> impl Iterator<Item = IpAddr> {
-    let addresses = inside.addresses.iter().copied();
-    addresses.filter(|address| !address.is_loopback() && !address.is_unspecified())
 }

@@ -9,15 +9,17 @@ use std::thread;
 
 use tokio::sync::mpsc;
 
-use crate::datapath::{Attached, Attachments};
+use crate::datapath::{Attached, Attachments, Within, is_inside};
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Put both programs on it. Urgent: before those that are not.
     Attach {
         /// Which interface.
         ifindex: u32,
+        /// Where it is, if it is inside another namespace and that is known.
+        within: Option<Within>,
         /// Some policy isolates who is behind it, or nobody knows who that is.
         urgent: bool,
     },
@@ -48,8 +50,8 @@ pub enum Answer {
 /// What is waiting to be done.
 #[derive(Debug, Default)]
 struct Queue {
-    /// By interface: whether it is urgent.
-    attach: BTreeMap<u32, bool>,
+    /// By interface: whether it is urgent, and where it is.
+    attach: BTreeMap<u32, (bool, Option<Within>)>,
     detach: BTreeSet<u32>,
     look: bool,
 }
@@ -57,9 +59,15 @@ struct Queue {
 impl Queue {
     fn add(&mut self, order: Order) {
         match order {
-            Order::Attach { ifindex, urgent } => {
+            Order::Attach {
+                ifindex,
+                within,
+                urgent,
+            } => {
                 self.detach.remove(&ifindex);
-                *self.attach.entry(ifindex).or_insert(false) |= urgent;
+                let (was_urgent, place) = self.attach.entry(ifindex).or_default();
+                *was_urgent |= urgent;
+                *place = within.or(place.take());
             }
             Order::Detach(ifindex) => {
                 self.attach.remove(&ifindex);
@@ -70,11 +78,17 @@ impl Queue {
     }
 
     fn next(&mut self) -> Option<Order> {
-        let urgent = self.attach.iter().find(|(_, urgent)| **urgent);
-        if let Some((ifindex, urgent)) = urgent.or_else(|| self.attach.iter().next()) {
-            let (ifindex, urgent) = (*ifindex, *urgent);
-            self.attach.remove(&ifindex);
-            return Some(Order::Attach { ifindex, urgent });
+        let urgent = self.attach.iter().find(|(_, (urgent, _))| *urgent);
+        let next = urgent.or_else(|| self.attach.iter().next());
+        if let Some((ifindex, (urgent, within))) = next
+            .map(|(ifindex, _)| *ifindex)
+            .and_then(|ifindex| self.attach.remove_entry(&ifindex))
+        {
+            return Some(Order::Attach {
+                ifindex,
+                within,
+                urgent,
+            });
         }
         if let Some(ifindex) = self.detach.pop_first() {
             return Some(Order::Detach(ifindex));
@@ -126,11 +140,20 @@ fn work(
             queue.add(order);
         }
         let answer = match queue.next() {
-            Some(Order::Attach { ifindex, .. }) => match attachments.attach(ifindex) {
-                Ok(Attached::Yes) => Answer::On(ifindex),
-                Ok(Attached::Gone) => Answer::Gone(ifindex),
-                Err(error) => Answer::Failed(ifindex, error.to_string()),
-            },
+            Some(Order::Attach {
+                ifindex, within, ..
+            }) => {
+                let done = if is_inside(ifindex) {
+                    attachments.attach_within(ifindex, within.as_ref())
+                } else {
+                    attachments.attach(ifindex)
+                };
+                match done {
+                    Ok(Attached::Yes) => Answer::On(ifindex),
+                    Ok(Attached::Gone) => Answer::Gone(ifindex),
+                    Err(error) => Answer::Failed(ifindex, error.to_string()),
+                }
+            }
             Some(Order::Detach(ifindex)) => {
                 if let Err(error) = attachments.detach(ifindex) {
                     tracing::error!(ifindex, %error, "the programs could not be taken off");
@@ -181,7 +204,11 @@ mod tests {
     #[test]
     fn the_urgent_go_first_and_the_last_word_counts() {
         let mut queue = Queue::default();
-        let attach = |ifindex, urgent| Order::Attach { ifindex, urgent };
+        let attach = |ifindex, urgent| Order::Attach {
+            ifindex,
+            within: None,
+            urgent,
+        };
         for order in [
             Order::Look,
             attach(3, false),

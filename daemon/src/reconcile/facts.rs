@@ -87,9 +87,39 @@ pub struct Namespace {
     pub inside: Vec<Inside>,
     /// Did its container run already when that was looked at?
     pub looked_running: bool,
+    /// What those who are in it can do, where that matters.
+    pub rights: Rights,
+}
+
+/// Rights in a network namespace by which programs inside can be got rid of, or gone around.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// CAP_NET_ADMIN.
+    pub net_admin: bool,
+    /// CAP_NET_RAW.
+    pub net_raw: bool,
+}
+
+impl Rights {
+    /// What either of two can do.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self {
+            net_admin: self.net_admin || other.net_admin,
+            net_raw: self.net_raw || other.net_raw,
+        }
+    }
 }
 
 impl Namespace {
+    /// The interface with this index in it, where that was looked at.
+    #[must_use]
+    pub fn interface(&self, ifindex: Option<u32>) -> Option<&Inside> {
+        self.inside
+            .iter()
+            .find(|inside| Some(inside.ifindex) == ifindex)
+    }
+
     /// The other end of a veth, where it is inside and was looked at.
     #[must_use]
     pub fn peer_of(&self, veth: &Veth) -> Option<&Inside> {

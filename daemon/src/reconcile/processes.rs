@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::facts::Rights;
 use crate::runtime::identity::{self, containers_of_cgroup};
 
 /// May a process be the one of the container with this ID, as its control group has it, below this parent?
@@ -147,6 +148,28 @@ impl Search {
     }
 }
 
+/// What a process and all that it may start can do in its network namespace; nothing, once it has ended.
+pub(super) fn rights(pid: u32) -> Rights {
+    match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => rights_of(&status),
+        Err(_) => Rights::default(),
+    }
+}
+
+fn rights_of(status: &str) -> Rights {
+    const NET_ADMIN: u32 = 12;
+    const NET_RAW: u32 = 13;
+    // The bounding set: a file on disk may give back what it leaves.
+    let mut lines = status.lines();
+    let bounds = lines.find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounds = bounds.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    let has = |capability: u32| bounds.is_none_or(|bounds| bounds >> capability & 1 != 0);
+    Rights {
+        net_admin: has(NET_ADMIN),
+        net_raw: has(NET_RAW),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +203,19 @@ mod tests {
     fn this_process_is_nobodys() {
         let id = "a".repeat(64);
         assert!(in_usual_groups(&BTreeSet::from([id.as_str(), "../..", "web"])).is_empty());
+    }
+
+    #[test]
+    fn rights_are_those_of_the_bounding_set() {
+        let rights = |bounds: &str| {
+            let status = format!("Name:\tsh\nCapEff:\t0000000000000000\nCapBnd:\t{bounds}\n");
+            let rights = rights_of(&status);
+            (rights.net_admin, rights.net_raw)
+        };
+        // Docker's default, that with NET_ADMIN, that without NET_RAW.
+        assert_eq!(rights("00000000a80425fb"), (false, true));
+        assert_eq!(rights("00000000a80435fb"), (true, true));
+        assert_eq!(rights("00000000a80405fb"), (false, false));
+        assert_eq!(rights("not a number"), (true, true));
     }
 }

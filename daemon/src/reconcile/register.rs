@@ -20,6 +20,7 @@ use netpol_engine::world::NamedPort;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::facts::Namespace;
 use crate::runtime::container::{Container, Runtime};
 
 /// The largest number.
@@ -82,7 +83,7 @@ pub struct Record {
     pub ports: Vec<NamedPort>,
     /// Its addresses.
     pub addresses: BTreeSet<IpAddr>,
-    /// Its interfaces, by index.
+    /// Its interfaces: by index, or by number where they are inside another namespace.
     pub interfaces: BTreeMap<u32, Interface>,
     /// The addresses that its interfaces had when it began to run, where no runtime tells them:
     /// what it gives itself later is not its own.
@@ -95,7 +96,7 @@ pub struct Record {
 pub struct Interface {
     /// The container end's MAC address.
     pub mac: [u8; 6],
-    /// The container end's index.
+    /// The container end's index: of another interface, or of this one where it is inside.
     pub peer: Option<u32>,
     /// The id of the namespace that it is in.
     pub nsid: Option<i32>,
@@ -108,6 +109,8 @@ pub struct Register {
     last: u32,
     /// The slot given last.
     cursor: u32,
+    /// The number given last to an interface inside another namespace.
+    pub last_inside: u32,
     /// By who they are.
     pub records: BTreeMap<Key, Record>,
     /// Bridges that containerd's containers were seen on; the empty name: on none.
@@ -119,6 +122,8 @@ struct Saved {
     version: u32,
     boot: String,
     last: u32,
+    #[serde(default)]
+    last_inside: u32,
     endpoints: Vec<(Key, Record)>,
     #[serde(default)]
     bridges: BTreeSet<String>,
@@ -182,6 +187,13 @@ impl Register {
         records.flat_map(|record| record.interfaces.keys().copied())
     }
 
+    /// What was known of an endpoint, if it is in that namespace still.
+    #[must_use]
+    pub fn of(&self, key: &Key, namespace: &Namespace) -> Option<&Record> {
+        let record = self.records.get(key);
+        record.filter(|record| record.netns == namespace.identity)
+    }
+
     /// Who has an address.
     #[must_use]
     pub fn holders(&self) -> BTreeMap<IpAddr, &Key> {
@@ -199,6 +211,7 @@ impl Register {
                 Self {
                     last: saved.last,
                     cursor: 0,
+                    last_inside: saved.last_inside,
                     records: saved.endpoints.into_iter().collect(),
                     bridges: saved.bridges,
                 }
@@ -227,6 +240,7 @@ impl Register {
             version: VERSION,
             boot: boot.to_owned(),
             last: self.last,
+            last_inside: self.last_inside,
             endpoints: self
                 .records
                 .iter()

@@ -16,8 +16,9 @@ use super::facts::Facts;
 use super::gate::Keeper;
 use crate::api::wire::{
     DatapathStatus, EndpointStatus, InterfaceStatus, Isolated, PolicyStatus, Problem, Rejected,
-    RuntimeStatus, Status, TableStatus,
+    RuntimeStatus, Status, TableStatus, Unprotected,
 };
+use crate::datapath::is_inside;
 use crate::datapath::tables::Fill;
 use crate::printable::printable;
 use crate::runtime::container::Runtime;
@@ -120,7 +121,13 @@ pub fn status(
     }
     for (ifindex, program) in programs {
         if let Program::Failed(why) = program {
-            warnings.push(format!("not enforced: {why} (interface {ifindex})"));
+            warnings.push(match assembled.inside.get(ifindex) {
+                Some(child) => format!(
+                    "not enforced: {why} (interface `{}` inside a container)",
+                    child.name
+                ),
+                None => format!("not enforced: {why} (interface {ifindex})"),
+            });
         }
     }
     warnings.extend(gate.warning());
@@ -142,7 +149,7 @@ pub fn status(
         audited_namespaces: in_force.world.audited.iter().cloned().collect(),
         endpoints,
         rejected: rejected(facts),
-        unprotected: assembled.unprotected.clone(),
+        unprotected: unprotected(assembled, programs),
         unidentified: assembled.unidentified.clone(),
         conflicts: assembled.conflicts.clone(),
         runtimes: runtimes(facts),
@@ -200,7 +207,11 @@ fn endpoints(
                         .get(ifindex)
                         .cloned()
                         .unwrap_or_default(),
-                    ifindex: *ifindex,
+                    ifindex: index(assembled, *ifindex),
+                    inside: assembled
+                        .inside
+                        .get(ifindex)
+                        .map(|child| child.kind.to_owned()),
                     attached: programs.get(ifindex) == Some(&Program::On),
                 })
                 .collect(),
@@ -213,6 +224,36 @@ fn endpoints(
         });
     }
     endpoints
+}
+
+/// Containers that no policy reaches. No gate shuts what leaves by an interface inside, so one that did not get
+/// its programs is open.
+fn unprotected(assembled: &Assembled, programs: &BTreeMap<u32, Program>) -> Vec<Unprotected> {
+    let mut unprotected = assembled.unprotected.clone();
+    for (number, child) in &assembled.inside {
+        let Some(Program::Failed(why)) = programs.get(number) else {
+            continue;
+        };
+        if let Some(Some(owner)) = assembled.interfaces.get(number) {
+            unprotected.push(Unprotected {
+                container: owner.to_string(),
+                reason: format!(
+                    "the programs could not be put on its interface `{}`: {why}",
+                    child.name
+                ),
+            });
+        }
+    }
+    unprotected
+}
+
+/// The index of an interface in the namespace that it is in; 0: it is inside one, and not found yet.
+fn index(assembled: &Assembled, number: u32) -> u32 {
+    match assembled.inside.get(&number) {
+        Some(child) => child.within.location.ifindex,
+        None if is_inside(number) => 0,
+        None => number,
+    }
 }
 
 fn runtimes(facts: &Facts) -> Vec<RuntimeStatus> {

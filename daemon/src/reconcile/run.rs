@@ -37,7 +37,7 @@ use crate::datapath::maps::MapsError;
 use crate::datapath::pins::Layout;
 use crate::datapath::requirements::Lack;
 use crate::datapath::tables::{Fill, StepError};
-use crate::datapath::{AttachError, Kernel, Mechanism, OpenError, Options, Origin};
+use crate::datapath::{AttachError, Kernel, Mechanism, OpenError, Options, Origin, Within};
 use crate::flows::{Namer, Recorder};
 use crate::runtime::container::Runtime;
 use crate::runtime::follow::Follower;
@@ -254,6 +254,8 @@ struct Daemon {
     installed: u64,
     in_force: InForce,
     programs: BTreeMap<u32, Program>,
+    /// Where interfaces inside other namespaces are, as the attacher was told last.
+    found: BTreeMap<u32, Within>,
     /// The kernel was asked where they are.
     looking: bool,
     /// Answers of the attacher so far.
@@ -399,6 +401,7 @@ impl Daemon {
             installed: 0,
             in_force: InForce::default(),
             programs,
+            found: BTreeMap::new(),
             looking: false,
             answers: 0,
             progress: Threads::default(),
@@ -571,14 +574,24 @@ impl Daemon {
             .collect();
         for ifindex in unwanted {
             self.programs.remove(&ifindex);
+            self.found.remove(&ifindex);
             self.attacher.order(attacher::Order::Detach(ifindex));
         }
         for (ifindex, owner) in wanted {
-            if matches!(
-                self.programs.get(ifindex),
-                Some(Program::On | Program::Pending)
-            ) {
+            let inside = self.assembled.inside.get(ifindex);
+            let within = inside.map(|child| &child.within);
+            // What has programs may have been found only now.
+            let is_found = within.is_some() && self.found.get(ifindex) != within;
+            if !is_found
+                && matches!(
+                    self.programs.get(ifindex),
+                    Some(Program::On | Program::Pending)
+                )
+            {
                 continue;
+            }
+            if let Some(within) = within {
+                self.found.insert(*ifindex, within.clone());
             }
             let urgent = owner.as_ref().is_none_or(|name| {
                 self.assembled
@@ -590,6 +603,7 @@ impl Daemon {
             self.programs.insert(*ifindex, Program::Pending);
             self.attacher.order(attacher::Order::Attach {
                 ifindex: *ifindex,
+                within: within.cloned(),
                 urgent,
             });
         }
@@ -620,6 +634,7 @@ impl Daemon {
             Answer::On(ifindex) => put(&mut self.programs, ifindex, Program::On),
             Answer::Gone(ifindex) => {
                 self.programs.remove(&ifindex);
+                self.found.remove(&ifindex);
             }
             // Said with the status, once: it is tried again in each round.
             Answer::Failed(ifindex, why) => {

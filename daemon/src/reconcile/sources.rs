@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use thiserror::Error;
 
-use super::facts::{Declared, Engine, Facts, Namespace};
+use super::assemble::has_no_veth;
+use super::facts::{Declared, Engine, Facts, Namespace, Rights};
 use super::processes::{self, Search};
 use crate::config::{Config, Enabled};
 use crate::gate::Kept;
@@ -389,6 +390,7 @@ impl Sources {
             nsid: self.links.nsid(netns)?,
             inside: Vec::new(),
             looked_running: false,
+            rights: Rights::default(),
         })
     }
 
@@ -445,7 +447,28 @@ impl Sources {
             );
         }
         self.refused = refused;
+        for (id, namespace) in &mut containers {
+            if namespace.inside.iter().any(|one| one.endless().is_some()) {
+                namespace.rights = self.rights(id, namespace.identity);
+            }
+        }
         self.facts.containers = containers;
+    }
+
+    /// What a container and those that share its network namespace can do there.
+    fn rights(&self, id: &str, identity: (u64, u64)) -> Rights {
+        let shares = |container: &&Container| {
+            let found = self.found.get(&container.id);
+            container.id == id
+                || container.joined.as_deref() == Some(id)
+                || found.is_some_and(|(_, namespace)| namespace.identity == identity)
+        };
+        self.facts
+            .all_containers()
+            .filter(|container| container.is_running() && container.pid != 0)
+            .filter(shares)
+            .map(|container| processes::rights(container.pid))
+            .fold(Rights::default(), Rights::or)
     }
 
     /// The namespaces of containers whose process the runtime does not name yet: Docker does so a
@@ -530,18 +553,21 @@ impl Sources {
             // The MAC address of an interface.
             Runtime::Docker => {
                 container.pid != 0
-                    && veths.any(|veth| {
-                        let bridge = veth.master.and_then(|master| links.bridges.get(&master));
-                        !container.networks.iter().any(|network| {
-                            network.mac.is_some() && network.bridge.as_ref() == bridge
-                        })
-                    })
+                    && (has_endless(container, &namespace)
+                        && (changed_inside || !namespace.looked_running)
+                        || veths.any(|veth| {
+                            let bridge = veth.master.and_then(|master| links.bridges.get(&master));
+                            !container.networks.iter().any(|network| {
+                                network.mac.is_some() && network.bridge.as_ref() == bridge
+                            })
+                        }))
             }
             // Everything. Addresses that it has when it begins to run are its own; whether it
             // does may be news.
             Runtime::Containerd => {
                 namespace.nsid.is_some()
                     && (!namespace.looked_running
+                        || (changed_inside && has_endless(container, &namespace))
                         || veths.any(|veth| match namespace.peer_of(veth) {
                             Some(peer) => changed_inside && peer.addresses.is_empty(),
                             None => true,
@@ -561,6 +587,13 @@ impl Sources {
         }
         namespace
     }
+}
+
+/// Has it, or is it to have, an interface without an end on the host? No veth tells of changes there.
+fn has_endless(container: &Container, namespace: &Namespace) -> bool {
+    let mut networks = container.networks.iter();
+    networks.any(|network| has_no_veth(&network.driver))
+        || namespace.inside.iter().any(|one| one.endless().is_some())
 }
 
 /// Is the process still in that namespace?

@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use netpol_engine::policy::ObjectName;
 use netpol_engine::world::{Place, Pod};
 
-use super::{Assembly, Candidate, usable};
-use crate::links::Veth;
-use crate::printable::printable;
-use crate::reconcile::facts::{Facts, Namespace};
+use super::{Assembly, Candidate};
+use crate::datapath::is_inside;
+use crate::links::{Inside, Veth};
+use crate::reconcile::facts::Facts;
 use crate::reconcile::register::{Interface, Key, Register};
 use crate::runtime::container::{Container, Runtime};
 
@@ -33,17 +33,6 @@ impl Assembly<'_> {
             self.out.world.pods.insert(name, pod);
             return;
         }
-        for network in &container.networks {
-            if has_no_veth(&network.driver) {
-                self.unprotected(
-                    &name,
-                    format!(
-                        "its network `{}` is of the driver `{}`, without a veth that policy could be put on",
-                        network.name, network.driver
-                    ),
-                );
-            }
-        }
         let Some((namespace, nsid)) =
             namespace.and_then(|namespace| Some((namespace, namespace.nsid?)))
         else {
@@ -55,12 +44,11 @@ impl Assembly<'_> {
             return;
         }
         self.owners.insert(nsid, name.clone());
+        self.networks(container, &name, namespace);
+        self.rights(container, &name, namespace);
         let key = Key::of(container);
-        let known = register
-            .records
-            .get(&key)
-            .filter(|record| record.netns == namespace.identity);
-        let interfaces = self.interfaces(nsid, |veth, bridge| {
+        let known = register.of(&key, namespace);
+        let mut interfaces = self.interfaces(nsid, |veth, bridge| {
             given_mac(container, bridge)
                 .or_else(|| {
                     let before = known?.interfaces.get(&veth.ifindex)?;
@@ -68,20 +56,25 @@ impl Assembly<'_> {
                 })
                 .or_else(|| namespace.peer_of(veth)?.mac)
         });
+        let endless = self.endless(&name, namespace, known);
         let mut claims = BTreeSet::new();
         let mut given = BTreeMap::new();
         if container.runtime == Runtime::Containerd {
-            self.without_veth(&name, namespace);
+            self.hardware(&name, namespace);
             let into = |veth: &&Veth| veth.peer_nsid == Some(nsid);
-            for veth in self.facts.links.veths.iter().filter(into) {
-                let before = known.and_then(|record| record.given.get(&veth.ifindex));
-                let now = || namespace.peer_of(veth).map(|peer| usable(peer).collect());
+            let veths = self.facts.links.veths.iter().filter(into);
+            let veths = veths.map(|veth| (veth.ifindex, namespace.peer_of(veth)));
+            let inside = endless.iter();
+            let inside = inside.map(|(number, it)| (*number, namespace.interface(it.peer)));
+            for (number, end) in veths.chain(inside) {
+                let before = known.and_then(|record| record.given.get(&number));
+                let now = || end.map(|end| end.usable().collect());
                 let Some(own) = before.cloned().or_else(now) else {
                     continue;
                 };
                 claims.extend(own.iter().copied());
                 if before.is_some() || (namespace.looked_running && has_global(&own)) {
-                    given.insert(veth.ifindex, own);
+                    given.insert(number, own);
                 }
             }
         }
@@ -94,6 +87,12 @@ impl Assembly<'_> {
                 .values()
                 .map(|interface| IpAddr::V6(link_local(interface.mac))),
         );
+        for interface in endless.values() {
+            // Of the MAC address that it shares, an ipvlan makes another one.
+            let end = namespace.interface(interface.peer).into_iter();
+            claims.extend(end.flat_map(Inside::usable).filter(is_link_local));
+        }
+        interfaces.extend(endless);
         self.candidates.push(Candidate {
             key,
             name,
@@ -105,24 +104,6 @@ impl Assembly<'_> {
             interfaces,
             given,
         });
-    }
-
-    /// Reports interfaces inside that frames leave by without passing a veth.
-    fn without_veth(&mut self, name: &ObjectName, namespace: &Namespace) {
-        for inside in &namespace.inside {
-            let kind = match inside.kind.as_deref() {
-                Some(kind @ ("macvlan" | "macvtap" | "ipvlan" | "ipvtap")) => kind,
-                None if !inside.addresses.iter().all(IpAddr::is_loopback) => "hardware",
-                _ => continue,
-            };
-            self.unprotected(
-                name,
-                format!(
-                    "its interface `{}` is of the kind `{kind}`, without a veth that policy could be put on",
-                    printable(&inside.name)
-                ),
-            );
-        }
     }
 
     /// Endpoints of before that nobody has denied yet: those of an engine that has not
@@ -182,6 +163,13 @@ impl Assembly<'_> {
 
     /// Is this interface the one that it was, and nobody else's?
     fn is_still(&self, ifindex: u32, before: &Interface) -> bool {
+        if is_inside(ifindex) {
+            // A link goes with its interface, and no other one gets its number.
+            let owned = before
+                .nsid
+                .is_some_and(|nsid| self.owners.contains_key(&nsid));
+            return self.programmed.contains(&ifindex) && !owned;
+        }
         self.facts.links.veths.iter().any(|veth| {
             veth.ifindex == ifindex
                 && veth.peer_ifindex == before.peer
@@ -227,11 +215,6 @@ impl Assembly<'_> {
     }
 }
 
-/// Drivers whose interfaces have no end on this host's side that frames pass through.
-fn has_no_veth(driver: &str) -> bool {
-    !matches!(driver, "" | "bridge" | "null" | "none" | "host")
-}
-
 /// Of those that share a network namespace, leaves the one that is its endpoint; of a Pod on the
 /// host's network likewise.
 pub(super) fn joined(containers: &mut Vec<&Container>, facts: &Facts, register: &Register) {
@@ -275,10 +258,11 @@ pub(super) fn joined(containers: &mut Vec<&Container>, facts: &Facts, register: 
 
 /// Is one of them more than what the kernel gives every interface?
 fn has_global(addresses: &BTreeSet<IpAddr>) -> bool {
-    addresses.iter().any(|address| match address {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(address) => !address.is_unicast_link_local(),
-    })
+    !addresses.iter().all(is_link_local)
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// What the engine says of the container's end on this bridge.

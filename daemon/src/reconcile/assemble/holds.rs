@@ -1,11 +1,12 @@
 //! Interfaces on hold: what looks like a container's, or was one's, and is nobody's yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Assembly;
 use crate::api::wire::Unidentified;
+use crate::datapath::is_inside;
 use crate::reconcile::register::{Key, Register};
-use crate::runtime::container::Runtime;
+use crate::runtime::container::{Container, Runtime};
 use crate::runtime::{containerd, docker};
 
 /// Bridges that are remembered, at most: a host has few.
@@ -33,13 +34,50 @@ impl Assembly<'_> {
         }
     }
 
+    /// Interfaces inside that are nobody's yet: there was no room for their endpoint, or an earlier daemon put
+    /// programs on them and whose they are is not known again.
+    pub(super) fn holds_inside(&mut self, released: &BTreeSet<u32>) {
+        let facts = self.facts;
+        let unanswered = Runtime::ALL.into_iter().find(|runtime| {
+            let engine = facts.engine(*runtime);
+            let mut containers = engine.snapshot.containers.iter();
+            let is_unseen = |container: &Container| {
+                container.is_running()
+                    && container.joined.is_none()
+                    && !facts.containers.contains_key(&container.id)
+            };
+            engine.followed && (!engine.listed || containers.any(is_unseen))
+        });
+        let known = std::mem::take(&mut self.on_hold).into_iter();
+        let (inside, on_hold) = known.partition(|(number, _)| is_inside(*number));
+        self.on_hold = on_hold;
+        let mut held: BTreeMap<u32, String> = inside;
+        for number in self.programmed.iter().filter(|number| is_inside(**number)) {
+            let is_owned = self.out.interfaces.contains_key(number);
+            if let Some(runtime) = unanswered.filter(|_| !is_owned && !released.contains(number)) {
+                held.entry(*number).or_insert_with(|| {
+                    format!(
+                        "it was enforced before, and {} has not answered yet",
+                        runtime.name()
+                    )
+                });
+            }
+        }
+        for (number, reason) in held {
+            self.out.interfaces.insert(number, None);
+            let child = self.out.inside.get(&number);
+            self.out.unidentified.push(Unidentified {
+                interface: child
+                    .map_or("inside a container", |child| &child.name)
+                    .to_owned(),
+                ifindex: child.map_or(0, |child| child.within.location.ifindex),
+                reason,
+            });
+        }
+    }
+
     /// Interfaces on hold: what looks like a container's, or was one's, and is nobody's.
-    pub(super) fn holds(
-        &mut self,
-        programmed: &BTreeSet<u32>,
-        released: &BTreeSet<u32>,
-        cni_bridges: &BTreeSet<String>,
-    ) {
+    pub(super) fn holds(&mut self, released: &BTreeSet<u32>, cni_bridges: &BTreeSet<String>) {
         let facts = self.facts;
         let links = &facts.links;
         // Bridges of Docker's own that nobody follows are nobody's here.
@@ -90,7 +128,7 @@ impl Assembly<'_> {
             } else if let Some(runtime) = Runtime::ALL
                 .into_iter()
                 .find(|runtime| facts.engine(*runtime).followed && silent(runtime))
-                && programmed.contains(&veth.ifindex)
+                && self.programmed.contains(&veth.ifindex)
                 && !released.contains(&veth.ifindex)
             {
                 // It was enforced before the daemon started: it may be a container's.

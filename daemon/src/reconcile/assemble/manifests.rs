@@ -10,14 +10,15 @@ use netpol_engine::policy::{Mode, ObjectName};
 use netpol_engine::resolver;
 use netpol_engine::world::{Place, Pod};
 
-use super::{Assembly, Candidate, usable};
+use super::{Assembly, Candidate};
 use crate::api::wire::{Origin, Unprotected};
+use crate::links::Inside;
 use crate::reconcile::facts::Declared;
-use crate::reconcile::register::Key;
+use crate::reconcile::register::{Key, Register};
 use crate::runtime::container::Runtime;
 
 impl Assembly<'_> {
-    pub(super) fn manifests(&mut self) {
+    pub(super) fn manifests(&mut self, register: &Register) {
         let declared: BTreeMap<&ObjectName, &Declared> = self
             .facts
             .declared
@@ -63,7 +64,7 @@ impl Assembly<'_> {
                     if pod.container.is_some() {
                         self.naming.push((pod.clone(), None));
                     } else if pod.netns.is_some() {
-                        self.declared(pod, declared.get(&pod.name).copied());
+                        self.declared(pod, declared.get(&pod.name).copied(), register);
                     } else {
                         let mut external = Pod::from(pod);
                         if external.place == Place::Local {
@@ -76,7 +77,7 @@ impl Assembly<'_> {
         }
     }
 
-    fn declared(&mut self, pod: &PodManifest, found: Option<&Declared>) {
+    fn declared(&mut self, pod: &PodManifest, found: Option<&Declared>, register: &Register) {
         let without = Pod {
             labels: pod.labels.clone(),
             ports: pod.ports.clone(),
@@ -126,10 +127,12 @@ impl Assembly<'_> {
             ));
         }
         self.owners.insert(nsid, pod.name.clone());
-        let interfaces = self.interfaces(nsid, |veth, _| namespace.peer_of(veth)?.mac);
-        let claims = namespace.inside.iter().flat_map(usable).collect();
+        let key = Key::Declared(pod.name.clone());
+        let mut interfaces = self.interfaces(nsid, |veth, _| namespace.peer_of(veth)?.mac);
+        interfaces.extend(self.endless(&pod.name, namespace, register.of(&key, namespace)));
+        let claims = namespace.inside.iter().flat_map(Inside::usable).collect();
         self.candidates.push(Candidate {
-            key: Key::Declared(pod.name.clone()),
+            key,
             name: pod.name.clone(),
             labels: pod.labels.clone(),
             ports: pod.ports.clone(),

@@ -109,6 +109,11 @@ impl Assembly<'_> {
                             .find_map(|interface| u32::try_from(interface.nsid?).ok()),
                     });
                     for ifindex in candidate.interfaces.keys() {
+                        if let Some(child) = self.out.inside.get(ifindex) {
+                            self.out
+                                .interface_names
+                                .insert(*ifindex, child.name.clone());
+                        }
                         self.out
                             .interfaces
                             .insert(*ifindex, Some(candidate.name.clone()));

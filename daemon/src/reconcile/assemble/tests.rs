@@ -5,6 +5,7 @@
 mod addresses;
 mod containers;
 mod declared;
+mod endless;
 mod holds;
 mod naming;
 mod tasks;
@@ -17,7 +18,7 @@ use netpol_engine::world::Place;
 
 use super::*;
 use crate::links::{Inside, Snapshot, Veth};
-use crate::reconcile::facts::{Declared, Engine, Namespace};
+use crate::reconcile::facts::{Declared, Engine, Namespace, Rights};
 use crate::runtime::container::{self, Attachment, Container, Runtime, State};
 use crate::store::{Accepted, StoreView};
 
@@ -82,6 +83,7 @@ fn namespace(nsid: Option<i32>) -> Namespace {
         nsid,
         inside: Vec::new(),
         looked_running: false,
+        rights: Rights::default(),
     }
 }
 
@@ -149,6 +151,7 @@ fn containerd(containers: Vec<Container>, of: impl Fn(usize) -> i32) -> Facts {
             iflink: Some(10 + number),
             addresses: vec![[10, 88, 0, number as u8].into()],
             up: true,
+            ..Inside::default()
         };
         let found = Namespace {
             inside: vec![inside],

@@ -20,6 +20,7 @@ fn a_declared_pod_is_read_from_inside() {
         iflink: Some(11),
         addresses: vec!["10.0.0.7".parse().unwrap(), "fe80::7".parse().unwrap()],
         up: true,
+        ..Inside::default()
     };
     let lo = Inside {
         addresses: vec!["127.0.0.1".parse().unwrap()],

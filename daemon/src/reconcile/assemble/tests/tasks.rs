@@ -128,7 +128,8 @@ fn an_interface_without_a_veth_is_reported() {
     };
     let lan = Inside {
         name: "net1".to_owned(),
-        kind: Some("macvlan".to_owned()),
+        kind: Some("macvtap".to_owned()),
+        leads_out: true,
         ..inside[0].clone()
     };
     inside.extend([lo, lan]);

@@ -1,0 +1,241 @@
+//! Interfaces that have no end on the host (macvlan, ipvlan): enforced by programs inside the container, under
+//! numbers that no interface of the host has, and what has to be said where that is not all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use netpol_abi::limits::FIRST_INSIDE;
+use netpol_engine::policy::ObjectName;
+
+use super::Assembly;
+use crate::datapath::{Location, Within, is_inside};
+use crate::links::{Endless, Inside};
+use crate::printable::printable;
+use crate::reconcile::facts::Namespace;
+use crate::reconcile::register::{Interface, Record, Register};
+use crate::runtime::container::Container;
+
+/// An interface that programs are put on inside its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Where it is.
+    pub within: Within,
+    /// Its name there.
+    pub name: String,
+    /// `macvlan` or `ipvlan`.
+    pub kind: &'static str,
+}
+
+/// Numbers for interfaces inside: in rising order, so that one is free for long before it is given again.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    last: u32,
+    used: BTreeSet<u32>,
+}
+
+impl Numbers {
+    /// Those in use are the register's, and those that have programs, whoever's they are.
+    pub(super) fn of(register: &Register, programmed: &BTreeSet<u32>) -> Self {
+        let recorded = register
+            .records
+            .values()
+            .flat_map(|record| record.interfaces.keys());
+        Self {
+            last: register.last_inside,
+            used: recorded.chain(programmed).copied().collect(),
+        }
+    }
+
+    /// The number given last.
+    pub(super) const fn last(&self) -> u32 {
+        self.last
+    }
+
+    fn give(&mut self) -> u32 {
+        loop {
+            self.last = self.last.wrapping_add(1).max(FIRST_INSIDE);
+            if self.used.insert(self.last) {
+                return self.last;
+            }
+        }
+    }
+}
+
+impl Assembly<'_> {
+    /// Those of a namespace, by their numbers, and reports of what they leave open. `known`: what was there
+    /// before.
+    pub(super) fn endless(
+        &mut self,
+        name: &ObjectName,
+        namespace: &Namespace,
+        known: Option<&Record>,
+    ) -> BTreeMap<u32, Interface> {
+        let mut found = BTreeMap::new();
+        for inside in &namespace.inside {
+            let kind = match inside.endless() {
+                Some(Endless::Hooked(kind)) => kind,
+                Some(Endless::HalfHooked) => {
+                    self.unprotected(
+                        name,
+                        format!(
+                            "its interface `{}` is an ipvlan in the mode `l3s`: what comes to it passes no program, what it sends does",
+                            printable(&inside.name)
+                        ),
+                    );
+                    "ipvlan"
+                }
+                Some(Endless::Unhooked(kind)) => {
+                    self.without_veth(name, inside, kind);
+                    continue;
+                }
+                None => continue,
+            };
+            let Some(mac) = inside.mac else { continue };
+            let interface = Interface {
+                mac,
+                peer: Some(inside.ifindex),
+                nsid: namespace.nsid,
+            };
+            let before = known.and_then(|record| {
+                let mut interfaces = record.interfaces.iter();
+                interfaces.find(|(number, before)| is_inside(**number) && **before == interface)
+            });
+            let number = before.map_or_else(|| self.numbers.give(), |(number, _)| *number);
+            let child = Child {
+                within: Within {
+                    namespace: namespace.path.clone(),
+                    location: Location {
+                        namespace: namespace.identity.1,
+                        ifindex: inside.ifindex,
+                    },
+                },
+                name: inside.name.clone(),
+                kind,
+            };
+            self.out.inside.insert(number, child);
+            found.insert(number, interface);
+        }
+        found
+    }
+
+    /// Reports what those who are with these interfaces in one namespace can do about their programs.
+    pub(super) fn rights(
+        &mut self,
+        container: &Container,
+        name: &ObjectName,
+        namespace: &Namespace,
+    ) {
+        let shown: Vec<String> = namespace
+            .inside
+            .iter()
+            .filter(|inside| {
+                matches!(
+                    inside.endless(),
+                    Some(Endless::Hooked(_) | Endless::HalfHooked)
+                )
+            })
+            .map(|inside| format!("`{}`", printable(&inside.name)))
+            .collect();
+        // Before that its first process is the runtime's own, and drops what it must not have.
+        if shown.is_empty() || !container.is_running() {
+            return;
+        }
+        let shown = shown.join(", ");
+        let rights = namespace.rights;
+        if rights.net_admin {
+            self.unprotected(
+                name,
+                format!(
+                    "it has NET_ADMIN in its own network namespace, and can take the programs off {shown}: drop it (`--cap-drop NET_ADMIN`)"
+                ),
+            );
+        }
+        if rights.net_raw {
+            self.unprotected(
+                name,
+                format!(
+                    "it has NET_RAW, and packet sockets go around the programs on {shown}: drop it (`--cap-drop NET_RAW`)"
+                ),
+            );
+        }
+    }
+
+    /// Reports networks whose interface has no end on the host and is not enforced inside either.
+    pub(super) fn networks(
+        &mut self,
+        container: &Container,
+        name: &ObjectName,
+        namespace: &Namespace,
+    ) {
+        for network in &container.networks {
+            if !has_no_veth(&network.driver) {
+                continue;
+            }
+            let own = [network.ipv4.map(IpAddr::V4), network.ipv6.map(IpAddr::V6)];
+            let own: Vec<IpAddr> = own.into_iter().flatten().collect();
+            let is_of = |inside: &&Inside| {
+                if own.is_empty() {
+                    // Somebody else gives it its address.
+                    return inside.kind.as_ref() == Some(&network.driver);
+                }
+                own.iter().any(|address| inside.addresses.contains(address))
+            };
+            let inside = namespace.inside.iter().find(is_of);
+            // Others are spoken of as interfaces.
+            if inside.is_some_and(|inside| inside.endless().is_some()) {
+                continue;
+            }
+            self.unprotected(
+                name,
+                format!(
+                    "its network `{}` is of the driver `{}`, without a veth that policy could be put on",
+                    network.name, network.driver
+                ),
+            );
+        }
+    }
+
+    /// Reports hardware that was moved inside.
+    pub(super) fn hardware(&mut self, name: &ObjectName, namespace: &Namespace) {
+        for inside in &namespace.inside {
+            let is_loopback = inside.addresses.iter().all(IpAddr::is_loopback);
+            if inside.kind.is_none() && !is_loopback {
+                self.without_veth(name, inside, "hardware");
+            }
+        }
+    }
+
+    fn without_veth(&mut self, name: &ObjectName, inside: &Inside, kind: &str) {
+        self.unprotected(
+            name,
+            format!(
+                "its interface `{}` is of the kind `{kind}`, without a veth that policy could be put on",
+                printable(&inside.name)
+            ),
+        );
+    }
+}
+
+/// Drivers whose interfaces have no end on this host's side that frames pass through.
+pub(in crate::reconcile) fn has_no_veth(driver: &str) -> bool {
+    !matches!(driver, "" | "bridge" | "null" | "none" | "host")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_rise_and_skip_those_in_use() {
+        let mut register = Register::default();
+        register.last_inside = u32::MAX - 1;
+        let programmed = BTreeSet::from([3, FIRST_INSIDE, FIRST_INSIDE + 2]);
+        let mut numbers = Numbers::of(&register, &programmed);
+        let given: Vec<u32> = (0..3).map(|_| numbers.give()).collect();
+        assert_eq!(given, [u32::MAX, FIRST_INSIDE + 1, FIRST_INSIDE + 3]);
+        assert_eq!(
+            Numbers::of(&Register::default(), &[].into()).give(),
+            FIRST_INSIDE
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! Interfaces without an end on the host: enforced inside, and what is said where that is not all.
+
+use netpol_abi::limits::FIRST_INSIDE;
+
+use super::*;
+use crate::datapath::Location;
+
+/// An interface on one of the host's, at 10.78.0.9.
+fn lan(kind: &str) -> Inside {
+    Inside {
+        ifindex: 4,
+        name: "eth0".to_owned(),
+        kind: Some(kind.to_owned()),
+        mac: Some([2, 0x42, 10, 78, 0, 9]),
+        iflink: Some(2),
+        leads_out: true,
+        addresses: vec!["10.78.0.9".parse().unwrap()],
+        ..Inside::default()
+    }
+}
+
+/// Docker with one container, on a macvlan network, which was looked into.
+fn docker_with(inside: Inside) -> Facts {
+    let mut one = container(1, &[]);
+    one.networks = vec![Attachment {
+        name: "lan".to_owned(),
+        driver: "macvlan".to_owned(),
+        ipv4: Some([10, 78, 0, 9].into()),
+        ..Attachment::default()
+    }];
+    let mut facts = engine(vec![one]);
+    facts.links.veths.clear();
+    let namespace = facts.containers.values_mut().next().unwrap();
+    namespace.inside = vec![inside];
+    namespace.looked_running = true;
+    facts
+}
+
+fn reasons(found: &Assembled) -> Vec<&str> {
+    let all = found.unprotected.iter();
+    all.map(|one| one.reason.as_str()).collect()
+}
+
+#[test]
+fn it_is_enforced_inside_under_a_number_of_its_own() {
+    for kind in ["macvlan", "ipvlan"] {
+        let facts = docker_with(lan(kind));
+        let mut register = Register::default();
+        let found = go(&facts, &mut register);
+        assert_eq!(reasons(&found), [""; 0]);
+        let name = ObjectName::new("default", "c1");
+        let mac = [2, 0x42, 10, 78, 0, 9];
+        let own = attached(&found, "default/c1");
+        assert_eq!(own.interfaces, [(FIRST_INSIDE, mac)].into());
+        assert_eq!(found.interfaces, [(FIRST_INSIDE, Some(name))].into());
+        assert_eq!(found.interface_names[&FIRST_INSIDE], "eth0");
+        let child = &found.inside[&FIRST_INSIDE];
+        assert_eq!((child.name.as_str(), child.kind), ("eth0", kind));
+        let location = Location {
+            namespace: 1,
+            ifindex: 4,
+        };
+        assert_eq!(child.within.location, location);
+        // It keeps the number; another interface gets another one.
+        assert_eq!(go(&facts, &mut register), found);
+        let mut other = lan(kind);
+        other.mac = Some([2; 6]);
+        let found = go(&docker_with(other), &mut register);
+        assert_eq!(
+            found.interfaces.keys().copied().collect::<Vec<_>>(),
+            [FIRST_INSIDE + 1]
+        );
+    }
+}
+
+#[test]
+fn both_a_veth_and_one_without_are_one_endpoints() {
+    let mut facts = docker_with(lan("macvlan"));
+    facts.links.veths = vec![veth(11, Some(1), Some(BRIDGE))];
+    let docker = Arc::make_mut(&mut facts.docker.snapshot);
+    docker.containers[0]
+        .networks
+        .extend(container(1, &[]).networks);
+    let found = go(&facts, &mut Register::default());
+    let interfaces = attached(&found, "default/c1").interfaces;
+    assert_eq!(
+        interfaces.keys().copied().collect::<Vec<_>>(),
+        [11, FIRST_INSIDE]
+    );
+}
+
+#[test]
+fn what_its_processes_can_do_about_it_is_reported() {
+    let mut facts = docker_with(lan("macvlan"));
+    let id = container(1, &[]).id;
+    for (rights, expected) in [
+        ((false, false), vec![]),
+        ((true, false), vec!["it has NET_ADMIN"]),
+        ((false, true), vec!["it has NET_RAW"]),
+        ((true, true), vec!["it has NET_ADMIN", "it has NET_RAW"]),
+    ] {
+        let (net_admin, net_raw) = rights;
+        facts.containers.get_mut(&id).unwrap().rights = Rights { net_admin, net_raw };
+        let found = go(&facts, &mut Register::default());
+        let said: Vec<&str> = reasons(&found)
+            .iter()
+            .map(|reason| {
+                reason
+                    .split([',', ':'])
+                    .next()
+                    .unwrap()
+                    .split(" in its")
+                    .next()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(said, expected);
+        // Enforced all the same.
+        assert_eq!(found.interfaces.len(), 1);
+    }
+    // Until it runs, its process is the runtime's.
+    let docker = Arc::make_mut(&mut facts.docker.snapshot);
+    docker.containers[0].state = State::Created;
+    assert_eq!(reasons(&go(&facts, &mut Register::default())), [""; 0]);
+}
+
+#[test]
+fn what_can_be_enforced_in_part_or_not_at_all_is_reported() {
+    let l3s = Inside {
+        mode: Some(2),
+        ..lan("ipvlan")
+    };
+    let found = go(&docker_with(l3s), &mut Register::default());
+    assert!(reasons(&found)[0].contains("`l3s`"), "{found:?}");
+    assert_eq!((found.unprotected.len(), found.interfaces.len()), (1, 1));
+    for kind in ["macvtap", "ipvtap"] {
+        let found = go(&docker_with(lan(kind)), &mut Register::default());
+        assert!(reasons(&found)[0].contains(kind), "{found:?}");
+        assert_eq!((found.unprotected.len(), found.interfaces.len()), (1, 0));
+    }
+    // Not there; it was not looked for; of a driver that nobody knows.
+    let mut facts = docker_with(lan("macvlan"));
+    facts.containers.values_mut().next().unwrap().inside.clear();
+    let found = go(&facts, &mut Register::default());
+    assert!(reasons(&found)[0].contains("`lan`"), "{found:?}");
+    // What stands on another one inside leaves by that.
+    let own = Inside {
+        leads_out: false,
+        ..lan("macvlan")
+    };
+    let found = go(&containerd_with(own), &mut Register::default());
+    assert_eq!((found.unprotected.len(), found.interfaces.len()), (0, 1));
+}
+
+/// containerd with one task that has a veth and this.
+fn containerd_with(inside: Inside) -> Facts {
+    let mut facts = containerd(vec![task("web", "web")], |number| number as i32);
+    let namespace = facts.containers.values_mut().next().unwrap();
+    namespace.inside.push(inside);
+    facts
+}
+
+#[test]
+fn a_task_has_the_addresses_of_both_and_none_that_it_gives_itself_later() {
+    let mut facts = containerd_with(lan("macvlan"));
+    let mut register = Register::default();
+    go(&facts, &mut register);
+    let namespace = facts.containers.values_mut().next().unwrap();
+    namespace.inside[1]
+        .addresses
+        .push("10.78.0.99".parse().unwrap());
+    let found = go(&facts, &mut register);
+    let addresses = &found.world.pods[&"default/web".parse().unwrap()].addresses;
+    let v4: Vec<String> = addresses
+        .iter()
+        .filter(|address| address.is_ipv4())
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(v4, ["10.78.0.9", "10.88.0.1"]);
+}
+
+#[test]
+fn it_outlives_a_restart_as_long_as_its_programs_do() {
+    let mut facts = docker_with(lan("ipvlan"));
+    let mut register = Register::default();
+    let before = go(&facts, &mut register);
+    facts.containers.clear();
+    facts.docker = Engine {
+        followed: true,
+        ..Engine::default()
+    };
+    let silent = go(&facts, &mut register);
+    assert_eq!(
+        attached(&silent, "default/c1"),
+        attached(&before, "default/c1")
+    );
+    // Where nobody remembers whose it was, it is held until the engine has answered.
+    let programmed = BTreeSet::from([FIRST_INSIDE]);
+    let settings = Settings::default();
+    let held = assemble(&facts, &settings, &programmed, &mut Register::default());
+    assert_eq!(held.interfaces, [(FIRST_INSIDE, None)].into());
+    assert_eq!(held.unidentified[0].ifindex, 0, "a number is no index");
+    facts.docker.listed = true;
+    let free = assemble(&facts, &settings, &programmed, &mut Register::default());
+    assert!(free.interfaces.is_empty());
+    // And nobody gets its number meanwhile.
+    let mut facts = docker_with(lan("ipvlan"));
+    facts.docker.listed = true;
+    let found = assemble(&facts, &settings, &programmed, &mut Register::default());
+    assert!(
+        found.interfaces.contains_key(&(FIRST_INSIDE + 1)),
+        "{found:?}"
+    );
+    // Its programs are gone, and so it is.
+    let gone = assemble(&silent_facts(), &settings, &BTreeSet::new(), &mut register);
+    assert!(gone.world.pods.is_empty());
+}
+
+fn silent_facts() -> Facts {
+    Facts {
+        docker: Engine {
+            followed: true,
+            ..Engine::default()
+        },
+        ..Facts::default()
+    }
+}
