@@ -13,7 +13,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=${1:?usage: kernel.sh 5.10|6.1|6.12|newest}
 cache=$PWD/target/kernels
 there=$cache/linux-$name
-[ ! -e "$there/version" ] || exit 0
 
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org}
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -25,9 +24,12 @@ suites=(
   debian:sid
 )
 # What the suites' interfaces, filters and sockets are made of. Built in with some kernels.
-modules=(veth bridge macvlan dummy 8021q sctp sch_ingress cls_bpf act_bpf nf_tables nft_meta_bridge)
+modules=(veth bridge macvlan ipvlan dummy 8021q sctp sch_ingress cls_bpf act_bpf nf_tables nft_meta_bridge)
 # Parts of nf_tables itself with newer kernels, which do not know the names any more.
 modules+=(nft_counter nft_objref)
+
+# One that was got for other modules is got once more.
+[ ! -e "$there/version" ] || [ "$(cat "$there/wanted" 2>/dev/null)" != "${modules[*]}" ] || exit 0
 
 apt=$cache/apt
 mkdir -p "$apt"/{lists,archives}/partial
@@ -102,4 +104,5 @@ done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
   number=$((number + 1))
 done
 rm -rf "$there/root" "$there/said"
+echo "${modules[*]}" > "$there/wanted"
 echo "$version" > "$there/version"

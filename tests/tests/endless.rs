@@ -6,7 +6,7 @@
 //!                                                          └─ eth0 10.78.1.3 shop/other
 //! ```
 //!
-//! Needs root. A kernel without ipvlan shows those cases as ignored.
+//! Needs root, and fails without it. A kernel without ipvlan shows those cases as ignored.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
 use netpol_engine::policy::Protocol;
+use netpold::datapath::requirements;
 use netpold::probe::{Outcome, Probe};
 use netpold_tests::lab::Namespace;
 use netpold_tests::{Daemon, Family, Lab, patience, residue};
@@ -22,6 +23,8 @@ use netpold_tests::{Daemon, Family, Lab, patience, residue};
 fn main() {
     let arguments = Arguments::from_args();
     let has_ipvlan = has_ipvlan();
+    let lacks_tool =
+        requirements::has_tcx() && Command::new("bpftool").arg("version").output().is_err();
     let mut trials = Vec::new();
     for kind in [
         "macvlan mode bridge",
@@ -48,7 +51,8 @@ fn main() {
         case(
             "what_is_taken_off_is_put_back",
             what_is_taken_off_is_put_back,
-        ),
+        )
+        .with_ignored_flag(lacks_tool),
         case("a_veth_beside_it", a_veth_beside_it),
         case("nothing_is_left", nothing_is_left),
     ]);

@@ -1,7 +1,8 @@
 //! May what is in a network namespace start: is all in force there that policy can reach? Pure.
 //!
-//! Each veth that leads to it has both programs, and an owner whom the kernel's tables know by now. One on
-//! hold is shut, not in force: whoever starts behind it loses his first packets.
+//! Each veth that leads to it, and each interface inside that has no end here, has both programs, and an owner
+//! whom the kernel's tables know by now. One on hold is shut, not in force: whoever starts behind it loses his
+//! first packets.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,17 @@ use super::assemble::Assembled;
 use super::facts::Facts;
 use super::report::Program;
 use crate::api::wire::Readiness;
-use crate::links::Veth;
+use crate::datapath::Location;
 use crate::runtime::container::Runtime;
+
+/// The namespace that is asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Its id; `None`: it is the host's own.
+    pub nsid: Option<i32>,
+    /// Its interfaces that have no end on the host, with their names.
+    pub endless: Vec<(Location, String)>,
+}
 
 /// How things stand.
 pub struct Standing<'a> {
@@ -26,19 +36,26 @@ pub struct Standing<'a> {
     pub programs: &'a BTreeMap<u32, Program>,
 }
 
-/// Of the network namespace of this id; `None`: the host's own.
-pub fn of(nsid: Option<i32>, standing: &Standing<'_>) -> Readiness {
+/// Of this network namespace.
+pub fn of(asked: &Asked, standing: &Standing<'_>) -> Readiness {
     let ready = |reason: String| Readiness {
         ready: true,
         reason,
     };
-    let Some(nsid) = nsid else {
+    let Some(nsid) = asked.nsid else {
         return ready("the host's own network namespace".to_owned());
     };
     let veths = standing.facts.links.veths.iter();
+    let veths = veths.filter(|veth| veth.peer_nsid == Some(nsid));
+    let veths = veths.map(|veth| (Some(veth.ifindex), veth.name.as_str()));
+    let endless = asked.endless.iter().map(|(location, name)| {
+        let mut known = standing.assembled.inside.iter();
+        let known = known.find(|(_, child)| child.within.location == *location);
+        (known.map(|(number, _)| *number), name.as_str())
+    });
     let mut owners = Vec::new();
-    for veth in veths.filter(|veth| veth.peer_nsid == Some(nsid)) {
-        match owner(veth, standing) {
+    for (number, name) in veths.chain(endless) {
+        match owner(number, name, standing) {
             Ok(owner) => owners.extend(owner),
             Err(reason) => {
                 return Readiness {
@@ -56,10 +73,15 @@ pub fn of(nsid: Option<i32>, standing: &Standing<'_>) -> Readiness {
     })
 }
 
-/// Whose it is, in force; none: nobody's, and no business of netpold's.
-fn owner(veth: &Veth, standing: &Standing<'_>) -> Result<Option<String>, String> {
-    let (name, ifindex) = (&veth.name, &veth.ifindex);
-    let Some(owner) = standing.assembled.interfaces.get(ifindex) else {
+/// Whose it is, in force; none: nobody's, and no business of netpold's. `number`: what it has in the tables,
+/// if it was seen.
+fn owner(
+    number: Option<u32>,
+    name: &str,
+    standing: &Standing<'_>,
+) -> Result<Option<String>, String> {
+    let wanted = &standing.assembled.interfaces;
+    let Some((ifindex, owner)) = number.and_then(|number| wanted.get_key_value(&number)) else {
         // Whoever asks starts a container: a runtime will tell whose it is.
         let may_tell = |runtime| standing.facts.engine(runtime).may_have_containers();
         return if Runtime::ALL.into_iter().any(may_tell) {
@@ -94,11 +116,15 @@ fn owner(veth: &Veth, standing: &Standing<'_>) -> Result<Option<String>, String>
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use netpol_engine::policy::ObjectName;
     use netpol_engine::world::{Attached, Pod};
 
     use super::*;
     use crate::api::wire::Unidentified;
+    use crate::datapath::Within;
+    use crate::links::Veth;
+    use crate::reconcile::assemble::Child;
 
     fn veth(ifindex: u32, nsid: i32) -> Veth {
         Veth {
@@ -136,7 +162,11 @@ mod tests {
                 world,
                 programs,
             };
-            let said = of(nsid, &standing);
+            let asked = Asked {
+                nsid,
+                endless: Vec::new(),
+            };
+            let said = of(&asked, &standing);
             (said.ready, said.reason)
         };
         let no = |reason: &str| (false, reason.to_owned());
@@ -162,5 +192,69 @@ mod tests {
         for nsid in [Some(3), Some(4), None] {
             assert!(say(nsid, &world, &programs).0, "{nsid:?}");
         }
+    }
+
+    #[test]
+    fn an_interface_inside_has_programs_and_an_owner_in_force_too() {
+        let number = netpol_abi::limits::FIRST_INSIDE;
+        let location = Location {
+            namespace: 7,
+            ifindex: 2,
+        };
+        let asked = Asked {
+            nsid: Some(1),
+            endless: vec![(location, "eth0".to_owned())],
+        };
+        let mut facts = Facts::default();
+        facts.docker.followed = true;
+        facts.docker.listed = true;
+        let web = ObjectName::new("shop", "web");
+        let attached = Attached {
+            interfaces: [(number, [2; 6])].into(),
+            ..Attached::default()
+        };
+        let pod = Pod {
+            place: Place::Attached(attached),
+            ..Pod::default()
+        };
+        let mut world = World::default();
+        world.pods.insert(web.clone(), pod);
+        let say = |assembled: &Assembled, program: Program| {
+            let standing = Standing {
+                facts: &facts,
+                assembled,
+                world: &world,
+                programs: &BTreeMap::from([(number, program)]),
+            };
+            let said = of(&asked, &standing);
+            (said.ready, said.reason)
+        };
+        let no = |reason: &str| (false, reason.to_owned());
+        let mut assembled = Assembled::default();
+        let unknown = "eth0: the container behind it is not known yet";
+        assert_eq!(say(&assembled, Program::On), no(unknown));
+        let child = Child {
+            within: Within {
+                namespace: "/proc/1/ns/net".into(),
+                location,
+            },
+            name: "eth0".to_owned(),
+            kind: "macvlan",
+        };
+        assembled.inside.insert(number, child);
+        assembled.interfaces.insert(number, Some(web));
+        let pending = "eth0 does not have its programs yet";
+        assert_eq!(say(&assembled, Program::Pending), no(pending));
+        let yes = (true, "shop/web is in force".to_owned());
+        assert_eq!(say(&assembled, Program::On), yes);
+        // Another one has come since.
+        assembled
+            .inside
+            .get_mut(&number)
+            .unwrap()
+            .within
+            .location
+            .ifindex = 3;
+        assert_eq!(say(&assembled, Program::On), no(unknown));
     }
 }

@@ -770,14 +770,16 @@ impl Daemon {
 
     /// Answers those who are in force, and those who do not wait for it.
     fn let_start(&mut self) {
+        let mut awaited = BTreeSet::new();
         for request in std::mem::take(&mut self.starting) {
             if request.reply.is_closed() {
                 continue;
             }
-            let nsid = self.sources.nsid(&request.netns);
-            let answer = nsid.map_err(|error| error.to_string()).map(|nsid| {
+            let asked = self.sources.look_at(&request.netns);
+            let nsid = asked.as_ref().ok().and_then(|asked| asked.nsid);
+            let answer = asked.map_err(|error| error.to_string()).map(|asked| {
                 readiness::of(
-                    nsid,
+                    &asked,
                     &Standing {
                         facts: self.sources.facts(),
                         assembled: &self.assembled,
@@ -788,11 +790,16 @@ impl Daemon {
             });
             let waits = request.wait && answer.as_ref().is_ok_and(|answer| !answer.ready);
             if waits {
+                awaited.extend(nsid);
                 self.starting.push(request);
             } else {
                 // Whoever asked may have gone.
                 let _ = request.reply.send(answer);
             }
+        }
+        // No veth may tell of who is there.
+        if self.sources.expect(awaited) {
+            self.look();
         }
     }
 

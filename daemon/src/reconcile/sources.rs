@@ -16,10 +16,12 @@ use thiserror::Error;
 use super::assemble::has_no_veth;
 use super::facts::{Declared, Engine, Facts, Namespace, Rights};
 use super::processes::{self, Search};
+use super::readiness::Asked;
 use crate::config::{Config, Enabled};
+use crate::datapath::Location;
 use crate::gate::Kept;
 use crate::gate::rules::{is_engines, may_be_added};
-use crate::links::{self, Links, LinksError, Listener, Netns};
+use crate::links::{self, Endless, Inside, Links, LinksError, Listener, Netns};
 use crate::runtime::container::{Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
 use crate::runtime::follow::Follower;
@@ -118,6 +120,8 @@ pub struct Sources {
     refused: BTreeSet<String>,
     /// For processes of containers that start.
     search: Search,
+    /// Namespaces in which containers are starting.
+    expected: BTreeSet<i32>,
     stale: Stale,
     /// Something could not be listed.
     failed: bool,
@@ -163,6 +167,7 @@ impl Sources {
             found: BTreeMap::new(),
             refused: BTreeSet::new(),
             search: Search::default(),
+            expected: BTreeSet::new(),
             stale: Stale::ALL,
             failed: false,
             facts: Facts {
@@ -202,13 +207,43 @@ impl Sources {
         self.stale.inside = true;
     }
 
-    /// The id of a network namespace that somebody has opened; `None`: it is the host's own.
+    /// A network namespace that somebody has opened, as it is now.
     ///
     /// # Errors
     /// It is a namespace of something else.
-    pub fn nsid(&mut self, netns: &File) -> Result<Option<i32>, LinksError> {
+    pub fn look_at(&mut self, netns: &File) -> Result<Asked, LinksError> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", netns.as_raw_fd()));
-        self.links.nsid(&Netns::Path(path))
+        let netns = Netns::Path(path);
+        let mut asked = Asked {
+            nsid: self.links.nsid(&netns)?,
+            endless: Vec::new(),
+        };
+        if asked.nsid.is_some() {
+            let (_, namespace) = netns.identity()?;
+            let inside = links::inside(&netns)?.into_iter();
+            asked.endless = inside
+                .filter(|one| {
+                    matches!(
+                        one.endless(),
+                        Some(Endless::Hooked(_) | Endless::HalfHooked)
+                    )
+                })
+                .map(|one| {
+                    let ifindex = one.ifindex;
+                    (Location { namespace, ifindex }, one.name)
+                })
+                .collect();
+        }
+        Ok(asked)
+    }
+
+    /// Containers are starting in these namespaces. True: in one that nobody said so of before, and it is time
+    /// to [`Sources::gather`].
+    pub fn expect(&mut self, nsids: BTreeSet<i32>) -> bool {
+        let is_new = !nsids.is_subset(&self.expected);
+        self.expected = nsids;
+        self.stale.links |= is_new;
+        is_new
     }
 
     /// Returns when it is time to [`Sources::gather`]. Dropping the future loses nothing.
@@ -310,7 +345,10 @@ impl Sources {
                 Err(error) => self.problem(error.to_string()),
             }
         }
-        let unsaid = stale.inside && !self.facts.containerd.snapshot.containers.is_empty();
+        let mut namespaces = self.found.values().map(|(_, namespace)| namespace);
+        let unsaid = stale.inside
+            && (!self.facts.containerd.snapshot.containers.is_empty()
+                || namespaces.any(|namespace| endless(namespace).next().is_some()));
         if stale.engine || stale.links || unsaid {
             self.find_containers(stale.inside);
         }
@@ -448,7 +486,7 @@ impl Sources {
         }
         self.refused = refused;
         for (id, namespace) in &mut containers {
-            if namespace.inside.iter().any(|one| one.endless().is_some()) {
+            if endless(namespace).next().is_some() {
                 namespace.rights = self.rights(id, namespace.identity);
             }
         }
@@ -496,6 +534,7 @@ impl Sources {
             // for somebody else's interfaces.
             .filter(|veth| of_docker || containerd::is_veth_name(&veth.name))
             .filter_map(|veth| veth.peer_nsid)
+            .chain(self.expected.iter().copied())
             .filter(|nsid| !known.contains(nsid))
             .collect();
         self.search.settle();
@@ -549,13 +588,21 @@ impl Sources {
             .veths
             .iter()
             .filter(|veth| namespace.nsid.is_some() && veth.peer_nsid == namespace.nsid);
+        // No veth tells of what changes there.
+        let present = endless(&namespace).count();
+        let networks = container.networks.iter();
+        let expected = networks
+            .filter(|network| has_no_veth(&network.driver))
+            .count();
+        let endless = namespace.nsid.is_some()
+            && (present < expected
+                || (present > 0 && (changed_inside || !namespace.looked_running)));
         let look = match container.runtime {
             // The MAC address of an interface.
             Runtime::Docker => {
-                container.pid != 0
-                    && (has_endless(container, &namespace)
-                        && (changed_inside || !namespace.looked_running)
-                        || veths.any(|veth| {
+                endless
+                    || (container.pid != 0
+                        && veths.any(|veth| {
                             let bridge = veth.master.and_then(|master| links.bridges.get(&master));
                             !container.networks.iter().any(|network| {
                                 network.mac.is_some() && network.bridge.as_ref() == bridge
@@ -567,7 +614,7 @@ impl Sources {
             Runtime::Containerd => {
                 namespace.nsid.is_some()
                     && (!namespace.looked_running
-                        || (changed_inside && has_endless(container, &namespace))
+                        || endless
                         || veths.any(|veth| match namespace.peer_of(veth) {
                             Some(peer) => changed_inside && peer.addresses.is_empty(),
                             None => true,
@@ -589,11 +636,10 @@ impl Sources {
     }
 }
 
-/// Has it, or is it to have, an interface without an end on the host? No veth tells of changes there.
-fn has_endless(container: &Container, namespace: &Namespace) -> bool {
-    let mut networks = container.networks.iter();
-    networks.any(|network| has_no_veth(&network.driver))
-        || namespace.inside.iter().any(|one| one.endless().is_some())
+/// Its interfaces that have no end on the host.
+fn endless(namespace: &Namespace) -> impl Iterator<Item = &Inside> {
+    let inside = namespace.inside.iter();
+    inside.filter(|one| one.endless().is_some())
 }
 
 /// Is the process still in that namespace?
