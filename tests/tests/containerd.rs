@@ -21,7 +21,7 @@ const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmet
     spec:\n  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress]\n  ingress:\n  \
     - from: [{podSelector: {matchLabels: {app: web}}}]\n    ports: [{port: 5432}]\n";
 
-/// A network of a bridge, and one of routed pairs.
+/// A network of a bridge, one of routed pairs, and one whose interfaces stand on the lab's bridge and have no end on the host.
 fn plugins(kind: &str) -> serde_json::Value {
     let ipam = json!({
         "type": "host-local",
@@ -30,6 +30,7 @@ fn plugins(kind: &str) -> serde_json::Value {
     });
     match kind {
         "bridge" => json!([{"type": kind, "bridge": "lab0", "isGateway": true, "ipam": ipam}]),
+        "macvlan" => json!([{"type": kind, "master": "br0", "mode": "bridge", "ipam": ipam}]),
         _ => json!([{"type": kind, "ipam": ipam}]),
     }
 }
@@ -173,6 +174,11 @@ fn labels_decide_on_a_bridge() -> Result<()> {
 #[test]
 fn labels_decide_between_routed_pairs() -> Result<()> {
     labels_decide("ptp")
+}
+
+#[test]
+fn labels_decide_between_macvlans() -> Result<()> {
+    labels_decide("macvlan")
 }
 
 #[test]

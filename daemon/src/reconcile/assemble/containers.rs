@@ -88,7 +88,7 @@ impl Assembly<'_> {
                 .map(|interface| IpAddr::V6(link_local(interface.mac))),
         );
         for interface in endless.values() {
-            // Of the MAC address that it shares, an ipvlan makes another one.
+            // Not by the MAC address alone: of the one that they share, each ipvlan makes another.
             let end = namespace.interface(interface.peer).into_iter();
             claims.extend(end.flat_map(Inside::usable).filter(is_link_local));
         }
