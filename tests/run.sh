@@ -3,7 +3,8 @@
 #
 # Formatting and lints, then the plain suites (unit, property, offline conformance), then
 # those that need root and BPF (live traffic, kernel test runs, Docker). Those are named
-# as NOT RUN where they can't be; with CI=true that is a failure.
+# as NOT RUN where they can't be; with CI=true that is a failure. A test that needs what this kernel was
+# built without is named, too: tests/kernels/run.sh has kernels that it runs on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -45,6 +46,11 @@ read -r passed failed ignored < <(awk '
     }
   }
   END { print passed + 0, failed + 0, ignored + 0 }' "$log")
+lacking=$(sed -n 's/^test \(\[needs [^]]*\]\) *\([^ ]*\) *\.\.\. ignored$/  \1 \2/p' "$log")
+if [ -n "$lacking" ]; then
+  printf '\nNOT RUN, as this kernel lacks what they need (`make test-kernels` runs them):\n%s\n' "$lacking"
+  ignored=$((ignored - $(wc -l <<< "$lacking")))
+fi
 if [ "$ignored" != 0 ]; then
   printf '\n%s tests were ignored\n' "$ignored"
   [ "${CI:-}" != true ] || status=1
