@@ -55,7 +55,8 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
     write_gate(out, &status.gate)?;
     for runtime in &status.runtimes {
         let state = match (&runtime.error, runtime.connected) {
-            (_, true) => "connected".to_owned(),
+            (None, true) => "connected".to_owned(),
+            (Some(problem), true) => format!("connected; {problem}"),
             (Some(error), false) => format!("not connected: {error}"),
             (None, false) => "not connected".to_owned(),
         };

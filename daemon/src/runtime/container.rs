@@ -18,7 +18,7 @@ pub struct Snapshot {
     pub connected: bool,
     /// Does its last listing lack an inspection, so that some PID is not known yet?
     pub incomplete: bool,
-    /// Why it is not connected, where that is not as it should be.
+    /// Why it is not connected, where that is not as it should be; or whom it can't name.
     pub error: Option<String>,
 }
 

@@ -8,7 +8,6 @@
 //! Owns what is published and to whom, who waits to be told, and when a lost connection is
 //! tried again. Knows nothing of what is spoken on it.
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::container::{Container, Runtime, Snapshot};
+use super::container::{Runtime, Snapshot};
 use crate::config::Enabled;
 use crate::watch::{Wanted, WatchError, Watcher};
 
@@ -108,20 +107,13 @@ impl Desk {
         Ok(())
     }
 
-    /// Publishes what is new, and answers those who asked, once nothing is missing.
-    pub(super) fn say(
-        &mut self,
-        containers: Vec<Container>,
-        bridges: BTreeSet<String>,
-        incomplete: bool,
-    ) {
+    /// Publishes what the runtime says, and answers those who asked, once nothing is missing.
+    pub(super) fn say(&mut self, said: Snapshot) {
         self.wait = BACKOFF.0;
+        let incomplete = said.incomplete;
         self.put(Snapshot {
-            containers,
-            bridges,
             connected: true,
-            incomplete,
-            error: None,
+            ..said
         });
         if !incomplete {
             self.answer();

@@ -15,7 +15,7 @@ use super::model::{self, Hint};
 use super::{DOCKERS, wire};
 use crate::config::{Containerd, Enabled};
 use crate::printable::printable;
-use crate::runtime::container::{Container, Runtime, State};
+use crate::runtime::container::{Container, Runtime, Snapshot, State};
 use crate::runtime::follow::{self, Desk, Dropped, Follower};
 use crate::watch::WatchError;
 
@@ -73,7 +73,10 @@ async fn session(desk: &mut Desk, world: &mut World) -> Result<Dropped, ClientEr
                 }
             }
         }
-        desk.say(world.containers(), BTreeSet::new(), false);
+        desk.say(Snapshot {
+            containers: world.containers(),
+            ..Snapshot::default()
+        });
         let event = tokio::select! {
             event = events.next() => event?,
             asked = desk.asked() => match asked {

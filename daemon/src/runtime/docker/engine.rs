@@ -6,6 +6,7 @@
 //! whose state has a new name must not hide the others. So not bollard's models,
 //! whose enums refuse what they don't know.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,12 +18,16 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::elements::{Element, Elements};
 use super::model::wire;
+use crate::printable::printable;
 
 /// The newest version of the API that this was written for.
 const NEWEST: (u32, u32) = (1, 53);
-/// A thousand containers list in some 2 MiB.
+/// Of anything but the listing of containers.
 const LARGEST_ANSWER: usize = 64 << 20;
+/// A thousand containers list in some 2 MiB. It is read as it comes, and never held as a whole.
+const LARGEST_LISTING: usize = 1 << 30;
 /// Labels come with every event of a container.
 const LARGEST_EVENT: usize = 4 << 20;
 /// For all but an inspection, which waits while its container starts.
@@ -111,8 +116,38 @@ impl Engine {
     }
 
     /// Every container, running or not. Takes none of the engine's locks.
-    pub(super) async fn containers(&self) -> Result<Vec<wire::Summary>, EngineError> {
-        self.get("/containers/json?all=true", PATIENCE).await
+    pub(super) async fn containers(&self) -> Result<Listing, EngineError> {
+        let read = async |path: &str, mut body: Incoming| {
+            let unreadable = |message: String| EngineError::Answer {
+                path: path.to_owned(),
+                message,
+            };
+            let (mut elements, mut size) = (Elements::default(), 0);
+            let (mut listing, mut failure) = (Listing::default(), None);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|source| EngineError::Http {
+                    path: path.to_owned(),
+                    source,
+                })?;
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
+                size += data.len();
+                if size > LARGEST_LISTING {
+                    return Err(unreadable("it has no end".to_owned()));
+                }
+                elements.take(&data, |element| {
+                    let added = listing.add(element).err();
+                    failure = failure.take().or(added);
+                });
+            }
+            match failure {
+                Some(error) => Err(unreadable(error.to_string())),
+                None if elements.is_complete() => Ok(listing),
+                None => Err(unreadable("it is no list, or is cut short".to_owned())),
+            }
+        };
+        self.ask("/containers/json?all=true", PATIENCE, read).await
     }
 
     /// Every network.
@@ -158,22 +193,34 @@ impl Engine {
         path: &str,
         limit: Duration,
     ) -> Result<T, EngineError> {
+        let read = async |path: &str, body: Incoming| {
+            let unreadable = |message: String| EngineError::Answer {
+                path: path.to_owned(),
+                message,
+            };
+            let body = Limited::new(body, LARGEST_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| unreadable(error.to_string()))?
+                .to_bytes();
+            serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))
+        };
+        self.ask(path, limit, read).await
+    }
+
+    async fn ask<T>(
+        &self,
+        path: &str,
+        limit: Duration,
+        read: impl AsyncFnOnce(&str, Incoming) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
         let path = format!("{}{path}", self.prefix);
         let answer = async {
             let response = self.send(&path).await?;
             if !response.status().is_success() {
                 return Err(refused(path.clone(), response).await);
             }
-            let unreadable = |message: String| EngineError::Answer {
-                path: path.clone(),
-                message,
-            };
-            let body = Limited::new(response.into_body(), LARGEST_ANSWER)
-                .collect()
-                .await
-                .map_err(|error| unreadable(error.to_string()))?
-                .to_bytes();
-            serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))
+            read(&path, response.into_body()).await
         };
         tokio::time::timeout(limit, answer)
             .await
@@ -210,6 +257,31 @@ impl Engine {
                 message: error.to_string(),
             })?;
         sender.send_request(request).await.map_err(failed)
+    }
+}
+
+/// Every container, but those that say too much of themselves: nobody knows them, and they stay on hold.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Those that can be known.
+    pub containers: Vec<wire::Summary>,
+    /// The others' IDs.
+    pub too_large: BTreeSet<String>,
+}
+
+impl Listing {
+    fn add(&mut self, element: Element<'_>) -> serde_json::Result<()> {
+        match element {
+            Element::Whole(text) => self.containers.push(serde_json::from_slice(text)?),
+            Element::TooLarge(beginning) => {
+                let text = String::from_utf8_lossy(beginning);
+                // It stands first.
+                let id = text.split('"').nth(3).unwrap_or_default();
+                let id: String = id.chars().take(64).collect();
+                self.too_large.insert(printable(&id).into_owned());
+            }
+        }
+        Ok(())
     }
 }
 

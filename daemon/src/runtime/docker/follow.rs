@@ -8,10 +8,11 @@ use std::path::Path;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
+use super::elements::LARGEST;
 use super::engine::{Engine, EngineError, Events};
 use super::model::{self, wire};
 use crate::config::{Docker, Enabled};
-use crate::runtime::container::{Attachment, Container, Runtime, State};
+use crate::runtime::container::{Attachment, Container, Runtime, Snapshot, State};
 use crate::runtime::follow::{self, Desk, Dropped, Follower};
 use crate::watch::WatchError;
 
@@ -64,11 +65,13 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
             let engine = &engine;
             inspections.push(async move { (engine.inspect(&id).await, id) });
         }
-        desk.say(
-            world.containers.values().cloned().collect(),
-            world.bridges.clone(),
-            world.is_incomplete(),
-        );
+        desk.say(Snapshot {
+            containers: world.containers.values().cloned().collect(),
+            bridges: world.bridges.clone(),
+            incomplete: world.is_incomplete(),
+            error: world.too_large(),
+            ..Snapshot::default()
+        });
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event? else {
@@ -140,6 +143,8 @@ async fn ready(events: &mut Events) -> Result<Option<wire::Event>, EngineError> 
 #[derive(Debug, Default)]
 struct World {
     containers: BTreeMap<String, Container>,
+    /// IDs of those that say too much of themselves to be known.
+    too_large: BTreeSet<String>,
     /// Of its networks.
     bridges: BTreeSet<String>,
     /// Running, and not inspected since their process may have changed.
@@ -167,8 +172,26 @@ impl World {
     async fn list(&mut self, engine: &Engine) -> Result<(), EngineError> {
         let listed = engine.containers().await?;
         let networks = engine.networks().await?;
-        self.listed(listed, &networks);
+        for id in listed.too_large.difference(&self.too_large) {
+            tracing::warn!(
+                id,
+                "a container says too much of itself to be known: it is on hold"
+            );
+        }
+        self.too_large = listed.too_large;
+        self.listed(listed.containers, &networks);
         Ok(())
+    }
+
+    fn too_large(&self) -> Option<String> {
+        let ids: Vec<&str> = self.too_large.iter().map(String::as_str).collect();
+        (!ids.is_empty()).then(|| {
+            format!(
+                "containers with labels of more than {} KiB, or many large ones, are on hold: {}",
+                LARGEST >> 10,
+                ids.join(", ")
+            )
+        })
     }
 
     fn listed(&mut self, listed: Vec<wire::Summary>, networks: &[wire::Network]) {

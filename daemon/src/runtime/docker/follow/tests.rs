@@ -132,6 +132,29 @@ fn pids(snapshot: &Snapshot) -> Vec<u32> {
         .collect()
 }
 
+/// Labels are whatever an image or its user says.
+#[tokio::test]
+async fn one_that_says_too_much_hides_nobody() {
+    let root = tempfile::tempdir().unwrap();
+    let socket = root.path().join("docker.sock");
+    let fake = Fake::new();
+    fake.list(&["1=running", "2=running"]);
+    let label = "x".repeat(70 << 20);
+    let path = "/v1.41/containers/json?all=true";
+    let listed = fake.answers.lock().unwrap()[path].clone();
+    let large = format!(r#"{{"Id":"3","Names":["/n3"],"Labels":{{"a":"{label}"}}}}"#);
+    fake.put(path, &listed.replacen('[', &format!("[{large},"), 1));
+    let _server = fake.serve(&socket);
+    let mut follower = follow(&settings(socket)).unwrap();
+    let snapshot = until(&mut follower, |snapshot| {
+        snapshot.connected && !snapshot.incomplete
+    })
+    .await;
+    assert_eq!(pids(&snapshot), [1, 2]);
+    let said = snapshot.error.as_deref().unwrap_or_default();
+    assert!(said.ends_with("are on hold: 3"), "{said}");
+}
+
 #[tokio::test]
 async fn an_engine_that_comes_and_goes_is_followed() {
     let root = tempfile::tempdir().unwrap();
