@@ -11,6 +11,7 @@
 //! `reconcile` and the binaries join them.
 
 pub mod api;
+pub mod bridges;
 pub mod cli;
 pub mod cni;
 pub mod config;

@@ -4,7 +4,7 @@
 //!
 //! # Whose interfaces
 //! - [`Scope::Bridges`]: veths that are ports of a container engine's bridge, by the bridge's name:
-//!   `docker0`, `br-` and twelve hexadecimal digits, and so on ([`ENGINES`]), and those that netpold
+//!   `docker0`, `br-` and twelve hexadecimal digits, and so on ([`bridges`]), and those that netpold
 //!   has seen a container on. Needs `meta ibrname` (`CONFIG_NFT_BRIDGE_META`).
 //! - [`Scope::Names`], where the kernel can't tell bridges: ports named as Docker names its veths,
 //!   `veth` and seven hexadecimal digits. LXC gives six characters, Incus and the CNI plugins eight, Podman
@@ -19,6 +19,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::bridges;
+
 /// The set of interfaces that pass.
 pub const READY: &str = "ready";
 /// The set of further bridges.
@@ -28,17 +30,6 @@ pub const FROM: &str = "from_not_ready";
 /// Counts frames that did not leave.
 pub const TO: &str = "to_not_ready";
 
-/// Bridges that container engines make, as nft writes names: Docker's default network and Swarm's, CNI's
-/// usual one, Podman's with CNI and with netavark, nerdctl's. Docker's and nerdctl's networks have
-/// `br-` and twelve digits of their ID.
-const ENGINES: [&str; 6] = [
-    "docker0",
-    "docker_gwbridge",
-    "cni0",
-    "cni-podman*",
-    "podman*",
-    "nerdctl0",
-];
 /// Bridges of other managers: never gated, whoever has put a container there.
 const FOREIGN: [&str; 5] = ["virbr", "lxcbr", "lxdbr", "incusbr", "vmbr"];
 
@@ -74,11 +65,7 @@ pub struct Contents {
 /// Is a bridge of this name an engine's whatever anybody says?
 #[must_use]
 pub fn is_engines(bridge: &str) -> bool {
-    let listed = ENGINES.iter().any(|name| match name.strip_suffix('*') {
-        Some(start) => bridge.starts_with(start),
-        None => bridge == *name,
-    });
-    listed || bridge.strip_prefix("br-").is_some_and(|id| is_hex(id, 12))
+    bridges::maker(bridge).is_some()
 }
 
 /// May netpold add a bridge of this name, because an engine's container is on it? What nft would read as
@@ -90,13 +77,6 @@ pub fn may_be_added(bridge: &str) -> bool {
         && bridge.bytes().all(plain)
         && !is_engines(bridge)
         && !FOREIGN.iter().any(|start| bridge.starts_with(start))
-}
-
-fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The whole table, to replace one that is there at once.
@@ -170,12 +150,15 @@ fn chains(scope: Scope) -> Vec<Chain> {
         let (bridge, name) = (format!("meta {letter}brname"), format!("{letter}ifname"));
         let mut rules = match scope {
             Scope::Bridges => {
-                let named = ENGINES.map(|name| format!("\"{name}\"")).join(", ");
+                let named = bridges::NAMES
+                    .map(|(name, _)| format!("\"{name}\""))
+                    .join(", ");
                 let mut rules = vec![
                     format!("{bridge} {{ {named} }} {drop}"),
                     format!("{bridge} @{BRIDGES} {drop}"),
                 ];
-                rules.extend(numbered(&bridge, "br-", 12));
+                let (start, digits) = bridges::NETWORKS;
+                rules.extend(numbered(&bridge, start, digits));
                 rules
             }
             Scope::Names => {

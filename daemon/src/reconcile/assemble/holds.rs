@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Assembly;
 use crate::api::wire::Unidentified;
+use crate::bridges::{Maker, maker};
 use crate::datapath::is_inside;
 use crate::reconcile::register::{Key, Register};
 use crate::runtime::container::{Container, Runtime};
@@ -97,7 +98,8 @@ impl Assembly<'_> {
             let looks_like = |runtime| match runtime {
                 Runtime::Docker => {
                     bridge.is_some_and(|bridge| {
-                        is_bridge_name(bridge) || facts.docker.bridges.contains(bridge)
+                        matches!(maker(bridge), Some(Maker::Docker | Maker::Either))
+                            || facts.docker.bridges.contains(bridge)
                     }) || (alone && docker::is_veth_name(&veth.name))
                 }
                 Runtime::Containerd => {
@@ -105,8 +107,8 @@ impl Assembly<'_> {
                         && match bridge {
                             Some(bridge) => {
                                 cni_bridges.contains(bridge)
-                                    || is_cni_bridge_name(bridge)
-                                    || (is_network_bridge_name(bridge) && !dockers_strangers)
+                                    || maker(bridge) == Some(Maker::Cni)
+                                    || (maker(bridge) == Some(Maker::Either) && !dockers_strangers)
                             }
                             None => alone && cni_bridges.contains(""),
                         }
@@ -160,27 +162,4 @@ pub(super) fn released(register: &Register) -> BTreeSet<u32> {
         .filter(|(key, _)| matches!(key, Key::Declared(_)))
         .flat_map(|(_, record)| record.interfaces.keys().copied())
         .collect()
-}
-
-/// Names that engines give to bridges.
-fn is_bridge_name(name: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    is_network_bridge_name(name)
-        || matches!(name, "docker0" | "docker_gwbridge")
-        || name
-            .strip_prefix("cni-")
-            .unwrap_or(name)
-            .strip_prefix("podman")
-            .is_some_and(digits)
-}
-
-/// What Docker and nerdctl call the bridge of a network that somebody made.
-fn is_network_bridge_name(name: &str) -> bool {
-    name.strip_prefix("br-")
-        .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// What the CNI plugin calls its bridge where nothing is said, and nerdctl its first one.
-fn is_cni_bridge_name(name: &str) -> bool {
-    matches!(name, "cni0" | "nerdctl0")
 }
