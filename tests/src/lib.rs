@@ -27,6 +27,7 @@ pub mod packets;
 pub mod patience;
 pub mod residue;
 mod server;
+pub mod site;
 pub mod sockets;
 pub mod wire;
 
