@@ -5,7 +5,6 @@
 
 use core::cell::Cell;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use core::num::NonZeroU32;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
@@ -38,17 +37,16 @@ pub struct Maps {
 #[unsafe(no_mangle)]
 static COARSE_CLOCK: u32 = 1;
 
-/// The number of the one interface that these programs are for, inside another network namespace, whose
-/// indices are not this one's ([`netpol_abi::limits::FIRST_INSIDE`]); 0: they are for any
-/// interface of the host's. A constant to the verifier, like the one above.
+/// Are these the programs for interfaces inside other network namespaces, whose indices are not this one's?
+/// A constant to the verifier, like the one above.
 #[unsafe(no_mangle)]
-static INTERFACE: u32 = 0;
+static INSIDE: u32 = 0;
 
-/// Are these the programs of an interface inside another namespace? Its number.
+/// Is the packet at an interface inside another namespace?
 #[inline(always)]
-pub fn inside() -> Option<NonZeroU32> {
+pub fn is_inside() -> bool {
     // SAFETY: as for the clock.
-    NonZeroU32::new(unsafe { core::ptr::read_volatile(&raw const INTERFACE) })
+    unsafe { core::ptr::read_volatile(&raw const INSIDE) != 0 }
 }
 
 /// The monotonic clock, coarse where there is such a one: 3 ns where the exact one costs 28.

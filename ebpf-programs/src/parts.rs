@@ -19,7 +19,7 @@ use netpol_abi::{
 };
 
 use crate::{
-    lookup::{Maps, inside},
+    lookup::{Maps, is_inside},
     maps,
     report::{count, report},
     skb::Skb,
@@ -103,14 +103,19 @@ pub extern "C" fn netpold_report(skb: *mut __sk_buff, direction: u32) -> u32 {
     0
 }
 
-/// The interface's number in the tables.
+/// The interface's number in the tables. Inside other namespaces those that come before these programs
+/// (`bin/inside.rs`) say which it is.
 #[inline(always)]
 fn ifindex(skb: *const __sk_buff) -> u32 {
-    match inside() {
-        Some(number) => number.get(),
-        // SAFETY: the context is valid for the whole run of the program.
-        None => unsafe { (*skb).ifindex },
-    }
+    // SAFETY: the context is valid for the whole run of the program. Volatile, or the compiler makes one load at a
+    // computed place of the two, which the verifier does not take.
+    let (here, told) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*skb).ifindex),
+            core::ptr::read_volatile(&raw const (*skb).cb[0]),
+        )
+    };
+    if is_inside() { told } else { here }
 }
 
 /// Reads the headers. 0, or the number of the reason why they can't be read.
@@ -227,7 +232,7 @@ pub fn socket(skb: *mut __sk_buff, listens: bool) -> Option<Socket> {
 extern "C" fn netpold_socket(skb: *mut __sk_buff, listens: u32) -> u32 {
     let Some(view) = view() else { return 0 };
     let packet = &view.packet;
-    let netns = if inside().is_some() {
+    let netns = if is_inside() {
         CURRENT_NETNS
     } else if view.place.netns != 0 {
         u64::from(view.place.netns - 1)

@@ -278,10 +278,14 @@ impl Attachments {
             .ok()
             .and_then(|program| program.info().ok()?.map_ids().ok()?)
             .unwrap_or_default();
-        let restored = self.held.restore(&self.layout, &maps)?;
+        let mut restored = self.held.restore(&self.layout, &maps)?;
         if restored {
             self.within.restore(&self.layout)?;
         }
+        restored |= self.programs.restore().map_err(|error| RestoreError::Pin {
+            path: self.layout.maps(Stage::Current).display().to_string(),
+            why: error.to_string(),
+        })?;
         Ok(restored)
     }
 

@@ -43,6 +43,9 @@ pub use within::{Location, Within, is_inside};
 /// The eBPF programs, as the build script made them.
 pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netpol"));
 
+/// Those that lead to them from interfaces inside other namespaces (`ebpf-programs/src/bin/inside.rs`).
+pub static INSIDE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inside"));
+
 /// What benchmarks measure the programs against (`ebpf-programs/src/bin/floor.rs`). Not linked
 /// into a binary that does not name it.
 pub static FLOOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor"));

@@ -1,24 +1,26 @@
-//! The loaded programs: one set for all of the host's interfaces, and one more for each that is inside
-//! another network namespace. Those know by a constant which interface they are for, as its index
-//! there may be another one's here.
+//! The loaded programs: one set for the host's interfaces, and one for those that are inside other network
+//! namespaces, with a small pair before it for each of them. Those know by a constant which interface they are
+//! for, as its index there may be another one's here, and go on to the set by a table of programs.
 //!
-//! All sets use the same pinned maps. A set takes some milliseconds to load, and lives as long as it is
-//! attached somewhere.
+//! Both sets use the same pinned maps. Verifying one takes a processor some hundred milliseconds; the second is
+//! loaded with the first interface that needs it.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::path::Path;
 
-use aya::maps::MapError;
+use aya::maps::{MapError, ProgramArray};
+use aya::pin::PinError;
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use netpol_abi::limits::FIRST_INSIDE;
 use thiserror::Error;
 
-use super::PROGRAMS;
 use super::hook::Hook;
 use super::maps::{self, MAPS};
 use super::pins::{Layout, Stage};
 use super::requirements;
+use super::{INSIDE, PROGRAMS};
 
 /// Why programs could not be loaded.
 #[derive(Debug, Error)]
@@ -42,15 +44,23 @@ pub enum LoadError {
     /// The object lacks a program: a broken build.
     #[error("the program `{0}` is missing")]
     NoProgram(&'static str),
+    /// Likewise, the table.
+    #[error("the table `{0}` is missing")]
+    NoTable(&'static str),
 }
 
 /// Entries of maps by name: to make, or as they are.
 pub(super) type Entries = Vec<(&'static str, u32)>;
 
+/// The table by which the pairs go on. Pinned beside the maps: the kernel empties it when nobody holds it.
+const SHARED: &str = "SHARED";
+
 /// The sets of programs of one daemon.
 pub(super) struct Programs {
     here: Ebpf,
-    /// By the interface's number.
+    /// For interfaces inside, once there is one.
+    shared: Option<Ebpf>,
+    /// What leads there, by the interface's number.
     inside: BTreeMap<u32, Ebpf>,
     layout: Layout,
     stage: Stage,
@@ -61,7 +71,8 @@ impl Programs {
     /// Loads the set for the host's interfaces, over these maps, which are made where they are not there.
     pub(super) fn load(layout: Layout, stage: Stage, sizes: Entries) -> Result<Self, LoadError> {
         Ok(Self {
-            here: load(&layout, stage, &sizes, 0)?,
+            here: load(&layout, stage, &sizes, false)?,
+            shared: None,
             inside: BTreeMap::new(),
             layout,
             stage,
@@ -76,8 +87,22 @@ impl Programs {
 
     /// Are the maps pinned where a further set looks for them? It would make others.
     pub(super) fn has_maps(&self) -> bool {
-        MAPS.iter()
-            .all(|map| self.layout.map(self.stage, map.name).exists())
+        let names = MAPS.iter().map(|map| map.name);
+        names
+            .chain((!self.inside.is_empty()).then_some(SHARED))
+            .all(|name| self.layout.map(self.stage, name).exists())
+    }
+
+    /// Pins the table once more, if somebody unpinned it. True: somebody had.
+    pub(super) fn restore(&self) -> Result<bool, PinError> {
+        let path = self.layout.map(self.stage, SHARED);
+        let held = self.inside.values().next();
+        let table = held.and_then(|pair| pair.map(SHARED));
+        let Some(table) = table.filter(|_| !path.exists()) else {
+            return Ok(false);
+        };
+        table.pin(&path)?;
+        Ok(true)
     }
 
     /// The program of a hook of an interface, by its number.
@@ -89,16 +114,21 @@ impl Programs {
         if number < FIRST_INSIDE {
             return of(&mut self.here, hook);
         }
-        let set = match self.inside.entry(number) {
-            Entry::Occupied(set) => set.into_mut(),
+        let shared = match &mut self.shared {
+            Some(shared) => shared,
+            none => none.insert(load(&self.layout, self.stage, &self.sizes, true)?),
+        };
+        let pair = match self.inside.entry(number) {
+            Entry::Occupied(pair) => pair.into_mut(),
             Entry::Vacant(place) => {
-                place.insert(load(&self.layout, self.stage, &self.sizes, number)?)
+                let path = self.layout.map(self.stage, SHARED);
+                place.insert(lead(&path, number, shared)?)
             }
         };
-        of(set, hook)
+        of(pair, hook)
     }
 
-    /// Lets go of the set of an interface inside; what is attached stays.
+    /// Lets go of the pair of an interface inside; what is attached stays.
     pub(super) fn forget(&mut self, number: u32) {
         self.inside.remove(&number);
     }
@@ -111,12 +141,33 @@ fn of(programs: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, LoadError
         .ok_or(LoadError::NoProgram(hook.program()))
 }
 
-/// Loads a set for one interface of another namespace, or, as 0, for all of the host's.
+/// Loads the pair of an interface inside, and has it go on to this set.
+fn lead(path: &Path, number: u32, shared: &mut Ebpf) -> Result<Ebpf, LoadError> {
+    let mut loader = EbpfLoader::new();
+    loader.map_pin_path(SHARED, path);
+    loader.override_global("INTERFACE", &number, true);
+    let mut pair = loader.load(INSIDE).map_err(load_error)?;
+    let failed = |error| load_error(EbpfError::MapError(error));
+    let table = pair.map_mut(SHARED).ok_or(LoadError::NoTable(SHARED))?;
+    let mut table = ProgramArray::try_from(table).map_err(failed)?;
+    for hook in Hook::BOTH {
+        let program = of(shared, hook)?.fd();
+        let program = program.map_err(|source| program_error(hook, source))?;
+        table.set(hook.number(), program, 0).map_err(failed)?;
+    }
+    for hook in Hook::BOTH {
+        let loaded = of(&mut pair, hook)?.load();
+        loaded.map_err(|source| program_error(hook, source))?;
+    }
+    Ok(pair)
+}
+
+/// Loads a set, for the host's interfaces or for those inside.
 fn load(
     layout: &Layout,
     stage: Stage,
     sizes: &[(&'static str, u32)],
-    interface: u32,
+    inside: bool,
 ) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     for spec in &MAPS {
@@ -127,7 +178,8 @@ fn load(
     }
     let coarse = u32::from(requirements::has_coarse_clock());
     loader.override_global("COARSE_CLOCK", &coarse, true);
-    loader.override_global("INTERFACE", &interface, true);
+    let inside = u32::from(inside);
+    loader.override_global("INSIDE", &inside, true);
     let mut programs = loader.load(PROGRAMS).map_err(load_error)?;
     for hook in Hook::BOTH {
         let loaded = of(&mut programs, hook)?.load();

@@ -109,7 +109,7 @@ pub struct Interface {
     /// Reserved, zero.
     pub reserved: u16,
     /// The id by which the host's network namespace knows the container's, plus one; 0: it is not
-    /// known, and nothing is looked up there. Programs inside it don't ask.
+    /// known, and nothing is looked up there. Programs inside don't ask.
     pub netns: u32,
 }
 
