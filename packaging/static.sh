@@ -15,8 +15,12 @@ for program in daemon/src/bin/*.rs; do
     echo "static: \`$program\` needs these" >&2
     exit 1
   fi
-  "$program" --version
 done
+# The other two have no version of their own: one is another runtime's, the other a plugin's.
+"$directory/netpol" --version
+"$directory/netpold" --version
+"$directory/netpold-oci" --netpold-help > /dev/null
+CNI_COMMAND=VERSION "$directory/netpold-cni" <<< '{"cniVersion": "1.0.0"}' > /dev/null
 if [ "$(id -u)" != 0 ]; then
   echo "static: NOT RUN: the demo needs root"
   exit 0
