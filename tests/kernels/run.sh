@@ -21,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 }
 
 kernels=(5.10 6.1 6.12 newest)
-suites=(requirements packets judged datapath tables links attack modes first_packet endless)
+suites=(requirements packets judged datapath tables links attack modes first_packet subinterfaces)
 # For one kernel. Longer than the longest run, shorter than anybody's patience.
 seconds=${KERNEL_SECONDS:-1800}
 

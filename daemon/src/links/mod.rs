@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 pub use listen::{Hints, Listener};
-pub use netns::{Endless, Inside, Netns, inside};
+pub use netns::{Inside, Netns, Subinterface, inside};
 
 use message::Link;
 use socket::Route;

@@ -148,9 +148,9 @@ pub struct Inside {
     pub up: bool,
 }
 
-/// An interface that leaves a namespace without an end on the host.
+/// An interface that leaves a namespace by a parent in another one, and has no end of its own on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endless {
+pub enum Subinterface {
     /// It has hooks inside that all its frames pass.
     Hooked(&'static str),
     /// What comes to it passes none: ipvlan's mode `l3s` hands packets over behind them.
@@ -162,17 +162,17 @@ pub enum Endless {
 impl Inside {
     /// Is it such an interface?
     #[must_use]
-    pub fn endless(&self) -> Option<Endless> {
+    pub fn subinterface(&self) -> Option<Subinterface> {
         /// `IPVLAN_MODE_L3S`
         const L3S: u32 = 2;
         match self.kind.as_deref()? {
             // It stands on another interface of the same namespace, and leaves by that one.
             _ if !self.leads_out => None,
-            "macvlan" => Some(Endless::Hooked("macvlan")),
-            "ipvlan" if self.mode == Some(L3S) => Some(Endless::HalfHooked),
-            "ipvlan" => Some(Endless::Hooked("ipvlan")),
-            "macvtap" => Some(Endless::Unhooked("macvtap")),
-            "ipvtap" => Some(Endless::Unhooked("ipvtap")),
+            "macvlan" => Some(Subinterface::Hooked("macvlan")),
+            "ipvlan" if self.mode == Some(L3S) => Some(Subinterface::HalfHooked),
+            "ipvlan" => Some(Subinterface::Hooked("ipvlan")),
+            "macvtap" => Some(Subinterface::Unhooked("macvtap")),
+            "ipvtap" => Some(Subinterface::Unhooked("ipvtap")),
             _ => None,
         }
     }

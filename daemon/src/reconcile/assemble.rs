@@ -11,11 +11,11 @@
 //!   containers by age, then declared endpoints in order. The host's own are the host's.
 
 mod containers;
-mod endless;
 mod holds;
 mod manifests;
 mod naming;
 mod places;
+mod subinterfaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,10 +26,10 @@ use netpol_engine::manifest::PodManifest;
 use netpol_engine::policy::ObjectName;
 use netpol_engine::world::{self, NamedPort, World};
 
-pub use self::endless::Child;
-use self::endless::Numbers;
-pub(super) use self::endless::has_no_veth;
 use self::holds::released;
+pub use self::subinterfaces::Child;
+use self::subinterfaces::Numbers;
+pub(super) use self::subinterfaces::has_no_veth;
 use super::facts::Facts;
 use super::register::{Interface, Key, Register};
 use crate::api::wire::{Conflict, Origins, Unidentified, Unprotected};

@@ -21,7 +21,7 @@ pub struct Asked {
     /// Its id; `None`: it is the host's own.
     pub nsid: Option<i32>,
     /// Its interfaces that have no end on the host, with their names.
-    pub endless: Vec<(Location, String)>,
+    pub subinterfaces: Vec<(Location, String)>,
 }
 
 /// How things stand.
@@ -48,13 +48,13 @@ pub fn of(asked: &Asked, standing: &Standing<'_>) -> Readiness {
     let veths = standing.facts.links.veths.iter();
     let veths = veths.filter(|veth| veth.peer_nsid == Some(nsid));
     let veths = veths.map(|veth| (Some(veth.ifindex), veth.name.as_str()));
-    let endless = asked.endless.iter().map(|(location, name)| {
+    let subinterfaces = asked.subinterfaces.iter().map(|(location, name)| {
         let mut known = standing.assembled.inside.iter();
         let known = known.find(|(_, child)| child.within.location == *location);
         (known.map(|(number, _)| *number), name.as_str())
     });
     let mut owners = Vec::new();
-    for (number, name) in veths.chain(endless) {
+    for (number, name) in veths.chain(subinterfaces) {
         match owner(number, name, standing) {
             Ok(owner) => owners.extend(owner),
             Err(reason) => {
@@ -164,7 +164,7 @@ mod tests {
             };
             let asked = Asked {
                 nsid,
-                endless: Vec::new(),
+                subinterfaces: Vec::new(),
             };
             let said = of(&asked, &standing);
             (said.ready, said.reason)
@@ -203,7 +203,7 @@ mod tests {
         };
         let asked = Asked {
             nsid: Some(1),
-            endless: vec![(location, "eth0".to_owned())],
+            subinterfaces: vec![(location, "eth0".to_owned())],
         };
         let mut facts = Facts::default();
         facts.docker.followed = true;

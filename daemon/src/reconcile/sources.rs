@@ -21,7 +21,7 @@ use crate::config::{Config, Enabled};
 use crate::datapath::Location;
 use crate::gate::Kept;
 use crate::gate::rules::{is_engines, may_be_added};
-use crate::links::{self, Endless, Inside, Links, LinksError, Listener, Netns};
+use crate::links::{self, Inside, Links, LinksError, Listener, Netns, Subinterface};
 use crate::runtime::container::{Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
 use crate::runtime::follow::Follower;
@@ -216,16 +216,16 @@ impl Sources {
         let netns = Netns::Path(path);
         let mut asked = Asked {
             nsid: self.links.nsid(&netns)?,
-            endless: Vec::new(),
+            subinterfaces: Vec::new(),
         };
         if asked.nsid.is_some() {
             let (_, namespace) = netns.identity()?;
             let inside = links::inside(&netns)?.into_iter();
-            asked.endless = inside
+            asked.subinterfaces = inside
                 .filter(|one| {
                     matches!(
-                        one.endless(),
-                        Some(Endless::Hooked(_) | Endless::HalfHooked)
+                        one.subinterface(),
+                        Some(Subinterface::Hooked(_) | Subinterface::HalfHooked)
                     )
                 })
                 .map(|one| {
@@ -348,7 +348,7 @@ impl Sources {
         let mut namespaces = self.found.values().map(|(_, namespace)| namespace);
         let unsaid = stale.inside
             && (!self.facts.containerd.snapshot.containers.is_empty()
-                || namespaces.any(|namespace| endless(namespace).next().is_some()));
+                || namespaces.any(|namespace| subinterfaces(namespace).next().is_some()));
         if stale.engine || stale.links || unsaid {
             self.find_containers(stale.inside);
         }
@@ -486,7 +486,7 @@ impl Sources {
         }
         self.refused = refused;
         for (id, namespace) in &mut containers {
-            if endless(namespace).next().is_some() {
+            if subinterfaces(namespace).next().is_some() {
                 namespace.rights = self.rights(id, namespace.identity);
             }
         }
@@ -589,18 +589,18 @@ impl Sources {
             .iter()
             .filter(|veth| namespace.nsid.is_some() && veth.peer_nsid == namespace.nsid);
         // No veth tells of what changes there.
-        let present = endless(&namespace).count();
+        let present = subinterfaces(&namespace).count();
         let networks = container.networks.iter();
         let expected = networks
             .filter(|network| has_no_veth(&network.driver))
             .count();
-        let endless = namespace.nsid.is_some()
+        let subinterfaces = namespace.nsid.is_some()
             && (present < expected
                 || (present > 0 && (changed_inside || !namespace.looked_running)));
         let look = match container.runtime {
             // The MAC address of an interface.
             Runtime::Docker => {
-                endless
+                subinterfaces
                     || (container.pid != 0
                         && veths.any(|veth| {
                             let bridge = veth.master.and_then(|master| links.bridges.get(&master));
@@ -614,7 +614,7 @@ impl Sources {
             Runtime::Containerd => {
                 namespace.nsid.is_some()
                     && (!namespace.looked_running
-                        || endless
+                        || subinterfaces
                         || veths.any(|veth| match namespace.peer_of(veth) {
                             Some(peer) => changed_inside && peer.addresses.is_empty(),
                             None => true,
@@ -637,9 +637,9 @@ impl Sources {
 }
 
 /// Its interfaces that have no end on the host.
-fn endless(namespace: &Namespace) -> impl Iterator<Item = &Inside> {
+fn subinterfaces(namespace: &Namespace) -> impl Iterator<Item = &Inside> {
     let inside = namespace.inside.iter();
-    inside.filter(|one| one.endless().is_some())
+    inside.filter(|one| one.subinterface().is_some())
 }
 
 /// Is the process still in that namespace?

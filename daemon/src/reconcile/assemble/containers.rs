@@ -56,7 +56,7 @@ impl Assembly<'_> {
                 })
                 .or_else(|| namespace.peer_of(veth)?.mac)
         });
-        let endless = self.endless(&name, namespace, known);
+        let subinterfaces = self.subinterfaces(&name, namespace, known);
         let mut claims = BTreeSet::new();
         let mut given = BTreeMap::new();
         if container.runtime == Runtime::Containerd {
@@ -64,7 +64,7 @@ impl Assembly<'_> {
             let into = |veth: &&Veth| veth.peer_nsid == Some(nsid);
             let veths = self.facts.links.veths.iter().filter(into);
             let veths = veths.map(|veth| (veth.ifindex, namespace.peer_of(veth)));
-            let inside = endless.iter();
+            let inside = subinterfaces.iter();
             let inside = inside.map(|(number, it)| (*number, namespace.interface(it.peer)));
             for (number, end) in veths.chain(inside) {
                 let before = known.and_then(|record| record.given.get(&number));
@@ -87,12 +87,12 @@ impl Assembly<'_> {
                 .values()
                 .map(|interface| IpAddr::V6(link_local(interface.mac))),
         );
-        for interface in endless.values() {
+        for interface in subinterfaces.values() {
             // Not by the MAC address alone: of the one that they share, each ipvlan makes another.
             let end = namespace.interface(interface.peer).into_iter();
             claims.extend(end.flat_map(Inside::usable).filter(is_link_local));
         }
-        interfaces.extend(endless);
+        interfaces.extend(subinterfaces);
         self.candidates.push(Candidate {
             key,
             name,

@@ -129,7 +129,7 @@ impl Assembly<'_> {
         self.owners.insert(nsid, pod.name.clone());
         let key = Key::Declared(pod.name.clone());
         let mut interfaces = self.interfaces(nsid, |veth, _| namespace.peer_of(veth)?.mac);
-        interfaces.extend(self.endless(&pod.name, namespace, register.of(&key, namespace)));
+        interfaces.extend(self.subinterfaces(&pod.name, namespace, register.of(&key, namespace)));
         let claims = namespace.inside.iter().flat_map(Inside::usable).collect();
         self.candidates.push(Candidate {
             key,

@@ -5,9 +5,9 @@
 mod addresses;
 mod containers;
 mod declared;
-mod endless;
 mod holds;
 mod naming;
+mod subinterfaces;
 mod tasks;
 
 use std::sync::Arc;

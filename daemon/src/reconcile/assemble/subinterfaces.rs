@@ -1,4 +1,4 @@
-//! Interfaces that have no end on the host (macvlan, ipvlan): enforced by programs inside the container, under
+//! Sub-interfaces (macvlan, ipvlan), which have no end on the host: enforced by programs inside the container, under
 //! numbers that no interface of the host has, and what has to be said where that is not all.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use netpol_engine::policy::ObjectName;
 
 use super::Assembly;
 use crate::datapath::{Location, Within, is_inside};
-use crate::links::{Endless, Inside};
+use crate::links::{Inside, Subinterface};
 use crate::printable::printable;
 use crate::reconcile::facts::Namespace;
 use crate::reconcile::register::{Interface, Record, Register};
@@ -64,7 +64,7 @@ impl Numbers {
 impl Assembly<'_> {
     /// Those of a namespace, by their numbers, and reports of what they leave open. `known`: what was there
     /// before.
-    pub(super) fn endless(
+    pub(super) fn subinterfaces(
         &mut self,
         name: &ObjectName,
         namespace: &Namespace,
@@ -72,9 +72,9 @@ impl Assembly<'_> {
     ) -> BTreeMap<u32, Interface> {
         let mut found = BTreeMap::new();
         for inside in &namespace.inside {
-            let kind = match inside.endless() {
-                Some(Endless::Hooked(kind)) => kind,
-                Some(Endless::HalfHooked) => {
+            let kind = match inside.subinterface() {
+                Some(Subinterface::Hooked(kind)) => kind,
+                Some(Subinterface::HalfHooked) => {
                     self.unprotected(
                         name,
                         format!(
@@ -84,7 +84,7 @@ impl Assembly<'_> {
                     );
                     "ipvlan"
                 }
-                Some(Endless::Unhooked(kind)) => {
+                Some(Subinterface::Unhooked(kind)) => {
                     self.without_veth(name, inside, kind);
                     continue;
                 }
@@ -130,8 +130,8 @@ impl Assembly<'_> {
             .iter()
             .filter(|inside| {
                 matches!(
-                    inside.endless(),
-                    Some(Endless::Hooked(_) | Endless::HalfHooked)
+                    inside.subinterface(),
+                    Some(Subinterface::Hooked(_) | Subinterface::HalfHooked)
                 )
             })
             .map(|inside| format!("`{}`", printable(&inside.name)))
@@ -182,7 +182,7 @@ impl Assembly<'_> {
             };
             let inside = namespace.inside.iter().find(is_of);
             // Others are spoken of as interfaces.
-            if inside.is_some_and(|inside| inside.endless().is_some()) {
+            if inside.is_some_and(|inside| inside.subinterface().is_some()) {
                 continue;
             }
             self.unprotected(

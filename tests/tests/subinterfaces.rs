@@ -1,4 +1,4 @@
-//! Interfaces without an end on the host: macvlan and ipvlan in each of their modes, enforced inside.
+//! Sub-interfaces, without an end on the host: macvlan and ipvlan in each of their modes, enforced inside.
 //!
 //! ```text
 //!  outside: wire0 10.78.0.1/16 ══ lan0 10.78.0.2/16 (host) ┬─ eth0 10.78.1.1 shop/web
