@@ -153,7 +153,7 @@ pub struct Inside {
 pub enum Subinterface {
     /// It has hooks inside that all its frames pass.
     Hooked(&'static str),
-    /// What comes to it passes none: ipvlan's mode `l3s` hands packets over behind them.
+    /// What comes from beyond its parent passes none: ipvlan's mode `l3s` hands those packets over behind them.
     HalfHooked,
     /// It has none: frames leave and come by other ways.
     Unhooked(&'static str),

@@ -78,7 +78,7 @@ impl Assembly<'_> {
                     self.unprotected(
                         name,
                         format!(
-                            "its interface `{}` is an ipvlan in the mode `l3s`: what comes to it passes no program, what it sends does",
+                            "its interface `{}` is an ipvlan in the mode `l3s`: what comes to it from beyond its parent passes no program",
                             printable(&inside.name)
                         ),
                     );
