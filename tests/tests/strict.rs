@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use netpold_tests::newcomer::gate;
+use netpold_tests::patience::within;
 use netpold_tests::{Daemon, Engine, Lab, daemon, docker};
 use nix::sys::signal::Signal;
 
@@ -176,6 +177,16 @@ fn what_has_nothing_to_wait_for_starts_at_once() -> Result<()> {
     Ok(())
 }
 
+/// Is there still one process of containerd's that looks after a container of this engine?
+fn has_shims(engine: &Engine) -> bool {
+    let socket = engine.socket();
+    let place = socket.parent().unwrap_or(&socket).display().to_string();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|process| std::fs::read_to_string(process.path().join("cmdline")).ok())
+        .any(|line| line.contains("containerd-shim") && line.contains(&place))
+}
+
 #[test]
 fn without_a_daemon_a_start_is_refused_or_let_through() -> Result<()> {
     let mut site = Site::new(5)?;
@@ -197,6 +208,7 @@ fn without_a_daemon_a_start_is_refused_or_let_through() -> Result<()> {
         "{:?}",
         begun.elapsed()
     );
+    within("the refused are gone", || Ok(!has_shims(&site.engine)))?;
     site.run("lenient", "web", &["--network", "shop"], &["true"])?;
     // Back in time: the container waits for it.
     let Site { daemon, engine, .. } = &mut site;

@@ -21,7 +21,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -56,6 +56,7 @@ pub fn main() -> ExitCode {
         match asked.settings.unready {
             Unready::Refuse => {
                 tell(&asked, "error", &message);
+                end(&asked, container);
                 return ExitCode::FAILURE;
             }
             Unready::Start => tell(
@@ -75,6 +76,25 @@ pub fn main() -> ExitCode {
         &format!("netpold-oci: can't run `{runtime}`: {failed}"),
     );
     ExitCode::FAILURE
+}
+
+/// Ends the process that waits to be started: engines delete only what has ended, and would leave it and its
+/// shim behind.
+fn end(asked: &Asked, container: &OsString) {
+    let ended = Command::new(&asked.settings.runtime)
+        .args(&asked.global)
+        .arg("kill")
+        .arg(container)
+        .arg("KILL")
+        .stdout(Stdio::null())
+        .status();
+    if !ended.is_ok_and(|status| status.success()) {
+        tell(
+            asked,
+            "warning",
+            "netpold: what was not started is still there",
+        );
+    }
 }
 
 /// Returns once the container is in force.
