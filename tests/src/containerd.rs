@@ -82,7 +82,7 @@ impl Containerd {
             ),
         )?;
         let mut containerd = Self {
-            server: Server::new(lab, directory.path()),
+            server: Server::new(lab, directory.path().join("log")),
             lab: lab.name.clone(),
             directory,
         };

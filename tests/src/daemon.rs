@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,9 +18,9 @@ use netpold::probe::namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::ending::end;
 use crate::lab::{Lab, Pod};
 use crate::patience::patience;
+use crate::server::Server;
 
 /// Where its directories are: it writes through to the disk what it accepts, and that is no
 /// suite's subject.
@@ -36,8 +36,7 @@ const IN_FORCE: Duration = Duration::from_secs(20);
 /// A daemon and its directories; stopped, uninstalled and removed on drop.
 #[derive(Debug)]
 pub struct Daemon {
-    child: Option<Child>,
-    host: PathBuf,
+    server: Server,
     directory: tempfile::TempDir,
     pins: PathBuf,
 }
@@ -121,8 +120,7 @@ impl Daemon {
         );
         fs::write(root.join("netpold.toml"), config)?;
         Ok(Self {
-            child: None,
-            host: lab.host().path(),
+            server: Server::new(lab, directory.path().join("netpold.log")),
             directory,
             pins,
         })
@@ -141,20 +139,9 @@ impl Daemon {
     /// # Errors
     /// When it runs already, or can't be started.
     pub fn launch_by(&mut self, mut command: Command) -> Result<()> {
-        ensure!(self.child.is_none(), "the daemon runs already");
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
-        command
-            .arg("--config")
-            .arg(self.config())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let child = namespace::inside(&self.host, move || command.spawn())??;
-        self.child = Some(child);
-        Ok(())
+        ensure!(!self.server.runs(), "the daemon runs already");
+        command.arg("--config").arg(self.config());
+        self.server.start(command)
     }
 
     /// Has it pin below another directory from its next start on.
@@ -203,7 +190,7 @@ impl Daemon {
     /// Its process, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.server.pid()
     }
 
     /// Sends it a signal.
@@ -218,7 +205,7 @@ impl Daemon {
     /// What it said so far.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
+        self.server.log()
     }
 
     /// Moves a whole manifest into place, as an editor would.
@@ -307,7 +294,7 @@ impl Daemon {
     /// # Errors
     /// When there are none.
     pub fn metrics(&self) -> Result<BTreeMap<String, u64>> {
-        let mut stream = namespace::inside(&self.host, || TcpStream::connect(METRICS))??;
+        let mut stream = namespace::inside(self.server.host(), || TcpStream::connect(METRICS))??;
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
@@ -335,16 +322,9 @@ impl Daemon {
     }
 
     fn end(&mut self, signal: Signal) -> Result<()> {
-        let Some(child) = self.child.take() else {
-            return Ok(());
-        };
-        let ended = end(child, signal, patience(ENDING))?;
-        ensure!(ended, "the daemon did not end on {signal}:\n{}", self.log());
-        Ok(())
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.directory.path().join("netpold.log")
+        self.server
+            .end_within(patience(ENDING), signal)
+            .context("the daemon")
     }
 }
 
@@ -357,7 +337,7 @@ impl Drop for Daemon {
             let mut command = Command::new(netpol);
             command.arg("uninstall").arg("--config").arg(config);
             command.stdout(Stdio::null());
-            namespace::inside(&self.host, move || command.status())
+            namespace::inside(self.server.host(), move || command.status())
         });
     }
 }

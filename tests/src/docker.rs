@@ -105,7 +105,7 @@ impl Engine {
     ) -> Result<Self> {
         let mut engine = Self {
             program,
-            server: Server::new(lab, directory.path()),
+            server: Server::new(lab, directory.path().join("log")),
             directory,
             arguments: arguments
                 .iter()

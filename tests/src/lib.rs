@@ -16,7 +16,6 @@ pub mod cases;
 pub mod containerd;
 pub mod daemon;
 pub mod docker;
-mod ending;
 pub mod frames;
 pub mod kernel;
 pub mod lab;
@@ -28,6 +27,7 @@ pub mod patience;
 pub mod residue;
 mod server;
 pub mod site;
+pub mod snmp;
 pub mod sockets;
 pub mod wire;
 

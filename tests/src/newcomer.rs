@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use netpold::probe::namespace;
 
 use crate::frames::{self, Mac};
 use crate::lab::{Lab, Namespace};
+use crate::snmp;
 use crate::wire::Wire;
 
 /// Where everybody sends to: nobody listens there, and each datagram is counted.
@@ -90,16 +91,7 @@ impl Newcomer {
         let text = namespace::inside(&self.namespace.path(), || {
             fs::read_to_string("/proc/thread-self/net/snmp")
         })??;
-        let mut lines = text.lines().filter(|line| line.starts_with("Udp: "));
-        let (names, values) = lines.next().zip(lines.next()).context("no `Udp:`")?;
-        names
-            .split(' ')
-            .zip(values.split(' '))
-            .find(|(name, _)| *name == "NoPorts")
-            .context("no `NoPorts`")?
-            .1
-            .parse()
-            .context("no number")
+        snmp::number(&text, "Udp", "NoPorts")
     }
 
     /// Sends to another one without a pause, from the instant in which there is an `eth0`, until this

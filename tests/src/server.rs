@@ -1,16 +1,17 @@
-//! A server of a lab's own (an engine, a runtime): started in the lab's host namespace, waited for until it
+//! A server of a lab's own (an engine, a runtime, netpold): started in the lab's host namespace, waited for until it
 //! answers, and ended.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use netpold::probe::namespace;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::ending::end;
 use crate::lab::Lab;
 use crate::patience::within_time;
 
@@ -26,12 +27,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// One that logs into this directory.
-    pub(crate) fn new(lab: &Lab, directory: &Path) -> Self {
+    /// One that logs into this file.
+    pub(crate) fn new(lab: &Lab, log: PathBuf) -> Self {
         Self {
             child: None,
             host: lab.host().path(),
-            log: directory.join("log"),
+            log,
         }
     }
 
@@ -57,6 +58,11 @@ impl Server {
         within_time(TIME, "an answer", || Ok(answers())).with_context(|| self.log())
     }
 
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Does it run?
     pub(crate) fn runs(&self) -> bool {
         self.child.is_some()
@@ -64,11 +70,16 @@ impl Server {
 
     /// Ends it, where it runs.
     pub(crate) fn end(&mut self, signal: Signal) -> Result<()> {
+        self.end_within(TIME, signal)
+    }
+
+    /// The same, where it matters how long it takes at most.
+    pub(crate) fn end_within(&mut self, time: Duration, signal: Signal) -> Result<()> {
         let Some(child) = self.child.take() else {
             return Ok(());
         };
-        let ended = end(child, signal, TIME)?;
-        ensure!(ended, "it did not end:\n{}", self.log());
+        let ended = end(child, signal, time)?;
+        ensure!(ended, "it did not end on {signal}:\n{}", self.log());
         Ok(())
     }
 
@@ -81,4 +92,19 @@ impl Server {
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// Ends it by this signal. False: not within that time, and it was killed.
+fn end(mut child: Child, signal: Signal, time: Duration) -> Result<bool> {
+    kill(Pid::from_raw(child.id().try_into()?), signal)?;
+    let deadline = Instant::now() + time;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(false);
+        }
+        sleep(Duration::from_millis(10));
+    }
+    Ok(true)
 }

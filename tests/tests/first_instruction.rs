@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use netpold_tests::newcomer::{Flood, gate};
 use netpold_tests::patience::within;
-use netpold_tests::{Daemon, Engine, Lab, Wire, frames};
+use netpold_tests::{Daemon, Engine, Lab, Wire, frames, snmp};
 use nix::sys::signal::Signal;
 
 /// Starts of containers: half of them beside a daemon that runs, a quarter each halted and dead.
@@ -25,19 +25,6 @@ fn starts() -> Result<u32> {
 
 const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: shop}\n\
     spec: {podSelector: {matchLabels: {app: new}}, policyTypes: [Ingress, Egress]}\n";
-
-/// Numbers of `/proc/PID/net/snmp`.
-fn counted(pid: u32, group: &str, name: &str) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/net/snmp"))?;
-    let group = format!("{group}: ");
-    let mut lines = text.lines().filter(|line| line.starts_with(&group));
-    let (names, values) = lines.next().zip(lines.next()).context("no such group")?;
-    let mut pairs = names.split(' ').zip(values.split(' '));
-    let (_, value) = pairs
-        .find(|(found, _)| *found == name)
-        .context("no such name")?;
-    Ok(value.parse()?)
-}
 
 /// A network's bridge by a name of its own is known before anybody is on it, and at the next boot.
 #[test]
@@ -134,7 +121,7 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
     };
     let many = starts()?;
     let (halted, dead) = (many / 2, many * 3 / 4);
-    let before = counted(peer.pid, "Ip", "InReceives")?;
+    let before = snmp::of(peer.pid, "Ip", "InReceives")?;
     for number in 0..many {
         if number == halted {
             daemon.signal(Signal::SIGSTOP)?;
@@ -145,14 +132,14 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
         }
         let (pid, flood) = start(number)?;
         within("a container that sends", || {
-            Ok(counted(pid, "Udp", "OutDatagrams")? > 100)
+            Ok(snmp::of(pid, "Udp", "OutDatagrams")? > 100)
         })
         .with_context(|| format!("start {number}"))?;
         ensure!(flood.sent() > 100, "nobody dials it");
         sleep(Duration::from_millis(250));
         // Of what is sent to it; its own kernel tells it by ICMP whom it could not reach.
-        let arrived = counted(pid, "Udp", "NoPorts")?;
-        let left = counted(peer.pid, "Ip", "InReceives")? - before;
+        let arrived = snmp::of(pid, "Udp", "NoPorts")?;
+        let left = snmp::of(peer.pid, "Ip", "InReceives")? - before;
         ensure!(
             (left, arrived) == (0, 0),
             "start {number}: {left} packets left, {arrived} arrived\n{}",
@@ -167,9 +154,7 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
     daemon.wait()?;
     let (pid, _flood) = start(many)?;
     within("allowed", || {
-        Ok(
-            counted(pid, "Ip", "InReceives")? > 0
-                && counted(peer.pid, "Ip", "InReceives")? > before,
-        )
+        Ok(snmp::of(pid, "Ip", "InReceives")? > 0
+            && snmp::of(peer.pid, "Ip", "InReceives")? > before)
     })
 }

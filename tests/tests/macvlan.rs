@@ -18,7 +18,7 @@ use netpold::probe::{Outcome, Probe, namespace};
 use netpold_tests::docker::Running;
 use netpold_tests::lab::Namespace;
 use netpold_tests::patience::within;
-use netpold_tests::{Daemon, Engine, Lab, daemon, residue};
+use netpold_tests::{Daemon, Engine, Lab, daemon, residue, snmp};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];
 /// What can't get at the programs.
@@ -86,6 +86,17 @@ impl Site {
         all.extend(["--network", "lan"]);
         all.extend(options);
         self.engine.run(name, &all, &IDLE)
+    }
+
+    /// Of all that came and went, two interfaces have links.
+    fn has_links_for_two(&self) -> Result<()> {
+        let links = std::fs::read_dir(self.daemon.pins().join("links"))?.count();
+        ensure!(
+            links == 4,
+            "{links} links for two interfaces\n{}",
+            self.status()?.0
+        );
+        Ok(())
     }
 
     fn outcome(&self, from: &Running, to: &Running, port: u16) -> Result<Outcome> {
@@ -210,8 +221,7 @@ fn an_address_passed_on_while_nobody_looked_gives_no_old_rights() -> Result<()> 
     site.expect(&thief, &db, 5433, false)?;
     let (status, code) = site.status()?;
     ensure!(code == Some(0), "{status}");
-    let links = std::fs::read_dir(site.daemon.pins().join("links"))?.count();
-    ensure!(links == 4, "{links} links for two interfaces\n{status}");
+    site.has_links_for_two()?;
     site.finish()
 }
 
@@ -247,9 +257,7 @@ fn a_network_connected_later_is_enforced_beside_the_first() -> Result<()> {
     site.engine
         .docker(&["network", "disconnect", "lan", "shop-other"])?;
     site.daemon.wait()?;
-    let (status, _) = site.status()?;
-    let links = std::fs::read_dir(site.daemon.pins().join("links"))?.count();
-    ensure!(links == 4, "{links} links for two interfaces\n{status}");
+    site.has_links_for_two()?;
     site.finish()
 }
 
@@ -331,14 +339,7 @@ fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
         let pid = site.engine.inspect(&name)?.pid;
         // What a program drops on its way out counts as no room to send.
         within("what must not be sent", || {
-            let text = std::fs::read_to_string(format!("/proc/{pid}/net/snmp"))?;
-            let udp: Vec<&str> = text
-                .lines()
-                .filter(|line| line.starts_with("Udp: "))
-                .collect();
-            let mut pairs = udp[0].split(' ').zip(udp[1].split(' '));
-            let dropped = pairs.find(|(name, _)| *name == "SndbufErrors");
-            Ok(dropped.context("no such counter")?.1.parse::<u64>()? > 100)
+            Ok(snmp::of(pid, "Udp", "SndbufErrors")? > 100)
         })?;
         ensure!(
             heard.recv(&mut datagram).is_err(),

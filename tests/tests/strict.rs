@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use netpold_tests::newcomer::gate;
 use netpold_tests::patience::within;
-use netpold_tests::{Daemon, Engine, Lab, daemon, docker};
+use netpold_tests::{Daemon, Engine, Lab, daemon, docker, snmp};
 use nix::sys::signal::Signal;
 
 const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db, namespace: shop}\n\
@@ -111,13 +111,8 @@ fn the_first_syn_of_the_application_arrives() -> Result<()> {
             &["sh", "-c", &dial],
         )?;
         ensure!(said.starts_with("hello"), "{said}\n{}", site.daemon.log());
-        let mut lines = said.lines().filter(|line| line.starts_with("Tcp:"));
-        let (names, values) = lines.next().zip(lines.next()).context("no numbers")?;
-        let mut pairs = names.split(' ').zip(values.split(' '));
-        let again = pairs
-            .find(|(name, _)| *name == "RetransSegs")
-            .context("no RetransSegs")?;
-        ensure!(again.1 == "0", "a SYN was lost: {said}");
+        let again = snmp::number(&said, "Tcp", "RetransSegs")?;
+        ensure!(again == 0, "a SYN was lost: {said}");
     }
     // Started again, it was there before, and has another namespace.
     let options = [

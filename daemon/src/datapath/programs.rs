@@ -155,11 +155,7 @@ fn lead(path: &Path, number: u32, shared: &mut Ebpf) -> Result<Ebpf, LoadError> 
         let program = program.map_err(|source| program_error(hook, source))?;
         table.set(hook.number(), program, 0).map_err(failed)?;
     }
-    for hook in Hook::BOTH {
-        let loaded = of(&mut pair, hook)?.load();
-        loaded.map_err(|source| program_error(hook, source))?;
-    }
-    Ok(pair)
+    verify(pair)
 }
 
 /// Loads a set, for the host's interfaces or for those inside.
@@ -180,7 +176,11 @@ fn load(
     loader.override_global("COARSE_CLOCK", &coarse, true);
     let inside = u32::from(inside);
     loader.override_global("INSIDE", &inside, true);
-    let mut programs = loader.load(PROGRAMS).map_err(load_error)?;
+    verify(loader.load(PROGRAMS).map_err(load_error)?)
+}
+
+/// Has the kernel verify both programs.
+fn verify(mut programs: Ebpf) -> Result<Ebpf, LoadError> {
     for hook in Hook::BOTH {
         let loaded = of(&mut programs, hook)?.load();
         loaded.map_err(|source| program_error(hook, source))?;

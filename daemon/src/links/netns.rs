@@ -177,6 +177,15 @@ impl Inside {
         }
     }
 
+    /// Is it such an interface, on which programs can be put inside?
+    #[must_use]
+    pub fn is_hooked(&self) -> bool {
+        matches!(
+            self.subinterface(),
+            Some(Subinterface::Hooked(_) | Subinterface::HalfHooked)
+        )
+    }
+
     /// Addresses that others can speak to.
     pub fn usable(&self) -> impl Iterator<Item = IpAddr> {
         let addresses = self.addresses.iter().copied();

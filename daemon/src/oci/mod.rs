@@ -81,10 +81,7 @@ pub fn main() -> ExitCode {
 /// Ends the process that waits to be started: engines delete only what has ended, and would leave it and its
 /// shim behind.
 fn end(asked: &Asked, container: &OsString) {
-    let ended = Command::new(&asked.settings.runtime)
-        .args(&asked.global)
-        .arg("kill")
-        .arg(container)
+    let ended = other(asked, "kill", container)
         .arg("KILL")
         .stdout(Stdio::null())
         .status();
@@ -95,6 +92,13 @@ fn end(asked: &Asked, container: &OsString) {
             "netpold: what was not started is still there",
         );
     }
+}
+
+/// The other runtime, to be asked something of a container as the engine would.
+fn other(asked: &Asked, verb: &str, container: &OsString) -> Command {
+    let mut command = Command::new(&asked.settings.runtime);
+    command.args(&asked.global).arg(verb).arg(container);
+    command
 }
 
 /// Returns once the container is in force.
@@ -143,10 +147,7 @@ fn netns(asked: &Asked, container: &OsString) -> anyhow::Result<PathBuf> {
         pid: u32,
     }
     let runtime = &asked.settings.runtime;
-    let output = Command::new(runtime)
-        .args(&asked.global)
-        .arg("state")
-        .arg(container)
+    let output = other(asked, "state", container)
         .output()
         .with_context(|| format!("can't run `{}`", runtime.display()))?;
     if !output.status.success() {

@@ -630,6 +630,7 @@ impl Daemon {
                 *known = program;
             }
         };
+        let looked = matches!(answer, Answer::Found { .. });
         match answer {
             Answer::On(ifindex) => put(&mut self.programs, ifindex, Program::On),
             Answer::Gone(ifindex) => {
@@ -656,12 +657,13 @@ impl Daemon {
                         "programs were taken off interfaces by somebody else, and are put back"
                     );
                 }
-                // Shut before they are waited for.
-                self.let_through();
-                self.attach();
             }
         }
         self.let_through();
+        if looked {
+            // Shut by now, who has lost his: before they are waited for.
+            self.attach();
+        }
         if !self.is_attaching() {
             self.publish();
         }

@@ -21,7 +21,7 @@ use crate::config::{Config, Enabled};
 use crate::datapath::Location;
 use crate::gate::Kept;
 use crate::gate::rules::{is_engines, may_be_added};
-use crate::links::{self, Inside, Links, LinksError, Listener, Netns, Subinterface};
+use crate::links::{self, Inside, Links, LinksError, Listener, Netns};
 use crate::runtime::container::{Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
 use crate::runtime::follow::Follower;
@@ -222,12 +222,7 @@ impl Sources {
             let (_, namespace) = netns.identity()?;
             let inside = links::inside(&netns)?.into_iter();
             asked.subinterfaces = inside
-                .filter(|one| {
-                    matches!(
-                        one.subinterface(),
-                        Some(Subinterface::Hooked(_) | Subinterface::HalfHooked)
-                    )
-                })
+                .filter(Inside::is_hooked)
                 .map(|one| {
                     let ifindex = one.ifindex;
                     (Location { namespace, ifindex }, one.name)
@@ -594,13 +589,13 @@ impl Sources {
         let expected = networks
             .filter(|network| has_no_veth(&network.driver))
             .count();
-        let subinterfaces = namespace.nsid.is_some()
+        let is_news = namespace.nsid.is_some()
             && (present < expected
                 || (present > 0 && (changed_inside || !namespace.looked_running)));
         let look = match container.runtime {
             // The MAC address of an interface.
             Runtime::Docker => {
-                subinterfaces
+                is_news
                     || (container.pid != 0
                         && veths.any(|veth| {
                             let bridge = veth.master.and_then(|master| links.bridges.get(&master));
@@ -614,7 +609,7 @@ impl Sources {
             Runtime::Containerd => {
                 namespace.nsid.is_some()
                     && (!namespace.looked_running
-                        || subinterfaces
+                        || is_news
                         || veths.any(|veth| match namespace.peer_of(veth) {
                             Some(peer) => changed_inside && peer.addresses.is_empty(),
                             None => true,

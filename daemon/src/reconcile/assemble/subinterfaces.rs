@@ -36,13 +36,10 @@ pub(super) struct Numbers {
 impl Numbers {
     /// Those in use are the register's, and those that have programs, whoever's they are.
     pub(super) fn of(register: &Register, programmed: &BTreeSet<u32>) -> Self {
-        let recorded = register
-            .records
-            .values()
-            .flat_map(|record| record.interfaces.keys());
+        let programmed = programmed.iter().copied();
         Self {
             last: register.last_inside,
-            used: recorded.chain(programmed).copied().collect(),
+            used: register.interfaces().chain(programmed).collect(),
         }
     }
 
@@ -128,12 +125,7 @@ impl Assembly<'_> {
         let shown: Vec<String> = namespace
             .inside
             .iter()
-            .filter(|inside| {
-                matches!(
-                    inside.subinterface(),
-                    Some(Subinterface::Hooked(_) | Subinterface::HalfHooked)
-                )
-            })
+            .filter(|inside| inside.is_hooked())
             .map(|inside| format!("`{}`", printable(&inside.name)))
             .collect();
         // Before that its first process is the runtime's own, and drops what it must not have.

@@ -120,11 +120,7 @@ fn engine(containers: Vec<Container>) -> Facts {
 }
 
 fn go(facts: &Facts, register: &mut Register) -> Assembled {
-    let programmed = register
-        .records
-        .values()
-        .flat_map(|record| record.interfaces.keys().copied())
-        .collect();
+    let programmed = register.interfaces().collect();
     assemble(facts, &Settings::default(), &programmed, register)
 }
 
