@@ -298,9 +298,9 @@ fn who_can_get_rid_of_the_programs_is_reported() -> Result<()> {
         })
         .collect();
     let expected = [
+        ("shop/shop-admin", "NET_ADMIN"),
         ("shop/shop-db", "NET_ADMIN"),
         ("shop/shop-raw", "NET_RAW"),
-        ("shop/shop-admin", "NET_ADMIN"),
     ];
     let expected = expected.map(|(name, right)| (name.to_owned(), right.to_owned()));
     ensure!(said == expected, "{status}");

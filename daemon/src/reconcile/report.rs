@@ -244,6 +244,8 @@ fn unprotected(assembled: &Assembled, programs: &BTreeMap<u32, Program>) -> Vec<
             });
         }
     }
+    // As endpoints are: by name, and not by IDs, which change with each container.
+    unprotected.sort_by(|one, other| one.container.cmp(&other.container));
     unprotected
 }
 
