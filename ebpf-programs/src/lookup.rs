@@ -19,7 +19,7 @@ use netpol_abi::{
     packet::{Frame, Socket},
     tables::{
         Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor, FragmentSet,
-        Interface, PortBlock, Prefix, Verdict, VerdictKey,
+        Interface, PortBlock, Prefix, SenderAddress, Verdict, VerdictKey,
     },
 };
 
@@ -72,6 +72,18 @@ pub fn cell<'a, T>(pointer: Option<*mut T>) -> Option<&'a Cell<T>> {
     pointer.map(|pointer| unsafe { &*pointer.cast::<Cell<T>>() })
 }
 
+/// Adds to an account, wrapping.
+#[inline(always)]
+fn add_to_account(account: u32, number: u64) {
+    if let Some(entered) = maps::ENTERED.get_ptr_mut(account) {
+        // SAFETY: the map's element, valid and aligned, which the programs write no other way.
+        // Its old value is not asked for: that takes an instruction of Linux 5.12.
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(entered, number);
+        }
+    }
+}
+
 impl Tables for Maps {
     #[inline(always)]
     fn control(&self) -> Option<&Control> {
@@ -101,6 +113,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn address6(&self, address: &[u8; 16]) -> Option<&Address> {
         unsafe { maps::ADDRESSES6.get(address) }
+    }
+
+    #[inline(always)]
+    fn sender(&self, key: u32) -> Option<&SenderAddress> {
+        unsafe { maps::SENDERS.get(key) }
     }
 
     #[inline(always)]
@@ -160,13 +177,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn enter_account(&self, account: u32) {
-        if let Some(entered) = maps::ENTERED.get_ptr_mut(account) {
-            // SAFETY: the map's element, valid and aligned, which the programs write no other way.
-            // Its old value is not asked for: that takes an instruction of Linux 5.12.
-            unsafe {
-                atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(entered, 1);
-            }
-        }
+        add_to_account(account, 1);
+    }
+
+    #[inline(always)]
+    fn leave_account(&self, account: u32) {
+        add_to_account(account, u64::MAX);
     }
 
     #[inline(always)]

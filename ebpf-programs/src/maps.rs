@@ -15,8 +15,8 @@ use netpol_abi::{
     limits,
     tables::{
         Address, COUNTERS as COUNTER_SLOTS, Collected, Control, Counter, Endpoint, Entered, Flow,
-        FlowKey4, FlowKey6, FragmentCursor, FragmentSet, Interface, PortBlock, Prefix, Usage,
-        Verdict, VerdictKey,
+        FlowKey4, FlowKey6, FragmentCursor, FragmentSet, Interface, PortBlock, Prefix,
+        SenderAddress, Usage, Verdict, VerdictKey,
     },
 };
 
@@ -35,6 +35,9 @@ pub static ADDRESSES4: HashMap<[u8; 4], Address> =
 #[map]
 pub static ADDRESSES6: HashMap<[u8; 16], Address> =
     HashMap::with_max_entries(limits::ADDRESSES, BPF_F_NO_PREALLOC);
+#[map]
+pub static SENDERS: HashMap<u32, SenderAddress> =
+    HashMap::with_max_entries(limits::SENDERS, BPF_F_NO_PREALLOC);
 #[map]
 pub static PREFIXES4: LpmTrie<[u8; 4], Prefix> =
     LpmTrie::with_max_entries(limits::PREFIXES, BPF_F_NO_PREALLOC);

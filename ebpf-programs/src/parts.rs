@@ -22,7 +22,7 @@ use crate::{
     lookup::{Maps, is_inside},
     maps,
     report::{count, report},
-    skb::Skb,
+    skb::{Skb, set_stamp},
 };
 
 /// The maps for a part that needs no packet.
@@ -55,11 +55,14 @@ pub extern "C" fn netpold_fast(skb: *mut __sk_buff, direction: u32) -> u32 {
     let context = TcContext::new(skb);
     let direction = Direction::of_bit(direction);
     let frame = Skb::new(&context);
-    let is_established = is_established(&Maps { skb }, &frame, direction, ifindex(skb));
-    if is_established {
-        count(Reason::Established, direction, context.len());
+    let Some(fast) = is_established(&Maps { skb }, &frame, direction, ifindex(skb)) else {
+        return 0;
+    };
+    count(Reason::Established, direction, context.len());
+    if direction as u8 == Direction::Egress as u8 {
+        set_stamp(skb, fast.tc_index);
     }
-    is_established.into()
+    1
 }
 
 /// The whole way: judges a packet. Nonzero: it passes.
@@ -85,6 +88,10 @@ pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
     // SAFETY: the element is this processor's own, and used here alone until it is reported.
     let room = unsafe { &mut *outcome };
     let outcome = rule(&maps, &frame, view, read, room);
+    if direction as u8 == Direction::Egress as u8 {
+        // Also where it is none: what the container's own namespace left there says nothing.
+        set_stamp(skb, outcome.tc_index);
+    }
     outcome.passes.into()
 }
 

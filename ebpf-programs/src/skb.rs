@@ -2,11 +2,14 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
-use netpol_abi::packet::Frame;
+use aya_ebpf::{
+    EbpfContext as _, bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes,
+    programs::TcContext,
+};
+use netpol_abi::packet::{Arrival, Frame};
 use zerocopy::FromBytes;
 
-use crate::parts;
+use crate::{lookup::is_inside, parts};
 
 /// An skb as a frame.
 pub struct Skb<'a>(&'a TcContext);
@@ -78,4 +81,36 @@ impl Frame for Skb<'_> {
         // SAFETY: the context is valid for the whole run of the program.
         unsafe { (*self.0.skb.skb).vlan_present != 0 }
     }
+
+    #[inline(always)]
+    fn arrival(&self) -> Arrival {
+        let skb = self.0.skb.skb;
+        // SAFETY: as above. Volatile, so that each field is loaded from its own place: the verifier takes no
+        // load at a computed one.
+        let (ifindex, tc_index, socket) = unsafe {
+            (
+                core::ptr::read_volatile(&raw const (*skb).ingress_ifindex),
+                core::ptr::read_volatile(&raw const (*skb).tc_index),
+                core::ptr::read_volatile(&raw const (*skb).__bindgen_anon_2.sk),
+            )
+        };
+        Arrival {
+            // Inside another network namespace indices are not those of the host's tables.
+            ifindex: if is_inside() {
+                Arrival::UNKNOWN
+            } else {
+                ifindex
+            },
+            tc_index: tc_index as u16,
+            has_socket: (!socket.is_null()).into(),
+        }
+    }
+}
+
+/// Leaves the sender's stamp on the packet ([`netpol_abi::tables::stamp`]), or none.
+#[inline(always)]
+pub fn set_stamp(skb: *mut __sk_buff, tc_index: u32) {
+    // SAFETY: the context is valid for the whole run of the program, and the field may be written. Volatile, as
+    // nothing in the program reads it.
+    unsafe { core::ptr::write_volatile(&raw mut (*skb).tc_index, tc_index) }
 }

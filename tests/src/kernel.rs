@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::Ebpf;
+use aya::maps::ProgramArray;
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use netpol_abi::Reason;
-use netpol_abi::packet::Direction;
+use netpol_abi::packet::{Arrival, Direction};
 use netpol_engine::plan::Step;
-use netpold::datapath::{Hook, Kernel, Options};
+use netpold::datapath::{ARRIVED, Hook, Kernel, Options};
+
+/// `TC_ACT_SHOT`.
+const SHOT: u32 = 2;
 
 /// The programs with tables of their own; what was pinned is gone on drop.
 pub struct InKernel {
@@ -16,6 +21,8 @@ pub struct InKernel {
     pub kernel: Kernel,
     pins: PathBuf,
     counted: BTreeMap<(Reason, Hook), u64>,
+    /// The program that says how a frame came, once one was asked for.
+    arrived: Option<Ebpf>,
 }
 
 impl InKernel {
@@ -35,6 +42,7 @@ impl InKernel {
             kernel,
             pins,
             counted: BTreeMap::new(),
+            arrived: None,
         })
     }
 
@@ -57,10 +65,42 @@ impl InKernel {
     /// # Errors
     /// When the run fails.
     pub fn passes(&mut self, frame: &[u8], direction: Direction) -> Result<bool> {
-        const SHOT: u32 = 2;
         let program = self.kernel.attachments.program(hook(direction))?;
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
+            ..TestRunOptions::new()
+        })?;
+        Ok(result.return_value != SHOT)
+    }
+
+    /// The same for a frame that came to the interface in some way, which a test run can't be given whole: the stamp
+    /// is set by a program that stands before it.
+    ///
+    /// # Errors
+    /// When the run fails.
+    pub fn passes_arrived(&mut self, frame: &[u8], arrival: Arrival) -> Result<bool> {
+        // `struct __sk_buff` (include/uapi/linux/bpf.h): where a test run is told these.
+        const LENGTH: usize = 192;
+        const INGRESS_IFINDEX: usize = 36;
+        const CONTROL_BLOCK_1: usize = 52;
+        let mut context = [0; LENGTH];
+        let mut set = |at: usize, value: u32| {
+            context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        };
+        set(INGRESS_IFINDEX, arrival.ifindex);
+        set(CONTROL_BLOCK_1, arrival.tc_index.into());
+        if self.arrived.is_none() {
+            let program = self.kernel.attachments.program(Hook::Ingress)?;
+            let mut loaded = Ebpf::load(ARRIVED).context("load the program before it")?;
+            let table = loaded.map_mut("JUDGES").context("its table")?;
+            ProgramArray::try_from(table)?.set(0, program.fd()?, 0)?;
+            before(&mut loaded)?.load()?;
+            self.arrived = Some(loaded);
+        }
+        let loaded = self.arrived.as_mut().context("the program before it")?;
+        let result = before(loaded)?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
             ..TestRunOptions::new()
         })?;
         Ok(result.return_value != SHOT)
@@ -96,6 +136,13 @@ impl InKernel {
         );
         Ok((changed[0], passes))
     }
+}
+
+fn before(loaded: &mut Ebpf) -> Result<&mut SchedClassifier> {
+    let program = loaded
+        .program_mut("arrived")
+        .context("the program before it")?;
+    Ok(program.try_into()?)
 }
 
 const fn hook(direction: Direction) -> Hook {

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use libtest_mimic::Trial;
-use netpol_abi::tables::{Endpoint, EndpointLane};
+use netpol_abi::tables::{BRIDGES, Endpoint, EndpointLane};
 use netpold::datapath::requirements;
 use netpold::datapath::{Kernel, Options, uninstall};
 use nix::sched::{CloneFlags, unshare};
@@ -182,6 +182,7 @@ pub fn filters(name: &str, hook: &str) -> Result<String> {
 #[must_use]
 pub fn endpoint(id: u32) -> Endpoint {
     Endpoint {
+        bridges: [0; BRIDGES],
         id,
         reserved: 0,
         lanes: [EndpointLane {

@@ -404,7 +404,7 @@ fn another_layout_is_replaced_beside(site: &Site) -> Result<()> {
 }
 
 fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
-    use netpol_abi::tables::{Flow, FlowKey4, account};
+    use netpol_abi::tables::{Flow, FlowKey4, account, stamp};
     let mut options = site.options();
     options.timeouts = [50; _];
     let mut kernel = Kernel::open(&options)?;
@@ -429,7 +429,7 @@ fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
     let seen = |seen| {
         Wire(Flow {
             seen,
-            payer: 9,
+            payer: stamp(9, &[0; 16]) as u16,
             ..Flow::default()
         })
     };

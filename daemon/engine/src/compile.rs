@@ -58,9 +58,10 @@ mod verdicts;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use netpol_abi::tables::control_flags;
+use netpol_abi::tables::{control_flags, sender_key, stamp};
 use serde::Serialize;
 
 use self::classes::Classes;
@@ -71,6 +72,7 @@ use self::subjects::{Subject, Subjects};
 pub use self::verdicts::MAX_VERDICTS;
 use self::verdicts::TooMany;
 use crate::kinds::Kinds;
+use crate::plan::both;
 use crate::policy::{Direction, ObjectName};
 use crate::tables::{InterfaceEntry, Tables, Verdicts};
 use crate::world::{Place, Settings, World};
@@ -215,6 +217,7 @@ impl Known {
 
     fn tables(&self, world: &World) -> Tables {
         let mut interfaces = BTreeMap::new();
+        let mut senders = BTreeMap::new();
         for pod in world.pods.values() {
             let Place::Attached(attached) = &pod.place else {
                 continue;
@@ -227,12 +230,20 @@ impl Known {
                 };
                 interfaces.insert(*ifindex, interface);
             }
+            for address in &pod.addresses {
+                let (key, is_translated) = sender(attached.slot, *address);
+                if is_translated {
+                    // In the order of addresses: of several with one stamp the lowest.
+                    senders.entry(key).or_insert(*address);
+                }
+            }
         }
         Tables {
             flags: flags(world.settings),
             endpoints: self.subjects.endpoints.clone(),
             interfaces,
             addresses: self.classes.addresses.clone(),
+            senders,
             prefixes: Arc::clone(&self.classes.prefixes),
             verdicts: self.verdicts.clone(),
         }
@@ -245,6 +256,17 @@ impl Known {
             subjects: subjects.map(names).collect(),
         }
     }
+}
+
+/// The key of an address in the table of senders, and whether network address translation may hide it: a link-local
+/// address never leaves its link.
+fn sender(slot: u32, address: IpAddr) -> (u32, bool) {
+    let (version, is_translated) = match address {
+        IpAddr::V4(_) => (4, true),
+        IpAddr::V6(address) => (6, !address.is_unicast_link_local()),
+    };
+    let stamp = stamp(slot, &both::sender(address));
+    (sender_key(stamp, version), is_translated)
 }
 
 /// The flags that policy decides; the daemon adds its own.

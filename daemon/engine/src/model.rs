@@ -14,7 +14,8 @@ use ipnet::IpNet;
 use netpol_abi::Reason;
 use netpol_abi::tables::{
     Address, CLASS_ANY, CLASS_UNLISTED, Control, Endpoint, Interface, OWNER_HOST, PortBlock,
-    Prefix, SUBJECT_NOT_ISOLATED, Verdict, VerdictKey, control_flags, endpoint_flags,
+    Prefix, SUBJECT_NOT_ISOLATED, SenderAddress, Verdict, VerdictKey, control_flags,
+    endpoint_flags,
 };
 
 use crate::plan::Step;
@@ -38,6 +39,8 @@ pub struct Lanes {
     pub endpoints: BTreeMap<u32, Endpoint>,
     /// `ADDRESSES4` and `ADDRESSES6`.
     pub addresses: BTreeMap<IpAddr, Address>,
+    /// `SENDERS`.
+    pub senders: BTreeMap<u32, SenderAddress>,
     /// `PREFIXES4` and `PREFIXES6`.
     pub prefixes: BTreeMap<IpNet, Prefix>,
     /// `VERDICTS`.
@@ -90,6 +93,9 @@ impl Lanes {
         for (address, entry) in &tables.addresses {
             lanes.addresses.insert(*address, both::address(entry));
         }
+        for (key, address) in &tables.senders {
+            lanes.senders.insert(*key, both::sender(*address));
+        }
         for (net, class) in &*tables.prefixes {
             lanes.prefixes.insert(*net, Prefix { class: [*class; 2] });
         }
@@ -118,6 +124,12 @@ impl Lanes {
             }
             Step::PutAddress { address, value } => {
                 self.addresses.insert(*address, *value);
+            }
+            Step::PutSender { key, address } => {
+                self.senders.insert(*key, both::sender(*address));
+            }
+            Step::DeleteSender { key } => {
+                self.senders.remove(key);
             }
             Step::PutPrefix { net, value } => {
                 self.prefixes.insert(*net, *value);
@@ -182,6 +194,16 @@ impl Lanes {
                     None => Step::DeleteAddress { address },
                 }
             }
+            Step::PutSender { key, .. } | Step::DeleteSender { key } => {
+                let key = *key;
+                match self.senders.get(&key) {
+                    Some(address) => Step::PutSender {
+                        key,
+                        address: both::address_of_sender(key, address),
+                    },
+                    None => Step::DeleteSender { key },
+                }
+            }
             Step::PutPrefix { net, .. } | Step::DeletePrefix { net } => {
                 let net = *net;
                 match self.prefixes.get(&net).copied() {
@@ -221,6 +243,7 @@ impl Lanes {
                     audited_ingress: said.audited_ingress,
                     audited_egress: said.audited_egress,
                     flags: said.flags,
+                    bridges: endpoint.bridges,
                     revision: said.revision,
                 };
                 (*slot, entry)
@@ -254,6 +277,11 @@ impl Lanes {
                     };
                     (*address, entry)
                 })
+                .collect(),
+            senders: self
+                .senders
+                .iter()
+                .map(|(key, address)| (*key, both::address_of_sender(*key, address)))
                 .collect(),
             prefixes: Arc::new(
                 self.prefixes

@@ -33,7 +33,7 @@
 //! last first: every state on the way is one that this argument covers. After the flip
 //! there is only forward: what is left over, also by a crash, is [`recover()`]'s.
 
-pub(crate) mod both;
+pub mod both;
 mod prefixes;
 mod recover;
 mod revision;
@@ -118,6 +118,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
     let flips = installed.flags != desired.flags
         || installed.endpoints != endpoints
         || installed.addresses != desired.addresses
+        || installed.senders != desired.senders
         || installed.prefixes != desired.prefixes;
     let mut planner = Planner {
         installed,
@@ -134,6 +135,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         planner.stage_flags(&mut settle);
         planner.stage_endpoints(&mut settle);
         planner.stage_addresses(&mut settle);
+        planner.stage_senders(&mut settle);
         planner.stage_prefixes(&nodes, &mut settle);
         planner.steps.push(Step::Flip {
             generation: next,
@@ -232,17 +234,20 @@ impl Planner<'_> {
             let settled = match (before, after) {
                 (Some(before), Some(after)) if before.id == after.id => {
                     staged.id = after.id;
+                    staged.bridges = after.bridges;
                     staged.lanes = self.lanes(both::lane(before), both::lane(after));
                     both::endpoint(after)
                 }
                 // The slot may have been another's: nothing leads there any more.
                 (_, Some(after)) => {
                     staged.id = after.id;
+                    staged.bridges = after.bridges;
                     staged.lanes = self.lanes(absent(after), both::lane(after));
                     both::endpoint(after)
                 }
                 (Some(before), None) => {
                     staged.id = before.id;
+                    staged.bridges = before.bridges;
                     staged.lanes = self.lanes(both::lane(before), absent(before));
                     Endpoint::default()
                 }
@@ -282,6 +287,20 @@ impl Planner<'_> {
                 },
                 None => Step::DeleteAddress { address },
             });
+        }
+    }
+
+    /// A stamp is an endpoint's slot and four bits of an address, and what an endpoint has of both goes with it: an
+    /// entry that is there before the flip, or still after it, names an address of the very endpoint that sent the packet.
+    fn stage_senders(&mut self, settle: &mut Vec<Step>) {
+        for (key, _, after) in changes(&self.installed.senders, &self.desired.senders) {
+            match after {
+                Some(address) => self.steps.push(Step::PutSender {
+                    key: *key,
+                    address: *address,
+                }),
+                None => settle.push(Step::DeleteSender { key: *key }),
+            }
         }
     }
 

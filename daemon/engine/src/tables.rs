@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use netpol_abi::tables::PortRange;
+use netpol_abi::tables::{BRIDGES, PortRange};
 
 pub use self::verdicts::Verdicts;
 
@@ -25,6 +25,9 @@ pub struct Tables {
     pub interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Exact addresses.
     pub addresses: BTreeMap<IpAddr, AddressEntry>,
+    /// By [`netpol_abi::tables::sender_key`]: the address that an endpoint's packets with this stamp have. The
+    /// same in both lanes.
+    pub senders: BTreeMap<u32, IpAddr>,
     /// `ipBlock` prefixes and their `except`s: class of the strangers inside.
     pub prefixes: Arc<BTreeMap<IpNet, u64>>,
     /// Verdicts of (subject, class). Content-addressed: a key's value never changes.
@@ -46,6 +49,8 @@ pub struct EndpointEntry {
     pub audited_egress: u64,
     /// [`netpol_abi::tables::endpoint_flags`].
     pub flags: u32,
+    /// See [`netpol_abi::tables::Endpoint::bridges`].
+    pub bridges: [u32; BRIDGES],
     /// See [`netpol_abi::tables::EndpointLane::revision`]. The compiler leaves it 0; the plan sets it.
     pub revision: u32,
 }

@@ -89,6 +89,9 @@ pub struct Attached {
     /// The host's ends of its veths, by ifindex, and its interfaces without such an end, by number
     /// ([`netpol_abi::limits::FIRST_INSIDE`]): the container end's MAC.
     pub interfaces: BTreeMap<u32, [u8; 6]>,
+    /// The bridges that the host's ends are ports of, by ifindex.
+    #[serde(default)]
+    pub bridges: BTreeSet<u32>,
     /// The id by which the host's network namespace knows its own, where it is known.
     pub netns: Option<u32>,
 }
@@ -158,6 +161,7 @@ mod tests {
                 slot: 1,
                 id: 7,
                 interfaces: [(12, [2, 0, 0, 0, 0, 1])].into(),
+                bridges: [4].into(),
                 netns: Some(3),
             }),
             ..Pod::default()

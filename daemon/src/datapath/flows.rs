@@ -281,7 +281,7 @@ where
             Fate::Left(left) if is_live => {
                 pass.entries += 1;
                 pass.next = Some(pass.next.map_or(left, |next| next.min(left)));
-                *pass.held.entry(read.payer.into()).or_insert(0) += 1;
+                *pass.held.entry(read.payer_slot()).or_insert(0) += 1;
             }
             _ => match map.remove(&Wire(key)) {
                 Ok(()) => pass.removed += 1,

@@ -7,12 +7,13 @@
 //! without a program, and fresh maps know no interface: they hold everything.
 
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use netpol_abi::connection::{TICK_SHIFT, TIMEOUTS, default_timeouts};
 use netpol_abi::limits;
-use netpol_abi::tables::Control;
+use netpol_abi::tables::{Control, stamp_key};
 use thiserror::Error;
 
 use super::attach::{Adopted, AttachError, Attachments, Mechanism};
@@ -37,6 +38,8 @@ pub struct Options {
     pub flow_share: u32,
     /// Ticks that idle connections are kept, by [`netpol_abi::connection::Timeout`].
     pub timeouts: [u32; TIMEOUTS],
+    /// By what senders' stamps are multiplied in tables that are made ([`netpol_abi::tables::stamp_key`]).
+    pub stamp_key: u16,
     /// How to attach; `None`: TCX where the kernel has it.
     pub mechanism: Option<Mechanism>,
 }
@@ -50,6 +53,7 @@ impl Options {
             sizes: Sizes::default(),
             flow_share: limits::FLOWS4 / 4,
             timeouts: default_timeouts(),
+            stamp_key: random(),
             mechanism: None,
         }
     }
@@ -263,6 +267,7 @@ fn close(opener: &Opener<'_>, options: &Options) -> Result<(), OpenError> {
         flow_share: options.flow_share,
         layout: limits::LAYOUT_VERSION,
         since: (coarse_clock() >> TICK_SHIFT) as u32,
+        stamp_key: stamp_key(options.stamp_key),
         ..Control::default()
     };
     opener
@@ -273,6 +278,11 @@ fn close(opener: &Opener<'_>, options: &Options) -> Result<(), OpenError> {
             source,
         })?;
     Ok(())
+}
+
+/// Differs from one set of tables to the next. It is no secret: it keeps daemons apart that share a host.
+fn random() -> u16 {
+    RandomState::new().hash_one(std::process::id()) as u16
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, PerCpu
 use netpol_abi::limits;
 use netpol_abi::tables::{
     Address, COUNTERS, Collected, Control, Counter, Endpoint, Entered, Flow, FlowKey4, FlowKey6,
-    FragmentCursor, FragmentSet, Interface, PortBlock, Prefix, Usage, Verdict, VerdictKey,
+    FragmentCursor, FragmentSet, Interface, PortBlock, Prefix, SenderAddress, Usage, Verdict,
+    VerdictKey,
 };
 use thiserror::Error;
 
@@ -50,13 +51,14 @@ type Lpm<const N: usize> = ([u8; 4], [u8; N]);
 
 /// Every map that is pinned. The programs may have others (scratch space): those come
 /// and go with the programs.
-pub const MAPS: [Spec; 19] = [
+pub const MAPS: [Spec; 20] = [
     spec::<u32, Control>("CONTROL", 1),
     spec::<u32, Interface>("INTERFACES", limits::INTERFACE_SLOTS),
     spec::<u32, Interface>("INTERFACE_OVERFLOW", limits::INTERFACE_OVERFLOW),
     spec::<u32, Endpoint>("ENDPOINTS", limits::ENDPOINTS),
     spec::<[u8; 4], Address>("ADDRESSES4", limits::ADDRESSES),
     spec::<[u8; 16], Address>("ADDRESSES6", limits::ADDRESSES),
+    spec::<u32, SenderAddress>("SENDERS", limits::SENDERS),
     spec::<Lpm<4>, Prefix>("PREFIXES4", limits::PREFIXES),
     spec::<Lpm<16>, Prefix>("PREFIXES6", limits::PREFIXES),
     spec::<VerdictKey, Verdict>("VERDICTS", limits::VERDICTS),

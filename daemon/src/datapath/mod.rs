@@ -49,3 +49,7 @@ pub static INSIDE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// What benchmarks measure the programs against (`ebpf-programs/src/bin/floor.rs`). Not linked
 /// into a binary that does not name it.
 pub static FLOOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor"));
+
+/// The program that gives a test run's packet a sender's stamp. For tests.
+#[doc(hidden)]
+pub static ARRIVED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/arrived"));

@@ -14,10 +14,10 @@ use aya::maps::{Array, MapData, MapError};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netpol_abi::limits::INTERFACE_SLOTS;
 use netpol_abi::tables::{
-    Address, Control, Endpoint, Interface, PortBlock, Prefix, Verdict, VerdictKey,
+    Address, Control, Endpoint, Interface, PortBlock, Prefix, SenderAddress, Verdict, VerdictKey,
 };
 use netpol_engine::model::Lanes;
-use netpol_engine::plan::{Demand, Step};
+use netpol_engine::plan::{Demand, Step, both::sender};
 use nix::errno::Errno;
 use thiserror::Error;
 
@@ -101,6 +101,7 @@ pub struct KernelTables {
     endpoints: Array<MapData, Wire<Endpoint>>,
     addresses4: Hash<[u8; 4], Address>,
     addresses6: Hash<[u8; 16], Address>,
+    senders: Hash<u32, SenderAddress>,
     prefixes4: Trie<[u8; 4], Prefix>,
     prefixes6: Trie<[u8; 16], Prefix>,
     verdicts: Hash<VerdictKey, Verdict>,
@@ -119,6 +120,7 @@ struct Rooms {
     endpoints: u32,
     addresses4: u32,
     addresses6: u32,
+    senders: u32,
     prefixes4: u32,
     prefixes6: u32,
     verdicts: u32,
@@ -139,6 +141,7 @@ impl KernelTables {
             endpoints: opener.array("ENDPOINTS")?,
             addresses4: opener.hash("ADDRESSES4")?,
             addresses6: opener.hash("ADDRESSES6")?,
+            senders: opener.hash("SENDERS")?,
             prefixes4: opener.trie("PREFIXES4")?,
             prefixes6: opener.trie("PREFIXES6")?,
             verdicts: opener.hash("VERDICTS")?,
@@ -148,6 +151,7 @@ impl KernelTables {
                 endpoints: opener.room("ENDPOINTS")?,
                 addresses4: opener.room("ADDRESSES4")?,
                 addresses6: opener.room("ADDRESSES6")?,
+                senders: opener.room("SENDERS")?,
                 prefixes4: opener.room("PREFIXES4")?,
                 prefixes6: opener.room("PREFIXES6")?,
                 verdicts: opener.room("VERDICTS")?,
@@ -263,6 +267,10 @@ impl KernelTables {
         }
         self.read_addresses()
             .map_err(|source| access("ADDRESSES", source))?;
+        for entry in self.senders.iter() {
+            let (key, address) = entry.map_err(|source| access("SENDERS", source))?;
+            self.installed.senders.insert(key.0, address.0);
+        }
         self.read_prefixes()
             .map_err(|source| access("PREFIXES", source))?;
         for entry in self.verdicts.iter() {
@@ -338,6 +346,12 @@ impl KernelTables {
                 self.endpoints.set(*slot, Wire(*value), 0),
             ),
             Step::PutAddress { address, value } => self.put_address(*address, *value),
+            Step::PutSender { key, address } => put(
+                "SENDERS",
+                rooms.senders,
+                self.senders.insert(Wire(*key), Wire(sender(*address)), 0),
+            ),
+            Step::DeleteSender { key } => delete("SENDERS", self.senders.remove(&Wire(*key))),
             Step::PutPrefix { net, value } => match *net {
                 IpNet::V4(net) => put(
                     "PREFIXES4",

@@ -17,7 +17,7 @@ pub const fn of(reason: Reason) -> Option<(u32, &'static str)> {
         | Reason::UnidentifiedAllowed => return None,
         Reason::PolicyDenied | Reason::PolicyRevoked => (133, "POLICY_DENIED"),
         Reason::Unidentified => (165, "NO_CONFIGURATION_AVAILABLE_TO_PERFORM_POLICY_DECISION"),
-        Reason::SpoofedAddress => (132, "INVALID_SOURCE_IP"),
+        Reason::SpoofedAddress | Reason::ForgedSource => (132, "INVALID_SOURCE_IP"),
         Reason::SpoofedMac => (130, "INVALID_SOURCE_MAC"),
         Reason::ForgedArp
         | Reason::ForgedIgmp

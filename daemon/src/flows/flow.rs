@@ -374,6 +374,12 @@ pub struct Detail {
     /// Length of the frame in bytes.
     #[serde(skip_serializing_if = "is_zero")]
     pub length: u32,
+    /// What was found of the sender of a packet that came in, where the source address is not its own:
+    /// `translated` (`source` is the endpoint of this host that sent it, and network address translation replaced
+    /// its address), `not-host` (the host's address, and the host did not send it) or `forged` (an endpoint's
+    /// address, and that endpoint did not send it).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sender: String,
     /// `0x…`, where the frame is neither IPv4 nor IPv6.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub ethertype: String,

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use netpol_abi::Reason;
 use netpol_abi::event::{Event, Kind};
+use netpol_abi::judge::{Sender, SenderKind};
 use netpol_abi::limits::FIRST_INSIDE;
+use netpol_abi::tables::stamped_slot;
 use netpol_engine::compile::Names;
 use netpol_engine::labels::Labels;
 use netpol_engine::policy::ObjectName;
@@ -72,6 +74,7 @@ pub struct Namer {
     names: Arc<Names>,
     by_number: BTreeMap<u32, ObjectName>,
     by_address: BTreeMap<IpAddr, ObjectName>,
+    by_slot: BTreeMap<u32, ObjectName>,
 }
 
 impl Namer {
@@ -80,9 +83,11 @@ impl Namer {
     pub fn new(node: impl Into<String>, world: Arc<World>, names: Arc<Names>) -> Self {
         let mut by_number = BTreeMap::new();
         let mut by_address = BTreeMap::new();
+        let mut by_slot = BTreeMap::new();
         for (name, pod) in &world.pods {
             if let Place::Attached(attached) = &pod.place {
                 by_number.insert(attached.id, name.clone());
+                by_slot.insert(attached.slot, name.clone());
             }
             // A Pod on the host's network has the host's addresses: they stay the host's.
             if pod.place != Place::HostNetwork {
@@ -95,6 +100,7 @@ impl Namer {
             names,
             by_number,
             by_address,
+            by_slot,
         }
     }
 
@@ -116,6 +122,16 @@ impl Namer {
         };
         let from = ip.as_ref().map(|ip| ip.source);
         let to = ip.as_ref().map(|ip| ip.destination);
+        let sender = Sender(event.sender);
+        let peer = |address: Option<IpAddr>| match sender.kind() {
+            SenderKind::Address => peer(address),
+            SenderKind::Translated => match self.by_slot.get(&stamped_slot(sender.stamp())) {
+                Some(name) => self.pod(name),
+                None => outside(),
+            },
+            // Somebody else has the address.
+            SenderKind::NotHost | SenderKind::Forged => outside(),
+        };
         let (source, destination) = match direction {
             TrafficDirection::Ingress => (peer(from), own(to)),
             TrafficDirection::Egress => (own(from), peer(to)),
@@ -169,6 +185,12 @@ impl Namer {
                     0
                 },
                 length: event.length,
+                sender: match sender.kind() {
+                    SenderKind::Address => String::new(),
+                    SenderKind::Translated => "translated".to_owned(),
+                    SenderKind::NotHost => "not-host".to_owned(),
+                    SenderKind::Forged => "forged".to_owned(),
+                },
                 ethertype: if ip.is_some() {
                     String::new()
                 } else {
@@ -209,14 +231,12 @@ impl Namer {
         if let Some(name) = self.by_address.get(&address) {
             return self.pod(name);
         }
-        let (identity, label) = if self.world.host.contains(&address) {
-            (IDENTITY_HOST, "reserved:host")
-        } else {
-            (IDENTITY_WORLD, "reserved:world")
-        };
+        if !self.world.host.contains(&address) {
+            return outside();
+        }
         Endpoint {
-            identity,
-            labels: vec![label.to_owned()],
+            identity: IDENTITY_HOST,
+            labels: vec!["reserved:host".to_owned()],
             ..Endpoint::default()
         }
     }
@@ -330,6 +350,15 @@ fn identity(namespace: &str, labels: Option<&Labels>) -> u32 {
             (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193)
         });
     FIRST_IDENTITY + (hash & 0x00ff_ffff)
+}
+
+/// Who is neither an endpoint of this host nor the host.
+fn outside() -> Endpoint {
+    Endpoint {
+        identity: IDENTITY_WORLD,
+        labels: vec!["reserved:world".to_owned()],
+        ..Endpoint::default()
+    }
 }
 
 /// A version 4 UUID (RFC 9562) from the process's own random keys and a counter: unlike

@@ -79,6 +79,6 @@ pub struct Event {
     pub source_mac: [u8; 6],
     /// Destination MAC address.
     pub destination_mac: [u8; 6],
-    /// Reserved, zero.
-    pub reserved_end: [u8; 4],
+    /// What was found of a peer that opens a connection, beside its address: a [`crate::judge::Sender`].
+    pub sender: u32,
 }

@@ -6,11 +6,14 @@
 /// Version of every layout in this crate. A pinned map of another version is
 /// not adopted but replaced: bump it with any change of a key, a value or a
 /// meaning.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Endpoints on one host; slots of the `ENDPOINTS` array. 1,000 is the aim, four
-/// times that is the limit: 128 B each.
+/// times that is the limit: 128 B each. A sender's stamp has twelve bits for a slot.
 pub const ENDPOINTS: u32 = 4096;
+
+/// Addresses of endpoints, as a sender's stamp tells them apart: 65,536 stamps in each family.
+pub const SENDERS: u32 = 131_072;
 
 /// Direct slots of `INTERFACES`, indexed by `ifindex % INTERFACE_SLOTS`; fixed, a
 /// power of two. An interface whose slot is taken is found in a hash instead.

@@ -112,6 +112,35 @@ pub mod tcp {
 /// Length of an Ethernet header.
 pub const ETHERNET: usize = 14;
 
+/// How a frame came to the interface that it leaves the host by: what the kernel's skb says of it, which no
+/// sender can choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The interface of the host's network namespace by which the host received it; 0: it did not, it sent the
+    /// frame itself. [`Arrival::UNKNOWN`]: the hook can't tell.
+    pub ifindex: u32,
+    /// The stamp of the endpoint that sent it, as it stands in `tc_index`; 0: none.
+    pub tc_index: u16,
+    /// Nonzero: a socket of this host's network namespace sent it.
+    pub has_socket: u16,
+}
+
+/// A socket of the host sent it.
+impl Default for Arrival {
+    fn default() -> Self {
+        Self {
+            ifindex: 0,
+            tc_index: 0,
+            has_socket: 1,
+        }
+    }
+}
+
+impl Arrival {
+    /// Stands for an interface that no table has.
+    pub const UNKNOWN: u32 = u32::MAX;
+}
+
 /// A frame's bytes: an skb in the kernel, a slice elsewhere.
 pub trait Frame {
     /// Bytes of the whole frame, link-layer header included.
@@ -125,6 +154,10 @@ pub trait Frame {
     }
     /// Does the frame carry a VLAN tag in its metadata (hardware-accelerated tags)?
     fn has_vlan_tag(&self) -> bool;
+    /// How it came here. Without an skb: the host sent it.
+    fn arrival(&self) -> Arrival {
+        Arrival::default()
+    }
     /// Is there a source route among the `length` bytes of IPv4 options at `offset`? As
     /// [`source_route`] says; the programs have it verified once.
     fn has_source_route(&self, offset: usize, length: usize) -> bool

@@ -103,6 +103,8 @@ reasons! {
     FragmentOverlap = 86, "fragment-overlap", "a fragment that overlaps the headers that were judged";
     /// IGMP that claims another's address or a router's part.
     ForgedIgmp = 87, "forged-igmp", "the group membership message claims what does not belong to the endpoint";
+    /// The source is an endpoint's address, and that endpoint did not send the packet.
+    ForgedSource = 88, "forged-source", "the source address is that of an endpoint of this host which did not send the packet";
 }
 
 impl Reason {

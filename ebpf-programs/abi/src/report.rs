@@ -97,7 +97,7 @@ pub const fn fill(event: &mut Event, kind: Kind, outcome: &Outcome, view: &View,
     event.reserved = [0; 3];
     event.source_mac = octets(view.ethernet.source);
     event.destination_mac = octets(view.ethernet.destination);
-    event.reserved_end = [0; 4];
+    event.sender = outcome.sender.0;
 }
 
 #[cfg(test)]

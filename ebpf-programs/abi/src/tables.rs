@@ -70,8 +70,9 @@ pub struct Control {
     pub flow_rooms: [u32; 2],
     /// The tick in which these tables were made: connections may be older.
     pub since: u32,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// By what a sender's stamp is multiplied on its way ([`Control::stamp_on_wire`]): an odd number
+    /// in the lower half, its inverse modulo 2^16 in the upper one. 0 stands for one.
+    pub stamp_key: u32,
     /// Ticks that an idle connection is kept, by [`crate::connection::Timeout`].
     pub timeouts: [u32; TIMEOUTS],
 }
@@ -90,6 +91,70 @@ impl Control {
         // Masked, so that indexing by it needs no bounds check: the kernel has no panic.
         self.timeouts[timeout as usize & (TIMEOUTS - 1)]
     }
+
+    /// A [`stamp()`] as it stands in an skb's `tc_index`. Each set of tables has a key of its own, so that
+    /// the stamps of two daemons on one host are seldom taken for one another. 0 stays 0: no stamp.
+    #[must_use]
+    #[inline(always)]
+    pub const fn stamp_on_wire(&self, stamp: u32) -> u32 {
+        stamp.wrapping_mul((self.stamp_key | 1) & 0xffff) & 0xffff
+    }
+
+    /// The [`stamp()`] that stands in an skb's `tc_index`; 0: none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn stamp_of_wire(&self, tc_index: u32) -> u32 {
+        tc_index.wrapping_mul(self.stamp_key >> 16 | 1) & 0xffff
+    }
+}
+
+/// Bits of a stamp that tell an endpoint's addresses apart.
+const STAMP_ADDRESS_BITS: u32 = 4;
+
+/// What an endpoint's packets carry in `tc_index` from the hook where they leave it to the hook where they
+/// arrive at another endpoint of the same host: its slot, and four bits of the source address that the packet
+/// left with. Network address translation changes the address on the way, and not this. 1 ..= 0xffff.
+#[must_use]
+#[inline(always)]
+pub const fn stamp(slot: u32, source: &[u8; 16]) -> u32 {
+    let whole = u128::from_le_bytes(*source);
+    let half = (whole ^ (whole >> 64)) as u64;
+    let quarter = (half ^ (half >> 32)) as u32;
+    // Knuth's multiplicative hash: the upper bits depend on all.
+    let folded = quarter.wrapping_mul(0x9e37_79b1) >> (32 - STAMP_ADDRESS_BITS);
+    (slot << STAMP_ADDRESS_BITS | folded) & 0xffff
+}
+
+/// The slot in a [`stamp()`]; 0: there is none.
+#[must_use]
+#[inline(always)]
+pub const fn stamped_slot(stamp: u32) -> u32 {
+    (stamp & 0xffff) >> STAMP_ADDRESS_BITS
+}
+
+/// Key of `SENDERS`: a [`stamp()`], and 4 or 6 above it.
+#[must_use]
+#[inline(always)]
+pub const fn sender_key(stamp: u32, version: u8) -> u32 {
+    stamp & 0xffff | (version as u32) << 16
+}
+
+/// Value of `SENDERS`: the address that packets with this stamp left their endpoint with, in network order,
+/// IPv4 in the first four octets. Of several addresses that share a stamp it is the lowest.
+pub type SenderAddress = [u8; 16];
+
+/// The odd number and its inverse for [`Control::stamp_key`], from any number.
+#[must_use]
+pub const fn stamp_key(random: u16) -> u32 {
+    let odd = random | 1;
+    // Newton's iteration: an odd number is its own inverse modulo 8, and each step doubles the bits.
+    let mut inverse = odd;
+    let mut step = 0;
+    while step < 3 {
+        inverse = inverse.wrapping_mul(2u16.wrapping_sub(odd.wrapping_mul(inverse)));
+        step += 1;
+    }
+    odd as u32 | (inverse as u32) << 16
 }
 
 /// Element of `INTERFACES` (at `ifindex % INTERFACE_SLOTS`) and value of
@@ -139,7 +204,13 @@ pub struct EndpointLane {
 pub mod endpoint_flags {
     /// Nothing of this endpoint is dropped; would-be drops are reported as audited.
     pub const AUDIT: u32 = 1 << 0;
+    /// An interface of the endpoint has no end on this host (macvlan, ipvlan): its packets may come back to the
+    /// host over the wire, where they lose their stamp, so their address has to do.
+    pub const ON_WIRE: u32 = 1 << 1;
 }
+
+/// Bridges of one endpoint by which its packets are known without a stamp.
+pub const BRIDGES: usize = 4;
 
 /// Element of `ENDPOINTS`.
 #[derive(
@@ -151,6 +222,9 @@ pub struct Endpoint {
     pub id: u32,
     /// Reserved, zero.
     pub reserved: u32,
+    /// The bridges that the host's ends of its interfaces are ports of, by ifindex; 0: no further one. What the
+    /// host routes to another network has come in by one of them.
+    pub bridges: [u32; BRIDGES],
     /// What policy says, per lane.
     pub lanes: [EndpointLane; 2],
 }
@@ -337,9 +411,18 @@ pub struct Flow {
     pub state: u8,
     /// [`flow_flags`].
     pub flags: u8,
-    /// Slot of the endpoint whose share the entry is charged to: whoever opened the
+    /// [`stamp()`] of the endpoint whose share the entry is charged to: the one that opened the
     /// connection, where that is an endpoint of this host; else the entry's own.
     pub payer: u16,
+}
+
+impl Flow {
+    /// Slot of the endpoint whose share the entry is charged to.
+    #[must_use]
+    #[inline(always)]
+    pub const fn payer_slot(&self) -> u32 {
+        stamped_slot(self.payer as u32)
+    }
 }
 
 /// Bits of [`Flow::flags`].
@@ -348,6 +431,11 @@ pub mod flow_flags {
     pub const OPENED_BY_ENDPOINT: u8 = 1 << 0;
     /// Audit mode let it through; it is judged and reported again.
     pub const AUDITED: u8 = 1 << 1;
+    /// Where in the flags it stands what the peer that opened the connection was found to be, a
+    /// [`crate::judge::SenderKind`]; two bits.
+    pub const SENDER_SHIFT: u32 = 2;
+    /// Those bits.
+    pub const SENDER: u8 = 3 << SENDER_SHIFT;
 }
 
 /// A datagram of which fragments are under way. IPv4 addresses stand in the first four octets.

@@ -16,7 +16,7 @@ fn layouts_are_those_of_the_version() {
         ("Control", size_of::<Control>(), 104),
         ("Interface", size_of::<Interface>(), 20),
         ("EndpointLane", size_of::<EndpointLane>(), 40),
-        ("Endpoint", size_of::<Endpoint>(), 88),
+        ("Endpoint", size_of::<Endpoint>(), 104),
         ("Address", size_of::<Address>(), 32),
         ("Prefix", size_of::<Prefix>(), 16),
         ("VerdictKey", size_of::<VerdictKey>(), 16),
@@ -43,6 +43,7 @@ fn layouts_are_those_of_the_version() {
         ("Control.flags", offset_of!(Control, flags), 8),
         ("Control.flow_share", offset_of!(Control, flow_share), 16),
         ("Control.layout", offset_of!(Control, layout), 20),
+        ("Control.stamp_key", offset_of!(Control, stamp_key), 36),
         ("Control.timeouts", offset_of!(Control, timeouts), 40),
         ("Interface.mac", offset_of!(Interface, mac), 8),
         (
@@ -50,7 +51,8 @@ fn layouts_are_those_of_the_version() {
             offset_of!(EndpointLane, revision),
             16,
         ),
-        ("Endpoint.lanes", offset_of!(Endpoint, lanes), 8),
+        ("Endpoint.bridges", offset_of!(Endpoint, bridges), 8),
+        ("Endpoint.lanes", offset_of!(Endpoint, lanes), 24),
         ("Address.owner", offset_of!(Address, owner), 16),
         ("Address.slot", offset_of!(Address, slot), 24),
         ("Verdict.spill", offset_of!(Verdict, spill), 8),
@@ -60,6 +62,7 @@ fn layouts_are_those_of_the_version() {
         ("Flow.payer", offset_of!(Flow, payer), 14),
         ("Event.source", offset_of!(Event, source), 40),
         ("Event.reason", offset_of!(Event, reason), 82),
+        ("Event.sender", offset_of!(Event, sender), 100),
     ];
     for (name, offset, expected) in offsets {
         assert_eq!(
@@ -68,7 +71,7 @@ fn layouts_are_those_of_the_version() {
         );
     }
     assert_eq!(
-        LAYOUT_VERSION, 2,
+        LAYOUT_VERSION, 3,
         "change the numbers above together with the version"
     );
 }

@@ -18,7 +18,7 @@ use netpol_abi::Reason;
 use netpol_abi::connection::{State, default_timeouts};
 use netpol_abi::judge::Outcome;
 use netpol_abi::limits::EVENTS_PER_TICK;
-use netpol_abi::packet::{self, Direction, ETHERNET, Packet, Piece, ethertype, protocol};
+use netpol_abi::packet::{self, Arrival, Direction, ETHERNET, Packet, Piece, ethertype, protocol};
 use netpol_abi::tables::{Flow, OWNER_HOST, account, control_flags, flow_flags};
 use netpol_engine::model::Lanes;
 use netpol_engine::model::packets::{Datapath, Seen};
@@ -34,7 +34,7 @@ use netpold_tests::packets::script::{Action, Script};
 use netpold_tests::packets::state::Connection;
 
 /// Every world that a sequence can be in.
-const WORLDS: [&str; 13] = [
+const WORLDS: [&str; 15] = [
     "guarded",
     "open",
     "pinging",
@@ -48,6 +48,8 @@ const WORLDS: [&str; 13] = [
     "guarded unknown audit",
     "guarded unknown unidentified-pass",
     "open keep",
+    "by-block",
+    "guarded-foe",
 ];
 
 /// Peers of made-up segments.
@@ -117,7 +119,9 @@ pub fn encode(script: &Script) -> Vec<u8> {
             Action::Collect => bytes.push(11),
             Action::Frames { direction, frames } => {
                 // What the fuzzer can't make anyway is left out.
-                let short = frames.iter().filter(|frame| frame.bytes.len() < 2000);
+                let short = frames.iter().filter(|frame| {
+                    frame.bytes.len() < 2000 && frame.arrival == Arrival::default()
+                });
                 for frame in short.take(12) {
                     bytes.push(*direction as u8 | u8::from(frame.tagged) << 1);
                     bytes.extend((frame.bytes.len() as u16).to_le_bytes());
@@ -342,7 +346,7 @@ impl Host {
     fn judged(&mut self, frame: &Bytes, direction: Direction) -> Outcome {
         match self.datapath.see(frame, direction, INTERFACE) {
             Seen::Judged(outcome) => outcome,
-            Seen::Shortly => {
+            Seen::Shortly(_) => {
                 let before = self.flows();
                 let outcome = self.datapath.judge(frame, direction, INTERFACE);
                 assert!(
@@ -359,7 +363,7 @@ impl Host {
     fn account(&self) {
         let mut held: BTreeMap<u32, u32> = BTreeMap::new();
         for (key, flow) in self.flows() {
-            for slot in [0, flow.payer.into()] {
+            for slot in [0, flow.payer_slot()] {
                 *held
                     .entry(account(slot, key.remote.is_ipv6().into()))
                     .or_default() += 1;

@@ -9,9 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netpol_abi::connection::State as Phase;
 use netpol_abi::event::{Event, Kind};
+use netpol_abi::judge::{Sender, SenderKind};
 use netpol_abi::packet::Direction;
 use netpol_abi::tables::{
     Counter, Flow, Fragment, FragmentKey, RULE_DEFAULT, SUBJECT_NOT_ISOLATED, Usage, flow_flags,
+    stamped_slot,
 };
 
 use super::executor::BEGINNING;
@@ -121,6 +123,16 @@ fn show_event(
     }
     if event.reply != 0 {
         line.push_str(", reply");
+    }
+    let sender = Sender(event.sender);
+    match sender.kind() {
+        SenderKind::Address => {}
+        SenderKind::Translated => {
+            let slot = show_slot(stamped_slot(sender.stamp()));
+            let _ = write!(line, ", sent by {slot}");
+        }
+        SenderKind::NotHost => line.push_str(", not sent by the host"),
+        SenderKind::Forged => line.push_str(", sent by somebody else"),
     }
     line.push_str(": ");
     line.push_str(&show_packet(event));
@@ -274,7 +286,17 @@ fn show_flags_of(flags: u8) -> String {
     if flags & flow_flags::AUDITED != 0 {
         words.push("audited".to_owned());
     }
-    let known = flow_flags::OPENED_BY_ENDPOINT | flow_flags::AUDITED;
+    match Sender(u32::from(
+        (flags & flow_flags::SENDER) >> flow_flags::SENDER_SHIFT,
+    ))
+    .kind()
+    {
+        SenderKind::Address => {}
+        SenderKind::Translated => words.push("under another address".to_owned()),
+        SenderKind::NotHost => words.push("not the host".to_owned()),
+        SenderKind::Forged => words.push("forged".to_owned()),
+    }
+    let known = flow_flags::OPENED_BY_ENDPOINT | flow_flags::AUDITED | flow_flags::SENDER;
     if flags & !known != 0 {
         words.push(format!("flags {:#x}", flags & !known));
     }
@@ -293,8 +315,8 @@ fn show_flow(flow: &Flow, meanings: &Meanings, now: u32) -> String {
     if flow.seen != now {
         words.push(format!("seen {}", at(flow.seen)));
     }
-    if u32::from(flow.payer) != SLOT {
-        words.push(format!("charged to {}", show_slot(flow.payer.into())));
+    if flow.payer_slot() != SLOT {
+        words.push(format!("charged to {}", show_slot(flow.payer_slot())));
     }
     words.join(", ")
 }
@@ -323,8 +345,8 @@ fn show_flow_change(before: &Flow, after: &Flow) -> String {
         format!("seen {}", at(after.seen)),
     );
     changed(
-        format!("charged to {}", show_slot(before.payer.into())),
-        format!("charged to {}", show_slot(after.payer.into())),
+        format!("charged to {}", show_slot(before.payer_slot())),
+        format!("charged to {}", show_slot(after.payer_slot())),
     );
     words.join(", ")
 }

@@ -10,13 +10,13 @@ use netpol_abi::Reason;
 use netpol_abi::connection::{State as Phase, TICK_SHIFT, Timeout, default_timeouts};
 use netpol_abi::event::Event;
 use netpol_abi::packet::Direction;
-use netpol_abi::tables::{Counter, Flow};
+use netpol_abi::tables::{Counter, Flow, stamp_key};
 use netpol_engine::model::Lanes;
 use netpol_engine::model::packets::{Datapath, Seen};
 use netpol_engine::plan::Step;
 
 use super::frame::Bytes;
-use super::scene::INTERFACE;
+use super::scene::{INTERFACE, STAMP_KEY};
 use super::state::{Effect, Fate, State, datagrams};
 
 /// The clock's first tick. Not 0, which an empty table's entries have.
@@ -133,6 +133,7 @@ impl Modelled {
         control.flow_rooms = [room; 2];
         control.timeouts = default_timeouts();
         control.since = BEGINNING;
+        control.stamp_key = stamp_key(STAMP_KEY);
         datapath.limit_flows(room as usize);
         datapath.tick = BEGINNING;
         Self { datapath }
@@ -152,7 +153,7 @@ impl Executor for Modelled {
     fn see(&mut self, frame: &Bytes, direction: Direction) -> Result<bool> {
         self.datapath.sockets = frame.sockets;
         let seen = self.datapath.see(frame, direction, INTERFACE);
-        if seen == Seen::Shortly {
+        if matches!(seen, Seen::Shortly(_)) {
             // The whole verdict says the same, and has nothing to change any more.
             let before = self.state()?;
             let outcome = self.datapath.judge(frame, direction, INTERFACE);

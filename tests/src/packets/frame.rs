@@ -13,8 +13,9 @@ mod headers;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::names::{self, PROTOCOLS};
+use super::scene;
 use crate::frames::Mac;
-use netpol_abi::packet::{Direction, Frame, ethertype};
+use netpol_abi::packet::{Arrival, Direction, Frame, ethertype};
 use netpol_engine::model::packets::Sockets;
 use zerocopy::FromBytes;
 
@@ -27,6 +28,8 @@ pub struct Bytes {
     pub tagged: bool,
     /// What sockets there are in the endpoint's network namespace.
     pub sockets: Sockets,
+    /// How it came here.
+    pub arrival: Arrival,
 }
 
 impl Frame for Bytes {
@@ -38,6 +41,9 @@ impl Frame for Bytes {
     }
     fn has_vlan_tag(&self) -> bool {
         self.tagged
+    }
+    fn arrival(&self) -> Arrival {
+        self.arrival
     }
 }
 
@@ -64,6 +70,9 @@ pub fn build(line: &str, direction: Direction, repetition: u64) -> Result<Bytes>
             ("socket", ["listening"]) => {
                 beside.sockets.connected = true;
                 beside.sockets.listening = true;
+            }
+            ("arrived", [from, words @ ..]) => {
+                beside.arrival = arrival(from, words).context("`arrived`")?;
             }
             (name, words) => bail!("`{name}`: `{}` is too much", words.join(" ")),
         }
@@ -104,7 +113,29 @@ fn ethernet(source: Mac, destination: Mac, ethertype: u16, payload: &[u8]) -> Ve
 
 /// What the kernel knows beside the frame's bytes.
 fn is_beside(name: &str) -> bool {
-    matches!(name, "tagged" | "socket")
+    matches!(name, "tagged" | "socket" | "arrived")
+}
+
+/// Where a frame came from, and whose stamp it has.
+fn arrival(from: &str, words: &[&str]) -> Result<Arrival> {
+    let places = names::PLACES;
+    let ifindex = names::find(&places, from).with_context(|| {
+        let known: Vec<&str> = places.iter().map(|(name, _)| *name).collect();
+        format!("`{from}` is none of {}", known.join(", "))
+    })?;
+    let mut arrival = Arrival {
+        ifindex,
+        tc_index: 0,
+        has_socket: (ifindex == 0).into(),
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("stamp", name)) => arrival.tc_index = scene::stamp_of(name)?,
+            None if *word == "socketless" => arrival.has_socket = 0,
+            _ => bail!("`{word}` is neither `stamp=ADDRESS` nor `socketless`"),
+        }
+    }
+    Ok(arrival)
 }
 
 /// What cuts or adds to what follows, without a header of its own.

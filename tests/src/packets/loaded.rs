@@ -15,7 +15,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, RingBuf};
 use netpol_abi::connection::TICK_SHIFT;
 use netpol_abi::event::Event;
 use netpol_abi::limits::{ENDPOINTS, FRAGMENT_SETS};
-use netpol_abi::packet::{Direction, ethertype};
+use netpol_abi::packet::{Arrival, Direction, ethertype};
 use netpol_abi::tables::{
     Collected, Counter, Entered, Flow, FlowKey4, FlowKey6, FragmentSet, Usage, account,
 };
@@ -27,6 +27,7 @@ use zerocopy::FromBytes as _;
 
 use super::executor::{BEGINNING, Counters, Executor};
 use super::frame::Bytes;
+use super::scene::STAMP_KEY;
 use super::state::{State, datagrams};
 use crate::kernel::InKernel;
 use crate::patience::patience;
@@ -72,6 +73,7 @@ impl Loaded {
     pub fn new(name: &str, share: u32, room: u32) -> Result<Self> {
         let kernel = InKernel::new(name, &|options| {
             options.flow_share = share;
+            options.stamp_key = STAMP_KEY;
             options.sizes = Sizes {
                 addresses: 64,
                 prefixes: 64,
@@ -137,6 +139,9 @@ impl Loaded {
             .map(|kind| u16::from_be_bytes([kind[0], kind[1]]))
         {
             _ if frame.tagged => return Some("a test run can't set a VLAN tag beside the frame"),
+            _ if frame.arrival.ifindex == 0 && frame.arrival.has_socket == 0 => {
+                return Some("a packet of a test run has a socket");
+            }
             _ if frame.sockets.connected => return Some("a test run has no sockets"),
             None => return Some("a test run takes no frame without an Ethernet header"),
             Some(ethertype::IPV4) => 34,
@@ -252,7 +257,11 @@ impl Executor for Loaded {
             bail!("{why}");
         }
         self.set_clock()?;
-        let passes = self.kernel.passes(&frame.bytes, direction)?;
+        let passes = if frame.arrival == Arrival::default() {
+            self.kernel.passes(&frame.bytes, direction)?
+        } else {
+            self.kernel.passes_arrived(&frame.bytes, frame.arrival)?
+        };
         self.settle_clock()?;
         self.read_ring()?;
         Ok(passes)

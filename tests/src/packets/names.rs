@@ -17,7 +17,7 @@ const fn v6(first: u16, second: u16, last: u16) -> IpAddr {
 
 /// Addresses: the endpoint under test is `box`; `friend` and `foe` are endpoints of the same
 /// host; `block` is in the `ipBlock` of some worlds, `except` in what that leaves out.
-pub const ADDRESSES: [(&str, IpAddr); 15] = [
+pub const ADDRESSES: [(&str, IpAddr); 16] = [
     ("box", v4(10, 0, 0, 2)),
     ("friend", v4(10, 0, 0, 3)),
     ("foe", v4(10, 0, 0, 4)),
@@ -31,8 +31,19 @@ pub const ADDRESSES: [(&str, IpAddr); 15] = [
     ("box6-link", v6(0xfe80, 0, 2)),
     ("friend6", v6(0xfd00, 0, 3)),
     ("foe6", v6(0xfd00, 0, 4)),
+    ("host6", v6(0xfd00, 0, 1)),
     ("stranger6", v6(0x2001, 0xdb8, 7)),
     ("any6", v6(0, 0, 0)),
+];
+
+/// Where a frame towards the box may come from: the interface by which the host received it; 0, the host sent it.
+pub const PLACES: [(&str, u32); 6] = [
+    ("host", 0),
+    ("friend", 102),
+    ("foe", 103),
+    ("bridge", 104),
+    ("other-bridge", 105),
+    ("uplink", 109),
 ];
 
 /// MAC addresses: the container's, and that of whoever is at the other end of the bridge.

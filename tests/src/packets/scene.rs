@@ -3,19 +3,20 @@
 //!
 //! Worlds are manifests (`tests/packets/worlds`), read as the daemon reads them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netpol_abi::tables::control_flags;
+use netpol_abi::tables::{Control, control_flags, stamp, stamp_key};
 use netpol_engine::compile::compile;
 use netpol_engine::manifest::{assemble, parse_bytes};
+use netpol_engine::plan::both::sender;
 use netpol_engine::policy::ObjectName;
 use netpol_engine::tables::Tables;
 use netpol_engine::world::{Attached, Place, World};
 
-use super::names::{ADDRESSES, MACS, find};
+use super::names::{ADDRESSES, MACS, PLACES, address, find};
 
 /// The number of `lab/box`.
 pub const BOX: u32 = 7;
@@ -23,6 +24,8 @@ pub const BOX: u32 = 7;
 pub const SLOT: u32 = 3;
 /// The id of its network namespace.
 const NETNS: u32 = 987_654_321;
+/// By what senders' stamps are multiplied.
+pub const STAMP_KEY: u16 = 0x9d2f;
 /// The interface that test runs are on: the loopback's number.
 pub const INTERFACE: u32 = 1;
 
@@ -74,6 +77,27 @@ pub fn tables(text: &str) -> Result<Tables> {
     Ok(tables)
 }
 
+/// The stamp, as it stands in `tc_index`, of what the endpoint with this address sends from it.
+///
+/// # Errors
+/// No endpoint of the scene has the address.
+pub fn stamp_of(name: &str) -> Result<u16> {
+    let address = address(name, 0)?;
+    let endpoints = ["box", "friend", "foe"];
+    let slot = (SLOT..).zip(endpoints).find_map(|(slot, endpoint)| {
+        let is_its = name == endpoint || name.strip_suffix('6') == Some(endpoint);
+        is_its.then_some(slot)
+    });
+    let slot = slot.with_context(|| format!("`{name}` is no endpoint's: box, friend, foe"))?;
+    let control = Control {
+        stamp_key: stamp_key(STAMP_KEY),
+        ..Control::default()
+    };
+    Ok(u16::try_from(
+        control.stamp_on_wire(stamp(slot, &sender(address))),
+    )?)
+}
+
 fn world(name: &str) -> Result<World> {
     ensure!(
         name.bytes()
@@ -101,17 +125,19 @@ fn world(name: &str) -> Result<World> {
             interfaces: if own {
                 BTreeMap::from([(INTERFACE, MACS[0].1)])
             } else {
-                BTreeMap::new()
+                // Each has a port of the same bridge.
+                let port = find(&PLACES, name).context("a port")?;
+                BTreeMap::from([(port, [2, 0, 0, 0, 0, port as u8])])
             },
+            bridges: find(&PLACES, "bridge").into_iter().collect(),
             // The kernel has none of this number, and finds no socket in it; the model finds those
             // that a packet's line says.
             netns: own.then_some(NETNS),
         });
     }
-    world.host = find(&ADDRESSES, "host")
-        .into_iter()
-        .collect::<Vec<IpAddr>>()
-        .into_iter()
-        .collect();
+    let host = ["host", "host6"].into_iter();
+    world.host = host
+        .filter_map(|name| find(&ADDRESSES, name))
+        .collect::<BTreeSet<IpAddr>>();
     Ok(world)
 }

@@ -130,6 +130,7 @@ fn attach(pod: &mut Pod, number: u32) {
             slot: number,
             id: number,
             interfaces: BTreeMap::from([(number + 10, [2, 0, 0, b, c, d])]),
+            bridges: [].into(),
             netns: None,
         })
     };

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, endpoint_flags};
+use netpol_abi::limits::FIRST_INSIDE;
+use netpol_abi::tables::{BRIDGES, SUBJECT_NOT_ISOLATED, endpoint_flags};
 
 use super::digest::number;
 use super::parts::{Asked, DIRECTIONS, Parts, Resolved, resolve};
@@ -12,7 +13,7 @@ use super::seen::Seen;
 use super::{RuleName, SubjectNames};
 use crate::policy::{Direction, Mode, Tier};
 use crate::tables::{EndpointEntry, VerdictEntry};
-use crate::world::{NamedPort, Place, Pod, World};
+use crate::world::{Attached, NamedPort, Place, Pod, World};
 
 /// A set of policies in one direction, and what names of ports stand for at the endpoint.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl Subjects {
         {
             let known = Some(known).filter(|known| known.selecting == selecting);
             let mut numbers = BTreeMap::new();
-            let flags = if world.audited.contains(kind.namespace) {
+            let audit = if world.audited.contains(kind.namespace) {
                 endpoint_flags::AUDIT
             } else {
                 0
@@ -107,7 +108,8 @@ impl Subjects {
                     egress: egress.enforced,
                     audited_ingress: ingress.audited,
                     audited_egress: egress.audited,
-                    flags,
+                    flags: audit | on_wire(attached),
+                    bridges: bridges(attached),
                     revision: 0,
                 };
                 self.endpoints.insert(attached.slot, endpoint);
@@ -186,6 +188,25 @@ impl Subjects {
         }
         number
     }
+}
+
+/// Has the endpoint an interface without an end on this host?
+fn on_wire(attached: &Attached) -> u32 {
+    let mut interfaces = attached.interfaces.keys();
+    if interfaces.any(|interface| *interface >= FIRST_INSIDE) {
+        endpoint_flags::ON_WIRE
+    } else {
+        0
+    }
+}
+
+/// Of more than there is room for the first.
+fn bridges(attached: &Attached) -> [u32; BRIDGES] {
+    let mut bridges = [0; BRIDGES];
+    for (place, bridge) in bridges.iter_mut().zip(&attached.bridges) {
+        *place = *bridge;
+    }
+    bridges
 }
 
 impl Subject {

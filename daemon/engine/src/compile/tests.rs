@@ -23,6 +23,7 @@ fn pod(world: &mut World, id: u8, app: &str) {
             slot: u32::from(id),
             id: u32::from(id),
             interfaces: [(u32::from(id) + 40, [2, 0, 0, 0, 0, id])].into(),
+            bridges: [].into(),
             netns: Some(u32::from(id)),
         }),
         ..Pod::default()

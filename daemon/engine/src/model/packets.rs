@@ -14,12 +14,12 @@ use ipnet::IpNet;
 use netpol_abi::Reason;
 use netpol_abi::connection::{State, TICK_SHIFT, Timeout};
 use netpol_abi::event::Event;
-use netpol_abi::judge::{self, Outcome, Tables, View};
+use netpol_abi::judge::{self, Fast, Outcome, Tables, View};
 use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::report::{self, Sighting};
 use netpol_abi::tables::{
     Address, Collected, Control, Counter, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
-    FragmentSet, Interface, PortBlock, Prefix, Usage, Verdict, VerdictKey, account,
+    FragmentSet, Interface, PortBlock, Prefix, SenderAddress, Usage, Verdict, VerdictKey, account,
 };
 
 use self::store::Store;
@@ -58,7 +58,7 @@ pub struct Sockets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// It belongs to an established connection, and needed no verdict.
-    Shortly,
+    Shortly(Fast),
     /// It was judged.
     Judged(Outcome),
 }
@@ -68,8 +68,17 @@ impl Seen {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Shortly => Reason::Established,
+            Self::Shortly(_) => Reason::Established,
             Self::Judged(outcome) => outcome.reason,
+        }
+    }
+
+    /// What the frame carries in `tc_index` from here on; 0: nothing.
+    #[must_use]
+    pub const fn tc_index(&self) -> u32 {
+        match self {
+            Self::Shortly(fast) => fast.tc_index,
+            Self::Judged(outcome) => outcome.tc_index,
         }
     }
 
@@ -77,7 +86,7 @@ impl Seen {
     #[must_use]
     pub const fn passes(&self) -> bool {
         match self {
-            Self::Shortly => true,
+            Self::Shortly(_) => true,
             Self::Judged(outcome) => outcome.passes,
         }
     }
@@ -113,9 +122,9 @@ impl Datapath {
             length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
             direction,
         };
-        if judge::is_established(self, frame, direction, ifindex) {
+        if let Some(fast) = judge::is_established(self, frame, direction, ifindex) {
             self.count(Reason::Established, &sighting);
-            return Seen::Shortly;
+            return Seen::Shortly(fast);
         }
         let mut view = View::default();
         let outcome = judge::judge(self, frame, direction, ifindex, &mut view);
@@ -159,7 +168,7 @@ impl Datapath {
         };
         let mut held: BTreeMap<u32, u32> = BTreeMap::new();
         let mut hold = |family, flow: &Flow| {
-            for slot in [0, flow.payer.into()] {
+            for slot in [0, flow.payer_slot()] {
                 *held.entry(account(slot, family)).or_default() += 1;
             }
         };
@@ -256,6 +265,9 @@ impl Tables for Datapath {
     fn address6(&self, address: &[u8; 16]) -> Option<&Address> {
         self.lanes.addresses.get(&Ipv6Addr::from(*address).into())
     }
+    fn sender(&self, key: u32) -> Option<&SenderAddress> {
+        self.lanes.senders.get(&key)
+    }
     fn prefix4(&self, address: &[u8; 4]) -> Option<&Prefix> {
         self.prefix(Ipv4Addr::from(*address).into())
     }
@@ -295,6 +307,11 @@ impl Tables for Datapath {
         let mut entered = self.entered.borrow_mut();
         let entered = entered.entry(account).or_default();
         *entered = entered.wrapping_add(1);
+    }
+    fn leave_account(&self, account: u32) {
+        let mut entered = self.entered.borrow_mut();
+        let entered = entered.entry(account).or_default();
+        *entered = entered.wrapping_sub(1);
     }
     fn collected(&self, account: u32) -> u32 {
         self.collected.get(&account).copied().unwrap_or(0)

@@ -1,6 +1,8 @@
 //! Map values that say the same in both lanes.
 
-use netpol_abi::tables::{Address, Endpoint, EndpointLane, Interface};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netpol_abi::tables::{Address, Endpoint, EndpointLane, Interface, SenderAddress};
 
 use crate::tables::{AddressEntry, EndpointEntry, InterfaceEntry};
 
@@ -19,6 +21,7 @@ pub(crate) fn endpoint(entry: &EndpointEntry) -> Endpoint {
     Endpoint {
         id: entry.id,
         reserved: 0,
+        bridges: entry.bridges,
         lanes: [lane(entry); 2],
     }
 }
@@ -38,5 +41,28 @@ pub(crate) fn address(entry: &AddressEntry) -> Address {
         class: [entry.class; 2],
         owner: [entry.owner; 2],
         slot: [entry.slot; 2],
+    }
+}
+
+/// A value of `SENDERS`: IPv4 in the first four octets.
+#[must_use]
+pub fn sender(address: IpAddr) -> SenderAddress {
+    match address {
+        IpAddr::V4(address) => {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&address.octets());
+            octets
+        }
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// The address that [`sender`] made this of; the key tells its family.
+pub(crate) fn address_of_sender(key: u32, octets: &SenderAddress) -> IpAddr {
+    let [a, b, c, d, ..] = *octets;
+    if key >> 16 == 4 {
+        Ipv4Addr::new(a, b, c, d).into()
+    } else {
+        Ipv6Addr::from(*octets).into()
     }
 }

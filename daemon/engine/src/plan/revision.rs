@@ -141,9 +141,9 @@ impl Moved {
         if old.any != new.any {
             return true;
         }
-        let changes = |((was, host), (will, _)): &(Peer, Peer)| {
-            !(*host && host_passes) && old.entry(*was) != new.entry(*will)
-        };
+        // Also of the host's addresses, where the host itself passes: what is translated to one of them is judged
+        // by the address.
+        let changes = |((was, _), (will, _)): &(Peer, Peer)| old.entry(*was) != new.entry(*will);
         // A pair of classes without an entry of their own falls back to the same, so it does not
         // matter whether all pairs are looked at, or those alone that have one.
         if self.pairs.len() < old.own.len() + new.own.len() {

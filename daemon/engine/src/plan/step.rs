@@ -37,6 +37,13 @@ pub enum Step {
         /// Both lanes.
         value: Address,
     },
+    /// `SENDERS`.
+    PutSender {
+        /// See [`netpol_abi::tables::sender_key`].
+        key: u32,
+        /// Whose packets have this stamp.
+        address: IpAddr,
+    },
     /// `PREFIXES4` or `PREFIXES6`.
     PutPrefix {
         /// The key, host bits cleared.
@@ -87,6 +94,11 @@ pub enum Step {
     DeleteAddress {
         /// The key.
         address: IpAddr,
+    },
+    /// No endpoint has this stamp any more.
+    DeleteSender {
+        /// The key.
+        key: u32,
     },
     /// The lane that is read says the same as the next shorter prefix.
     DeletePrefix {

@@ -419,6 +419,10 @@ fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(Obj
                 u32::from(index) + if kind == 5 { 40 } else { 20 },
                 [2, 0, 0, 0, kind / 8, index],
             )]),
+            bridges: (kind % 3 != 0)
+                .then_some(60 + u32::from(kind % 4))
+                .into_iter()
+                .collect(),
             netns: (kind != 7).then_some(u32::from(index)),
         }),
     };

@@ -82,6 +82,10 @@ impl Assembly<'_> {
             .map(|candidate| &candidate.key)
             .collect();
         register.records.retain(|key, _| known.contains(key));
+        let veths = self.facts.links.veths.iter();
+        let bridges: BTreeMap<u32, u32> = veths
+            .filter_map(|veth| Some((veth.ifindex, veth.master?)))
+            .collect();
         for candidate in std::mem::take(&mut self.candidates) {
             let mut pod = Pod {
                 labels: candidate.labels,
@@ -101,6 +105,11 @@ impl Assembly<'_> {
                             .interfaces
                             .iter()
                             .map(|(ifindex, interface)| (*ifindex, interface.mac))
+                            .collect(),
+                        bridges: candidate
+                            .interfaces
+                            .keys()
+                            .filter_map(|ifindex| bridges.get(ifindex).copied())
                             .collect(),
                         // All of them lead to one namespace, which has one id.
                         netns: candidate

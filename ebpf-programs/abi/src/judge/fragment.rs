@@ -10,7 +10,7 @@ use core::cell::Cell;
 
 use super::{
     Scene, Tables, View, lookup,
-    track::{local, owner},
+    track::{local, not_for_endpoint, owner},
 };
 use crate::{
     connection::age,
@@ -60,7 +60,11 @@ pub fn later<T: Tables>(tables: &T, view: &View) -> Reason {
         return Reason::SpoofedAddress;
     }
     if !scene.isolated() {
-        return Reason::NotIsolated;
+        return if is_own || packet.to_group() {
+            Reason::NotIsolated
+        } else {
+            not_for_endpoint(scene, view).reason
+        };
     }
     let known = tables
         .fragments(set(scene, packet))

@@ -1,6 +1,9 @@
 //! From addresses and ports to a verdict: who is the peer, what does the subject say.
 
-use super::{Ruling, Scene, Tables, View, marks};
+use super::{
+    Ruling, Scene, Tables, View, marks,
+    sender::{self, Peer, Sender, SenderKind},
+};
 use crate::{
     limits::{BLOCK_RANGES, INLINE_RANGES, MAX_BLOCKS},
     packet::{Direction, protocol},
@@ -62,50 +65,34 @@ pub(super) fn slot_of<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u
     }
 }
 
-/// Who is behind an address.
-#[derive(Clone, Copy)]
-struct Peer {
-    class: u64,
-    owner: u32,
-}
-
-/// Exact addresses first; strangers by their longest prefix.
-#[inline(always)]
-fn classify<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Peer {
-    let short = v4(address);
-    let exact = if version == 4 {
-        scene.tables.address4(&short)
-    } else {
-        scene.tables.address6(address)
-    };
-    if let Some(entry) = exact {
-        let class = entry.class[scene.lane()];
-        if class != CLASS_UNLISTED {
-            return Peer {
-                class,
-                owner: entry.owner[scene.lane()],
-            };
-        }
-    }
-    let covering = if version == 4 {
-        scene.tables.prefix4(&short)
-    } else {
-        scene.tables.prefix6(address)
-    };
-    let class = match covering {
-        Some(prefix) => prefix.class[scene.lane()],
-        None => CLASS_ANY,
-    };
-    Peer { class, owner: 0 }
-}
-
 /// What policy says of the packet's connection, if it was opened in `opening` (which differs from the
 /// packet's own direction when a known connection is judged again by one of its replies).
 ///
 /// What the policies that are audited alone would deny is ruled so, and marked.
 #[inline(always)]
 pub(super) fn policy<T: Tables>(scene: &Scene<'_, T>, opening: Direction, view: &View) -> Ruling {
-    let answer = scene.tables.ask(view, Question::new(opening, false));
+    ruling(scene, opening, view, Question::new(opening, false))
+}
+
+/// The same for the reply of a connection that a peer opened: who that was is remembered with it.
+#[inline(always)]
+pub(super) fn policy_for<T: Tables>(
+    scene: &Scene<'_, T>,
+    opening: Direction,
+    view: &View,
+    sender: Sender,
+) -> Ruling {
+    ruling(scene, opening, view, Question::about(opening, sender))
+}
+
+#[inline(always)]
+fn ruling<T: Tables>(
+    scene: &Scene<'_, T>,
+    opening: Direction,
+    view: &View,
+    question: Question,
+) -> Ruling {
+    let answer = scene.tables.ask(view, question);
     let audited = answer.is_audited();
     let reason = answer.reason();
     let subject = match reason {
@@ -116,6 +103,7 @@ pub(super) fn policy<T: Tables>(scene: &Scene<'_, T>, opening: Direction, view: 
     Ruling {
         rule: answer.rule(),
         subject,
+        sender: answer.sender(),
         ..Ruling::of(reason).marked(marks::AUDITED, audited)
     }
 }
@@ -129,13 +117,34 @@ pub(super) fn some_port<T: Tables>(scene: &Scene<'_, T>, view: &View) -> bool {
 }
 
 /// What is asked of policy about a packet, as a number: in bit 0 the direction in which its
-/// connection was opened, in bit 1 whether any port of its protocol will do.
+/// connection was opened, in bit 1 whether any port of its protocol will do, and in bit 2 whether the sender is
+/// known already: its kind in bits 3 and 4 then, and its stamp from bit 16 on.
 #[derive(Clone, Copy, Debug)]
 pub struct Question(pub u32);
 
 impl Question {
+    const KNOWN_SENDER: u32 = 1 << 2;
+    const KIND_SHIFT: u32 = 3;
+
     const fn new(opening: Direction, some_port: bool) -> Self {
         Self(opening as u32 | (some_port as u32) << 1)
+    }
+    const fn about(opening: Direction, sender: Sender) -> Self {
+        Self(
+            opening as u32
+                | Self::KNOWN_SENDER
+                | (sender.kind() as u32) << Self::KIND_SHIFT
+                | sender.stamp() << 16,
+        )
+    }
+    /// The sender that is known already.
+    const fn sender(self) -> Option<Sender> {
+        if self.0 & Self::KNOWN_SENDER == 0 {
+            return None;
+        }
+        Some(Sender(
+            self.0 >> Self::KIND_SHIFT & 3 | self.0 & 0xffff_0000,
+        ))
     }
     const fn opening(self) -> Direction {
         Direction::of_bit(self.0)
@@ -145,16 +154,30 @@ impl Question {
     }
 }
 
-/// What policy answers: the rule in the lower half, the reason's number above it, and above that
-/// whether the answer is one of audited policies.
+/// What policy answers: the rule in the lower half, the reason's number above it, in bit 40
+/// whether the answer is one of audited policies, and above that the [`Sender`]: its kind in bits 41 and 42, its stamp from
+/// bit 48 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer(pub u64);
 
 impl Answer {
     const AUDITED: u64 = 1 << 40;
+    const KIND_SHIFT: u32 = 41;
+    const STAMP_SHIFT: u32 = 48;
 
     const fn new(reason: Reason, rule: u32) -> Self {
         Self((reason as u64) << 32 | rule as u64)
+    }
+    const fn about(self, sender: Sender) -> Self {
+        Self(
+            self.0
+                | (sender.kind() as u64) << Self::KIND_SHIFT
+                | (sender.stamp() as u64) << Self::STAMP_SHIFT,
+        )
+    }
+    const fn sender(self) -> Sender {
+        let kind = (self.0 >> Self::KIND_SHIFT) as u32 & 3;
+        Sender(kind | ((self.0 >> Self::STAMP_SHIFT) as u32) << 16)
     }
     const fn rule(self) -> u32 {
         self.0 as u32
@@ -168,11 +191,13 @@ impl Answer {
         const RULE_ALLOWED: u8 = Reason::RuleAllowed as u8;
         const HOST: u8 = Reason::Host as u8;
         const ITSELF: u8 = Reason::Itself as u8;
+        const FORGED_SOURCE: u8 = Reason::ForgedSource as u8;
         match (self.0 >> 32) as u8 {
             NOT_ISOLATED => Reason::NotIsolated,
             RULE_ALLOWED => Reason::RuleAllowed,
             HOST => Reason::Host,
             ITSELF => Reason::Itself,
+            FORGED_SOURCE => Reason::ForgedSource,
             _ => Reason::PolicyDenied,
         }
     }
@@ -185,9 +210,17 @@ pub fn answer<T: Tables>(tables: &T, view: &View, question: Question) -> Answer 
     let Some(scene) = Scene::of(tables, &view.place) else {
         return Answer::new(Reason::PolicyDenied, 0);
     };
+    let sender = match question.sender() {
+        Some(known) => known,
+        // What the endpoint opens is judged by where it sends it.
+        None if opening as u8 == Direction::Egress as u8 => Sender::UNASKED,
+        // On the endpoint's own word the peer opened it, and no packet of the peer's is at hand.
+        None if scene.at.direction() as u8 == Direction::Egress as u8 => Sender::UNASKED,
+        None => sender::of(&scene, view),
+    };
     let (subject, audited) = (scene.subject(opening), scene.audited_subject(opening));
     if subject == SUBJECT_NOT_ISOLATED && audited == SUBJECT_NOT_ISOLATED {
-        return Answer::new(Reason::NotIsolated, 0);
+        return Answer::new(Reason::NotIsolated, 0).about(sender);
     }
     let peer = match scene.at.direction() {
         Direction::Egress => &packet.destination,
@@ -203,16 +236,24 @@ pub fn answer<T: Tables>(tables: &T, view: &View, question: Question) -> Answer 
     } else {
         packet.source_port.into()
     };
-    let peer = classify(&scene, packet.version, peer);
+    if sender.kind() as u8 == SenderKind::Forged as u8 {
+        let forged = Answer::new(Reason::ForgedSource, 0).about(sender);
+        return if subject == SUBJECT_NOT_ISOLATED {
+            Answer(forged.0 | Answer::AUDITED)
+        } else {
+            forged
+        };
+    }
+    let peer = sender::peer(&scene, packet.version, peer, sender);
     let is = of_subject(&scene, opening, subject, peer, packet.protocol, port);
     if audited == subject || !is.reason().allows() {
-        return is;
+        return is.about(sender);
     }
     let would = of_subject(&scene, opening, audited, peer, packet.protocol, port);
     if would.reason().allows() {
-        return is;
+        return is.about(sender);
     }
-    Answer(would.0 | Answer::AUDITED)
+    Answer(would.0 | Answer::AUDITED).about(sender)
 }
 
 #[inline(always)]

@@ -16,25 +16,27 @@ mod fast;
 mod fragment;
 mod link;
 mod lookup;
+mod sender;
 mod track;
 
 use core::{cell::Cell, mem::MaybeUninit};
 
 use crate::{
     bytes::octets,
-    packet::{self, Direction, Ethernet, Frame, Packet, Piece, Socket, ethertype},
+    packet::{self, Arrival, Direction, Ethernet, Frame, Packet, Piece, Socket, ethertype},
     reason::Reason,
     tables::{
         Address, Control, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, FragmentCursor,
-        FragmentSet, Interface, PortBlock, Prefix, SUBJECT_NOT_ISOLATED, Verdict, VerdictKey,
-        control_flags, endpoint_flags,
+        FragmentSet, Interface, PortBlock, Prefix, SUBJECT_NOT_ISOLATED, SenderAddress, Verdict,
+        VerdictKey, control_flags, endpoint_flags, stamp,
     },
 };
 
-pub use fast::is_established;
+pub use fast::{Fast, is_established};
 pub use fragment::{first as first_fragment, later as later_fragment};
 pub use link::control as link_control;
 pub use lookup::{Answer, NOT_LISTED, Question, answer, find_rule, search_blocks};
+pub use sender::{Sender, SenderKind};
 pub use track::{Key, Opening, Remembered, is_related, remember};
 
 /// The tables as the verdict sees them: the kernel's maps, or ordered maps.
@@ -49,6 +51,8 @@ pub trait Tables {
     fn address4(&self, address: &[u8; 4]) -> Option<&Address>;
     /// `ADDRESSES6`.
     fn address6(&self, address: &[u8; 16]) -> Option<&Address>;
+    /// `SENDERS`, at [`crate::tables::sender_key`].
+    fn sender(&self, key: u32) -> Option<&SenderAddress>;
     /// The longest prefix of `PREFIXES4` that holds the address.
     fn prefix4(&self, address: &[u8; 4]) -> Option<&Prefix>;
     /// The longest prefix of `PREFIXES6` that holds the address.
@@ -75,6 +79,8 @@ pub trait Tables {
     fn entered(&self, account: u32) -> u32;
     /// Adds one to it, atomically.
     fn enter_account(&self, account: u32);
+    /// Takes one from it, atomically.
+    fn leave_account(&self, account: u32);
     /// The element of `COLLECTED`.
     fn collected(&self, account: u32) -> u32;
     /// The coarse monotonic clock in ticks ([`crate::connection::TICK_SHIFT`]).
@@ -159,6 +165,10 @@ pub struct Outcome {
     pub subject: u64,
     /// The generation that judged.
     pub generation: u64,
+    /// What was found of a peer that opens a connection, beside its address.
+    pub sender: Sender,
+    /// What the frame carries in `tc_index` from here on, where it leaves an endpoint; 0: nothing.
+    pub tc_index: u32,
 }
 
 /// What is known before the packet is looked at. References into the tables, not copies: a BPF
@@ -183,6 +193,8 @@ impl Default for Outcome {
             endpoint: 0,
             subject: 0,
             generation: 0,
+            sender: Sender::UNASKED,
+            tc_index: 0,
         }
     }
 }
@@ -276,6 +288,7 @@ struct Ruling {
     reason: Reason,
     rule: u32,
     subject: u64,
+    sender: Sender,
     /// [`marks`]. Bits of one byte: three `bool`s in a row are merged to a store that is not
     /// aligned, which the verifier does not take on the stack.
     marks: u8,
@@ -296,6 +309,7 @@ impl Ruling {
             reason,
             rule: 0,
             subject: 0,
+            sender: Sender::UNASKED,
             marks: 0,
         }
     }
@@ -402,6 +416,11 @@ pub fn rule<'o, T: Tables, F: Frame>(
         endpoint: view.place.id,
         subject: ruling.subject,
         generation: control.generation,
+        sender: ruling.sender,
+        tc_index: match scene.at.direction() {
+            Direction::Egress => control.stamp_on_wire(stamp(view.place.slot, &view.packet.source)),
+            Direction::Ingress => 0,
+        },
     })
 }
 
@@ -444,6 +463,8 @@ pub struct View {
     pub ethernet: Ethernet,
     /// IPv4 or IPv6; version 0: neither.
     pub packet: Packet,
+    /// How it came to the interface.
+    pub arrival: Arrival,
     /// The connection that the packet would belong to.
     pub key: Key,
 }
@@ -454,6 +475,7 @@ pub struct View {
 /// Why they can't be read; `view` has them as far as they could.
 #[inline(always)]
 pub fn read<F: Frame>(frame: &F, view: &mut View) -> Result<(), Reason> {
+    view.arrival = frame.arrival();
     view.ethernet = match packet::ethernet(frame) {
         Ok(ethernet) => ethernet,
         Err(reason) => {

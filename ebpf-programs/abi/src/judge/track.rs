@@ -7,13 +7,19 @@
 
 use core::cell::Cell;
 
-use super::{Isolation, Ruling, Scene, Tables, View, lookup, marks};
+use super::{
+    Isolation, Ruling, Scene, Tables, View, lookup, marks,
+    sender::{self, Sender},
+};
 use crate::{
     bytes::words,
     connection::{Change, SERVER_FIRST, State, Timeout, age},
     packet::{Direction, Frame, Packet, Piece, Socket, ethertype, icmp, protocol, tcp},
     reason::Reason,
-    tables::{Flow, FlowKey4, FlowKey6, account, control_flags, flow_flags},
+    tables::{
+        Flow, FlowKey4, FlowKey6, SUBJECT_NOT_ISOLATED, account, control_flags, flow_flags, stamp,
+        stamped_slot,
+    },
 };
 
 /// A connection's key in either table: local and remote instead of source and destination.
@@ -189,8 +195,12 @@ fn known<T: Tables>(
         } else if keeps && !audited {
             Ruling {
                 rule: flow.rule,
+                sender: Sender::of_flow(flow.flags, flow.payer),
                 ..Ruling::of(Reason::Established)
             }
+        } else if opening as u8 == Direction::Ingress as u8 && reply {
+            let sender = Sender::of_flow(flow.flags, flow.payer);
+            lookup::policy_for(scene, opening, view, sender)
         } else {
             lookup::policy(scene, opening, view)
         };
@@ -198,6 +208,12 @@ fn known<T: Tables>(
             next.revision = scene.said.revision;
             next.rule = ruling.rule;
             next.flags &= !flow_flags::AUDITED;
+            if opening as u8 == Direction::Ingress as u8 && !reply {
+                // The peer's own packet tells who it is now.
+                next.flags = next.flags & !flow_flags::SENDER | ruling.sender.flow_flags();
+                next.payer = payer(scene, ruling.sender);
+                recharge(scene.tables, view, flow.payer, next.payer);
+            }
             ruling = Ruling::of(Reason::Established);
         } else if !audited {
             ruling.reason = Reason::PolicyRevoked;
@@ -236,7 +252,7 @@ fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
     } else if !packet.to_group() && !is_own {
         // Frames that the bridge floods, or for an address that nobody gave it: it may be
         // anything, so who is isolated does not get it.
-        return scene.unless_isolated(Reason::NotForEndpoint);
+        return not_for_endpoint(scene, view);
     }
     let is_error = packet.is_icmp_error();
     if is_error && scene.tables.is_related(frame, view) {
@@ -271,8 +287,15 @@ fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
     if !scene.passes(&ruling) || !opens || packet.to_group() || !is_tracked(packet) {
         return ruling;
     }
+    if ruling.reason as u8 == Reason::Host as u8
+        && opening as u8 == Direction::Ingress as u8
+        && ruling.is(marks::REPLY)
+    {
+        // Only the peer's own packet can show that it is the host: the next one does.
+        return ruling;
+    }
     let allowed = ruling.reason.allows();
-    let entry = Opening::new(opening, allowed);
+    let entry = Opening::new(opening, allowed, ruling.sender);
     match scene.tables.remember(view, entry, ruling.rule) {
         Remembered::Yes => ruling = ruling.marked(marks::OPENED, allowed),
         // Nobody isolates it: its packets pass without an entry too, in both directions.
@@ -281,6 +304,22 @@ fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
         Remembered::TableFull => ruling.reason = Reason::FlowTableFull,
     }
     ruling
+}
+
+/// A frame for an address that is not the endpoint's. It passes an endpoint that no policy isolates, as a router's
+/// or a bridge's would, unless a neighbour sent it that its own policies isolate: those judge the address, and the
+/// frame's MAC address would lead it past them.
+#[inline(always)]
+pub(super) fn not_for_endpoint<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Ruling {
+    let slot = sender::slot(scene, &view.arrival);
+    if slot != 0
+        && slot != scene.at.slot
+        && let Some(endpoint) = scene.tables.endpoint(slot)
+        && endpoint.lanes[scene.lane()].egress != SUBJECT_NOT_ISOLATED
+    {
+        return Ruling::of(Reason::NotForEndpoint);
+    }
+    scene.unless_isolated(Reason::NotForEndpoint)
 }
 
 /// In which direction a TCP connection was opened that has no entry, because it is older or
@@ -368,13 +407,24 @@ impl Remembered {
 }
 
 /// How a connection comes to be entered, as a number: in bit 0 the direction in which it was
-/// opened, in bit 1 whether only audit lets it through.
+/// opened, in bit 1 whether only audit lets it through, and of a peer that opened it the [`Sender`]: its kind in
+/// bits 2 and 3, its stamp from bit 16 on.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening(pub u32);
 
 impl Opening {
-    const fn new(direction: Direction, allowed: bool) -> Self {
-        Self(direction as u32 | (!allowed as u32) << 1)
+    const KIND_SHIFT: u32 = 2;
+
+    const fn new(direction: Direction, allowed: bool, sender: Sender) -> Self {
+        Self(
+            direction as u32
+                | (!allowed as u32) << 1
+                | (sender.kind() as u32) << Self::KIND_SHIFT
+                | sender.stamp() << 16,
+        )
+    }
+    const fn sender(self) -> Sender {
+        Sender(self.0 >> Self::KIND_SHIFT & 3 | self.0 & 0xffff_0000)
     }
     const fn direction(self) -> Direction {
         Direction::of_bit(self.0)
@@ -401,8 +451,11 @@ pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32)
         flags |= flow_flags::AUDITED;
     }
     let is_first = opens(packet) && opening.direction() as u8 == scene.at.direction() as u8;
-    let payer = payer(scene, packet, opening.direction());
-    let mut flow = Flow {
+    let sender = opening.sender();
+    flags |= sender.flow_flags();
+    let stamp = payer(scene, sender);
+    let payer = stamped_slot(stamp.into());
+    let flow = Flow {
         revision: scene.said.revision,
         seen: now,
         rule,
@@ -413,13 +466,12 @@ pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32)
             State::Established as u8
         },
         flags,
-        payer: payer as u16,
+        payer: stamp,
     };
     if let Some(old) = key.find(tables) {
         let held = old.get();
-        // It was charged when it was entered, to whoever it was then.
-        flow.payer = held.payer;
         if !goes_on(scene, packet, &held, now) {
+            recharge(tables, view, held.payer, flow.payer);
             old.set(flow);
         }
         return Remembered::Yes;
@@ -459,18 +511,28 @@ fn goes_on<T>(scene: &Scene<'_, T>, packet: &Packet, flow: &Flow, now: u32) -> b
         )
 }
 
-/// Whose share an entry counts for: that of the endpoint of this host which opened the connection.
-/// Otherwise one that opens many to another would use up the other's.
+/// Whose share an entry counts for, as a stamp: that of the endpoint of this host which opened the connection.
+/// Otherwise one that opens many to another would use up the other's. Only a packet of the peer's own tells who that
+/// is: what a socket tells the endpoint may have made up.
 #[inline(always)]
-fn payer<T: Tables>(scene: &Scene<'_, T>, packet: &Packet, opening: Direction) -> u32 {
-    // Only a peer whose own packet this is: of what a socket tells the endpoint may have made it up.
-    if opening == Direction::Egress || scene.at.direction() == Direction::Egress {
-        return scene.at.slot;
+const fn payer<T>(scene: &Scene<'_, T>, sender: Sender) -> u16 {
+    if sender.stamp() == 0 {
+        stamp(scene.at.slot, &[0; 16]) as u16
+    } else {
+        sender.stamp() as u16
     }
-    match lookup::slot_of(scene, packet.version, &packet.source) {
-        0 => scene.at.slot,
-        slot => slot,
+}
+
+/// The entry counts for another endpoint from now on.
+#[inline(always)]
+fn recharge<T: Tables>(tables: &T, view: &View, from: u16, to: u16) {
+    let (from, to) = (stamped_slot(from.into()), stamped_slot(to.into()));
+    if from == to {
+        return;
     }
+    let family = u32::from(view.key.version != 4);
+    tables.enter_account(account(to, family));
+    tables.leave_account(account(from, family));
 }
 
 /// Connections that an account holds now.
