@@ -184,6 +184,53 @@ fn every_address_of_the_host_is_the_host() -> Result<()> {
     residue::check(&name)
 }
 
+/// `hostNetwork: true` with any address in `status.podIPs`: what is far away stays a stranger, and
+/// a container that runs keeps its address.
+#[test]
+fn a_manifests_word_makes_no_address_the_hosts() -> Result<()> {
+    let site = Site::new()?;
+    let store = site.lab.pod("db/store")?;
+    let claims = FAR.as_flattened().iter().map(|far| (*far).to_owned());
+    let own = store.addresses.iter().map(ToString::to_string);
+    let mut word = String::new();
+    for (number, address) in claims.chain(own).enumerate() {
+        word.push_str(&format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: node-{number}, namespace: far}}\n\
+             spec: {{hostNetwork: true, containers: [{{name: c, image: i}}]}}\n\
+             status: {{podIPs: [{{ip: '{address}'}}]}}\n"
+        ));
+    }
+    let files = [("store.yaml", SHUT), ("word.yaml", &*word)];
+    let daemon = Daemon::enforcing(&site.lab, &files, "")?;
+    let mut wrong = Vec::new();
+    for [far, _] in FAR {
+        wrong.extend(site.in_from_far(far, false)?);
+        wrong.extend(site.out_to_far(far, false)?);
+    }
+    none(&wrong, "strangers are let in", &daemon)?;
+    // Its addresses are still its own: the host reaches it at them, and policy opens it.
+    daemon.put("store.yaml", &open_for(&[FAR[0][0], FAR[1][0]]))?;
+    daemon.wait()?;
+    for [far, _] in FAR {
+        wrong.extend(site.in_from_far(far, true)?);
+        wrong.extend(site.out_to_far(far, true)?);
+    }
+    for [_, uplink, _] in HOST {
+        wrong.extend(site.in_from_host(uplink, true)?);
+    }
+    none(&wrong, "the container is cut off", &daemon)?;
+    let told = daemon.netpol(&["status", "-o", "json"])?.stdout;
+    let told: netpold::api::wire::Status = serde_json::from_slice(&told)?;
+    let is_about = |one: &String| one.contains("taken for a host elsewhere");
+    ensure!(told.warnings.iter().any(is_about), "{:?}", told.warnings);
+    ensure!(
+        told.conflicts.len() == store.addresses.len(),
+        "{:?}",
+        told.conflicts
+    );
+    Ok(())
+}
+
 #[test]
 fn policy_names_the_hosts_addresses_one_by_one() -> Result<()> {
     let site = Site::new()?;

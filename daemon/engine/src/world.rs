@@ -27,7 +27,8 @@ pub struct World {
     /// The policies in force. Worlds that follow one another share them: to clone a world, and to
     /// find what two have alike, costs little.
     pub policies: BTreeMap<ObjectName, Arc<Policy>>,
-    /// The host's own addresses.
+    /// The host's own addresses: all that make an address the host's. The daemon has them from
+    /// the kernel; offline those that Pods on the host's network state stand in for them.
     pub host: BTreeSet<IpAddr>,
     /// What the configuration says about the host.
     pub settings: Settings,
@@ -75,7 +76,8 @@ pub enum Place {
     Attached(Attached),
     /// `netpold.io/external`: a peer that has labels and is never enforced.
     External,
-    /// On the host's network: its traffic is the host's.
+    /// On a host's network: its traffic is that host's. It is this host where it states an address
+    /// of [`World::host`], or none at all; else a host elsewhere ([`Pod::is_on_another_host`]).
     HostNetwork,
 }
 
@@ -115,6 +117,15 @@ impl Pod {
     #[must_use]
     pub fn is_enforced(&self) -> bool {
         matches!(self.place, Place::Local | Place::Attached(_))
+    }
+
+    /// Is it on the network of a host that has none of these addresses, which are this host's? An
+    /// export of a whole cluster has such Pods for every other node.
+    #[must_use]
+    pub fn is_on_another_host(&self, host: &BTreeSet<IpAddr>) -> bool {
+        self.place == Place::HostNetwork
+            && !self.addresses.is_empty()
+            && self.addresses.is_disjoint(host)
     }
 
     /// What a port's name stands for here. Of several the first, as Kubernetes does for

@@ -324,8 +324,11 @@ fn same(world: &World, one: &Party, two: &Party) -> bool {
     let addresses = |party: &Party| -> BTreeSet<IpAddr> {
         match party {
             Party::Address(address) => [*address].into(),
-            Party::Pod(name) if world.pods[name].place == Place::HostNetwork => {
-                &world.pods[name].addresses | &world.host
+            Party::Pod(name)
+                if world.pods[name].place == Place::HostNetwork
+                    && !world.pods[name].is_on_another_host(&world.host) =>
+            {
+                world.host.clone()
             }
             Party::Pod(name) => world.pods[name].addresses.clone(),
         }

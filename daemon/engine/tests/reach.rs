@@ -144,7 +144,10 @@ proptest! {
         }
         let everybody = parties(&world).into_iter().filter(|party| match party {
             Party::Pod(_) => true,
-            Party::Address(address) => !world.pods.values().any(|pod| pod.addresses.contains(address)),
+            Party::Address(address) => {
+                world.host.contains(address)
+                    || !world.pods.values().any(|pod| pod.addresses.contains(address))
+            }
         });
         prop_assert_eq!(seen, everybody.collect::<BTreeSet<_>>());
     }

@@ -168,12 +168,8 @@ fn holders(
     pods.sort_unstable_by_key(|(name, ..)| *name);
 
     let mut holders: BTreeMap<IpAddr, Holder> = BTreeMap::new();
-    let on_host = world
-        .pods
-        .values()
-        .filter(|pod| pod.place == Place::HostNetwork)
-        .flat_map(|pod| &pod.addresses);
-    for address in world.host.iter().chain(on_host) {
+    // What a manifest states of a Pod on the host's network makes no address the host's.
+    for address in &world.host {
         holders.entry(*address).or_insert(Holder {
             owner: OWNER_HOST,
             slot: 0,

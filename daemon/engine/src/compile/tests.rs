@@ -370,29 +370,45 @@ fn names_of_ports_make_a_class_where_an_egress_rule_gives_them() {
     assert_eq!(tables.addresses[&[10, 0, 0, 1].into()].class, CLASS_ANY);
 }
 
+/// A Pod on the host's network has no labels for policy, and what it states makes no address the
+/// host's: neither a stranger's nor that of a container that runs.
 #[test]
-fn the_host_owns_its_addresses_and_its_pods_have_no_labels() {
+fn the_host_owns_its_own_addresses_alone_and_its_pods_have_no_labels() {
     let mut world = shop();
     world.host.insert([192, 0, 2, 1].into());
     let agent = Pod {
         labels: [("app".to_owned(), "web".to_owned())].into(),
-        addresses: BTreeSet::from([[192, 0, 2, 2].into()]),
+        addresses: BTreeSet::from([
+            [192, 0, 2, 1].into(),
+            [192, 0, 2, 2].into(),
+            [10, 0, 0, 1].into(),
+        ]),
         place: Place::HostNetwork,
         ..Pod::default()
     };
+    let without = compile(&world).tables.addresses[&[10, 0, 0, 1].into()];
+    assert_ne!(without.owner, OWNER_HOST);
     world.pods.insert(ObjectName::new("shop", "agent"), agent);
     select(
         &mut world,
         "db",
         "db",
         Direction::Ingress,
-        &[(&[pods("web"), block("192.0.2.2/32", &[])], &[])],
+        &[(&[pods("web"), block("192.0.2.0/30", &[])], &[])],
     );
     let tables = compile(&world).tables;
-    let [one, two] = [1, 2].map(|last| tables.addresses[&[192, 0, 2, last].into()]);
-    assert_eq!((one.owner, two.owner), (OWNER_HOST, OWNER_HOST));
-    assert_eq!(one.class, CLASS_ANY);
-    assert_eq!(two.class, tables.prefixes[&"192.0.2.2/32".parse().unwrap()]);
+    let host = tables.addresses[&[192, 0, 2, 1].into()];
+    assert_eq!(host.owner, OWNER_HOST);
+    assert_eq!(
+        host.class,
+        tables.prefixes[&"192.0.2.0/30".parse().unwrap()]
+    );
+    assert_eq!(tables.addresses.get(&[192, 0, 2, 2].into()), None);
+    let container = tables.addresses[&[10, 0, 0, 1].into()];
+    assert_eq!(
+        (container.owner, container.slot),
+        (without.owner, without.slot)
+    );
 }
 
 /// What is there when there are too many is the same, whatever was known before; and once there

@@ -1,7 +1,9 @@
 //! The ends of a connection: how people name them, and what the world knows of them.
 //!
 //! An address that the host has is the host; else one that a Pod has is that Pod; else it
-//! is a stranger. A Pod on the host's network is the host: nobody can tell its packets apart.
+//! is a stranger. A Pod on the host's network is the host, because nothing in its packets differs
+//! from the host's own. One that states addresses none of which this host has is on the network
+//! of another host, and a stranger: the word of a manifest never adds to [`World::host`].
 
 use std::fmt;
 use std::net::IpAddr;
@@ -130,9 +132,9 @@ impl<'a> End<'a> {
                     nearest: nearest(world, name),
                 }),
             Party::Address(address) => {
-                let has = |pod: &Pod| pod.addresses.contains(address);
-                let on_host = |pod: &Pod| pod.place == Place::HostNetwork && has(pod);
-                let mut end = if world.host.contains(address) || world.pods.values().any(on_host) {
+                let has =
+                    |pod: &Pod| pod.place != Place::HostNetwork && pod.addresses.contains(address);
+                let mut end = if world.host.contains(address) {
                     Self::host()
                 } else {
                     match world.pods.iter().find(|(_, pod)| has(pod)) {
@@ -152,6 +154,13 @@ impl<'a> End<'a> {
         let mut addresses: Vec<IpAddr> = pod.addresses.iter().copied().collect();
         addresses.sort_by_key(is_link_local);
         if pod.place == Place::HostNetwork {
+            if pod.is_on_another_host(&world.host) {
+                return Self {
+                    addresses,
+                    ..Self::stranger()
+                };
+            }
+            addresses.retain(|address| world.host.contains(address));
             addresses.extend(&world.host);
             return Self {
                 addresses,

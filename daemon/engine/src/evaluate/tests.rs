@@ -51,7 +51,10 @@ fn allow(peers: Vec<Peer>, ports: Vec<Port>) -> Rule {
 
 /// shop/web may reach shop/db on its port `sql`; shop/agent is on the host's network.
 fn world() -> World {
-    let mut world = World::default();
+    let mut world = World {
+        host: ["192.0.2.1".parse().unwrap()].into(),
+        ..World::default()
+    };
     let mut db = pod("db", &["10.0.0.2", "fd00::2"], Place::Local);
     db.ports.push(NamedPort {
         name: "sql".to_owned(),
@@ -166,6 +169,29 @@ fn the_host_s_side_is_not_policed_and_its_traffic_can_be() {
         .unwrap();
     closed.ingress = Some(vec![allow(vec![Peer::Block(block)], Vec::new())]);
     assert!(ask(&world, "shop/agent", "shop/db", 1).allowed);
+}
+
+/// What a manifest states makes no address the host's: neither a stranger's nor a container's.
+#[test]
+fn a_pod_on_another_host_s_network_is_a_stranger_at_its_addresses() {
+    let mut world = world();
+    world.pods.insert(
+        ObjectName::new("shop", "node"),
+        pod("web", &["192.0.2.9", "10.0.0.1"], Place::HostNetwork),
+    );
+    for from in ["shop/node", "ip:192.0.2.9"] {
+        let verdict = ask(&world, from, "shop/db", 5432);
+        assert_eq!(verdict.ingress.reason, Reason::PolicyDenied, "{from}");
+    }
+    // The container keeps its own address, and what policy allows it.
+    assert!(ask(&world, "ip:10.0.0.1", "shop/db", 5432).allowed);
+    assert!(!ask(&world, "ip:10.0.0.1", "shop/db", 5433).allowed);
+    // With one of the host's own it is the host, at the host's addresses alone.
+    let node = world.pods.get_mut(&ObjectName::new("shop", "node"));
+    node.unwrap().addresses.extend(&world.host);
+    let verdict = ask(&world, "shop/node", "shop/db", 1);
+    assert_eq!(verdict.ingress.reason, Reason::Host);
+    assert!(!ask(&world, "ip:192.0.2.9", "shop/db", 1).allowed);
 }
 
 #[test]

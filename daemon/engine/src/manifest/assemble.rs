@@ -137,8 +137,8 @@ fn about(object: &Object, path: &str, severity: Severity, rule: &'static str) ->
 impl World {
     /// The world that manifests alone make, for offline use: Pods at their
     /// `status.podIPs`. An address that two Pods state stays with the first, and of two
-    /// objects with one name the first counts. Pods on the host's network share the host's
-    /// addresses, which [`World::host`] has too.
+    /// objects with one name the first counts. Without a kernel to ask, the host is whatever
+    /// address a Pod on the host's network states: [`World::host`] has those.
     #[must_use]
     pub fn from_objects<'a>(objects: impl IntoIterator<Item = &'a Object>) -> Self {
         let mut world = Self::default();

@@ -227,37 +227,51 @@ pub fn world() -> impl Strategy<Value = World> {
         any::<bool>(),
     )
         .prop_map(
-            |(namespaces, audited, pods, policies, settings, host, tiers)| World {
-                namespaces,
-                audited: audited.into_iter().collect(),
-                pods: pods
+            |(namespaces, audited, pods, policies, settings, host, tiers)| {
+                let pods: BTreeMap<ObjectName, Pod> = pods
                     .into_iter()
                     .enumerate()
                     .filter_map(|(index, pod)| placed(index as u8 + 1, pod?))
-                    .collect(),
-                policies: policies
-                    .into_iter()
-                    .enumerate()
-                    .filter_map(|(index, policy)| {
-                        let (namespace, mut policy) = policy?;
-                        if !tiers {
-                            one_tier(&mut policy);
-                        }
-                        policy.name = ObjectName::new(namespace, format!("policy-{index}"));
-                        Some((policy.name.clone(), policy.into()))
-                    })
-                    .collect(),
-                host: if host {
-                    BTreeSet::from(["192.0.2.1".parse().unwrap(), "fd00::4000".parse().unwrap()])
-                } else {
-                    BTreeSet::new()
-                },
-                settings: Settings {
-                    host_ingress: settings.0,
-                    host_egress: settings.1,
-                },
+                    .collect();
+                World {
+                    host: if host {
+                        host_addresses(&pods)
+                    } else {
+                        BTreeSet::new()
+                    },
+                    namespaces,
+                    audited: audited.into_iter().collect(),
+                    pods,
+                    policies: policies
+                        .into_iter()
+                        .enumerate()
+                        .filter_map(|(index, policy)| {
+                            let (namespace, mut policy) = policy?;
+                            if !tiers {
+                                one_tier(&mut policy);
+                            }
+                            policy.name = ObjectName::new(namespace, format!("policy-{index}"));
+                            Some((policy.name.clone(), policy.into()))
+                        })
+                        .collect(),
+                    settings: Settings {
+                        host_ingress: settings.0,
+                        host_egress: settings.1,
+                    },
+                }
             },
         )
+}
+
+/// The host's addresses. Of Pods on a host's network every other one is on this host's.
+fn host_addresses(pods: &BTreeMap<ObjectName, Pod>) -> BTreeSet<IpAddr> {
+    let own = ["192.0.2.1", "fd00::4000"].map(|text| text.parse().unwrap());
+    let on_host = pods
+        .values()
+        .filter(|pod| pod.place == Place::HostNetwork)
+        .step_by(2)
+        .flat_map(|pod| &pod.addresses);
+    on_host.copied().chain(own).collect()
 }
 
 /// A world and one to follow it: another one, or one with other policies, or other Pods.
@@ -450,11 +464,13 @@ pub fn over(world: &World, family: Family, ends: [&Party; 2]) -> [Party; 2] {
     let address = |party: &Party, family: Family| -> Option<Party> {
         let Party::Pod(name) = party else { return None };
         let pod = &world.pods[name];
-        let on_host = matches!(pod.place, Place::HostNetwork);
+        let on_host = pod.place == Place::HostNetwork && !pod.is_on_another_host(&world.host);
         let host = world.host.iter().filter(|_| on_host);
-        pod.addresses
+        let own = pod
+            .addresses
             .iter()
-            .chain(host)
+            .filter(|one| !on_host || world.host.contains(one));
+        own.chain(host)
             .find(|address| address.is_ipv4() == (family == Family::V4))
             .map(|address| Party::Address(*address))
     };

@@ -28,7 +28,10 @@ pub fn documents(world: &World) -> Vec<Value> {
                 json!({"name": port.name, "containerPort": port.port, "protocol": protocol})
             })
             .collect();
-        let addresses: Vec<Value> = pod.addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        // What is known of the host stands in the world. A manifest's word of it counts only where
+        // there is no other source, and would make another host's addresses this one's.
+        let stated = pod.addresses.iter().filter(|_| pod.place != Place::HostNetwork);
+        let addresses: Vec<Value> = stated.map(|ip| json!({"ip": ip})).collect();
         let external = pod.place == Place::External;
         json!({
             "apiVersion": "v1", "kind": "Pod",

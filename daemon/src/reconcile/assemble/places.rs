@@ -69,8 +69,50 @@ impl Assembly<'_> {
         if dns_is_ours && let Some(pod) = self.out.world.pods.get_mut(&dns) {
             claim(&dns, &mut pod.addresses, true);
         }
+        warnings.extend(self.other_hosts(&host, &given, &mut conflicts));
         self.out.conflicts.append(&mut conflicts);
         self.out.warnings.append(&mut warnings);
+    }
+
+    /// Pods on a host's network whose stated addresses are not this host's. Netlink alone says what
+    /// is this host's: such an address stays with the Pod that has it, else it is a stranger's.
+    fn other_hosts(
+        &mut self,
+        host: &BTreeSet<IpAddr>,
+        given: &BTreeMap<IpAddr, ObjectName>,
+        conflicts: &mut Vec<Conflict>,
+    ) -> Option<String> {
+        let mut others = Vec::new();
+        for (name, pod) in &mut self.out.world.pods {
+            if pod.place != Place::HostNetwork {
+                continue;
+            }
+            pod.addresses.retain(|address| match given.get(address) {
+                Some(holder) if !host.contains(address) => {
+                    conflicts.push(Conflict {
+                        address: *address,
+                        holder: holder.clone(),
+                        other: name.clone(),
+                    });
+                    false
+                }
+                _ => true,
+            });
+            if let Some(address) = pod.addresses.iter().find(|one| !host.contains(one)) {
+                others.push((name.clone(), *address));
+            }
+        }
+        let ((name, address), more) = others.split_first()?;
+        // An exported cluster has some for each of its nodes: one line for all of them.
+        let more = match more.len() {
+            0 => String::new(),
+            1 => " (so is one more Pod)".to_owned(),
+            more => format!(" (so are {more} more Pods)"),
+        };
+        Some(format!(
+            "Pod {name} is on the host's network, but its address {address} is not this host's: \
+             it is taken for a host elsewhere{more}"
+        ))
     }
 
     /// Numbers, and the register as it is from now on.

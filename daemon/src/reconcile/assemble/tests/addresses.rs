@@ -40,6 +40,46 @@ fn nobody_gets_an_address_of_the_host() {
     );
 }
 
+/// Netlink alone says which addresses are the host's: a manifest's word adds none, and takes none
+/// from a container.
+#[test]
+fn a_pod_on_the_host_s_network_makes_no_address_the_host_s() {
+    let text = |name: &str, address: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{hostNetwork: true}}\n\
+             status: {{podIPs: [{{ip: {address}}}]}}\n"
+        )
+    };
+    let mut facts = engine(vec![container(2, &[])]);
+    let without = go(&facts, &mut Register::default());
+    let all = [
+        text("here", "192.0.2.1"),
+        text("node", "198.51.100.7"),
+        text("other", "198.51.100.8"),
+        text("thief", "172.17.0.2"),
+    ];
+    facts.store = manifests(&all.join("---\n"));
+    let found = go(&facts, &mut Register::default());
+    assert_eq!(found.world.host, without.world.host);
+    let pod = |name: &str| &found.world.pods[&name.parse().unwrap()];
+    assert_eq!(
+        pod("default/c2"),
+        &without.world.pods[&"default/c2".parse().unwrap()]
+    );
+    assert!(pod("default/thief").addresses.is_empty());
+    let [conflict] = &found.conflicts[..] else {
+        panic!("{:?}", found.conflicts);
+    };
+    assert_eq!(conflict.holder.to_string(), "default/c2");
+    assert_eq!(
+        found.warnings,
+        [
+            "Pod default/node is on the host's network, but its address 198.51.100.7 is not this \
+          host's: it is taken for a host elsewhere (so is one more Pod)"
+        ]
+    );
+}
+
 #[test]
 fn a_resolver_that_is_a_container_stays_that_container() {
     let mut facts = engine(vec![container(5, &[])]);
