@@ -83,7 +83,7 @@ impl Site {
 
     /// Moves on to another world, as the daemon would.
     fn install(&mut self, world: &World) -> Result<()> {
-        let desired = compile(world).tables;
+        let desired = compile(world)?.tables;
         let change = plan(&self.tables, &desired, self.generation);
         self.kernel.apply(&change.steps)?;
         self.tables = change.installed(desired);

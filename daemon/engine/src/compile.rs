@@ -7,12 +7,13 @@
 //!            └───▶ atoms and blocks ──▶ classes (what matches an address)
 //! ```
 //!
-//! Numbers are content-addressed (see [`netpol_abi::tables`]): a subject's is a hash of
+//! Numbers are content-addressed (see [`netpol_abi::tables`]): a subject's is a keyed hash of
 //! its direction, its policies' names and rules and what their names of ports stand for
 //! at the endpoint; a class's of the peer selectors and blocks that match the address and
 //! what names of ports in egress rules stand for there. A verdict follows from those
 //! two contents alone, so its entry is the same in every world that has it, and rule numbers,
-//! relative to their subject, are the same after a restart.
+//! relative to their subject, are the same after a restart. Where a number is met again, its content is
+//! compared: two contents of one number are a [`Collision`], and the world is refused.
 //!
 //! An endpoint that audited policies select has two subjects a direction: that of the policies in
 //! force, and the one that it would have if all were. A policy's mode is no part of its
@@ -25,13 +26,13 @@
 //! what nothing refers to any more, so no step has to know what has happened in the world:
 //!
 //! ```text
-//!  kind ──── by digest ────────────────▶ kept, fresh or gone
+//!  kind ──── by what selectors see ────▶ kept, fresh or gone
 //!  policy ── is it as before? ─────────▶ its parts, and the kinds that it selects: only fresh
 //!                                        ones are asked
 //!  of a kind ──────────────────────────▶ its subjects, if the same parts select it; its atoms,
 //!                                        less those gone, and only fresh ones asked
 //!  blocks ── does any rule's differ? ──▶ prefixes, what covers an address
-//!  subject, class ── by number ────────▶ fresh, kept or gone
+//!  subject, class ── by number; the contents are compared ─▶ fresh, kept or gone
 //!                                               │
 //!  verdicts: rows of gone subjects and entries of gone classes go; only pairs with a fresh
 //!  subject or class are flattened. Rows are shared with the tables that were given out.
@@ -45,12 +46,13 @@
 
 mod blocks;
 mod classes;
-mod digest;
 mod flatten;
 mod interned;
+mod numbers;
 mod parts;
 mod peers;
 mod seen;
+mod sets;
 mod subjects;
 mod verdicts;
 
@@ -65,6 +67,7 @@ use netpol_abi::tables::{control_flags, sender_key, stamp};
 use serde::Serialize;
 
 use self::classes::Classes;
+pub use self::numbers::{Collision, NumberKey};
 use self::parts::Parts;
 use self::peers::Atoms;
 use self::seen::Seen;
@@ -74,7 +77,7 @@ use self::verdicts::TooMany;
 use crate::kinds::Kinds;
 use crate::plan::both;
 use crate::policy::{Direction, ObjectName};
-use crate::tables::{InterfaceEntry, Tables, Verdicts};
+use crate::tables::{InterfaceEntry, PortBlocks, Tables, Verdicts};
 use crate::world::{Place, Settings, World};
 
 /// What a world compiles to.
@@ -126,53 +129,101 @@ impl Names {
     }
 }
 
-/// Compiles a world.
-#[must_use]
-pub fn compile(world: &World) -> Compiled {
-    let mut known = Known::default();
-    // What is cut off is told by its size.
-    let _ = known.update(&World::default(), world, MAX_VERDICTS);
-    known.compiled(world)
+/// Compiles a world, with the numbers of the public key.
+///
+/// # Errors
+/// Two things have one number.
+pub fn compile(world: &World) -> Result<Compiled, Collision> {
+    compile_with(NumberKey::default(), world)
+}
+
+/// Compiles a world, with the numbers of a key.
+///
+/// # Errors
+/// Two things have one number.
+pub fn compile_with(key: NumberKey, world: &World) -> Result<Compiled, Collision> {
+    let mut known = Known::new(key);
+    match known.update(&World::default(), world, MAX_VERDICTS) {
+        // What is cut off is told by its size.
+        Ok(()) | Err(Stop::TooMany) => Ok(known.compiled(world)),
+        Err(Stop::Collision(collision)) => Err(collision),
+    }
 }
 
 /// Compiles one world after the other, each from what is known of the one before.
 #[derive(Debug)]
 pub struct Compiler {
+    key: NumberKey,
     /// The last one.
     world: Arc<World>,
     known: Known,
     /// [`MAX_VERDICTS`]
     most: usize,
-    /// There were too many verdicts: what is known is not whole.
-    cut: bool,
+    /// The last update stopped: what is known is not whole.
+    stopped: bool,
 }
 
 impl Default for Compiler {
     fn default() -> Self {
-        Self {
-            world: Arc::default(),
-            known: Known::default(),
-            most: MAX_VERDICTS,
-            cut: false,
-        }
+        Self::new(NumberKey::default())
     }
 }
 
 impl Compiler {
-    /// The same as [`compile`], at the cost of what this world does not have in common
+    /// A compiler that knows nothing yet.
+    #[must_use]
+    pub fn new(key: NumberKey) -> Self {
+        Self {
+            key,
+            world: Arc::default(),
+            known: Known::new(key),
+            most: MAX_VERDICTS,
+            stopped: false,
+        }
+    }
+
+    /// The same as [`compile_with`] this key, at the cost of what this world does not have in common
     /// with the one before.
-    pub fn next(&mut self, world: &Arc<World>) -> Compiled {
+    ///
+    /// # Errors
+    /// Two things have one number.
+    pub fn next(&mut self, world: &Arc<World>) -> Result<Compiled, Collision> {
         let before = std::mem::replace(&mut self.world, Arc::clone(world));
-        if !self.cut {
-            self.cut = self.known.update(&before, world, self.most).is_err();
+        if !self.stopped {
+            self.stopped = self.known.update(&before, world, self.most).is_err();
         }
-        if self.cut {
-            // Which verdicts are there must not depend on what was known.
-            self.known = Known::default();
+        if self.stopped {
+            // What this world compiles to must not depend on what was known: neither which verdicts
+            // are there, nor a collision with what the world before had.
+            self.known = Known::new(self.key);
             let whole = self.known.update(&World::default(), world, self.most);
-            self.cut = whole.is_err();
+            self.stopped = whole.is_err();
+            if let Err(Stop::Collision(collision)) = whole {
+                return Err(collision);
+            }
         }
-        self.known.compiled(world)
+        Ok(self.known.compiled(world))
+    }
+}
+
+/// Why an update came to no end.
+#[derive(Debug)]
+enum Stop {
+    /// There are more verdicts than were allowed: those at hand are not all.
+    TooMany,
+    /// Two things have one number.
+    Collision(Collision),
+}
+
+impl From<TooMany> for Stop {
+    fn from(_: TooMany) -> Self {
+        Self::TooMany
+    }
+}
+
+impl From<Collision> for Stop {
+    fn from(collision: Collision) -> Self {
+        Self::Collision(collision)
     }
 }
 
@@ -188,8 +239,15 @@ struct Known {
 }
 
 impl Known {
+    fn new(key: NumberKey) -> Self {
+        let mut known = Self::default();
+        known.parts.key = key;
+        known.atoms.key = key;
+        known
+    }
+
     /// `before`: the world of the last time.
-    fn update(&mut self, before: &World, world: &World, most: usize) -> Result<(), TooMany> {
+    fn update(&mut self, before: &World, world: &World, most: usize) -> Result<(), Stop> {
         let all = Kinds::of(world);
         let Self {
             kinds,
@@ -201,11 +259,18 @@ impl Known {
         } = self;
         let seen = Seen::of(&all, kinds);
         parts.update(before, world, &seen, atoms);
-        subjects.update(world, parts, &seen);
+        subjects.update(world, parts, &seen)?;
         atoms.update(&seen);
-        classes.update(world, &all, parts, atoms);
+        classes.update(world, &all, parts, atoms)?;
         kinds.clone_from(&seen.known);
-        verdicts::update(verdicts, parts, atoms.bound(), subjects, classes, most)
+        Ok(verdicts::update(
+            verdicts,
+            parts,
+            atoms.bound(),
+            subjects,
+            classes,
+            most,
+        )?)
     }
 
     fn compiled(&self, world: &World) -> Compiled {
@@ -246,6 +311,7 @@ impl Known {
             senders,
             prefixes: Arc::clone(&self.classes.prefixes),
             verdicts: self.verdicts.clone(),
+            port_blocks: PortBlocks::default(),
         }
     }
 

@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 use crate::evaluate::Family;
 use crate::policy::{IpBlock, ObjectName};
 use crate::reach::cover::{Rectangle, cover};
-use crate::reach::{Members, PortSet, Profile, Reach, TooManyVerdicts};
+use crate::reach::{Members, NeverInForce, PortSet, Profile, Reach};
 use crate::world::World;
 
 #[cfg(test)]
@@ -106,8 +106,8 @@ impl<'w> Diff<'w> {
     /// Compares two worlds.
     ///
     /// # Errors
-    /// One of them makes more verdicts than any kernel table holds.
-    pub fn of(old: &'w World, new: &'w World) -> Result<Self, TooManyVerdicts> {
+    /// One of them makes more verdicts than any kernel table holds, or can't be numbered.
+    pub fn of(old: &'w World, new: &'w World) -> Result<Self, NeverInForce> {
         let mut diff = Self {
             policies: Objects::of(&old.policies, &new.policies),
             pods: Objects::of(&old.pods, &new.pods),

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::policy::{ObjectName, Protocol};
 use crate::reach::cover::{Rectangle, cover, lines};
-use crate::reach::{Group, Members, Reach, TooManyVerdicts};
+use crate::reach::{Group, Members, NeverInForce, Reach};
 use crate::world::World;
 
 #[cfg(test)]
@@ -62,8 +62,8 @@ pub struct Pair<'w> {
 /// The verdict of every pair.
 ///
 /// # Errors
-/// The policies make more verdicts than any kernel table holds.
-pub fn matrix(world: &World, protocol: Protocol, port: u16) -> Result<Matrix<'_>, TooManyVerdicts> {
+/// The policies make more verdicts than any kernel table holds, or can't be numbered.
+pub fn matrix(world: &World, protocol: Protocol, port: u16) -> Result<Matrix<'_>, NeverInForce> {
     let reach = Reach::of(world)?;
     let profiles: Vec<(&Group, &Vec<&ObjectName>)> = reach
         .groups()

@@ -22,7 +22,9 @@ use crate::plan::Step;
 use crate::plan::both;
 use crate::plan::spread::{Spread, gather, spread_or_deny};
 use crate::policy::Direction;
-use crate::tables::{AddressEntry, EndpointEntry, InterfaceEntry, Tables, VerdictEntry};
+use crate::tables::{
+    AddressEntry, EndpointEntry, InterfaceEntry, PortBlocks, Tables, VerdictEntry,
+};
 
 pub mod packets;
 #[cfg(test)]
@@ -99,8 +101,9 @@ impl Lanes {
         for (net, class) in &*tables.prefixes {
             lanes.prefixes.insert(*net, Prefix { class: [*class; 2] });
         }
+        let mut ids = tables.port_blocks.clone();
         for (key, entry) in tables.verdicts.iter() {
-            let Spread { verdict, blocks } = spread_or_deny(entry);
+            let Spread { verdict, blocks } = spread_or_deny(entry, |block| ids.id(block).0);
             lanes.verdicts.insert(key, verdict);
             lanes.port_blocks.extend(blocks);
         }
@@ -295,6 +298,7 @@ impl Lanes {
                 .keys()
                 .filter_map(|key| Some((*key, self.entry(*key)?)))
                 .collect(),
+            port_blocks: PortBlocks::of(&self.port_blocks),
         }
     }
 

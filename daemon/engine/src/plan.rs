@@ -10,7 +10,9 @@
 //!    Where a slot is given to another endpoint, a fence follows, so that no packet
 //!    that knows the slot from before is judged as the new endpoint;
 //! 2. adds verdicts that are not there, each after the port blocks that it chains. Keys are
-//!    content-addressed: nobody asks for them yet, and what is there keeps its meaning;
+//!    content-addressed: no packet asks for them yet, and what is there keeps its meaning. That is
+//!    not taken on trust: a pair of numbers that both states ask for, and that would say
+//!    something else, is one of [`Plan::clashes`]. A block has an id that no other one has;
 //! 3. writes the *idle* lane: flags, endpoints, addresses, prefixes. The lane that is read keeps
 //!    its words. Entries that one of the two states does not have need care, as an
 //!    entry is there for both lanes:
@@ -55,7 +57,7 @@ use self::prefixes::Node;
 pub use self::recover::recover;
 pub use self::step::Step;
 use self::verdicts::Staged;
-use crate::tables::{AddressEntry, EndpointEntry, Tables};
+use crate::tables::{AddressEntry, EndpointEntry, PortBlocks, Tables};
 
 /// What is to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,8 +69,14 @@ pub struct Plan {
     /// The endpoints as they are installed afterwards, with their revisions; all else is installed
     /// as it was desired.
     pub endpoints: BTreeMap<u32, EndpointEntry>,
+    /// The ids of port blocks afterwards.
+    pub port_blocks: PortBlocks,
     /// What the maps have to hold on the way.
     pub demand: Demand,
+    /// Pairs that both states ask for, and that say something else in each: their numbers stand for
+    /// something else than before. Where there are any, the plan must not be carried out: packets
+    /// of the old state would meet verdicts of the new one.
+    pub clashes: Vec<VerdictKey>,
 }
 
 impl Plan {
@@ -82,6 +90,7 @@ impl Plan {
     #[must_use]
     pub fn installed(&self, mut desired: Tables) -> Tables {
         desired.endpoints.clone_from(&self.endpoints);
+        desired.port_blocks.clone_from(&self.port_blocks);
         desired
     }
 }
@@ -128,7 +137,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         steps: Vec::new(),
     };
     let taken = planner.take_interfaces();
-    let mut verdicts = verdicts::stage(&installed.verdicts, &desired.verdicts);
+    let mut verdicts = verdicts::stage(installed, desired);
     planner.steps.append(&mut verdicts.put);
     let mut settle = Vec::new();
     if flips {
@@ -153,6 +162,8 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         steps,
         generation: if flips { next } else { generation },
         endpoints,
+        port_blocks: std::mem::take(&mut verdicts.blocks),
+        clashes: std::mem::take(&mut verdicts.clashes),
         demand: demand(installed, desired, &nodes, verdicts),
     }
 }

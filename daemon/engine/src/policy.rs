@@ -85,6 +85,16 @@ pub enum Direction {
     Egress,
 }
 
+/// As a manifest's `policyTypes` and its lists of rules are read aloud: `ingress`, `egress`.
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
 /// When a policy is asked, relative to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Tier {

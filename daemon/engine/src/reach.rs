@@ -28,7 +28,7 @@ use netpol_abi::tables::{CLASS_ANY, SUBJECT_NOT_ISOLATED, VerdictKey, endpoint_f
 pub use self::ports::PortSet;
 pub use self::regions::Region;
 use self::regions::{class_in, partition};
-use crate::compile::{MAX_VERDICTS, compile};
+use crate::compile::{Collision, MAX_VERDICTS, compile};
 use crate::evaluate::{End, Party, meet};
 use crate::policy::ObjectName;
 use crate::tables::AddressEntry;
@@ -58,13 +58,19 @@ const NOTHING: usize = 0;
 /// Index of the answer that allows everything.
 const ALL: usize = 1;
 
-/// There are more verdicts than any kernel table is made for: such a world is never in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "these policies make more than {MAX_VERDICTS} verdicts: they are refused as a whole\n  \
-     Pods that share labels, and rules that share peers, share verdicts"
-)]
-pub struct TooManyVerdicts;
+/// Why a world is never in force, so that nobody reaches anybody by it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NeverInForce {
+    /// No kernel table is made so large.
+    #[error(
+        "these policies make more than {MAX_VERDICTS} verdicts: they are refused as a whole\n  \
+         Pods that share labels, and rules that share peers, share verdicts"
+    )]
+    TooManyVerdicts,
+    /// Two things have one number.
+    #[error(transparent)]
+    Collision(#[from] Collision),
+}
 
 /// Ends that policy treats alike, as senders and as receivers.
 #[derive(Clone, Debug)]
@@ -148,12 +154,12 @@ impl<'w> Reach<'w> {
     /// Compiles a world. Local Pods need not have numbers.
     ///
     /// # Errors
-    /// The policies make more verdicts than any kernel table holds.
-    pub fn of(world: &'w World) -> Result<Self, TooManyVerdicts> {
+    /// The policies make more verdicts than any kernel table holds, or can't be numbered.
+    pub fn of(world: &'w World) -> Result<Self, NeverInForce> {
         let stand_in = stand_in::of(world);
-        let mut tables = compile(&stand_in.world).tables;
+        let mut tables = compile(&stand_in.world)?.tables;
         if tables.verdicts.len() > MAX_VERDICTS {
-            return Err(TooManyVerdicts);
+            return Err(NeverInForce::TooManyVerdicts);
         }
         if let Some(hole) = stand_in.hole {
             Arc::make_mut(&mut tables.prefixes).remove(&hole);

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use netpol_abi::tables::{BRIDGES, PortRange};
 
+pub use self::blocks::PortBlocks;
 pub use self::verdicts::Verdicts;
 
+mod blocks;
 pub(crate) mod verdicts;
 
 /// All tables that policy decides.
@@ -32,6 +34,9 @@ pub struct Tables {
     pub prefixes: Arc<BTreeMap<IpNet, u64>>,
     /// Verdicts of (subject, class). Content-addressed: a key's value never changes.
     pub verdicts: Verdicts,
+    /// Of installed tables: the ids of the port blocks that verdicts chain. The compiler leaves it
+    /// empty; the plan sets it.
+    pub port_blocks: PortBlocks,
 }
 
 /// One slot of `ENDPOINTS`, one lane.

@@ -66,7 +66,7 @@ fn cases() -> Vec<Case> {
             name,
             expected,
             cluster: Cluster::read([text.as_str()], Host::default()).unwrap(),
-            tables: compile(&attached).tables,
+            tables: compile(&attached).unwrap().tables,
             world,
             attached,
         }

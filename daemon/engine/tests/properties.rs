@@ -87,7 +87,7 @@ fn names_the_same(world: &World, side: &Side, ruling: &Ruling, names: &Names) ->
 proptest! {
     #[test]
     fn reference_rules_and_tables_agree(world in worlds::world()) {
-        let compiled = compile(&world);
+        let compiled = compile(&world).unwrap();
         let lanes = Lanes::steady(&compiled.tables, 7);
         let tiers = Tiers::of(&world);
         for probe in probes(&world) {
@@ -117,7 +117,7 @@ proptest! {
         // The same Pods under either's policies: what both tables know, they say alike.
         let mut third = one.clone();
         third.policies.extend(two.policies.clone());
-        let (one, third) = (compile(&one), compile(&third));
+        let (one, third) = (compile(&one).unwrap(), compile(&third).unwrap());
         for (subject, names) in &one.names.subjects {
             if let Some(others) = third.names.subjects.get(subject) {
                 prop_assert_eq!(names, others);
@@ -133,7 +133,7 @@ proptest! {
     #[test]
     fn other_protocols_pass_by_rules_without_ports_alone(world in worlds::world()) {
         const ICMP: u8 = 1;
-        let lanes = Lanes::steady(&compile(&world).tables, 7);
+        let lanes = Lanes::steady(&compile(&world).unwrap().tables, 7);
         let mut without_ports = world.clone();
         for policy in without_ports.policies.values_mut().map(Arc::make_mut) {
             for rules in [&mut policy.ingress, &mut policy.egress].into_iter().flatten() {

@@ -23,7 +23,7 @@ proptest! {
     #[test]
     fn rules_and_tables_say_what_the_text_says(manifests in manifests::manifests()) {
         let (world, cluster) = (readings::world(&manifests, 0), readings::cluster(&manifests));
-        let lanes = Lanes::steady(&compile(&world).tables, 7);
+        let lanes = Lanes::steady(&compile(&world).unwrap().tables, 7);
         // Not the engine's: an address that it overlooks is asked about too.
         let held: BTreeSet<IpAddr> = cluster.addresses().collect();
         let addresses: BTreeSet<IpAddr> = held.iter().copied().chain(manifests::strangers()).collect();

@@ -20,11 +20,11 @@ proptest! {
         steps in worlds::steps(),
     ) {
         let mut compiler = Compiler::default();
-        prop_assert_eq!(compiler.next(&Arc::new(world.clone())), compile(&world));
+        prop_assert_eq!(compiler.next(&Arc::new(world.clone())).unwrap(), compile(&world).unwrap());
         for step in steps {
             step.clone().take(&mut world);
-            let next = compiler.next(&Arc::new(world.clone()));
-            prop_assert_eq!(next, compile(&world), "after {:?}", step);
+            let next = compiler.next(&Arc::new(world.clone())).unwrap();
+            prop_assert_eq!(next, compile(&world).unwrap(), "after {:?}", step);
         }
     }
 
@@ -38,7 +38,7 @@ proptest! {
         let [mut shared, mut apart] = [Tables::default(), Tables::default()];
         for (step, generation) in steps.into_iter().zip(0..) {
             step.take(&mut world);
-            let desired = [compiler.next(&Arc::new(world.clone())).tables, compile(&world).tables];
+            let desired = [compiler.next(&Arc::new(world.clone())).unwrap().tables, compile(&world).unwrap().tables];
             let plans = [
                 plan(&shared, &desired[0], generation),
                 plan(&apart, &desired[1], generation),

@@ -158,7 +158,7 @@ impl Judges {
         let world = readings::world(&manifests, 0);
         Self {
             cluster: readings::cluster(&manifests),
-            lanes: Lanes::steady(&compile(&world).tables, 1),
+            lanes: Lanes::steady(&compile(&world).unwrap().tables, 1),
             world,
         }
     }

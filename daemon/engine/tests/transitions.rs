@@ -81,9 +81,10 @@ proptest! {
 
     #[test]
     fn every_prefix_of_a_plan_is_the_old_state_or_the_new((before, after) in worlds::change()) {
-        let old = installed(&compile(&before).tables);
-        let desired = compile(&after).tables;
+        let old = installed(&compile(&before).unwrap().tables);
+        let desired = compile(&after).unwrap().tables;
         let plan = plan(&old, &desired, GENERATION);
+        prop_assert_eq!(&plan.clashes, &[]);
         let new = plan.installed(desired.clone());
         let flip = plan.steps.iter().position(|step| matches!(step, Step::Flip { .. }));
 
@@ -128,6 +129,7 @@ proptest! {
             prop_assert_eq!(&Lanes::steady(&found, lanes.control.generation), &recovered);
             prop_assert_eq!(recover(&recovered), Vec::new());
             let again = netpol_engine::plan::plan(&found, &desired, lanes.control.generation);
+            prop_assert_eq!(&again.clashes, &[]);
             carry_out(&mut recovered, &again);
             prop_assert_eq!(without_revisions(recovered.read_back()), without_revisions(desired.clone()));
 
@@ -150,8 +152,8 @@ proptest! {
 
     #[test]
     fn a_verdict_does_not_change_without_a_revision((before, after) in worlds::change()) {
-        let old = installed(&compile(&before).tables);
-        let desired = compile(&after).tables;
+        let old = installed(&compile(&before).unwrap().tables);
+        let desired = compile(&after).unwrap().tables;
         let plan = plan(&old, &desired, GENERATION);
         let peers: Vec<IpAddr> = worlds::addresses(&before).union(&worlds::addresses(&after)).copied().collect();
         let start = Lanes::steady(&old, GENERATION);

@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 
-use netpol_engine::compile::{Compiler, Names};
+use netpol_abi::tables::VerdictKey;
+use netpol_engine::compile::{Collision, Compiler, Names};
 use netpol_engine::plan;
 use netpol_engine::tables::{EndpointEntry, Tables};
 use netpol_engine::world::World;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use super::number_key::KeyFile;
 use crate::datapath::KernelTables;
 use crate::datapath::tables::{Fill, StepError};
 
@@ -29,6 +31,24 @@ pub enum InstallError {
         max = plan::spread::MAX_RANGES
     )]
     TooManyRanges(usize),
+    /// Two things of it have one number.
+    #[error("{0}: what was in force before still is; {OTHER_NUMBERS}")]
+    Collision(#[source] Collision),
+    /// Something of it has the number of something else that is in force.
+    #[error(
+        "subject {subject:#018x} and class {class:#018x} would stand for something else than they do in force, \
+         so these policies are refused as a whole: {was} and {will}: what was in force before still is; {OTHER_NUMBERS}"
+    )]
+    Clash {
+        /// The subject's number.
+        subject: u64,
+        /// The class's number.
+        class: u64,
+        /// What the subject stands for.
+        was: String,
+        /// What it would stand for.
+        will: String,
+    },
     /// Writing failed before the new world was in force.
     #[error("{0}: what was in force before still is")]
     NotBegun(#[source] StepError),
@@ -36,6 +56,10 @@ pub enum InstallError {
     #[error("{0}: the new state is in force, and old entries are left over")]
     NotCleaned(#[source] StepError),
 }
+
+/// What helps where numbers stand in the way.
+const OTHER_NUMBERS: &str =
+    "without `numbers.key` in its state directory, netpold takes other numbers at its next start";
 
 /// A world to put in force.
 #[derive(Clone, Debug)]
@@ -63,6 +87,8 @@ pub struct Answer {
     pub removed: bool,
     /// Why what was asked for is not in force, or not without leftovers.
     pub error: Option<InstallError>,
+    /// The key of the numbers is not kept for a restart, and why.
+    pub unkept_key: Option<String>,
 }
 
 /// A world in force.
@@ -80,25 +106,33 @@ pub struct Installed {
 pub struct Installer {
     /// What is installed, as it was read back or planned.
     installed: Tables,
+    /// It was read back: what its numbers stand for is only what they should.
+    is_read_back: bool,
     /// Flags that policy does not decide.
     flags: u32,
     /// The world whose policies are in force.
     policies: Option<Arc<World>>,
+    /// What the numbers in force stand for, as far as this daemon has given them.
+    names: Arc<Names>,
+    key: KeyFile,
     compiler: Compiler,
 }
 
 impl Installer {
     /// A writer for tables that may be those of an earlier daemon. `flags` are set whatever
-    /// the world says.
+    /// the world says; by `key` things are numbered.
     ///
     /// # Errors
     /// What a daemon left half done can't be undone.
-    pub fn new(tables: &mut KernelTables, flags: u32) -> Result<Self, StepError> {
+    pub fn new(tables: &mut KernelTables, flags: u32, key: KeyFile) -> Result<Self, StepError> {
         Ok(Self {
             installed: recover(tables)?,
+            is_read_back: true,
             flags,
             policies: None,
-            compiler: Compiler::default(),
+            names: Arc::default(),
+            compiler: Compiler::new(key.key()),
+            key,
         })
     }
 
@@ -112,6 +146,7 @@ impl Installer {
     /// before: a container that starts must not wait on hold for somebody to mend a file.
     pub fn install(&mut self, tables: &mut KernelTables, order: Order) -> Answer {
         let before: BTreeSet<u32> = self.ids();
+        self.key.keep();
         let (mut installed, error) = self.attempt(tables, &order.world);
         if installed.is_none()
             && let Some(policies) = &self.policies
@@ -127,6 +162,7 @@ impl Installer {
         }
         if let Some(installed) = &installed {
             self.policies = Some(Arc::clone(&installed.world));
+            self.names = Arc::clone(&installed.names);
         }
         let after = self.ids();
         Answer {
@@ -137,6 +173,7 @@ impl Installer {
             fill: tables.fill(),
             removed: before.difference(&after).next().is_some(),
             error,
+            unkept_key: self.key.warning(),
         }
     }
 
@@ -150,7 +187,32 @@ impl Installer {
         tables: &mut KernelTables,
         world: &Arc<World>,
     ) -> (Option<Installed>, Option<InstallError>) {
-        let compiled = self.compiler.next(world);
+        let attempted = self.attempt_once(tables, world);
+        match &attempted.1 {
+            // Tables that an earlier netpold of the same key left, or that somebody has written to: no
+            // number of another key is in them, so they are replaced as a whole.
+            Some(clash @ InstallError::Clash { .. }) if self.is_read_back => {
+                tracing::warn!("{clash}: all tables are written once more, with other numbers");
+                if let Err(error) = self.key.renew() {
+                    tracing::error!(%error, "there is no other key for the tables' numbers");
+                    return attempted;
+                }
+                self.compiler = Compiler::new(self.key.key());
+                self.attempt_once(tables, world)
+            }
+            _ => attempted,
+        }
+    }
+
+    fn attempt_once(
+        &mut self,
+        tables: &mut KernelTables,
+        world: &Arc<World>,
+    ) -> (Option<Installed>, Option<InstallError>) {
+        let compiled = match self.compiler.next(world) {
+            Ok(compiled) => compiled,
+            Err(collision) => return (None, Some(InstallError::Collision(collision))),
+        };
         let mut desired = compiled.tables;
         desired.flags |= self.flags;
         let installed = Installed {
@@ -158,7 +220,7 @@ impl Installer {
             names: Arc::new(compiled.names),
             endpoints: Arc::new(desired.endpoints.clone()),
         };
-        match self.carry_out(tables, desired) {
+        match self.carry_out(tables, desired, &installed.names) {
             Ok(()) => (Some(installed), None),
             Err(error @ InstallError::NotCleaned(_)) => (Some(installed), Some(error)),
             Err(error) => (None, Some(error)),
@@ -169,6 +231,7 @@ impl Installer {
         &mut self,
         tables: &mut KernelTables,
         desired: Tables,
+        names: &Names,
     ) -> Result<(), InstallError> {
         let generation = tables.installed().control.generation;
         let plan = plan::plan(&self.installed, &desired, generation);
@@ -180,13 +243,18 @@ impl Installer {
                 plan.demand.too_many_ranges.len(),
             ));
         }
+        if let Some(clash) = plan.clashes.first() {
+            return Err(self.clash(*clash, names));
+        }
         tables.check(&plan.demand).map_err(InstallError::NoRoom)?;
         match tables.apply(&plan.steps) {
             Ok(()) => {
                 self.installed = plan.installed(desired);
+                self.is_read_back = false;
                 Ok(())
             }
             Err(failed) => {
+                self.is_read_back = true;
                 match recover(tables) {
                     Ok(installed) => self.installed = installed,
                     Err(error) => {
@@ -200,6 +268,23 @@ impl Installer {
                     InstallError::NotBegun(failed.cause)
                 })
             }
+        }
+    }
+
+    fn clash(&self, VerdictKey { subject, class }: VerdictKey, names: &Names) -> InstallError {
+        let describe = |names: &Names| match names.subjects.get(&subject) {
+            Some(found) => {
+                let policies = found.policies.iter().map(ToString::to_string);
+                let policies = policies.collect::<Vec<_>>().join(", ");
+                format!("{} by the policies {policies}", found.direction)
+            }
+            None => "what an earlier netpold left in force".to_owned(),
+        };
+        InstallError::Clash {
+            subject,
+            class,
+            was: describe(&self.names),
+            will: describe(names),
         }
     }
 

@@ -31,6 +31,7 @@ mod facts;
 mod gate;
 mod installer;
 mod metrics;
+mod number_key;
 mod pins;
 mod processes;
 mod progress;

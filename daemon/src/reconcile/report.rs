@@ -38,6 +38,8 @@ pub struct InForce {
     pub fill: Vec<Fill>,
     /// Why a newer world is not in force.
     pub failure: Option<String>,
+    /// The key of its numbers is not kept for a restart, and why.
+    pub unkept_key: Option<String>,
     /// What is in force and not pinned, and why.
     pub unpinned: Option<String>,
 }
@@ -119,6 +121,7 @@ pub fn status(
             "not pinned, so that enforcement would end with the daemon: {why}"
         ));
     }
+    warnings.extend(in_force.unkept_key.clone());
     for (ifindex, program) in programs {
         if let Program::Failed(why) = program {
             warnings.push(match assembled.inside.get(ifindex) {

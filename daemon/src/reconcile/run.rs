@@ -21,6 +21,7 @@ use super::attacher;
 use super::gate::Keeper;
 use super::installer::{self, Installer};
 use super::metrics;
+use super::number_key::KeyFile;
 use super::pins::Pins;
 use super::progress::Progress;
 use super::readiness::{self, Standing};
@@ -285,7 +286,8 @@ impl Daemon {
     ) -> Result<(Self, CounterTable), StartError> {
         let settings = settings(config);
         let boot = register::boot();
-        let mut installer = Installer::new(&mut kernel.tables, flags(config))?;
+        let key = KeyFile::open(&config.state.directory)?;
+        let mut installer = Installer::new(&mut kernel.tables, flags(config), key)?;
         let saved = Register::read(&config.state.directory, &boot);
         let mut register = saved.clone().adopt(
             installer.installed(),
@@ -700,6 +702,7 @@ impl Daemon {
         }
         self.in_force.failure = answer.error.as_ref().map(ToString::to_string);
         self.in_force.fill = answer.fill;
+        self.in_force.unkept_key = answer.unkept_key;
         self.in_force.generation = answer.generation;
         if let Some(installed) = answer.installed {
             self.in_force.world = installed.world;

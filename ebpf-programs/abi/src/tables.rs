@@ -10,8 +10,10 @@
 //!
 //! # Numbers
 //!
-//! Subjects and classes are 64-bit hashes of what they stand for, so a verdict
-//! entry never changes its meaning and a number is never given to something else.
+//! Subjects and classes are 64-bit hashes, under a secret key, of what they stand for, so a verdict
+//! entry never changes its meaning. The compiler and the plan compare contents wherever a number
+//! is met again, and refuse what would give a number to something else. Port blocks have
+//! ids that the plan gives out, one for each content.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -279,7 +281,7 @@ pub struct VerdictKey {
 
 /// A range of destination ports of one protocol and the rule that decides it.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct PortRange {
@@ -320,7 +322,7 @@ pub struct Verdict {
 
 /// Value of `PORT_BLOCKS` (key: u64): further ranges of a verdict.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct PortBlock {

@@ -72,7 +72,7 @@ pub fn tables(text: &str) -> Result<Tables> {
             }
         }
     }
-    let mut tables = compile(&world).tables;
+    let mut tables = compile(&world)?.tables;
     tables.flags |= flags;
     Ok(tables)
 }

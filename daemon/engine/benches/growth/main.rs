@@ -25,6 +25,9 @@ use nix::time::{ClockId, clock_gettime};
 /// Policies; Pods are a fifth of that, Namespaces a fiftieth.
 const SIZES: [usize; 4] = [100, 1_000, 5_000, 10_000];
 
+/// Of a compiler's answer.
+const NUMBERED: &str = "no two things have one number";
+
 /// One change of a world.
 type Change = fn(&mut World);
 
@@ -64,7 +67,7 @@ fn main() {
         table.add("world of the objects", from_objects);
         let world = attached(world);
         assert_eq!(world.policies.len(), size);
-        let (full, compiled) = time(|| compile(&world));
+        let (full, compiled) = time(|| compile(&world).expect(NUMBERED));
         table.add("compile", full);
         let (first, _) = time(|| plan(&Tables::default(), &compiled.tables, 0));
         table.add("plan from nothing", first);
@@ -92,7 +95,7 @@ fn main() {
     for (name, shape) in misshapen::SHAPES {
         let mut world = town.clone();
         shape(&mut world);
-        let (full, compiled) = time(|| compile(&world));
+        let (full, compiled) = time(|| compile(&world).expect(NUMBERED));
         let scopes = [Scope::Policies, Scope::World];
         let (lints, _) = time(|| lint::lint(&world, Census::Complete, &scopes));
         let mut compiler = Compiler::default();
@@ -149,11 +152,11 @@ impl Changed {
         change(&mut changed);
         assert!(changed != **world, "nothing is changed");
         let changed = Arc::new(changed);
-        let before = compiler.next(world).tables;
+        let before = compiler.next(world).expect(NUMBERED).tables;
         let (compile, after) = time_after(
             compiler,
-            |compiler| drop(black_box(compiler.next(world))),
-            |compiler| compiler.next(&changed),
+            |compiler| drop(black_box(compiler.next(world).expect(NUMBERED))),
+            |compiler| compiler.next(&changed).expect(NUMBERED),
         );
         let installed = plan(&Tables::default(), &before, 0).installed(before);
         let (plan, _) = time(|| plan(&installed, &after.tables, 1));

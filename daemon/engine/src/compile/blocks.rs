@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::digest::SetDigest;
 use super::peers::{AtomSet, Atoms, extent};
+use super::sets::{EMPTY, Tracked};
 
 /// What the sweep finds.
 #[derive(Debug)]
@@ -93,10 +93,11 @@ pub(super) fn cover(atoms: &Atoms) -> Covered {
         holes: vec![0; blocks.len()],
         blocks,
         counts: vec![0; atoms.bound()],
+        touched: Vec::new(),
         active: BTreeSet::new(),
-        digest: SetDigest::default(),
+        tracked: Tracked::below(atoms.bound()),
         sets: vec![AtomSet::default()],
-        known: HashMap::from([(SetDigest::default(), 0)]),
+        known: HashMap::from([(EMPTY, 0)]),
     };
     let mut covered = Covered::default();
     let mut around: Vec<(IpNet, Event)> = Vec::new();
@@ -124,10 +125,16 @@ struct Sweep<'a> {
     holes: Vec<u32>,
     /// By atom: its blocks that cover this place.
     counts: Vec<u32>,
+    /// Atoms whose counts have changed since a set was asked for: where one block ends and another
+    /// one of its rule begins, most are as they were.
+    touched: Vec<usize>,
+    /// The atoms that covered the place at which a set was asked for last.
     active: BTreeSet<usize>,
-    digest: SetDigest,
+    /// The same.
+    tracked: Tracked,
     sets: Vec<AtomSet>,
-    known: HashMap<SetDigest, usize>,
+    /// By what `tracked` was.
+    known: HashMap<usize, usize>,
 }
 
 impl Sweep<'_> {
@@ -159,8 +166,7 @@ impl Sweep<'_> {
         for atom in &self.blocks[block] {
             self.counts[*atom] += 1;
             if self.counts[*atom] == 1 {
-                self.active.insert(*atom);
-                self.digest.add(self.atoms.digest(*atom));
+                self.touched.push(*atom);
             }
         }
     }
@@ -169,19 +175,27 @@ impl Sweep<'_> {
         for atom in &self.blocks[block] {
             self.counts[*atom] -= 1;
             if self.counts[*atom] == 0 {
-                self.active.remove(atom);
-                self.digest.remove(self.atoms.digest(*atom));
+                self.touched.push(*atom);
             }
         }
     }
 
     /// The set that covers this place, written out where it is met for the first time.
     fn set(&mut self) -> usize {
-        *self.known.entry(self.digest).or_insert_with(|| {
-            self.sets.push(AtomSet {
-                digest: self.digest,
-                atoms: self.active.iter().copied().collect(),
-            });
+        for atom in self.touched.drain(..) {
+            let covers = self.counts[atom] > 0;
+            let differs = if covers {
+                self.active.insert(atom)
+            } else {
+                self.active.remove(&atom)
+            };
+            if differs {
+                self.tracked.set(atom, covers);
+            }
+        }
+        *self.known.entry(self.tracked.id()).or_insert_with(|| {
+            let active = self.active.iter().copied().collect();
+            self.sets.push(self.atoms.set(active));
             self.sets.len() - 1
         })
     }

@@ -1,5 +1,6 @@
 //! Peer classes: what rules can see of an address, numbered.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use ipnet::IpNet;
 use netpol_abi::tables::{CLASS_ANY, OWNER_HOST};
 
 use super::blocks::{Covered, cover};
-use super::digest::number;
+use super::numbers::{Collision, list, ports as named};
 use super::parts::{Parts, Resolved, resolve};
 use super::peers::{AtomSet, Atoms};
 use crate::kinds::Kinds;
@@ -34,7 +35,8 @@ pub(super) struct Classes {
 /// What a class stands for.
 #[derive(Debug)]
 pub(super) struct Class {
-    /// The atoms that match.
+    /// The atoms that match: those of Pods, then blocks, each in the order of their set. An atom's
+    /// number stands for its content.
     pub atoms: Vec<usize>,
     /// What the names of ports in egress rules stand for.
     pub ports: Resolved,
@@ -52,17 +54,20 @@ struct Holder {
 
 impl Classes {
     /// Brings the classes up to date.
+    ///
+    /// # Errors
+    /// Two classes have one number.
     pub(super) fn update(
         &mut self,
         world: &World,
         kinds: &Kinds,
         parts: &Parts,
         atoms: &mut Atoms,
-    ) {
+    ) -> Result<(), Collision> {
         let mut before = std::mem::take(&mut self.all);
         self.fresh.clear();
         let nobody = AtomSet::default();
-        self.cover(atoms, &mut before);
+        self.cover(atoms, &mut before)?;
 
         let (holders, ports) = holders(world, kinds, parts);
         let mut known: HashMap<(Option<usize>, usize, usize), u64> = HashMap::new();
@@ -70,12 +75,20 @@ impl Classes {
         self.addresses.clear();
         for ((address, holder), set) in holders.iter().zip(covered.sets_of(holders.keys().copied()))
         {
-            let class = *known
-                .entry((holder.kind, set, holder.ports))
-                .or_insert_with(|| {
+            let class = match known.entry((holder.kind, set, holder.ports)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(place) => {
                     let pods = holder.kind.map_or(&nobody, |kind| &atoms.matching[kind]);
-                    self.intern(&mut before, pods, &covered.sets[set], &ports[holder.ports])
-                });
+                    let ports = &ports[holder.ports];
+                    *place.insert(self.intern(
+                        &mut before,
+                        atoms,
+                        pods,
+                        &covered.sets[set],
+                        ports,
+                    )?)
+                }
+            };
             let entry = AddressEntry {
                 class,
                 owner: holder.owner,
@@ -85,17 +98,22 @@ impl Classes {
         }
         self.covered = covered;
         self.gone = before.into_keys().collect();
+        Ok(())
     }
 
     /// The prefixes at which the class changes.
-    fn cover(&mut self, atoms: &mut Atoms, before: &mut BTreeMap<u64, Class>) {
+    fn cover(
+        &mut self,
+        atoms: &mut Atoms,
+        before: &mut BTreeMap<u64, Class>,
+    ) -> Result<(), Collision> {
         if !atoms.take_blocks_changed() {
             for class in self.of_sets.iter().flatten() {
                 if let Some(kept) = before.remove(class) {
                     self.all.insert(*class, kept);
                 }
             }
-            return;
+            return Ok(());
         }
         let covered = cover(atoms);
         let (nobody, none) = (AtomSet::default(), Resolved::new());
@@ -105,8 +123,11 @@ impl Classes {
         for (net, set) in &covered.nodes {
             while around.pop_if(|(outer, _)| !outer.contains(net)).is_some() {}
             let parent = around.last().map_or(CLASS_ANY, |(_, class)| *class);
-            let class = *of_sets[*set]
-                .get_or_insert_with(|| self.intern(before, &nobody, &covered.sets[*set], &none));
+            let class = match of_sets[*set] {
+                Some(class) => class,
+                None => self.intern(before, atoms, &nobody, &covered.sets[*set], &none)?,
+            };
+            of_sets[*set] = Some(class);
             if class != parent {
                 prefixes.insert(*net, class);
                 around.push((*net, class));
@@ -115,32 +136,61 @@ impl Classes {
         self.prefixes = Arc::new(prefixes);
         self.of_sets = of_sets;
         self.covered = covered;
+        Ok(())
     }
 
     /// The number of a class; `before` has those that nobody asked for yet.
     fn intern(
         &mut self,
         before: &mut BTreeMap<u64, Class>,
+        atoms: &Atoms,
         pods: &AtomSet,
         blocks: &AtomSet,
         ports: &Resolved,
-    ) -> u64 {
+    ) -> Result<u64, Collision> {
         if pods.atoms.is_empty() && blocks.atoms.is_empty() && ports.is_empty() {
-            return CLASS_ANY;
+            return Ok(CLASS_ANY);
         }
-        let number = number("class", (pods.digest.union(blocks.digest), ports));
-        if self.all.contains_key(&number) {
-            return number;
-        }
-        let class = before.remove(&number).unwrap_or_else(|| {
-            self.fresh.push(number);
-            Class {
-                atoms: [&pods.atoms[..], &blocks.atoms[..]].concat(),
-                ports: ports.clone(),
+        let content = (pods.digest, blocks.digest, ports);
+        let number = atoms.key.number("class", content);
+        let fresh = || Class {
+            atoms: [&pods.atoms[..], &blocks.atoms[..]].concat(),
+            ports: ports.clone(),
+        };
+        match self.all.get(&number).or_else(|| before.get(&number)) {
+            Some(known) if known.is(pods, blocks, ports) => {
+                if let Some(known) = before.remove(&number) {
+                    self.all.insert(number, known);
+                }
             }
-        });
-        self.all.insert(number, class);
-        number
+            Some(known) => {
+                return Err(Collision {
+                    sort: "class",
+                    number,
+                    things: [known.describe(atoms), fresh().describe(atoms)],
+                });
+            }
+            None => {
+                self.all.insert(number, fresh());
+                self.fresh.push(number);
+            }
+        }
+        Ok(number)
+    }
+}
+
+impl Class {
+    fn is(&self, pods: &AtomSet, blocks: &AtomSet, ports: &Resolved) -> bool {
+        let of_blocks = self.atoms.strip_prefix(&pods.atoms[..]);
+        of_blocks == Some(&blocks.atoms[..]) && self.ports == *ports
+    }
+
+    fn describe(&self, atoms: &Atoms) -> String {
+        let matching = match &self.atoms[..] {
+            [] => "no peer that a rule names".to_owned(),
+            some => list(atoms.describe(some)),
+        };
+        format!("what matches {matching}{}", named(&self.ports))
     }
 }
 

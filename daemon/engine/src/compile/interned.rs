@@ -1,5 +1,8 @@
-//! Values under small numbers, each known by the digest of its content: a number means the same
-//! from one world to the next one, for as long as the value is in use.
+//! Values under small numbers, found by their content: a number means the same from one world to
+//! the next one, for as long as the value is in use.
+//!
+//! A digest only says which values are worth comparing. Two values with equal digests have
+//! two numbers.
 
 use std::collections::HashMap;
 use std::ops::Index;
@@ -8,15 +11,20 @@ use std::ops::Index;
 /// small and can index lists.
 #[derive(Debug)]
 pub(super) struct Interned<T> {
-    known: HashMap<u128, usize>,
+    /// By digest: the numbers of all values that have it.
+    known: HashMap<u128, Vec<usize>>,
     slots: Vec<Option<(u128, T)>>,
     free: Vec<usize>,
 }
 
 impl<T> Interned<T> {
-    /// The number of the content with this digest.
-    pub(super) fn find(&self, digest: u128) -> Option<usize> {
-        self.known.get(&digest).copied()
+    /// The number of the value with this digest that has the `same` content.
+    pub(super) fn find(&self, digest: u128, same: impl Fn(&T) -> bool) -> Option<usize> {
+        let candidates = self.known.get(&digest)?;
+        candidates
+            .iter()
+            .copied()
+            .find(|number| same(&self[*number]))
     }
 
     /// A number for content that has none.
@@ -26,12 +34,17 @@ impl<T> Interned<T> {
             self.slots.push(None);
         }
         self.slots[number] = Some((digest, value));
-        self.known.insert(digest, number);
+        self.known.entry(digest).or_default().push(number);
         number
     }
 
     pub(super) fn digest(&self, number: usize) -> u128 {
         self.slot(number).0
+    }
+
+    /// The value, where the number is in use.
+    pub(super) fn get(&self, number: usize) -> Option<&T> {
+        Some(&self.slots.get(number)?.as_ref()?.1)
     }
 
     pub(super) fn value_mut(&mut self, number: usize) -> &mut T {
@@ -51,11 +64,16 @@ impl<T> Interned<T> {
     }
 
     /// Takes out what is not in use any more.
-    pub(super) fn remove(&mut self, number: usize) -> (u128, T) {
+    pub(super) fn remove(&mut self, number: usize) -> T {
         let (digest, value) = self.slots[number].take().expect("the number is in use");
-        self.known.remove(&digest);
+        if let Some(numbers) = self.known.get_mut(&digest) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.known.remove(&digest);
+            }
+        }
         self.free.push(number);
-        (digest, value)
+        value
     }
 
     fn slot(&self, number: usize) -> &(u128, T) {

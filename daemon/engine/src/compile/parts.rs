@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::digest::part;
 use super::flatten::Range;
 use super::interned::Interned;
+use super::numbers::NumberKey;
 use super::peers::Atoms;
 use super::seen::Seen;
-use crate::policy::{Action, Direction, Mode, ObjectName, Policy, Ports, Protocol, Tier};
+use crate::policy::{Action, Direction, Mode, Policy, Ports, Protocol, Tier};
 use crate::world::{Pod, World};
 
 /// A port's name, as a rule gives it.
@@ -28,7 +28,8 @@ pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Eg
 /// One policy in one direction.
 #[derive(Debug)]
 pub(super) struct Part {
-    pub policy: ObjectName,
+    /// The policy, or one that says the same under the same name.
+    pub policy: Arc<Policy>,
     pub tier: Tier,
     pub direction: Direction,
     pub rules: Vec<PartRule>,
@@ -51,6 +52,7 @@ pub(super) struct PartRule {
 /// All parts, and where they come from.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
+    pub key: NumberKey,
     pub all: Interned<Part>,
     /// The names of ports that egress rules give.
     pub egress_names: BTreeSet<PortName>,
@@ -120,7 +122,7 @@ impl Parts {
             names_differ |= self.all[part].has_egress_names();
         }
         for part in left {
-            let (_, part) = self.all.remove(part);
+            let part = self.all.remove(part);
             names_differ |= part.has_egress_names();
             part.rules
                 .iter()
@@ -136,10 +138,21 @@ impl Parts {
         }
     }
 
-    fn part(&mut self, policy: &Policy, direction: Direction, atoms: &mut Atoms) -> Option<usize> {
+    fn part(
+        &mut self,
+        policy: &Arc<Policy>,
+        direction: Direction,
+        atoms: &mut Atoms,
+    ) -> Option<usize> {
         let rules = policy.rules(direction)?;
-        let digest = part("policy", (&policy.name, policy.tier, direction, rules));
-        Some(self.all.find(digest).unwrap_or_else(|| {
+        let content = (&policy.name, policy.tier, direction, rules);
+        let digest = self.key.digest("policy", content);
+        let same = |part: &Part| {
+            let Part { policy, tier, .. } = part;
+            let rules = policy.rules(part.direction);
+            rules.is_some_and(|rules| (&policy.name, *tier, part.direction, rules) == content)
+        };
+        Some(self.all.find(digest, same).unwrap_or_else(|| {
             let part = Part::of(policy, direction, atoms);
             self.all.add(digest, part)
         }))
@@ -176,7 +189,7 @@ impl Part {
         self.direction == Direction::Egress && names.next().is_some()
     }
 
-    fn of(policy: &Policy, direction: Direction, atoms: &mut Atoms) -> Self {
+    fn of(policy: &Arc<Policy>, direction: Direction, atoms: &mut Atoms) -> Self {
         let rules = policy.rules(direction).unwrap_or_default();
         let rules = rules
             .iter()
@@ -202,7 +215,7 @@ impl Part {
             })
             .collect();
         Self {
-            policy: policy.name.clone(),
+            policy: Arc::clone(policy),
             tier: policy.tier,
             direction,
             rules,

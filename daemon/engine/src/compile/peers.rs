@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::digest::{SetDigest, part};
 use super::interned::Interned;
+use super::numbers::{NumberKey, list};
 use super::seen::Seen;
-use crate::policy::{Direction, IpBlock, Peer, PodPeer, Policy};
+use crate::policy::{Direction, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy};
 
 /// Blocks of one rule up to which the atom is known by what it says, so that rules that say
 /// the same share it. A longer list is known by its place: when one block is added to
@@ -24,11 +24,26 @@ enum Atom {
     Pods(PodPeer),
     /// Sorted.
     Blocks(Vec<IpBlock>),
+    /// Those of the rule at this place, whatever they are.
+    BlocksOf(ObjectName, Place, Vec<IpBlock>),
+}
+
+/// A rule's direction, and its index there.
+type Place = (Direction, usize);
+
+impl Atom {
+    fn blocks(&self) -> Option<&Vec<IpBlock>> {
+        match self {
+            Self::Pods(_) => None,
+            Self::Blocks(blocks) | Self::BlocksOf(_, _, blocks) => Some(blocks),
+        }
+    }
 }
 
 /// All atoms of the rules at hand.
 #[derive(Debug, Default)]
 pub(super) struct Atoms {
+    pub key: NumberKey,
     all: Interned<Atom>,
     /// By number: how many rules have it.
     uses: Vec<usize>,
@@ -45,26 +60,23 @@ pub(super) struct Atoms {
 /// A set of atoms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AtomSet {
-    pub digest: SetDigest,
-    /// Each once.
+    /// Of its atoms' digests, in order: the same in every world. 0, where it is empty.
+    pub digest: u128,
+    /// Each once, by digest and number.
     pub atoms: Vec<usize>,
 }
 
 impl Atoms {
     /// The atoms of a rule's peers.
-    pub(super) fn of_rule(
-        &mut self,
-        policy: &Policy,
-        place: (Direction, usize),
-        peers: &[Peer],
-    ) -> Vec<usize> {
+    pub(super) fn of_rule(&mut self, policy: &Policy, place: Place, peers: &[Peer]) -> Vec<usize> {
         let mut atoms = Vec::new();
         let mut blocks: Vec<&IpBlock> = Vec::new();
         for peer in peers {
             match peer {
                 Peer::Pods(pods) => {
-                    let digest = part("pods", pods);
-                    let known = self.all.find(digest);
+                    let digest = self.key.digest("pods", pods);
+                    let same = |atom: &Atom| matches!(atom, Atom::Pods(known) if known == pods);
+                    let known = self.all.find(digest, same);
                     atoms.push(known.unwrap_or_else(|| self.add(digest, Atom::Pods(pods.clone()))));
                 }
                 Peer::Block(block) => blocks.push(block),
@@ -91,25 +103,21 @@ impl Atoms {
         self.released.extend(atoms);
     }
 
-    fn of_blocks(
-        &mut self,
-        policy: &Policy,
-        place: (Direction, usize),
-        blocks: &[&IpBlock],
-    ) -> usize {
-        let said = blocks.len() <= SAID;
-        let digest = if said {
-            part("blocks", blocks)
-        } else {
-            part("blocks of", (&policy.name, place))
-        };
-        let known = self.all.find(digest);
-        if said && let Some(atom) = known {
-            return atom;
+    fn of_blocks(&mut self, policy: &Policy, place: Place, blocks: &[&IpBlock]) -> usize {
+        let owned = || blocks.iter().map(|block| (*block).clone()).collect();
+        if blocks.len() <= SAID {
+            let digest = self.key.digest("blocks", blocks);
+            let same = |atom: &Atom| matches!(atom, Atom::Blocks(known) if known.iter().eq(blocks.iter().copied()));
+            return self.all.find(digest, same).unwrap_or_else(|| {
+                self.blocks_changed = true;
+                self.add(digest, Atom::Blocks(owned()))
+            });
         }
         self.blocks_changed = true;
-        let content = Atom::Blocks(blocks.iter().map(|block| (*block).clone()).collect());
-        match known {
+        let digest = self.key.digest("blocks of", (&policy.name, place));
+        let same = |atom: &Atom| matches!(atom, Atom::BlocksOf(name, known, _) if (name, known) == (&policy.name, &place));
+        let content = Atom::BlocksOf(policy.name.clone(), place, owned());
+        match self.all.find(digest, same) {
             // The place is the same, the list is another one.
             Some(atom) => {
                 *self.all.value_mut(atom) = content;
@@ -131,8 +139,30 @@ impl Atoms {
         self.all.bound()
     }
 
-    pub(super) fn digest(&self, atom: usize) -> u128 {
-        self.all.digest(atom)
+    /// A set of these.
+    pub(super) fn set(&self, atoms: Vec<usize>) -> AtomSet {
+        let mut set = AtomSet { digest: 0, atoms };
+        set.sort(&self.key, &self.all);
+        set
+    }
+
+    /// What atoms stand for, as a sentence names it.
+    pub(super) fn describe(&self, atoms: &[usize]) -> Vec<String> {
+        let describe = |atom: &usize| match self.all.get(*atom) {
+            None => "a peer that no rule has any more".to_owned(),
+            Some(Atom::Pods(PodPeer { namespaces, pods })) => {
+                let namespaces = match namespaces {
+                    Namespaces::Own(name) => format!("in the Namespace {name}"),
+                    Namespaces::Matching(selector) => format!("in Namespaces with {selector}"),
+                };
+                format!("Pods with {pods} {namespaces}")
+            }
+            Some(Atom::Blocks(blocks)) => list(blocks.iter().map(ToString::to_string)),
+            Some(Atom::BlocksOf(policy, (direction, rule), _)) => {
+                format!("the blocks of {policy}'s {direction} rule {rule}")
+            }
+        };
+        atoms.iter().map(describe).collect()
     }
 
     /// Blocks with the atoms that they are of, equal blocks side by side.
@@ -140,10 +170,7 @@ impl Atoms {
         let mut blocks: Vec<(&IpBlock, usize)> = self
             .all
             .iter()
-            .filter_map(|(number, atom)| match atom {
-                Atom::Blocks(blocks) => Some((number, blocks)),
-                Atom::Pods(_) => None,
-            })
+            .filter_map(|(number, atom)| Some((number, atom.blocks()?)))
             .flat_map(|(number, blocks)| blocks.iter().map(move |block| (block, number)))
             .collect();
         blocks.sort_unstable();
@@ -159,46 +186,65 @@ impl Atoms {
     /// what was known of it, less those, and whatever is new on either side.
     pub(super) fn update(&mut self, seen: &Seen) {
         self.matching = seen.carry(std::mem::take(&mut self.matching));
-        let mut gone = vec![None; self.all.bound()];
+        let mut gone = vec![false; self.all.bound()];
         let mut any_gone = false;
         for atom in std::mem::take(&mut self.released) {
-            if self.uses[atom] == 0 && gone[atom].is_none() {
-                let (digest, what) = self.all.remove(atom);
-                self.blocks_changed |= matches!(what, Atom::Blocks(_));
-                gone[atom] = Some(digest);
+            if self.uses[atom] == 0 && !gone[atom] {
+                let what = self.all.remove(atom);
+                self.blocks_changed |= what.blocks().is_some();
+                gone[atom] = true;
                 any_gone = true;
             }
         }
+        let mut changed = vec![false; self.matching.len()];
         if any_gone {
-            for AtomSet { digest, atoms } in &mut self.matching {
-                atoms.retain(|atom| gone[*atom].map(|part| digest.remove(part)).is_none());
+            for (set, changed) in self.matching.iter_mut().zip(&mut changed) {
+                let before = set.atoms.len();
+                set.atoms.retain(|atom| !gone[*atom]);
+                *changed = set.atoms.len() != before;
             }
         }
-        let mut add = |atom: usize, digest: u128, kind: usize| {
-            self.matching[kind].digest.add(digest);
+        let mut add = |atom: usize, kind: usize| {
             self.matching[kind].atoms.push(atom);
+            changed[kind] = true;
         };
         let mut is_fresh = vec![false; self.all.bound()];
         for atom in std::mem::take(&mut self.fresh) {
             is_fresh[atom] = true;
             if let Atom::Pods(peer) = &self.all[atom] {
-                let digest = self.all.digest(atom);
                 let kinds = seen.kinds.select(peer).into_iter();
-                kinds.for_each(|kind| add(atom, digest, kind));
+                kinds.for_each(|kind| add(atom, kind));
             }
         }
-        if seen.fresh.is_empty() {
-            return;
-        }
-        for (atom, what) in self.all.iter() {
-            if let Atom::Pods(peer) = what
-                && !is_fresh[atom]
-            {
-                let digest = self.all.digest(atom);
-                let kinds = seen.select_fresh(peer);
-                kinds.for_each(|kind| add(atom, digest, kind));
+        if !seen.fresh.is_empty() {
+            for (atom, what) in self.all.iter() {
+                if let Atom::Pods(peer) = what
+                    && !is_fresh[atom]
+                {
+                    let kinds = seen.select_fresh(peer);
+                    kinds.for_each(|kind| add(atom, kind));
+                }
             }
         }
+        for (set, changed) in self.matching.iter_mut().zip(changed) {
+            if changed {
+                set.sort(&self.key, &self.all);
+            }
+        }
+    }
+}
+
+impl AtomSet {
+    /// Its order, and its digest, after a change.
+    fn sort(&mut self, key: &NumberKey, all: &Interned<Atom>) {
+        let digest = |atom: &usize| (all.digest(*atom), *atom);
+        self.atoms.sort_unstable_by_key(digest);
+        self.digest = if self.atoms.is_empty() {
+            0
+        } else {
+            let digests: Vec<u128> = self.atoms.iter().map(|atom| all.digest(*atom)).collect();
+            key.digest("atoms", digests)
+        };
     }
 }
 

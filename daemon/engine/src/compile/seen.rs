@@ -2,16 +2,48 @@
 //! so that what is known by kind is carried over, and which have to be asked about.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::digest::part;
 use crate::kinds::Kinds;
-use crate::labels::Selector;
+use crate::labels::{Labels, Selector};
 use crate::policy::PodPeer;
 use crate::world::Place;
 
-/// All that is to be known of a kind to tell it from others: the digest of what selectors see
-/// of it, and whether any of its Pods is an endpoint.
-pub(super) type Known = (u128, bool);
+/// All that is to be known of a kind to tell it from others.
+pub(super) type Known = Arc<Content>;
+
+/// What selectors see of a kind, and whether any of its Pods is an endpoint.
+#[derive(Debug)]
+pub(super) struct Content {
+    namespace: String,
+    of_namespace: Labels,
+    labels: Labels,
+    attached: bool,
+}
+
+/// The same, borrowed.
+type Borrowed<'k> = (&'k str, &'k Labels, &'k Labels, bool);
+
+impl Content {
+    fn of((namespace, of_namespace, labels, attached): Borrowed) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            of_namespace: of_namespace.clone(),
+            labels: labels.clone(),
+            attached,
+        }
+    }
+
+    fn borrowed(&self) -> Borrowed<'_> {
+        let Self {
+            namespace,
+            of_namespace,
+            labels,
+            attached,
+        } = self;
+        (namespace, of_namespace, labels, *attached)
+    }
+}
 
 /// The kinds of a world.
 pub(super) struct Seen<'k, 'w> {
@@ -30,27 +62,43 @@ pub(super) struct Seen<'k, 'w> {
 
 impl<'k, 'w> Seen<'k, 'w> {
     pub(super) fn of(kinds: &'k Kinds<'w>, before: &[Known]) -> Self {
-        let known: Vec<Known> = (0..kinds.all.len())
+        let borrowed: Vec<Borrowed> = (0..kinds.all.len())
             .map(|kind| {
                 let mut places = kinds.all[kind].pods.iter().map(|(_, pod)| &pod.place);
                 let attached = places.any(|place| matches!(place, Place::Attached(_)));
-                (part("kind", kinds.seen(kind)), attached)
+                let (namespace, of_namespace, labels) = kinds.seen(kind);
+                (namespace, of_namespace, labels, attached)
             })
             .collect();
-        if known == before {
+        let same = |(one, other): (&Borrowed, &Known)| *one == other.borrowed();
+        if borrowed.len() == before.len() && borrowed.iter().zip(before).all(same) {
             return Self {
                 kinds,
-                kept: (0..known.len()).map(Some).collect(),
-                known,
+                kept: (0..before.len()).map(Some).collect(),
+                known: before.to_vec(),
                 fresh: Vec::new(),
                 same: true,
                 few: kinds.only(&[]),
             };
         }
-        let mut numbers: HashMap<Known, usize> = known.iter().copied().zip(0..).collect();
-        let kept = before.iter().map(|kind| numbers.remove(kind)).collect();
+        let mut numbers: HashMap<Borrowed, usize> = borrowed.iter().copied().zip(0..).collect();
+        let kept: Vec<Option<usize>> = before
+            .iter()
+            .map(|kind| numbers.remove(&kind.borrowed()))
+            .collect();
         let mut fresh: Vec<usize> = numbers.into_values().collect();
         fresh.sort_unstable();
+        let mut known: Vec<Option<Known>> = vec![None; borrowed.len()];
+        for (kind, before) in kept.iter().zip(before) {
+            if let Some(kind) = kind {
+                known[*kind] = Some(Arc::clone(before));
+            }
+        }
+        let known = known
+            .into_iter()
+            .zip(borrowed)
+            .map(|(known, kind)| known.unwrap_or_else(|| Arc::new(Content::of(kind))))
+            .collect();
         Self {
             kinds,
             known,
@@ -78,7 +126,7 @@ impl<'k, 'w> Seen<'k, 'w> {
     /// The endpoints' kinds that a policy's selector matches, ascending.
     pub(super) fn select(&self, namespace: &str, subject: &Selector) -> Vec<usize> {
         let mut selected = self.kinds.select_in(namespace, subject);
-        selected.retain(|kind| self.known[*kind].1);
+        selected.retain(|kind| self.known[*kind].attached);
         selected
     }
 
@@ -101,7 +149,7 @@ impl<'k, 'w> Seen<'k, 'w> {
         });
         let fresh = self.few.select_in(namespace, subject).into_iter();
         let fresh = fresh.map(|few| self.fresh[few]);
-        selected.extend(fresh.filter(|kind| self.known[*kind].1));
+        selected.extend(fresh.filter(|kind| self.known[*kind].attached));
         selected.sort_unstable();
     }
 

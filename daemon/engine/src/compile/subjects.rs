@@ -7,7 +7,7 @@ use std::sync::Arc;
 use netpol_abi::limits::FIRST_INSIDE;
 use netpol_abi::tables::{BRIDGES, SUBJECT_NOT_ISOLATED, endpoint_flags};
 
-use super::digest::number;
+use super::numbers::{Collision, list, ports as named};
 use super::parts::{Asked, DIRECTIONS, Parts, Resolved, resolve};
 use super::seen::Seen;
 use super::{RuleName, SubjectNames};
@@ -66,7 +66,15 @@ struct Numbers {
 
 impl Subjects {
     /// Brings the subjects up to date with the parts that select each kind.
-    pub(super) fn update(&mut self, world: &World, parts: &Parts, seen: &Seen) {
+    ///
+    /// # Errors
+    /// Two subjects have one number.
+    pub(super) fn update(
+        &mut self,
+        world: &World,
+        parts: &Parts,
+        seen: &Seen,
+    ) -> Result<(), Collision> {
         let before = std::mem::take(self);
         let mut subjects = before.all;
         let kinds = &seen.kinds.all;
@@ -95,7 +103,7 @@ impl Subjects {
                                 self.keep(numbers.audited, &mut subjects);
                                 numbers
                             }),
-                            None => self.of(parts, &selecting, pod, &mut subjects),
+                            None => self.of(parts, &selecting, pod, &mut subjects)?,
                         };
                         numbers.insert(pod.ports.clone(), pair);
                         pair
@@ -116,19 +124,13 @@ impl Subjects {
             }
             self.known.push(Known { selecting, numbers });
         }
+        Ok(())
     }
 
     /// The subject of a number is still one; `before` has those that nobody asked for yet.
-    fn keep(&mut self, number: u64, before: &mut BTreeMap<u64, Subject>) -> bool {
-        if number == SUBJECT_NOT_ISOLATED || self.all.contains_key(&number) {
-            return true;
-        }
-        match before.remove(&number) {
-            Some(subject) => {
-                self.all.insert(number, subject);
-                true
-            }
-            None => false,
+    fn keep(&mut self, number: u64, before: &mut BTreeMap<u64, Subject>) {
+        if let Some(subject) = before.remove(&number) {
+            self.all.insert(number, subject);
         }
     }
 
@@ -138,7 +140,7 @@ impl Subjects {
         selecting: &[Vec<Asked>; 2],
         pod: &Pod,
         before: &mut BTreeMap<u64, Subject>,
-    ) -> [Numbers; 2] {
+    ) -> Result<[Numbers; 2], Collision> {
         let mut numbers = |index: usize| {
             let asked = &selecting[index];
             let enforced = asked.iter().filter(|(_, mode)| *mode == Mode::Enforce);
@@ -146,17 +148,17 @@ impl Subjects {
             let all: Vec<usize> = asked.iter().map(|(part, _)| *part).collect();
             let mut number =
                 |selecting: &[usize]| self.number(parts, DIRECTIONS[index], selecting, pod, before);
-            let audited = number(&all);
-            Numbers {
+            let audited = number(&all)?;
+            Ok(Numbers {
                 enforced: if enforced.len() == all.len() {
                     audited
                 } else {
-                    number(&enforced)
+                    number(&enforced)?
                 },
                 audited,
-            }
+            })
         };
-        [numbers(0), numbers(1)]
+        Ok([numbers(0)?, numbers(1)?])
     }
 
     /// The number of the subject of these parts at a Pod.
@@ -167,9 +169,9 @@ impl Subjects {
         selecting: &[usize],
         pod: &Pod,
         before: &mut BTreeMap<u64, Subject>,
-    ) -> u64 {
+    ) -> Result<u64, Collision> {
         if selecting.is_empty() {
-            return SUBJECT_NOT_ISOLATED;
+            return Ok(SUBJECT_NOT_ISOLATED);
         }
         let ports = match direction {
             Direction::Ingress => {
@@ -180,13 +182,26 @@ impl Subjects {
         };
         let digest = |part: &usize| parts.all.digest(*part);
         let digests: Vec<u128> = selecting.iter().map(digest).collect();
-        let number = number("subject", (direction, digests, &ports));
-        if !self.keep(number, before) {
-            let subject = Subject::of(parts, direction, selecting, ports);
-            self.all.insert(number, subject);
-            self.fresh.push(number);
+        let number = parts.key.number("subject", (direction, digests, &ports));
+        match self.all.get(&number).or_else(|| before.get(&number)) {
+            Some(known) if known.is(direction, selecting, &ports) => {
+                self.keep(number, before);
+            }
+            Some(known) => {
+                let fresh = Subject::of(parts, direction, selecting, ports);
+                return Err(Collision {
+                    sort: "subject",
+                    number,
+                    things: [known.describe(), fresh.describe()],
+                });
+            }
+            None => {
+                let subject = Subject::of(parts, direction, selecting, ports);
+                self.all.insert(number, subject);
+                self.fresh.push(number);
+            }
         }
-        number
+        Ok(number)
     }
 }
 
@@ -210,6 +225,22 @@ fn bridges(attached: &Attached) -> [u32; BRIDGES] {
 }
 
 impl Subject {
+    /// Does it stand for these parts and ports? A part's number stands for its content.
+    fn is(&self, direction: Direction, selecting: &[usize], ports: &Resolved) -> bool {
+        let parts = self.parts.iter().map(|(part, _)| part);
+        self.direction == direction && self.ports == *ports && parts.eq(selecting)
+    }
+
+    fn describe(&self) -> String {
+        let policies = self.names.policies.iter().map(ToString::to_string);
+        format!(
+            "{} by the policies {}{}",
+            self.direction,
+            list(policies),
+            named(&self.ports)
+        )
+    }
+
     fn of(parts: &Parts, direction: Direction, selecting: &[usize], ports: Resolved) -> Self {
         let mut names = SubjectNames {
             direction,
@@ -223,10 +254,10 @@ impl Subject {
             let part = &parts.all[*number];
             isolating |= part.tier == Tier::NetworkPolicy;
             numbered.push((*number, names.rules.len() as u32));
-            names.policies.push(part.policy.clone());
+            names.policies.push(part.policy.name.clone());
             for (rule, what) in part.rules.iter().enumerate() {
                 names.rules.push(RuleName {
-                    policy: part.policy.clone(),
+                    policy: part.policy.name.clone(),
                     direction,
                     rule,
                 });

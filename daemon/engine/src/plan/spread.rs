@@ -1,12 +1,9 @@
 //! How a verdict's ranges are spread over its map entry and a chain of port blocks, and
-//! gathered again. Blocks are content-addressed, so equal tails are stored once, and a
-//! block never changes while a verdict may chain it.
-
-use std::hash::Hasher;
+//! gathered again. Equal tails are stored once, and a block never changes while a verdict may chain it:
+//! which id a block has, its content decides (see [`crate::tables::PortBlocks`]).
 
 use netpol_abi::limits::{BLOCK_RANGES, INLINE_RANGES, MAX_BLOCKS};
-use netpol_abi::tables::{PortBlock, PortRange, Verdict};
-use siphasher::sip::SipHasher24;
+use netpol_abi::tables::{PortBlock, Verdict};
 
 use crate::tables::VerdictEntry;
 
@@ -32,11 +29,15 @@ pub struct TooManyRanges {
     pub ranges: usize,
 }
 
-/// Spreads a verdict.
+/// Spreads a verdict, over blocks with the ids that `id` gives their contents: not 0, and not the same
+/// for two contents.
 ///
 /// # Errors
 /// It has more than [`MAX_RANGES`] ranges.
-pub fn spread(entry: &VerdictEntry) -> Result<Spread, TooManyRanges> {
+pub fn spread(
+    entry: &VerdictEntry,
+    mut id: impl FnMut(&PortBlock) -> u64,
+) -> Result<Spread, TooManyRanges> {
     if entry.ranges.len() > MAX_RANGES {
         return Err(TooManyRanges {
             ranges: entry.ranges.len(),
@@ -57,7 +58,7 @@ pub fn spread(entry: &VerdictEntry) -> Result<Spread, TooManyRanges> {
             ..PortBlock::default()
         };
         block.ranges[..ranges.len()].copy_from_slice(ranges);
-        verdict.spill = block_key(block.next, ranges);
+        verdict.spill = id(&block);
         verdict.blocks += 1;
         blocks.push((verdict.spill, block));
     }
@@ -66,8 +67,8 @@ pub fn spread(entry: &VerdictEntry) -> Result<Spread, TooManyRanges> {
 
 /// As [`spread`], with nothing allowed in place of what does not fit. A plan that says so is not
 /// carried out; if it were, this would not open anything.
-pub(crate) fn spread_or_deny(entry: &VerdictEntry) -> Spread {
-    spread(entry).unwrap_or_default()
+pub(crate) fn spread_or_deny(entry: &VerdictEntry, id: impl FnMut(&PortBlock) -> u64) -> Spread {
+    spread(entry, id).unwrap_or_default()
 }
 
 /// Gathers a verdict again; `None` where its chain is broken.
@@ -88,27 +89,16 @@ pub fn gather<'a>(
     })
 }
 
-fn block_key(next: u64, ranges: &[PortRange]) -> u64 {
-    let mut hasher = SipHasher24::new_with_keys(0x6e65_7470_6f6c, 0x626c_6f63_6b73);
-    hasher.write_u64(next);
-    for range in ranges {
-        hasher.write_u16(range.first);
-        hasher.write_u16(range.last);
-        hasher.write_u8(range.protocol);
-        hasher.write_u8(range.deny);
-        hasher.write_u32(range.rule);
-    }
-    // 0 ends a chain.
-    hasher.finish().max(1)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::collections::BTreeMap;
 
+    use netpol_abi::tables::PortRange;
+
     use super::*;
+    use crate::tables::PortBlocks;
 
     fn entry(ranges: usize) -> VerdictEntry {
         VerdictEntry {
@@ -125,11 +115,16 @@ mod tests {
         }
     }
 
+    fn ids() -> impl FnMut(&PortBlock) -> u64 {
+        let mut given = PortBlocks::default();
+        move |block| given.id(block).0
+    }
+
     #[test]
     fn gathers_what_it_spread() {
         for ranges in [0, 1, 4, 5, 24, 25, 44, MAX_RANGES] {
             let entry = entry(ranges);
-            let Spread { verdict, blocks } = spread(&entry).unwrap();
+            let Spread { verdict, blocks } = spread(&entry, ids()).unwrap();
             let blocks: BTreeMap<_, _> = blocks.into_iter().collect();
             assert_eq!(usize::from(verdict.blocks), blocks.len(), "{ranges} ranges");
             assert_eq!(gather(&verdict, |key| blocks.get(&key)), Some(entry));
@@ -139,12 +134,12 @@ mod tests {
     #[test]
     fn refuses_what_the_chain_cannot_hold() {
         let ranges = MAX_RANGES + 1;
-        assert_eq!(spread(&entry(ranges)), Err(TooManyRanges { ranges }));
+        assert_eq!(spread(&entry(ranges), ids()), Err(TooManyRanges { ranges }));
     }
 
     #[test]
     fn a_broken_chain_is_no_verdict() {
-        let Spread { verdict, blocks } = spread(&entry(30)).unwrap();
+        let Spread { verdict, blocks } = spread(&entry(30), ids()).unwrap();
         let last: BTreeMap<_, _> = blocks[..1].iter().copied().collect();
         assert_eq!(gather(&verdict, |key| last.get(&key)), None);
     }

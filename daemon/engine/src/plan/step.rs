@@ -11,7 +11,7 @@ use netpol_abi::tables::{Address, Endpoint, Interface, PortBlock, Prefix, Verdic
 pub enum Step {
     /// `PORT_BLOCKS`.
     PutPortBlock {
-        /// Content-addressed.
+        /// An id that no other block has.
         key: u64,
         /// Its ranges.
         value: Box<PortBlock>,

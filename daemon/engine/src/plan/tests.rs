@@ -7,6 +7,7 @@ use std::sync::Arc;
 use netpol_abi::tables::{CLASS_ANY, OWNER_HOST, PortRange, control_flags};
 
 use super::*;
+use crate::model::Lanes;
 use crate::tables::{InterfaceEntry, VerdictEntry};
 
 const GENERATION: u64 = 6;
@@ -215,6 +216,7 @@ fn long_verdicts_chain_blocks_that_are_there_before_them() {
         ["PutPortBlock", "PutPortBlock", "PutVerdict", "PutVerdict"]
     );
     assert_eq!((there.demand.verdicts, there.demand.port_blocks), (3, 2));
+    let mut after = there.installed(after);
 
     let mut fewer = after.clone();
     fewer.verdicts.remove(&one);
@@ -235,12 +237,128 @@ fn long_verdicts_chain_blocks_that_are_there_before_them() {
             "DeletePortBlock"
         ]
     );
+    assert_eq!(back.installed(tables()).port_blocks.ids().count(), 0);
+
+    // Of blocks that are not where they should be, none is taken for granted.
+    let lost = Tables {
+        port_blocks: PortBlocks::default(),
+        ..after.clone()
+    };
+    assert_eq!(
+        kinds(&plan(&lost, &fewer, GENERATION)),
+        [
+            "PutPortBlock",
+            "PutPortBlock",
+            "PutVerdict",
+            "Fence",
+            "DeleteVerdict"
+        ]
+    );
 
     after.verdicts.insert(two, ranges(2000));
     assert_eq!(
         plan(&tables(), &after, GENERATION).demand.too_many_ranges,
         [two]
     );
+}
+
+/// Blocks are told apart by what they hold, and found under whatever id they have.
+#[test]
+fn blocks_that_another_netpold_numbered_are_kept() {
+    let mut tables = tables();
+    let ports = |first: u16| VerdictEntry {
+        other: 0,
+        ranges: (0..30)
+            .map(|port| PortRange {
+                first: first + port * 2,
+                last: first + port * 2,
+                protocol: 6,
+                rule: 1,
+                ..PortRange::default()
+            })
+            .collect(),
+    };
+    let key = VerdictKey {
+        subject: 100,
+        class: 51,
+    };
+    tables.verdicts.insert(key, ports(0));
+    let mut lanes = Lanes::steady(&tables, GENERATION);
+    let ids: Vec<u64> = lanes.port_blocks.keys().copied().collect();
+    assert_eq!(ids, [1, 2]);
+    // As hashes were: anywhere.
+    for block in lanes
+        .port_blocks
+        .values_mut()
+        .filter(|block| block.next != 0)
+    {
+        block.next = u64::MAX;
+    }
+    let [head, tail] = [2, 1].map(|id| lanes.port_blocks.remove(&id).unwrap());
+    lanes.port_blocks.extend([(77, head), (u64::MAX, tail)]);
+    lanes.verdicts.get_mut(&key).unwrap().spill = 77;
+    let found = lanes.read_back();
+    assert_eq!(found, tables);
+    assert!(plan(&found, &tables, GENERATION).is_empty());
+
+    let mut after = tables.clone();
+    allow(&mut after, 100, 53, 1);
+    let other = VerdictKey { class: 52, ..key };
+    after.verdicts.insert(other, ports(1000));
+    let there = plan(&found, &after, GENERATION);
+    for step in &there.steps {
+        lanes.apply(step);
+    }
+    assert_eq!(lanes.entry(key), Some(ports(0)));
+    assert_eq!(lanes.entry(other), Some(ports(1000)));
+    assert_eq!(lanes.read_back(), there.installed(after));
+}
+
+/// Numbers that stand for two things, made by hand: the states ask for the same pair, which says
+/// something else in each.
+#[test]
+fn a_pair_that_would_say_something_else_is_a_clash() {
+    let key = |class| VerdictKey {
+        subject: 100,
+        class,
+    };
+    let mut before = tables();
+    address(&mut before, 9, 50, 0);
+    address(&mut before, 8, 51, 0);
+    let clashes = |before: &Tables, after: &Tables| plan(before, after, GENERATION).clashes;
+    assert_eq!(clashes(&before, &before), []);
+    let mut other = before.clone();
+    allow(&mut other, 100, 50, 2);
+    let mut more = before.clone();
+    allow(&mut more, 100, 51, 1);
+    let mut less = before.clone();
+    less.verdicts.remove(&key(50));
+    let mut any = before.clone();
+    allow(&mut any, 100, CLASS_ANY, 1);
+    for (after, class) in [(&other, 50), (&more, 51), (&less, 50), (&any, CLASS_ANY)] {
+        assert_eq!(clashes(&before, after), [key(class)]);
+        assert_eq!(clashes(after, &before), [key(class)]);
+        // What only one of the states asks for may be anything.
+        let mut unasked = before.clone();
+        let endpoint = unasked.endpoints.get_mut(&1).unwrap();
+        (endpoint.ingress, endpoint.audited_ingress) = (300, 300);
+        assert_eq!(clashes(&unasked, after), []);
+        assert_eq!(clashes(after, &unasked), []);
+        // An audited subject is asked too.
+        unasked.endpoints.get_mut(&1).unwrap().audited_ingress = 100;
+        assert_eq!(clashes(&unasked, after), [key(class)]);
+        if class == CLASS_ANY {
+            continue;
+        }
+        let mut unasked = before.clone();
+        unasked.addresses.retain(|_, entry| entry.class != class);
+        assert_eq!(clashes(&unasked, after), []);
+        assert_eq!(clashes(after, &unasked), []);
+        // Strangers have a class too.
+        let net = "192.0.2.0/24".parse().unwrap();
+        Arc::make_mut(&mut unasked.prefixes).insert(net, class);
+        assert_eq!(clashes(&unasked, after), [key(class)]);
+    }
 }
 
 #[test]
