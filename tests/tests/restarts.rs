@@ -2,6 +2,7 @@
 //! programs detached, a full disk. What is denied stays denied throughout, what is allowed loses
 //! nothing, and it is said. Needs root and bpftool.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -250,4 +251,81 @@ fn a_full_disk_costs_what_it_can_not_keep_and_nothing_that_is_in_force() -> Resu
     umount2(&state, MntFlags::MNT_DETACH)?;
     ensure!(done?.late == 0, "words were late");
     Ok(())
+}
+
+/// The value of a line `generation` in what `netpol status` says of the tables, and its warnings.
+fn said(daemon: &Daemon) -> Result<(u64, String)> {
+    let output = daemon.netpol(&["status", "--output", "json"])?;
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let generation = status["datapath"]["generation"].as_u64();
+    Ok((
+        generation.with_context(|| status.to_string())?,
+        status["warnings"].to_string(),
+    ))
+}
+
+/// The key of the tables' numbers: kept over a restart, nothing is written; lost, replaced or not
+/// kept, all tables change, and no packet meets a wrong verdict.
+#[test]
+fn the_key_of_the_tables_numbers_is_kept_and_may_be_lost() -> Result<()> {
+    let lab = lab()?;
+    let mut daemon = Daemon::enforcing(&lab, &[("store.yaml", POLICY)], "")?;
+    let path = daemon.state().join("numbers.key");
+    let key = std::fs::read(&path)?;
+    ensure!(std::fs::metadata(&path)?.permissions().mode() & 0o7777 == 0o600);
+    let (first, warnings) = said(&daemon)?;
+    ensure!(!warnings.contains("numbers.key"), "{warnings}");
+    let again = |daemon: &mut Daemon| -> Result<()> {
+        daemon.kill()?;
+        daemon.launch()?;
+        daemon.wait()
+    };
+    let load = under_load(&lab, Load::default(), || {
+        again(&mut daemon)?;
+        ensure!(std::fs::read(&path)? == key);
+        let (same, _) = said(&daemon)?;
+        ensure!(
+            same == first,
+            "the same tables: generation {first}, then {same}"
+        );
+        ensure!(!daemon.log().contains("numbers.key"), "{}", daemon.log());
+
+        std::fs::write(&path, "no key")?;
+        again(&mut daemon)?;
+        let (other, _) = said(&daemon)?;
+        ensure!(
+            other == first + 1,
+            "one flip: generation {first}, then {other}"
+        );
+        ensure!(
+            daemon.log().contains("it is not 32 hexadecimal digits"),
+            "{}",
+            daemon.log()
+        );
+        ensure!(std::fs::metadata(&path)?.len() == 33 && std::fs::read(&path)? != key);
+
+        std::fs::remove_file(&path)?;
+        std::fs::create_dir(&path)?;
+        again(&mut daemon)?;
+        let (third, warnings) = said(&daemon)?;
+        ensure!(
+            third == other + 1,
+            "one flip: generation {other}, then {third}"
+        );
+        ensure!(warnings.contains("can't be kept"), "{warnings}");
+        std::fs::remove_dir(&path)?;
+        daemon.put("unrelated.yaml", &POLICY.replace("store", "other"))?;
+        daemon.wait()?;
+        let (_, warnings) = said(&daemon)?;
+        ensure!(
+            path.is_file() && !warnings.contains("numbers.key"),
+            "{warnings}"
+        );
+        Ok(())
+    })
+    .with_context(|| daemon.log())?;
+    ensure!(load.late == 0, "{load:?}");
+    let name = lab.name.clone();
+    drop((daemon, lab));
+    residue::check(&name)
 }
