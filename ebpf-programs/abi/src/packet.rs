@@ -606,12 +606,14 @@ fn near_or_far<F: Frame, H: FromBytes>(frame: &F, at: usize) -> Option<H> {
 }
 
 impl Packet {
-    /// Is the destination a multicast group or the limited broadcast address?
+    /// Is the destination a multicast group or the limited broadcast address? The rest of 240.0.0.0/4
+    /// is reserved (RFC 1112, 4), and ordinary unicast to Linux (since 2.6.25).
     #[must_use]
     #[inline(always)]
     pub const fn to_group(&self) -> bool {
         if self.version == 4 {
-            self.destination[0] >= 224
+            let [a, b, c, d, ..] = self.destination;
+            a & 0xf0 == 224 || u32::from_ne_bytes([a, b, c, d]) == u32::MAX
         } else {
             self.destination[0] == 0xff
         }
