@@ -16,6 +16,7 @@ use netpol_abi::{
     connection::TICK_SHIFT,
     judge::{Answer, Opening, Question, Remembered, Tables, View},
     limits::INTERFACE_SLOTS,
+    link::{LinkRate, Neighbour},
     packet::{Frame, Socket},
     tables::{
         Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor, FragmentSet,
@@ -191,6 +192,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn link_rate(&self, index: u32) -> Option<&Cell<LinkRate>> {
+        cell(maps::LINK_RATES.get_ptr_mut(index))
+    }
+
+    #[inline(always)]
+    fn neighbour(&self, index: u32) -> Option<&Cell<Neighbour>> {
+        cell(maps::NEIGHBOURS.get_ptr_mut(index))
+    }
+
+    #[inline(always)]
     fn tick(&self) -> u32 {
         (now_ns() >> TICK_SHIFT) as u32
     }
@@ -223,6 +234,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn link_control<F: Frame>(&self, _frame: &F, _view: &View) -> Option<Reason> {
         Reason::from_number(parts::netpold_link(self.skb) as u8)
+    }
+
+    #[inline(always)]
+    fn records<F: Frame>(&self, _frame: &F, _view: &View) -> u32 {
+        parts::netpold_records(self.skb)
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@ use aya_ebpf::{
 use netpol_abi::{
     judge::{Outcome, View},
     limits,
+    link::{LINK_RATES as LINK_RATE_SLOTS, LinkRate, NEIGHBOURS as NEIGHBOUR_SLOTS, Neighbour},
     tables::{
         Address, COUNTERS as COUNTER_SLOTS, Collected, Control, Counter, Endpoint, Entered, Flow,
         FlowKey4, FlowKey6, FragmentCursor, FragmentSet, Interface, PortBlock, Prefix,
@@ -61,6 +62,10 @@ pub static FRAGMENTS: Array<FragmentSet> = Array::with_max_entries(limits::FRAGM
 #[map]
 pub static FRAGMENT_CURSORS: Array<FragmentCursor> =
     Array::with_max_entries(limits::FRAGMENT_SETS, 0);
+#[map]
+pub static LINK_RATES: Array<LinkRate> = Array::with_max_entries(LINK_RATE_SLOTS, 0);
+#[map]
+pub static NEIGHBOURS: Array<Neighbour> = Array::with_max_entries(NEIGHBOUR_SLOTS, 0);
 #[map]
 pub static USAGE: Array<Usage> = Array::with_max_entries(limits::ENDPOINTS, 0);
 #[map]

@@ -15,7 +15,7 @@ use netpol_abi::{
         Opening, Question, View, answer, first_fragment, is_established, is_related,
         later_fragment, link_control, place, read, remember, rule, search_blocks,
     },
-    packet::{Direction, Socket, protocol, source_route},
+    packet::{Direction, Socket, protocol, records, source_route},
 };
 
 use crate::{
@@ -195,6 +195,15 @@ pub extern "C" fn netpold_link(skb: *mut __sk_buff) -> u32 {
         Some(reason) => reason as u32,
         None => 0,
     }
+}
+
+/// Counts the addresses in a report of group membership. 0: it is not exactly one.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_records(skb: *mut __sk_buff) -> u32 {
+    let Some(view) = view() else { return 0 };
+    let context = TcContext::new(skb);
+    records(&Skb::new(&context), &view.packet)
 }
 
 /// Remembers a first fragment.

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray};
 use netpol_abi::limits;
+use netpol_abi::link::{LINK_RATES, LinkRate, NEIGHBOURS, Neighbour};
 use netpol_abi::tables::{
     Address, COUNTERS, Collected, Control, Counter, Endpoint, Entered, Flow, FlowKey4, FlowKey6,
     FragmentCursor, FragmentSet, Interface, PortBlock, Prefix, SenderAddress, Usage, Verdict,
@@ -51,7 +52,7 @@ type Lpm<const N: usize> = ([u8; 4], [u8; N]);
 
 /// Every map that is pinned. The programs may have others (scratch space): those come
 /// and go with the programs.
-pub const MAPS: [Spec; 20] = [
+pub const MAPS: [Spec; 22] = [
     spec::<u32, Control>("CONTROL", 1),
     spec::<u32, Interface>("INTERFACES", limits::INTERFACE_SLOTS),
     spec::<u32, Interface>("INTERFACE_OVERFLOW", limits::INTERFACE_OVERFLOW),
@@ -67,6 +68,8 @@ pub const MAPS: [Spec; 20] = [
     spec::<FlowKey6, Flow>("FLOWS6", limits::FLOWS6),
     spec::<u32, FragmentSet>("FRAGMENTS", limits::FRAGMENT_SETS),
     spec::<u32, FragmentCursor>("FRAGMENT_CURSORS", limits::FRAGMENT_SETS),
+    spec::<u32, LinkRate>("LINK_RATES", LINK_RATES),
+    spec::<u32, Neighbour>("NEIGHBOURS", NEIGHBOURS),
     spec::<u32, Usage>("USAGE", limits::ENDPOINTS),
     spec::<u32, Entered>("ENTERED", limits::ACCOUNTS),
     spec::<u32, Collected>("COLLECTED", limits::ACCOUNTS),

@@ -13,6 +13,9 @@ pub const fn of(reason: Reason) -> Option<(u32, &'static str)> {
         | Reason::Host
         | Reason::Itself
         | Reason::LinkControl
+        | Reason::Arp
+        | Reason::NeighbourDiscovery
+        | Reason::GroupMembership
         | Reason::FragmentEarly
         | Reason::UnidentifiedAllowed => return None,
         Reason::PolicyDenied | Reason::PolicyRevoked => (133, "POLICY_DENIED"),
@@ -26,6 +29,7 @@ pub const fn of(reason: Reason) -> Option<(u32, &'static str)> {
         | Reason::Malformed => (134, "INVALID_PACKET_DROPPED"),
         Reason::ForgedNd => (176, "FORBIDDEN_ICMPV6_MESSAGE"),
         Reason::NotForEndpoint => (150, "UNKNOWN_L3_TARGET_ADDRESS"),
+        Reason::LinkRate => (198, "DROP_RATE_LIMITED"),
         Reason::EtherType => (139, "UNSUPPORTED_L3_PROTOCOL"),
         Reason::Vlan => (182, "VLAN_FILTERED"),
         Reason::Truncated => (135, "CT_TRUNCATED_OR_INVALID_HEADER"),

@@ -21,6 +21,7 @@ pub mod connection;
 pub mod event;
 pub mod judge;
 pub mod limits;
+pub mod link;
 pub mod packet;
 pub mod reason;
 pub mod report;

@@ -8,6 +8,8 @@
 //! RFC 791, 826, 8200, 4443, 4861; lengths are checked against the frame and
 //! against the header that claims them.
 
+mod exact;
+mod membership;
 mod message;
 mod plain;
 mod wire;
@@ -16,7 +18,12 @@ use zerocopy::FromBytes;
 
 use crate::{bytes::octets, limits::MAX_EXTENSION_HEADERS, reason::Reason};
 
-pub use message::{Arp, arp, icmp, igmp};
+pub use exact::{
+    SHORTEST_FRAME, ends_exactly, has_listener_header, has_membership_header, has_neighbour_header,
+    is_group_mac,
+};
+pub use membership::{Membership, membership, records};
+pub use message::{Arp, arp, icmp, igmp, listener};
 pub use plain::{Plain, Route, plain};
 
 /// The endpoint's own view. Beware: the TC *ingress* hook of the host's end of a

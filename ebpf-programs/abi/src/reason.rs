@@ -48,12 +48,19 @@ reasons! {
     Host = 5, "host", "between the container and its own host";
     /// The endpoint speaks to itself.
     Itself = 6, "itself", "the endpoint speaks to itself";
-    /// ARP, neighbour or group discovery that tells the truth.
-    LinkControl = 7, "link-control", "truthful address resolution or group membership";
+    /// DHCP between a client and who is no container.
+    LinkControl = 7, "link-control", "a DHCP client's question to everybody, or an answer to one";
     /// The configuration lets unidentified interfaces through.
     UnidentifiedAllowed = 8, "unidentified-allowed", "the interface is not identified, and the configuration lets it through";
     /// A later fragment that came before its first.
     FragmentEarly = 9, "fragment-early", "a fragment that came before its datagram's first; policy allows its sender some port of its protocol";
+
+    /// ARP that tells the truth.
+    Arp = 10, "arp", "truthful ARP";
+    /// Neighbour and router discovery that tells the truth.
+    NeighbourDiscovery = 11, "neighbour-discovery", "truthful IPv6 neighbour or router discovery";
+    /// IGMP and MLD that tell the truth.
+    GroupMembership = 12, "group-membership", "truthful group membership (IGMP, MLD)";
 
     /// Isolated, and no rule allows it.
     PolicyDenied = 64, "policy-denied", "no rule of the isolating policies allows it";
@@ -66,9 +73,9 @@ reasons! {
     /// The source MAC is not the interface's.
     SpoofedMac = 68, "spoofed-mac", "the source MAC address does not belong to the endpoint";
     /// ARP that claims somebody else's addresses.
-    ForgedArp = 69, "forged-arp", "the ARP message claims addresses that do not belong to the endpoint";
+    ForgedArp = 69, "forged-arp", "the ARP message claims addresses that do not belong to the endpoint, or carries more than it needs";
     /// Neighbour discovery that claims somebody else's addresses, or a router's part.
-    ForgedNd = 70, "forged-nd", "the neighbour discovery message claims what does not belong to the endpoint";
+    ForgedNd = 70, "forged-nd", "the neighbour or listener discovery message claims what does not belong to the endpoint, or carries more than it needs";
     /// The destination is not one of the endpoint's addresses.
     NotForEndpoint = 71, "not-for-endpoint", "the destination address does not belong to the endpoint";
     /// An ethertype other than IPv4, IPv6 and ARP.
@@ -102,9 +109,11 @@ reasons! {
     /// A later fragment that would overwrite what was judged.
     FragmentOverlap = 86, "fragment-overlap", "a fragment that overlaps the headers that were judged";
     /// IGMP that claims another's address or a router's part.
-    ForgedIgmp = 87, "forged-igmp", "the group membership message claims what does not belong to the endpoint";
+    ForgedIgmp = 87, "forged-igmp", "the group membership message claims what does not belong to the endpoint, or carries more than it needs";
     /// The source is an endpoint's address, and that endpoint did not send the packet.
     ForgedSource = 88, "forged-source", "the source address is that of an endpoint of this host which did not send the packet";
+    /// Link messages beyond the endpoint's budget for their class.
+    LinkRate = 90, "link-rate", "more ARP, neighbour discovery, IGMP, MLD or DHCP than a container needs";
 }
 
 impl Reason {

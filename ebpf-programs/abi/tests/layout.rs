@@ -5,6 +5,7 @@ use core::mem::{offset_of, size_of};
 
 use netpol_abi::event::Event;
 use netpol_abi::limits::LAYOUT_VERSION;
+use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::tables::{
     Address, Control, Counter, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, Fragment,
     FragmentKey, FragmentSet, Interface, PortBlock, PortRange, Prefix, Usage, Verdict, VerdictKey,
@@ -29,6 +30,8 @@ fn layouts_are_those_of_the_version() {
         ("FragmentKey", size_of::<FragmentKey>(), 44),
         ("Fragment", size_of::<Fragment>(), 8),
         ("FragmentSet", size_of::<FragmentSet>(), 832),
+        ("LinkRate", size_of::<LinkRate>(), 8),
+        ("Neighbour", size_of::<Neighbour>(), 24),
         ("Usage", size_of::<Usage>(), 16),
         ("Counter", size_of::<Counter>(), 16),
         ("Event", size_of::<Event>(), 104),

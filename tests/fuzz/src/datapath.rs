@@ -6,6 +6,7 @@
 //! - a connection comes to be only by a packet that was allowed to open it, or in audit mode;
 //! - from the endpoint only its own addresses pass, and only under its own MAC;
 //! - audit mode drops nothing, and nothing else lets pass what it would drop;
+//! - what passes as a link message is no longer than it says, whichever it is;
 //! - no endpoint holds more than its share, no budget is overspent, every frame is counted once.
 //!
 //! The tables are asked by `Lanes::judge`, which knows neither packets nor connections.
@@ -18,6 +19,7 @@ use netpol_abi::Reason;
 use netpol_abi::connection::{State, default_timeouts};
 use netpol_abi::judge::Outcome;
 use netpol_abi::limits::EVENTS_PER_TICK;
+use netpol_abi::link::{Class, rate_index};
 use netpol_abi::packet::{self, Arrival, Direction, ETHERNET, Packet, Piece, ethertype, protocol};
 use netpol_abi::tables::{Flow, OWNER_HOST, account, control_flags, flow_flags};
 use netpol_engine::model::Lanes;
@@ -29,7 +31,7 @@ use netpold_tests::frames::{self, Mac};
 use netpold_tests::packets::executor::{BEGINNING, lifetime};
 use netpold_tests::packets::frame::Bytes;
 use netpold_tests::packets::names::{ADDRESSES, MACS};
-use netpold_tests::packets::scene::{self, BOX, INTERFACE};
+use netpold_tests::packets::scene::{self, BOX, INTERFACE, SLOT};
 use netpold_tests::packets::script::{Action, Script};
 use netpold_tests::packets::state::Connection;
 
@@ -325,6 +327,7 @@ impl Host {
         let read = read(frame);
         if let Some(packet) = &read {
             self.source(packet, frame, direction, &outcome);
+            Self::nothing_behind(packet, frame, direction, &outcome);
             self.allowed(packet, direction, &outcome, &before);
             if packet.piece == Piece::First && outcome.passes {
                 self.firsts.insert(datagram(packet, direction));
@@ -379,6 +382,13 @@ impl Host {
         let counters = self.datapath.counters();
         let counted: u64 = counters.values().map(|counter| counter.packets).sum();
         assert_eq!(counted, self.frames);
+        for (index, rate) in self.datapath.link_rates() {
+            let class = Class::ALL
+                .into_iter()
+                .find(|class| rate_index(SLOT, *class) == index);
+            let class = class.expect("a budget of the box");
+            assert!(rate.spent <= class.budget().at_once * 16, "{class:?}");
+        }
         for (_, usage) in self.datapath.usages() {
             assert!(usage.drops <= EVENTS_PER_TICK && usage.opens <= EVENTS_PER_TICK);
         }
@@ -395,11 +405,29 @@ impl Host {
         let source = address(packet.version, packet.source);
         let asks = packet.protocol == protocol::UDP
             && (packet.source_port, packet.destination_port) == (68, 67);
-        let nobody = source.is_unspecified() && (asks || outcome.reason == Reason::LinkControl);
+        let is_link = matches!(
+            outcome.reason,
+            Reason::LinkControl | Reason::NeighbourDiscovery | Reason::GroupMembership
+        );
+        let nobody = source.is_unspecified() && (asks || is_link);
         assert!(
             nobody || self.owner(source) == BOX,
             "{source} passes: {outcome:?}"
         );
+    }
+
+    /// A link message from the endpoint is all that its frame holds, but for zeros.
+    fn nothing_behind(packet: &Packet, frame: &Bytes, direction: Direction, outcome: &Outcome) {
+        let is_link = matches!(
+            outcome.reason,
+            Reason::NeighbourDiscovery | Reason::GroupMembership
+        );
+        if direction == Direction::Ingress || !is_link {
+            return;
+        }
+        let behind = &frame.bytes[packet.end as usize..];
+        let padded = frame.bytes.len() == 60 && behind.iter().all(|byte| *byte == 0);
+        assert!(behind.is_empty() || padded, "{packet:?}: {outcome:?}");
     }
 
     fn owner(&self, address: IpAddr) -> u32 {

@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netpol_abi::connection::State as Phase;
 use netpol_abi::event::{Event, Kind};
 use netpol_abi::judge::{Sender, SenderKind};
+use netpol_abi::limits::ENDPOINTS;
+use netpol_abi::link::{Class, LINK_RATES, LinkRate, NEIGHBOURS, Neighbour, rate_index};
 use netpol_abi::packet::Direction;
 use netpol_abi::tables::{
     Counter, Flow, Fragment, FragmentKey, RULE_DEFAULT, SUBJECT_NOT_ISOLATED, Usage, flow_flags,
@@ -50,6 +52,8 @@ pub fn lines(effect: &Effect, meanings: &Meanings, direction: Option<Direction>)
     lines.extend(abridged(flows(effect, meanings)));
     lines.extend(abridged(fragments(effect)));
     lines.extend(counters(effect));
+    lines.extend(link_rates(effect));
+    lines.extend(neighbours(effect));
     lines.extend(usages(effect));
     lines.extend(accounts(effect));
     lines
@@ -414,6 +418,68 @@ fn counters(effect: &Effect) -> Vec<String> {
         ))
     };
     differences(&effect.before.counters, &effect.after.counters, change)
+}
+
+/// What an endpoint spent of its budgets of link messages: whole ones, or sixteenths.
+fn link_rates(effect: &Effect) -> Vec<String> {
+    let change = |index: &u32, before: Option<&LinkRate>, after: Option<&LinkRate>| {
+        let before = before.copied().unwrap_or_default();
+        let after = after.copied().unwrap_or_default();
+        let slot = index / (LINK_RATES / ENDPOINTS);
+        let class = Class::ALL
+            .into_iter()
+            .find(|class| rate_index(slot, *class) == *index);
+        let class = match class {
+            Some(Class::Arp) => "arp",
+            Some(Class::NeighbourDiscovery) => "nd",
+            Some(Class::ListenerDiscovery) => "mld",
+            Some(Class::GroupMembership) => "igmp",
+            Some(Class::Lease) => "dhcp",
+            None => "nothing",
+        };
+        let spent = |sixteenths: u32| {
+            if sixteenths.is_multiple_of(16) {
+                (sixteenths / 16).to_string()
+            } else {
+                format!("{sixteenths}/16")
+            }
+        };
+        let of = match slot {
+            SLOT => String::new(),
+            slot => format!(" of {}", show_slot(slot)),
+        };
+        (before != after).then(|| {
+            let (earlier, now) = (spent(before.spent), spent(after.spent));
+            if earlier == now {
+                // As much as came back meanwhile.
+                return format!("spent{of} {class} {now} anew");
+            }
+            format!("spent{of} {class} {earlier} -> {now}")
+        })
+    };
+    differences(&effect.before.link_rates, &effect.after.link_rates, change)
+}
+
+/// Strangers that were heard on the link.
+fn neighbours(effect: &Effect) -> Vec<String> {
+    let change = |index: &u32, before: Option<&Neighbour>, after: Option<&Neighbour>| {
+        let before = before.copied().unwrap_or_default();
+        let after = after.copied().unwrap_or_default();
+        let slot = index / (NEIGHBOURS / ENDPOINTS);
+        let of = match slot {
+            SLOT => String::new(),
+            slot => format!(" of {}", show_slot(slot)),
+        };
+        let mut words = vec![format!("{} unanswered", after.unanswered)];
+        if after.tick != effect.after.tick {
+            words.push(format!("seen {}", at(after.tick)));
+        }
+        (before != after).then(|| {
+            let who = show(Ipv6Addr::from(after.address).into());
+            format!("neighbour{of} {who}: {}", words.join(", "))
+        })
+    };
+    differences(&effect.before.neighbours, &effect.after.neighbours, change)
 }
 
 fn usages(effect: &Effect) -> Vec<String> {

@@ -117,6 +117,14 @@ pub fn lifetime(flow: &Flow, protocol: u8) -> u32 {
     default_timeouts()[timeout as usize]
 }
 
+/// The elements that are not as they were made.
+fn used<T: Default + PartialEq>(elements: Vec<(u32, T)>) -> BTreeMap<u32, T> {
+    let elements = elements.into_iter();
+    elements
+        .filter(|(_, element)| *element != T::default())
+        .collect()
+}
+
 /// The model.
 pub struct Modelled {
     datapath: Datapath,
@@ -193,11 +201,9 @@ impl Executor for Modelled {
                 .flat_map(|(set, places)| datagrams(set, &places))
                 .collect(),
             counters: datapath.counters(),
-            usage: datapath
-                .usages()
-                .into_iter()
-                .filter(|(_, usage)| *usage != Default::default())
-                .collect(),
+            usage: used(datapath.usages()),
+            link_rates: used(datapath.link_rates()),
+            neighbours: used(datapath.neighbours()),
             accounts: datapath.accounts(),
         })
     }

@@ -94,7 +94,9 @@ pub fn build(line: &str, direction: Direction, repetition: u64) -> Result<Bytes>
     let outermost = names.iter().find(|name| !is_cutter(name));
     if outermost != Some(&"eth") {
         let (source, destination) = ends(direction);
-        bytes = ethernet(source, destination, first(&names).ethertype()?, &bytes);
+        let kind = first(&names).ethertype()?;
+        let destination = group_mac(kind, &bytes).unwrap_or(destination);
+        bytes = ethernet(source, destination, kind, &bytes);
     }
     Ok(Bytes { bytes, ..beside })
 }
@@ -104,6 +106,16 @@ fn ends(direction: Direction) -> (Mac, Mac) {
     match direction {
         Direction::Ingress => (other, own),
         Direction::Egress => (own, other),
+    }
+}
+
+/// The MAC address of the group that the packet goes to, if it goes to one.
+fn group_mac(kind: u16, packet: &[u8]) -> Option<Mac> {
+    match (kind, packet.get(16..20), packet.get(24..40)) {
+        (ethertype::IPV4, Some(&[255, 255, 255, 255]), _) => Some([0xff; 6]),
+        (ethertype::IPV4, Some(&[224..=239, b, c, d]), _) => Some([1, 0, 0x5e, b & 0x7f, c, d]),
+        (ethertype::IPV6, _, Some(&[0xff, .., a, b, c, d])) => Some([0x33, 0x33, a, b, c, d]),
+        _ => None,
     }
 }
 
@@ -366,6 +378,25 @@ mod tests {
         let frame = bytes("ip6 friend6 box6 next=43 len=7 / destination size=3 next=udp / data 1");
         assert_eq!(frame[18..22], [0, 7, 43, 64]);
         assert_eq!(frame[54..], [17, 3, 1, 4, 0, 0, 0, 0, 7]);
+    }
+
+    #[test]
+    fn what_goes_to_a_group_goes_to_its_mac_address() {
+        for (line, expected) in [
+            ("ip box 239.200.2.3 / udp 1 2", [1, 0, 0x5e, 72, 2, 3]),
+            ("ip box everybody / udp 1 2", [0xff; 6]),
+            ("ip box 240.0.0.1 / udp 1 2", names::MACS[0].1),
+            (
+                "ip6 box6 ff02::1:ff00:9 / udp 1 2",
+                [0x33, 0x33, 0xff, 0, 0, 9],
+            ),
+            (
+                "eth other box / ip box 239.1.2.3 / udp 1 2",
+                names::MACS[0].1,
+            ),
+        ] {
+            assert_eq!(bytes(line)[..6], expected, "{line}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! A test run can't set the clock, but the programs only ever compare it with ticks that stand
 //! in the maps. So the file's clock is kept by moving those: whenever the real clock has gone
-//! on, or the file waits, every tick in `FLOWS4`, `FLOWS6`, `FRAGMENTS` and `USAGE` is shifted,
+//! on, or the file waits, every tick in `FLOWS4`, `FLOWS6`, `FRAGMENTS`, `LINK_RATES`, `NEIGHBOURS` and `USAGE` is shifted,
 //! and each entry has the age that the file says. The verdict can't tell the difference.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, RingBuf};
 use netpol_abi::connection::TICK_SHIFT;
 use netpol_abi::event::Event;
 use netpol_abi::limits::{ENDPOINTS, FRAGMENT_SETS};
+use netpol_abi::link::{LINK_RATES, LinkRate, NEIGHBOURS, Neighbour};
 use netpol_abi::packet::{Arrival, Direction, ethertype};
 use netpol_abi::tables::{
     Collected, Counter, Entered, Flow, FlowKey4, FlowKey6, FragmentSet, Usage, account,
@@ -51,6 +52,8 @@ pub struct Loaded {
     flows4: Hash<FlowKey4, Flow>,
     flows6: Hash<FlowKey6, Flow>,
     fragments: Array<MapData, Wire<FragmentSet>>,
+    link_rates: Array<MapData, Wire<LinkRate>>,
+    neighbours: Array<MapData, Wire<Neighbour>>,
     usage: Array<MapData, Wire<Usage>>,
     entered: Array<MapData, Wire<Entered>>,
     collected: Array<MapData, Wire<Collected>>,
@@ -87,6 +90,8 @@ impl Loaded {
             flows4: open(&kernel, "FLOWS4")?,
             flows6: open(&kernel, "FLOWS6")?,
             fragments: open(&kernel, "FRAGMENTS")?,
+            link_rates: open(&kernel, "LINK_RATES")?,
+            neighbours: open(&kernel, "NEIGHBOURS")?,
             usage: open(&kernel, "USAGE")?,
             entered: open(&kernel, "ENTERED")?,
             collected: open(&kernel, "COLLECTED")?,
@@ -113,6 +118,16 @@ impl Loaded {
         }
         self.tick = BEGINNING;
         self.offset = real_tick().wrapping_sub(BEGINNING);
+        for index in elements(LINK_RATES) {
+            let unused = LinkRate {
+                tick: self.offset,
+                ..LinkRate::default()
+            };
+            self.link_rates.set(index, Wire(unused), 0)?;
+        }
+        for index in elements(NEIGHBOURS) {
+            self.neighbours.set(index, Wire(Neighbour::default()), 0)?;
+        }
         for slot in 0..SLOTS {
             let unused = Usage {
                 tick: self.offset,
@@ -199,6 +214,18 @@ impl Loaded {
             }
             if any {
                 self.fragments.set(set, Wire(places), 0)?;
+            }
+        }
+        for index in elements(LINK_RATES) {
+            let mut rate = self.link_rates.get(&index, 0)?.0;
+            rate.tick = change(rate.tick);
+            self.link_rates.set(index, Wire(rate), 0)?;
+        }
+        for index in elements(NEIGHBOURS) {
+            let mut neighbour = self.neighbours.get(&index, 0)?.0;
+            if neighbour != Neighbour::default() {
+                neighbour.tick = change(neighbour.tick);
+                self.neighbours.set(index, Wire(neighbour), 0)?;
             }
         }
         for slot in 0..SLOTS {
@@ -302,6 +329,22 @@ impl Executor for Loaded {
                 fragments.insert(key, first);
             }
         }
+        let mut link_rates = BTreeMap::new();
+        for index in elements(LINK_RATES) {
+            let mut rate = self.link_rates.get(&index, 0)?.0;
+            rate.tick = file(rate.tick);
+            if rate != LinkRate::default() {
+                link_rates.insert(index, rate);
+            }
+        }
+        let mut neighbours = BTreeMap::new();
+        for index in elements(NEIGHBOURS) {
+            let mut neighbour = self.neighbours.get(&index, 0)?.0;
+            if neighbour != Neighbour::default() {
+                neighbour.tick = file(neighbour.tick);
+                neighbours.insert(index, neighbour);
+            }
+        }
         let mut usages = BTreeMap::new();
         let mut accounts = BTreeMap::new();
         for slot in 0..SLOTS {
@@ -326,6 +369,8 @@ impl Executor for Loaded {
                 .collect(),
             fragments,
             counters: self.counters()?,
+            link_rates,
+            neighbours,
             usage: usages,
             accounts,
         })
@@ -339,6 +384,11 @@ impl Executor for Loaded {
 /// The sets of datagrams that the scene's senders have: endpoints, and strangers.
 fn sets() -> impl Iterator<Item = u32> {
     (0..SLOTS).chain(ENDPOINTS..FRAGMENT_SETS)
+}
+
+/// The elements of the scene's slots in a map that has `all` for all slots.
+fn elements(all: u32) -> std::ops::Range<u32> {
+    0..SLOTS * (all / ENDPOINTS)
 }
 
 fn real_tick() -> u32 {

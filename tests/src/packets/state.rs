@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netpol_abi::Reason;
 use netpol_abi::event::Event;
+use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::packet::Direction;
 use netpol_abi::tables::{
     Collected, Counter, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, FragmentSet, Usage,
@@ -67,6 +68,10 @@ pub struct State {
     pub counters: BTreeMap<(Reason, Direction), Counter>,
     /// `USAGE` of the slots that were used.
     pub usage: BTreeMap<u32, Usage>,
+    /// `LINK_RATES`, the elements that were used.
+    pub link_rates: BTreeMap<u32, LinkRate>,
+    /// `NEIGHBOURS`, likewise.
+    pub neighbours: BTreeMap<u32, Neighbour>,
     /// `ENTERED` and `COLLECTED`, the accounts that were used.
     pub accounts: BTreeMap<u32, (u32, Collected)>,
 }

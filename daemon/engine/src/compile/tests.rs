@@ -388,7 +388,7 @@ fn the_host_owns_its_own_addresses_alone_and_its_pods_have_no_labels() {
         place: Place::HostNetwork,
         ..Pod::default()
     };
-    let without = compile(&world).tables.addresses[&[10, 0, 0, 1].into()];
+    let without = compile(&world).unwrap().tables.addresses[&[10, 0, 0, 1].into()];
     assert_ne!(without.owner, OWNER_HOST);
     world.pods.insert(ObjectName::new("shop", "agent"), agent);
     select(

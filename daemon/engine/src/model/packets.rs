@@ -15,6 +15,7 @@ use netpol_abi::Reason;
 use netpol_abi::connection::{State, TICK_SHIFT, Timeout};
 use netpol_abi::event::Event;
 use netpol_abi::judge::{self, Fast, Outcome, Tables, View};
+use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::report::{self, Sighting};
 use netpol_abi::tables::{
@@ -38,6 +39,8 @@ pub struct Datapath {
     pub sockets: Sockets,
     fragments: Store<u32, FragmentSet>,
     cursors: Store<u32, FragmentCursor>,
+    link_rates: Store<u32, LinkRate>,
+    neighbours: Store<u32, Neighbour>,
     usage: Store<u32, Usage>,
     entered: RefCell<BTreeMap<u32, u32>>,
     collected: BTreeMap<u32, Collected>,
@@ -210,6 +213,18 @@ impl Datapath {
         self.fragments.entries()
     }
 
+    /// `LINK_RATES`, the elements that were ever used.
+    #[must_use]
+    pub fn link_rates(&self) -> Vec<(u32, LinkRate)> {
+        self.link_rates.entries()
+    }
+
+    /// `NEIGHBOURS`, the elements that were ever used.
+    #[must_use]
+    pub fn neighbours(&self) -> Vec<(u32, Neighbour)> {
+        self.neighbours.entries()
+    }
+
     /// `USAGE`, the slots that were ever used.
     #[must_use]
     pub fn usages(&self) -> Vec<(u32, Usage)> {
@@ -299,6 +314,14 @@ impl Tables for Datapath {
     fn fragment_cursor(&self, set: u32) -> Option<&Cell<FragmentCursor>> {
         self.cursors.enter(&set, &0);
         self.cursors.get(&set)
+    }
+    fn link_rate(&self, index: u32) -> Option<&Cell<LinkRate>> {
+        self.link_rates.enter(&index, &LinkRate::default());
+        self.link_rates.get(&index)
+    }
+    fn neighbour(&self, index: u32) -> Option<&Cell<Neighbour>> {
+        self.neighbours.enter(&index, &Neighbour::default());
+        self.neighbours.get(&index)
     }
     fn entered(&self, account: u32) -> u32 {
         self.entered.borrow().get(&account).copied().unwrap_or(0)

@@ -23,6 +23,7 @@ use core::{cell::Cell, mem::MaybeUninit};
 
 use crate::{
     bytes::octets,
+    link::{LinkRate, Neighbour},
     packet::{self, Arrival, Direction, Ethernet, Frame, Packet, Piece, Socket, ethertype},
     reason::Reason,
     tables::{
@@ -83,6 +84,10 @@ pub trait Tables {
     fn leave_account(&self, account: u32);
     /// The element of `COLLECTED`.
     fn collected(&self, account: u32) -> u32;
+    /// The element of `LINK_RATES` ([`crate::link::rate_index`]).
+    fn link_rate(&self, index: u32) -> Option<&Cell<LinkRate>>;
+    /// The element of `NEIGHBOURS` ([`crate::link::neighbour_index`]).
+    fn neighbour(&self, index: u32) -> Option<&Cell<Neighbour>>;
     /// The coarse monotonic clock in ticks ([`crate::connection::TICK_SHIFT`]).
     fn tick(&self) -> u32;
     /// The socket of the endpoint for the packet in `view`, in its network namespace. `listens`:
@@ -127,6 +132,13 @@ pub trait Tables {
         Self: Sized,
     {
         link_control(self, frame, view)
+    }
+    /// See [`packet::records`].
+    fn records<F: Frame>(&self, frame: &F, view: &View) -> u32
+    where
+        Self: Sized,
+    {
+        packet::records(frame, &view.packet)
     }
     /// See [`first_fragment`].
     fn first_fragment(&self, view: &View, allowed: bool)

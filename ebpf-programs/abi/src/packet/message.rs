@@ -19,6 +19,18 @@ pub mod igmp {
     pub const REPORT3: u16 = 0x22;
 }
 
+/// ICMPv6 types of multicast listener discovery (RFC 2710, 3; RFC 3810, 5).
+pub mod listener {
+    /// A router's question.
+    pub const QUERY: u16 = 130;
+    /// Version 1 report.
+    pub const REPORT1: u16 = 131;
+    /// Version 1: a group is left.
+    pub const DONE: u16 = 132;
+    /// Version 2 report.
+    pub const REPORT2: u16 = 143;
+}
+
 /// ICMP and ICMPv6 types that a verdict looks at.
 pub mod icmp {
     /// Echo reply, IPv4.
@@ -88,6 +100,13 @@ impl Packet {
             )
     }
 
+    /// Is it one of the two?
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_any_membership(&self) -> bool {
+        self.is_group_membership() || self.is_listener_discovery()
+    }
+
     /// Is it what a DHCP or DHCPv6 client asks everybody on the link?
     #[must_use]
     #[inline(always)]
@@ -127,19 +146,35 @@ impl Packet {
     pub const fn is_listener_discovery(&self) -> bool {
         self.version == 6
             && self.protocol == protocol::ICMPV6
-            && matches!(self.source_port, 130 | 131 | 132 | 143)
+            && matches!(
+                self.source_port,
+                listener::QUERY | listener::REPORT1 | listener::DONE | listener::REPORT2
+            )
     }
 }
 
 /// An ARP message for IPv4 over Ethernet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arp {
+    /// 1 asks, 2 answers; there are others.
+    pub operation: u16,
     /// The sender's MAC as the message claims it.
     pub sender_mac: [u8; 6],
     /// The sender's address; all zero in a probe (RFC 5227).
     pub sender: [u8; 4],
+    /// The target's MAC as the message claims it; what a question says there means nothing.
+    pub target_mac: [u8; 6],
     /// The address asked for or announced.
     pub target: [u8; 4],
+}
+
+impl Arp {
+    /// Asks for an address.
+    pub const ASK: u16 = 1;
+    /// Tells one.
+    pub const ANSWER: u16 = 2;
+    /// Bytes of a message.
+    pub const BYTES: usize = 28;
 }
 
 /// Reads an ARP message behind the Ethernet header.
@@ -160,10 +195,14 @@ pub fn arp<F: Frame>(frame: &F) -> Result<Arp, Reason> {
         return Err(Reason::Malformed);
     }
     Ok(Arp {
+        operation: u16::from_be_bytes([bytes[6], bytes[7]]),
         sender_mac: [
             bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13],
         ],
         sender: [bytes[14], bytes[15], bytes[16], bytes[17]],
+        target_mac: [
+            bytes[18], bytes[19], bytes[20], bytes[21], bytes[22], bytes[23],
+        ],
         target: [bytes[24], bytes[25], bytes[26], bytes[27]],
     })
 }
