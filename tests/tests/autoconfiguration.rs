@@ -1,6 +1,7 @@
 //! How an isolated Pod comes by its addresses: duplicate address detection and router
 //! advertisements of a real kernel's, and a lease of a real DHCP client's. Needs root.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt as _;
@@ -78,6 +79,94 @@ fn duplicates_are_detected() -> Result<()> {
         daemon.log()
     );
     Ok(())
+}
+
+/// Store is heard by a stranger alone, and may open nothing.
+const STRANGER: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: db}\n\
+    spec:\n  podSelector: {}\n  policyTypes: [Ingress, Egress]\n  ingress:\n  \
+    - from: [{ipBlock: {cidr: '2001:db8:0:1::9/128'}}]\n    ports: [{protocol: UDP, port: 5432}]\n";
+
+/// How often a stranger asks, every quarter of a second: through several life times of what the kernels
+/// know of each other.
+const QUESTIONS: u32 = 80;
+
+/// On the bridge there are others with addresses of a routed prefix. An isolated Pod answers their
+/// solicitations, and asks whether they are still there, as long as they speak.
+#[test]
+fn strangers_on_the_link_find_the_isolated_and_are_found() -> Result<()> {
+    let lab = Lab::with_pods(&["web/front", "db/store"])?;
+    let stranger = neighbour(&lab, "near0")?;
+    let store = &lab.pod("db/store")?.namespace;
+    stranger.ip(&["addr", "add", "2001:db8:0:1::9/64", "dev", "eth0", "nodad"])?;
+    store.ip(&["addr", "add", "2001:db8:0:1::2/64", "dev", "eth0", "nodad"])?;
+    let metrics = "[metrics]\nlisten = \"127.0.0.1:9469\"\n";
+    let daemon = Daemon::enforcing(&lab, &[("shut.yaml", STRANGER)], metrics)?;
+    daemon.wait()?;
+    // What a kernel has heard it believes for one to three seconds, not half a minute.
+    for namespace in [&stranger, store] {
+        namespace.set("ipv6/neigh/eth0/base_reachable_time_ms", "2000")?;
+        namespace.set("ipv6/neigh/eth0/delay_first_probe_time", "1")?;
+        namespace.ip(&["neigh", "flush", "all"])?;
+    }
+    let (theirs, ours): (IpAddr, IpAddr) = ("2001:db8:0:1::9".parse()?, "2001:db8:0:1::2".parse()?);
+    let server = sockets::udp(&store.path(), ours, PORT)?;
+    let client = sockets::udp(&stranger.path(), theirs, 0)?;
+    let mut states = BTreeSet::new();
+    for number in 0..QUESTIONS {
+        client.send_to(&number.to_be_bytes(), (ours, PORT))?;
+        let (question, from) = sockets::heard(&server, sockets::patience())?
+            .with_context(|| format!("question {number} is not heard\n{}", daemon.log()))?;
+        server.send_to(&question, from)?;
+        let answer = sockets::heard(&client, sockets::patience())?;
+        ensure!(
+            answer.is_some_and(|(answer, _)| answer == question),
+            "question {number} is not answered\n{}",
+            daemon.log()
+        );
+        for (namespace, who) in [(&stranger, "2001:db8:0:1::2"), (store, "2001:db8:0:1::9")] {
+            let known = namespace.ip(&["-6", "neigh", "show", who])?;
+            let state = known.split_whitespace().last().unwrap_or("NONE");
+            states.insert(state.to_owned());
+        }
+        thread::sleep(Duration::from_millis(250));
+    }
+    for expected in ["REACHABLE", "DELAY"] {
+        ensure!(states.contains(expected), "never {expected}: {states:?}");
+    }
+    ensure!(
+        !states.contains("FAILED") && !states.contains("INCOMPLETE"),
+        "{states:?}\n{}",
+        daemon.log()
+    );
+    let denied =
+        "netpold_packets_total{reason=\"policy-denied\",direction=\"egress\",verdict=\"dropped\"}";
+    let denied = daemon.metrics()?.get(denied).copied().unwrap_or(0);
+    ensure!(denied == 0, "{denied} packets of the Pods are denied");
+    // To a stranger that was never heard nothing goes, on the link or beyond it.
+    let wire = Wire::open(lab.pod("db/store")?)?;
+    let near = Wire::open_on(&stranger, "eth0")?;
+    let own: Ipv6Addr = "2001:db8:0:1::2".parse()?;
+    let other: Ipv6Addr = "2001:db8:0:1::a".parse()?;
+    let message = frames::icmp(136, 0, [0x60, 0, 0, 0], &own.octets());
+    let packet = frames::ipv6(own.octets(), other.octets(), 58, 255, &message);
+    let forged = frames::ethernet(wire.mac, near.mac, 0x86dd, &packet);
+    wire.send(&forged)?;
+    let store_v4 = match lab.pod("db/store")?.address(Family::V4)? {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(_) => [0; 4],
+    };
+    let last = frames::arp(1, wire.mac, store_v4, [10, 77, 0, 1]);
+    let last = frames::ethernet(wire.mac, near.mac, 0x0806, &last);
+    wire.send(&last)?;
+    let seen = near.until(&last)?;
+    ensure!(
+        !seen.contains(&forged),
+        "an answer that nobody asked for arrives"
+    );
+    let name = lab.name.clone();
+    drop((daemon, lab));
+    drop(stranger);
+    residue::check(&name)
 }
 
 /// A namespace on the Pods' bridge that is nobody's.
