@@ -17,6 +17,7 @@ use nix::sched::{CloneFlags, setns};
 use super::LinksError;
 use super::message::{self, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, RTM_NEWNSID};
 use super::socket::Route;
+use crate::nsfs;
 
 /// Where a network namespace is to be found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +40,7 @@ impl Netns {
 
     fn open(&self) -> Result<File, LinksError> {
         let path = self.path();
-        File::open(&path).map_err(|source| failed(&path, source))
+        nsfs::open(&path).map_err(|source| failed(&path, source))
     }
 
     /// Device and inode: two files are the same namespace when these are the same.
@@ -74,15 +75,7 @@ pub(super) fn nsid(
     own: (u64, u64),
     netns: &Netns,
 ) -> Result<Option<i32>, LinksError> {
-    // Asked of the path first: opening what is no namespace could wait for ever (a FIFO).
     let path = netns.path();
-    let metadata = std::fs::metadata(&path).map_err(|source| failed(&path, source))?;
-    if metadata.dev() != own.0 {
-        return Err(failed(
-            &path,
-            io::Error::new(io::ErrorKind::InvalidInput, "not a network namespace"),
-        ));
-    }
     let file = netns.open()?;
     if identity(&path, &file)? == own {
         return Ok(None);

@@ -4,7 +4,6 @@
 //! later. So a thread is made for the opening alone: setns(2) changes the calling
 //! thread, and must never change one of ours.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -44,7 +43,7 @@ pub enum NamespaceError {
 /// # Errors
 /// When it can't be entered.
 pub fn inside<T: Send>(path: &Path, act: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
-    let file = File::open(path).map_err(|source| NamespaceError::Open {
+    let file = crate::nsfs::open(path).map_err(|source| NamespaceError::Open {
         path: path.to_owned(),
         source,
     })?;

@@ -26,7 +26,7 @@ fn a_namespace_that_is_none_is_said() {
     let file = tempfile::NamedTempFile::new().unwrap();
     assert!(matches!(
         namespace::inside(file.path(), || ()),
-        Err(NamespaceError::Enter { .. })
+        Err(NamespaceError::Open { .. })
     ));
 }
 

@@ -2,19 +2,16 @@
 //! and slow. So on a thread of its own, within a time, and not many at once. Nothing is opened that is
 //! no namespace: opening a device or a pipe may do something, or wait for ever.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use nix::fcntl::OFlag;
-use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use tokio::sync::Semaphore;
 
 use super::Refusal;
+use crate::nsfs;
 
 /// How long it may take. Where namespaces are (`/proc`, and mounts in `/run`) takes microseconds.
 const TIME: Duration = Duration::from_secs(2);
@@ -32,7 +29,7 @@ pub(super) async fn open(path: PathBuf) -> Result<File, Refusal> {
     let opened = async {
         let permit = OPENING.acquire().await.map_err(io::Error::other)?;
         let open = move || {
-            let opened = open_namespace(&path);
+            let opened = nsfs::open(&path);
             drop(permit);
             opened
         };
@@ -61,16 +58,4 @@ fn may_be_one(path: &Path) -> bool {
         .iter()
         .any(|folder| path.starts_with(folder))
         && !path.components().any(|part| part == Component::ParentDir)
-}
-
-fn open_namespace(path: &Path) -> io::Result<File> {
-    // Names it, and does not open it yet.
-    let named = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_PATH.bits())
-        .open(path)?;
-    if fstatfs(&named)?.filesystem_type() != NSFS_MAGIC {
-        return Err(io::Error::other("it is no network namespace"));
-    }
-    File::open(format!("/proc/self/fd/{}", named.as_raw_fd()))
 }
