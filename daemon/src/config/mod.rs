@@ -56,12 +56,15 @@ pub struct Config {
 pub struct Manifests {
     /// Watched, with its sub-folders.
     pub directory: PathBuf,
+    /// Directories outside of it to which symbolic links in it may lead.
+    pub follow: Vec<PathBuf>,
 }
 
 impl Default for Manifests {
     fn default() -> Self {
         Self {
             directory: PathBuf::from("/etc/netpold/manifests"),
+            follow: Vec::new(),
         }
     }
 }

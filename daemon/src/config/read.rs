@@ -24,7 +24,7 @@ const SOCKET_PATH_BYTES: usize = 107;
 
 /// Every section, and its keys.
 const KEYS: [(&str, &[&str]); 14] = [
-    ("manifests", &["directory"]),
+    ("manifests", &["directory", "follow"]),
     ("docker", &["enabled", "socket"]),
     ("containerd", &["enabled", "socket", "namespaces"]),
     ("labels", &["rename"]),
@@ -178,6 +178,7 @@ impl Reader<'_> {
         ];
         match path {
             "manifests.directory" => self.path(&mut config.manifests.directory, path, value),
+            "manifests.follow" => self.paths(&mut config.manifests.follow, path, value),
             "docker.enabled" => self.enabled(&mut config.docker.enabled, path, value),
             "docker.socket" => self.socket(&mut config.docker.socket, path, value),
             "containerd.enabled" => {
@@ -347,6 +348,29 @@ impl Reader<'_> {
         } else {
             self.wrong(path, value, "an absolute path without `..`, in quotes");
         }
+    }
+
+    fn paths(&mut self, target: &mut Vec<PathBuf>, path: &str, value: &Value<'_>) {
+        let Some(items) = value.get_ref().as_array() else {
+            self.wrong(path, value, "a list of directories: [\"/srv/policies\"]");
+            return;
+        };
+        let mut list = Vec::new();
+        for item in items {
+            let before = self.problems.len();
+            let mut one = PathBuf::new();
+            self.path(&mut one, path, item);
+            if before == self.problems.len() && one.parent().is_none() {
+                self.wrong(
+                    path,
+                    item,
+                    "a directory below `/`: all of the disk is no policy",
+                );
+            } else {
+                list.push(one);
+            }
+        }
+        *target = list;
     }
 
     fn socket(&mut self, target: &mut PathBuf, path: &str, value: &Value<'_>) {

@@ -38,7 +38,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     let keys = shown
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'));
-    assert_eq!(keys.count(), 21 + Timeout::ALL.len());
+    assert_eq!(keys.count(), 22 + Timeout::ALL.len());
 }
 
 #[test]
@@ -47,6 +47,7 @@ fn every_key_is_read() {
         r#"
 [manifests]
 directory = "/m//"
+follow = ["/srv/policies/", "/var/lib/p"]
 [docker]
 enabled = false
 socket = "/d.sock"
@@ -97,6 +98,7 @@ listen = "[::1]:9469"
     let expected = Config {
         manifests: Manifests {
             directory: "/m".into(),
+            follow: vec!["/srv/policies".into(), "/var/lib/p".into()],
         },
         docker: Docker {
             enabled: Enabled::No,

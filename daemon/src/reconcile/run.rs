@@ -451,11 +451,16 @@ impl Daemon {
                         }
                     }
                     tracing::info!("looking at everything again");
+                    // What it gives comes by itself.
+                    drop(self.sources.look_at_manifests());
                     self.sources.doubt_all();
                     self.look();
                     self.look_at_programs();
                 }
                 links = self.sources.changed() => {
+                    if self.sources.ended().is_some() {
+                        return Err(StartError::Ended("reader of the manifests"));
+                    }
                     self.look();
                     if links {
                         self.look_at_programs();
@@ -481,8 +486,11 @@ impl Daemon {
                 }
                 Some(request) = asked.recv() => {
                     let engines = self.sources.engines();
+                    let manifests = self.sources.look_at_manifests();
                     syncing.push(async move {
-                        futures_util::future::join_all(engines.iter().map(Follower::sync)).await;
+                        let engines = engines.iter().map(Follower::sync);
+                        // Its thread may have ended: the loop does so too.
+                        let _ = tokio::join!(futures_util::future::join_all(engines), manifests);
                         request
                     });
                 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use super::assemble::has_no_veth;
 use super::facts::{Declared, Engine, Facts, Namespace, Rights};
@@ -27,7 +28,7 @@ use crate::runtime::declared::{self, Presence};
 use crate::runtime::follow::Follower;
 use crate::runtime::resolvers::Resolvers;
 use crate::runtime::{containerd, docker};
-use crate::store::Store;
+use crate::store::{Ended, Reader};
 use crate::watch::WatchError;
 use netpol_engine::manifest;
 use netpol_engine::policy::ObjectName;
@@ -107,7 +108,9 @@ impl Runs {
 
 /// Everything that is followed.
 pub struct Sources {
-    store: Store,
+    store: Reader,
+    /// The store's thread has ended.
+    ended: Option<Ended>,
     docker: Runs,
     containerd: Runs,
     declared: declared::Follower,
@@ -147,11 +150,13 @@ impl Sources {
             ..Engine::default()
         };
         Ok(Self {
-            store: Store::open(
-                &config.manifests.directory,
-                &config.state.directory,
+            store: Reader::spawn(
+                config.manifests.directory.clone(),
+                config.manifests.follow.clone(),
+                config.state.directory.clone(),
                 manifest::parse,
             )?,
+            ended: None,
             docker: Runs {
                 follower: docker::follow(&config.docker)?,
                 socket: config.docker.socket.clone(),
@@ -194,6 +199,17 @@ impl Sources {
             self.docker.follower.clone(),
             self.containerd.follower.clone(),
         ]
+    }
+
+    /// Has the manifests directory looked at now. The receiver gets its answer once that is done.
+    pub fn look_at_manifests(&self) -> oneshot::Receiver<()> {
+        self.store.look()
+    }
+
+    /// Nothing new will be heard of the manifests.
+    #[must_use]
+    pub const fn ended(&self) -> Option<Ended> {
+        self.ended
     }
 
     /// Everything is to be listed again.
@@ -277,7 +293,10 @@ impl Sources {
             }
         };
         tokio::select! {
-            () = self.store.changed() => self.stale.store = true,
+            changed = self.store.changed(), if self.ended.is_none() => {
+                self.ended = changed.err();
+                self.stale.store = true;
+            }
             () = self.docker.follower.changed() => self.stale.engine = true,
             () = self.containerd.follower.changed() => self.stale.engine = true,
             () = self.declared.changed() => self.stale.declared = true,
@@ -318,8 +337,7 @@ impl Sources {
             self.facts.problems.clear();
         }
         if stale.store {
-            let view = self.store.reload();
-            self.facts.store = view;
+            self.facts.store = self.store.view();
         }
         let looked_inside = (stale.store || stale.declared || stale.inside) && self.declare(stale);
         if stale.engine {

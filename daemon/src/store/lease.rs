@@ -78,22 +78,34 @@ pub(super) enum Look {
     NotAFile,
 }
 
-/// Looks at a file, following symbolic links.
-pub(super) fn look(path: &Path) -> io::Result<Look> {
-    // O_NONBLOCK: opening a FIFO, or a file under a write lease, must not wait.
+/// Looks at a file, following symbolic links, as long as it is the one that was listed: its
+/// device and inode. Nothing else is ever opened: opening a device may already do something
+/// (watchdog(4) starts to count).
+pub(super) fn look(path: &Path, listed: (u64, u64)) -> io::Result<Look> {
+    // open(2): O_PATH opens the name alone, and neither a device's nor a FIFO's other side.
+    let place = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
+        .open(path)?;
+    let meta = place.metadata()?;
+    if !meta.is_file() {
+        return Ok(Look::NotAFile);
+    }
+    if (meta.dev(), meta.ino()) != listed {
+        // Replaced since: what it is now is looked at when it is listed.
+        return Ok(Look::BeingWritten);
+    }
+    // O_NONBLOCK: opening a file under a write lease must not wait.
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
-        .open(path);
+        .open(format!("/proc/self/fd/{}", place.as_raw_fd()));
     let mut file = match opened {
         Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => {
             return Ok(Look::BeingWritten);
         }
         opened => opened?,
     };
-    if !file.metadata()?.is_file() {
-        return Ok(Look::NotAFile);
-    }
     let lease = match take_lease(&file) {
         Ok(()) => true,
         Err(Errno::EAGAIN) => return Ok(Look::BeingWritten),
@@ -138,6 +150,11 @@ mod tests {
 
     use super::*;
 
+    fn look(path: &Path) -> io::Result<Look> {
+        let meta = path.metadata()?;
+        super::look(path, (meta.dev(), meta.ino()))
+    }
+
     #[test]
     fn a_file_is_whole_when_nobody_writes_it() {
         let directory = tempfile::tempdir().unwrap();
@@ -166,5 +183,30 @@ mod tests {
         File::create(&large).unwrap().set_len(LARGEST + 1).unwrap();
         assert!(matches!(look(&large).unwrap(), Look::TooLarge(_)));
         assert!(look(&directory.path().join("none")).is_err());
+    }
+
+    /// A device is not opened to find out that it is one: the open itself may have effects.
+    #[test]
+    fn a_device_is_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("a.yaml");
+        // Opening a terminal's master makes a new terminal: opening it is seen.
+        std::os::unix::fs::symlink("/dev/ptmx", &link).unwrap();
+        let terminals = || std::fs::read_dir("/dev/pts").unwrap().count();
+        let before = terminals();
+        assert!(matches!(look(&link).unwrap(), Look::NotAFile));
+        assert_eq!(terminals(), before);
+    }
+
+    #[test]
+    fn what_was_put_in_the_place_of_a_listed_file_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, two] = ["a.yaml", "b.yaml"].map(|name| directory.path().join(name));
+        std::fs::write(&one, "one").unwrap();
+        std::fs::write(&two, "two").unwrap();
+        let meta = one.metadata().unwrap();
+        std::fs::rename(&two, &one).unwrap();
+        let seen = super::look(&one, (meta.dev(), meta.ino())).unwrap();
+        assert!(matches!(seen, Look::BeingWritten), "{seen:?}");
     }
 }

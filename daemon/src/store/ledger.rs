@@ -111,6 +111,14 @@ impl Ledger {
         self.entries.keys().map(String::as_str)
     }
 
+    /// The paths of which a version is in force.
+    pub fn accepted_paths(&self) -> impl Iterator<Item = &str> {
+        let entries = self.entries.iter();
+        entries
+            .filter(|(_, entry)| entry.accepted.is_some())
+            .map(|(path, _)| path.as_str())
+    }
+
     /// Takes in what was seen, all at once, and gives what changed. `shown` turns a path of
     /// ours into the one that people know.
     pub fn observe(

@@ -10,15 +10,21 @@
 //!
 //! Owns what is in force of what is on disk. Events are hints, the listing is the
 //! truth: [`Store::reload`] always looks at everything. Must never withdraw an object
-//! because something could not be read. Owned by the reconcile loop.
+//! because something could not be read, because there is too much of it, or because a link leads
+//! elsewhere. A [`Store`] runs on a thread of its own ([`Reader`]): nothing that a directory holds
+//! keeps the reconcile loop waiting.
 
+mod alarm;
 mod lease;
 mod ledger;
+mod reader;
 mod saved;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod trust;
 
+pub use reader::{Ended, Reader};
 pub use scan::is_manifest;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,6 +41,7 @@ pub use ledger::stream::hold;
 pub use saved::SavedError;
 
 use crate::watch::{WatchError, Watcher};
+use alarm::Alarms;
 use lease::{Look, Stamp};
 use ledger::{Change, Ledger, Observation, finding};
 use saved::{Record, Saved};
@@ -54,6 +61,16 @@ pub mod rule {
     pub const NOT_A_FILE: &str = "not-a-file";
     /// The manifests directory is not there.
     pub const NO_DIRECTORY: &str = "no-directory";
+    /// A symbolic link that leads out of the manifests directory.
+    pub const OUTSIDE: &str = "outside";
+    /// There is more than is looked at.
+    pub const TOO_MANY: &str = "too-many";
+    /// Another name of a file that is read already.
+    pub const SAME_FILE: &str = "same-file";
+    /// Warning: others than root can write it.
+    pub const WRITABLE: &str = "writable-by-others";
+    /// Warning: no manifest, by its name or kind.
+    pub const PASSED_OVER: &str = "passed-over";
     /// Warning: an accepted version could not be saved, or not be read again.
     pub const NOT_SAVED: &str = "not-saved";
     /// Warning: changes are not noticed at once.
@@ -73,6 +90,13 @@ const LATER: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_millis(300);
 /// Between two looks where the kernel gives no watches.
 const UNWATCHED: Duration = Duration::from_secs(5);
+/// Between two looks for changes that give no event: those of a file that is bind-mounted here, has
+/// another name elsewhere, or lies in an overlay's lower layer or on a network's file system
+/// (inotify(7) tells of what is done through the same name on the same kernel). A look is a listing
+/// and a stat(2) for each name.
+const SILENT: Duration = Duration::from_secs(30);
+/// Names that a warning has.
+const NAMED: usize = 3;
 
 /// A version of a file that is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,9 +179,10 @@ struct Memory {
 /// The manifests directory.
 #[derive(Debug)]
 pub struct Store {
-    directory: PathBuf,
+    place: scan::Place,
     saved: Saved,
     ledger: Ledger,
+    alarms: Alarms,
     memory: HashMap<String, Memory>,
     watcher: Watcher,
     /// The device the directory was on when it was last listed.
@@ -177,11 +202,17 @@ pub struct Store {
 
 impl Store {
     /// A store with what was in force before a restart; [`Store::reload`] looks at the disk.
-    /// To be made inside a tokio runtime. `parse` is `manifest::parse`.
+    /// Symbolic links may lead to what is below `follow`, too. To be made inside a tokio runtime.
+    /// `parse` is `manifest::parse`.
     ///
     /// # Errors
     /// The kernel gives no inotify instance.
-    pub fn open(directory: &Path, state: &Path, parse: Parse) -> Result<Self, WatchError> {
+    pub fn open(
+        directory: &Path,
+        follow: &[PathBuf],
+        state: &Path,
+        parse: Parse,
+    ) -> Result<Self, WatchError> {
         let mut watcher = Watcher::new()?;
         // The directory may be a mount of its own.
         watcher.follow_mounts()?;
@@ -215,9 +246,14 @@ impl Store {
             accepted.push(restored(record, path, file));
         }
         let mut store = Self {
-            directory: directory.to_owned(),
+            place: scan::Place {
+                directory: directory.to_owned(),
+                follow: follow.to_owned(),
+                bounds: scan::Bounds::DEFAULT,
+            },
             saved,
             ledger: Ledger::new(parse, accepted),
+            alarms: Alarms::default(),
             memory: HashMap::new(),
             watcher,
             device: None,
@@ -259,17 +295,18 @@ impl Store {
     /// Looks at all that is on disk now, and gives what is in force of it.
     pub fn reload(&mut self) -> Arc<StoreView> {
         let mut warnings = Vec::new();
-        let mut listing = scan::list(&self.directory);
+        let deadline = Instant::now() + self.place.bounds.time;
+        let mut listing = scan::list(&self.place, deadline);
         let mut watched = true;
         // What is made between the listing and the watch gives no event: so list again until
         // nothing new is watched. Somebody may make folders for ever: so not for ever.
         for _ in 0..8 {
             match self.watcher.watch(&listing.wanted) {
                 Ok(false) => break,
-                Ok(true) => listing = scan::list(&self.directory),
+                Ok(true) => listing = scan::list(&self.place, deadline),
                 Err(error) => {
                     warnings.push(warning(
-                        &self.directory,
+                        &self.place.directory,
                         rule::NOT_WATCHED,
                         &error.to_string(),
                     ));
@@ -280,18 +317,27 @@ impl Store {
         }
         self.unmounted(&mut listing);
         let now = SystemTime::now();
-        let (observations, next) = self.look(&listing, now);
-        let directory = self.directory.clone();
+        let (observations, next) = self.look(&listing, now, deadline);
+        let directory = self.place.directory.clone();
         let changes = self
             .ledger
             .observe(observations, |key| shown(&directory, key), now);
         self.save(changes);
         self.note_faults(&listing, now);
         let settled = next.is_none() && !self.ledger.is_waiting();
-        let next = next.or((!watched || !self.unsaved.is_empty()).then_some(UNWATCHED));
-        self.again = next.map(|wait| Instant::now() + wait);
+        let next = next
+            .or((!watched || !self.unsaved.is_empty()).then_some(UNWATCHED))
+            .unwrap_or(SILENT);
+        warnings.extend(self.passed_over(&listing));
+        warnings.extend(self.writable(&listing));
         let view = self.seen(warnings, settled);
         self.log(&view);
+        let alarm = self.alarms.look(&view.rejected, Instant::now());
+        let next = [alarm, listing.has_new.then_some(scan::SETTLED)]
+            .into_iter()
+            .flatten()
+            .fold(next, Duration::min);
+        self.again = Some(Instant::now() + next);
         self.view = Arc::new(view);
         self.view()
     }
@@ -303,10 +349,10 @@ impl Store {
         };
         let replaced = self.device.is_some_and(|before| before != device);
         if replaced && listing.files.is_empty() && self.ledger.paths().next().is_some() {
-            listing.unlisted.insert(
-                PathBuf::new(),
-                "another file system is here now, and it is empty".to_owned(),
-            );
+            let why = "another file system is here now, and it is empty".to_owned();
+            listing
+                .unlisted
+                .insert(PathBuf::new(), scan::no_directory(why));
         } else {
             self.device = Some(device);
         }
@@ -317,7 +363,10 @@ impl Store {
         &mut self,
         listing: &scan::Listing,
         now: SystemTime,
+        deadline: Instant,
     ) -> (BTreeMap<String, Observation>, Option<Duration>) {
+        let mut budget = self.budget(listing);
+        let first = self.first_names(listing);
         let mut observations = BTreeMap::new();
         let mut next: Option<Duration> = None;
         let mut sooner = |wait: Duration| next = Some(next.map_or(wait, |known| known.min(wait)));
@@ -326,9 +375,37 @@ impl Store {
             let memory = self.memory.entry(key.clone()).or_default();
             memory.missing = None;
             let observation = match meta {
+                Err(refusal) => {
+                    Observation::Refused(refusal.rule, refusal.why.clone(), refusal.help)
+                }
+                Ok(meta) if first[&identity(meta)] != key => Observation::Refused(
+                    rule::SAME_FILE,
+                    format!(
+                        "the same file as `{}`, which is read",
+                        first[&identity(meta)]
+                    ),
+                    "remove one of its names",
+                ),
                 Ok(meta) if memory.read == Some(Stamp::of(meta)) => Observation::Unchanged,
-                Ok(_) => memory.look(&self.directory.join(key), now),
-                Err(error) => unreadable(error),
+                Ok(meta) if meta.len() <= lease::LARGEST && !budget.takes(meta.len()) => {
+                    Observation::Refused(
+                        rule::TOO_MANY,
+                        format!(
+                            "not read: the manifests have more than {} bytes in all",
+                            self.place.bounds.bytes
+                        ),
+                        "take out what does not belong here; what was in force of it stays",
+                    )
+                }
+                Ok(_) if Instant::now() > deadline => {
+                    sooner(UNWATCHED);
+                    Observation::Refused(
+                        rule::TOO_MANY,
+                        format!("not read within {:?}", self.place.bounds.time),
+                        "it is tried again; what was in force of it stays",
+                    )
+                }
+                Ok(meta) => memory.look(&self.place.directory.join(key), identity(meta), now),
             };
             match observation {
                 Observation::BeingWritten => {
@@ -379,6 +456,75 @@ impl Store {
         (observations, next)
     }
 
+    /// What may be read: not what is known already, whose bytes count first. So nothing that was
+    /// accepted goes out of date because other files came.
+    fn budget(&self, listing: &scan::Listing) -> Budget {
+        let mut budget = Budget(self.place.bounds.bytes);
+        for (key, meta) in &listing.files {
+            let known = self.memory.get(key).and_then(|memory| memory.read);
+            if let Ok(meta) = meta
+                && known == Some(Stamp::of(meta))
+            {
+                budget.takes(meta.len());
+            }
+        }
+        budget
+    }
+
+    /// Of the names of each file the one by which it is read: one that is in force, else the first.
+    fn first_names<'l>(&self, listing: &'l scan::Listing) -> HashMap<(u64, u64), &'l String> {
+        let accepted: BTreeSet<&str> = self.ledger.accepted_paths().collect();
+        let mut first: HashMap<(u64, u64), &String> = HashMap::new();
+        for (key, meta) in &listing.files {
+            let Ok(meta) = meta else { continue };
+            let known = first.entry(identity(meta)).or_insert(key);
+            if !accepted.contains(known.as_str()) && accepted.contains(key.as_str()) {
+                *known = key;
+            }
+        }
+        first
+    }
+
+    /// What has no name of a manifest, or is none: a policy in `F.YAML` is no policy.
+    fn passed_over(&self, listing: &scan::Listing) -> Option<Diagnostic> {
+        let (first, why) = listing.passed.first_key_value()?;
+        let mut message = format!("passed over: {why}");
+        let others: Vec<String> = listing
+            .passed
+            .keys()
+            .skip(1)
+            .take(NAMED - 1)
+            .map(|path| format!("`{}`", path.display()))
+            .collect();
+        if !others.is_empty() {
+            let more = listing.passed.len() - 1 - others.len();
+            message.push_str("; so are ");
+            message.push_str(&others.join(", "));
+            if more > 0 {
+                message.push_str(&format!(" and {more} more"));
+            }
+        }
+        let path = self.place.directory.join(first);
+        Some(warning(&path, rule::PASSED_OVER, &message))
+    }
+
+    /// Whoever can write a manifest decides policy.
+    fn writable(&self, listing: &scan::Listing) -> Option<Diagnostic> {
+        let first = listing.writable.first()?;
+        let path: PathBuf = self.place.directory.join(first).components().collect();
+        let more = match listing.writable.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        Some(warning(
+            &path,
+            rule::WRITABLE,
+            &format!(
+                "others than root can write it{more}: whoever can write manifests decides policy"
+            ),
+        ))
+    }
+
     /// Saves what changed; what can't be saved is in force all the same, and tried again.
     fn save(&mut self, changes: Vec<Change>) {
         self.unsaved.extend(changes);
@@ -418,26 +564,13 @@ impl Store {
             .refused
             .iter()
             .map(|(path, why)| (path, why, rule::NOT_A_FILE, "give it a name in UTF-8"));
-        let unlisted = listing.unlisted.iter().map(|(path, why)| {
-            if path.as_os_str().is_empty() {
-                (
-                    path,
-                    why,
-                    rule::NO_DIRECTORY,
-                    "make the directory; what was in force stays until it can be read",
-                )
-            } else {
-                (
-                    path,
-                    why,
-                    rule::UNREADABLE,
-                    "let it be read; what was in force of it stays until then",
-                )
-            }
-        });
+        let unlisted = listing
+            .unlisted
+            .iter()
+            .map(|(path, refusal)| (path, &refusal.why, refusal.rule, refusal.help));
         for (path, why, rule, help) in refused.chain(unlisted) {
             // Through its components: the empty path would leave a slash at the end.
-            let whole: PathBuf = self.directory.join(path).components().collect();
+            let whole: PathBuf = self.place.directory.join(path).components().collect();
             let whole = whole.to_string_lossy().into_owned();
             let diagnostics = vec![finding(&whole, rule, why, help)];
             let since = self
@@ -491,27 +624,10 @@ impl Store {
         }
     }
 
-    /// Says what is new. The state itself is for `netpol status`.
+    /// Says what is in force now. What is not is said by [`Alarms`], and warnings with those of
+    /// the status.
     fn log(&self, view: &StoreView) {
         let old = &self.view;
-        for rejected in &view.rejected {
-            if !old.rejected.contains(rejected) {
-                for finding in rejected
-                    .diagnostics
-                    .iter()
-                    .filter(|finding| finding.is_error())
-                {
-                    tracing::error!(in_force = rejected.in_force, "not accepted: {finding}");
-                }
-            }
-        }
-        for warning in view
-            .warnings
-            .iter()
-            .filter(|warning| !old.warnings.contains(warning))
-        {
-            tracing::warn!("{warning}");
-        }
         // By their number: with thousands of files, looking for each among all takes seconds.
         let by_order = |view: &StoreView| -> BTreeMap<u64, Arc<Accepted>> {
             let numbered = |version: &Arc<Accepted>| (version.order, Arc::clone(version));
@@ -531,11 +647,32 @@ impl Store {
     }
 }
 
+/// Bytes that may still be read.
+struct Budget(u64);
+
+impl Budget {
+    fn takes(&mut self, bytes: u64) -> bool {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+}
+
+/// What tells a file from all others.
+fn identity(meta: &std::fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    (meta.dev(), meta.ino())
+}
+
 impl Memory {
-    fn look(&mut self, path: &Path, now: SystemTime) -> Observation {
-        match lease::look(path) {
+    /// Looks at the file that was listed under this path.
+    fn look(&mut self, path: &Path, listed: (u64, u64), now: SystemTime) -> Observation {
+        match lease::look(path, listed) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Observation::Missing,
-            Err(error) => unreadable(&error),
+            Err(error) => {
+                let refusal = scan::Refusal::unreadable(&error);
+                Observation::Refused(refusal.rule, refusal.why, refusal.help)
+            }
             Ok(Look::BeingWritten) => Observation::BeingWritten,
             Ok(Look::NotAFile) => Observation::Refused(
                 rule::NOT_A_FILE,
@@ -583,14 +720,6 @@ impl Memory {
             }
         }
     }
-}
-
-fn unreadable(error: &std::io::Error) -> Observation {
-    Observation::Refused(
-        rule::UNREADABLE,
-        format!("can't be read: {error}"),
-        "let it be read, or remove it to withdraw its objects",
-    )
 }
 
 fn warning(path: &Path, rule: &'static str, message: &str) -> Diagnostic {

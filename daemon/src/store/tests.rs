@@ -62,7 +62,7 @@ impl Place {
     }
 
     fn open(&self) -> Store {
-        Store::open(&self.at(""), &self.root.path().join("s"), toy).unwrap()
+        Store::open(&self.at(""), &[], &self.root.path().join("s"), toy).unwrap()
     }
 }
 
@@ -429,7 +429,8 @@ async fn what_an_earlier_version_accepted_stays_where_this_one_is_stricter() {
     let place = Place::new();
     place.write("a.yaml", "object a\nobject b\n");
     assert_eq!(names(&*settled(&mut place.open()).await), ["a", "b"]);
-    let mut store = Store::open(&place.at(""), &place.root.path().join("s"), stricter).unwrap();
+    let mut store =
+        Store::open(&place.at(""), &[], &place.root.path().join("s"), stricter).unwrap();
     assert_eq!(names(&store.view()), ["a", "b"], "before the first look");
     let view = settled(&mut store).await;
     assert_eq!(names(&view), ["a", "b"]);
@@ -490,4 +491,188 @@ fn the_order_of_seeing_does_not_matter_for_what_collides() {
             }
         }
     }
+}
+
+/// A link that leads elsewhere, or to nothing that is followed, takes nothing out of force.
+#[tokio::test]
+async fn what_was_in_force_behind_a_link_stays() {
+    let place = Place::new();
+    let outside = place.root.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("b.yaml"), "object b\n").unwrap();
+    symlink(&outside, place.at("x")).unwrap();
+    let open = |follow: &[PathBuf]| {
+        Store::open(&place.at(""), follow, &place.root.path().join("s"), toy).unwrap()
+    };
+    let mut store = open(std::slice::from_ref(&outside));
+    assert_eq!(names(&*settled(&mut store).await), ["b"]);
+    let mut store = open(&[]);
+    let view = settled(&mut store).await;
+    assert_eq!(names(&view), ["b"]);
+    assert_eq!(rejected(&view), [("x".to_owned(), rule::OUTSIDE)]);
+    assert!(view.rejected[0].in_force);
+    fs::remove_file(place.at("x")).unwrap();
+    until(&mut store, &[]).await;
+}
+
+#[tokio::test]
+async fn a_file_with_many_names_is_read_once() {
+    let place = Place::new();
+    place.write("m.yaml", "object a\n");
+    let mut store = place.open();
+    settled(&mut store).await;
+    for number in 0..50 {
+        symlink("m.yaml", place.at(&format!("a{number}.yaml"))).unwrap();
+        fs::hard_link(place.at("m.yaml"), place.at(&format!("b{number}.yaml"))).unwrap();
+    }
+    let view = settled(&mut store).await;
+    assert_eq!(
+        (names(&view), view.rejected.len()),
+        (vec!["a".to_owned()], 100)
+    );
+    assert_eq!(view.accepted[0].key, "m.yaml");
+    for one in &view.rejected {
+        assert_eq!(one.diagnostics[0].rule, rule::SAME_FILE);
+        assert_eq!(one.text, None, "read, too");
+    }
+    // The one that is read goes: another one takes its place, and nothing lets go.
+    fs::remove_file(place.at("m.yaml")).unwrap();
+    loop {
+        let view = store.reload();
+        assert_eq!(names(&view), ["a"]);
+        if view.settled && view.accepted[0].key == "b0.yaml" {
+            break;
+        }
+        hint(&mut store).await;
+    }
+}
+
+/// More than is looked at: what was in force stays, in its last version that was read.
+#[tokio::test]
+async fn a_directory_that_grows_loses_nothing() {
+    let place = Place::new();
+    place.write("m.yaml", "object m\n");
+    let mut store = place.open();
+    settled(&mut store).await;
+    store.place.bounds.files = 2;
+    for name in ["a", "b", "c"] {
+        place.write(&format!("{name}.yaml"), &format!("object {name}\n"));
+    }
+    let view = settled(&mut store).await;
+    assert_eq!(names(&view), ["a", "b", "m"]);
+    assert_eq!(rejected(&view), [("m".to_owned(), rule::TOO_MANY)]);
+    assert!(view.rejected[0].diagnostics[0].message.contains("`c.yaml`"));
+    store.place.bounds.files = 9;
+    let view = settled(&mut store).await;
+    assert_eq!((names(&view).len(), view.rejected.len()), (4, 0));
+
+    // All bytes together. What is known counts first.
+    let known: u64 = 4 * "object a\n".len() as u64;
+    // Old enough that a later change shows: until then it is read each time.
+    tokio::time::sleep(Duration::from_millis(3200)).await;
+    settled(&mut store).await;
+    store.place.bounds.bytes = known + 10;
+    place.write("0.yaml", "object 0\n#a long remark\n");
+    place.write("1.yaml", "object 1\n");
+    let view = settled(&mut store).await;
+    assert_eq!(names(&view), ["1", "a", "b", "c", "m"]);
+    assert_eq!(rejected(&view), [("0.yaml".to_owned(), rule::TOO_MANY)]);
+
+    // No time at all.
+    store.place.bounds.time = Duration::ZERO;
+    let view = store.reload();
+    assert_eq!(names(&view), ["1", "a", "b", "c", "m"]);
+    assert!(rejected(&view).contains(&("m".to_owned(), rule::TOO_MANY)));
+}
+
+#[tokio::test]
+async fn names_that_are_passed_over_are_told_once_they_stand() {
+    let place = Place::new();
+    for name in [
+        "F.YAML",
+        "x.ymal",
+        "policy.txt",
+        "z",
+        ".hidden",
+        "a.yaml~",
+        "a.yaml.bak",
+    ] {
+        place.write(name, "object x\n");
+    }
+    symlink("nowhere", place.at("dangling")).unwrap();
+    let mut store = place.open();
+    assert!(store.reload().warnings.is_empty(), "it may be a moment's");
+    let begun = Instant::now();
+    let warnings = loop {
+        hint(&mut store).await;
+        let view = store.reload();
+        assert!(view.accepted.is_empty());
+        if !view.warnings.is_empty() {
+            break view.warnings.clone();
+        }
+    };
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert_eq!(warning.rule, rule::PASSED_OVER);
+    let text = warning.to_string();
+    assert!(
+        text.contains("F.YAML") && text.contains("and 2 more"),
+        "{text}"
+    );
+    assert!(!text.contains("hidden") && !text.contains("bak"), "{text}");
+}
+
+#[tokio::test]
+async fn who_may_write_manifests_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    place.write("a.yaml", "object a\n");
+    fs::create_dir(place.at("sub")).unwrap();
+    let mut store = place.open();
+    assert!(settled(&mut store).await.warnings.is_empty());
+    for (path, mode, usual) in [
+        ("a.yaml", 0o664, 0o644),
+        ("sub", 0o777, 0o755),
+        ("", 0o1777, 0o755),
+    ] {
+        let set = |mode| fs::set_permissions(place.at(path), fs::Permissions::from_mode(mode));
+        set(mode).unwrap();
+        let view = settled(&mut store).await;
+        let [warning] = &view.warnings[..] else {
+            panic!("{path}: {:?}", view.warnings);
+        };
+        assert_eq!(warning.rule, rule::WRITABLE);
+        let whole: PathBuf = place.at(path).components().collect();
+        assert_eq!(warning.path, whole.to_str().unwrap());
+        set(usual).unwrap();
+        assert!(settled(&mut store).await.warnings.is_empty());
+    }
+    // Somebody else can put another folder in its place.
+    fs::set_permissions(place.root.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let view = settled(&mut store).await;
+    assert_eq!(
+        view.warnings[0].path,
+        place.root.path().canonicalize().unwrap().to_str().unwrap()
+    );
+}
+
+/// A change through another name of the file gives no event here; it is found by looking.
+#[tokio::test]
+async fn a_change_without_an_event_is_found() {
+    let place = Place::new();
+    let elsewhere = place.root.path().join("elsewhere");
+    fs::write(&elsewhere, "object a\n").unwrap();
+    fs::hard_link(&elsewhere, place.at("a.yaml")).unwrap();
+    let mut store = place.open();
+    settled(&mut store).await;
+    fs::write(&elsewhere, "object b\n").unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(200), store.changed()).await;
+    assert!(early.is_err(), "there is an event after all");
+    let again = store.again.unwrap().duration_since(Instant::now());
+    assert!(again <= SILENT, "{again:?}");
+    store.again = Some(Instant::now() + Duration::from_millis(10));
+    hint(&mut store).await;
+    assert_eq!(names(&*settled(&mut store).await), ["b"]);
 }
