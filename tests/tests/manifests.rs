@@ -221,3 +221,39 @@ fn an_error_that_stands_is_logged_and_has_its_all_clear() -> Result<()> {
     })?;
     Ok(())
 }
+
+/// What is in force and may not mean what it says is told when it comes in force.
+#[test]
+fn lints_are_told_when_a_file_comes_in_force() -> Result<()> {
+    const CLOSED: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+        metadata: {name: closed, namespace: web}\nspec:\n  podSelector: {}\n  \
+        policyTypes: [Egress]\n  egress: [{to: [{podSelector: {}}]}]\n";
+    let lab = Lab::with_pods(&["web/front"])?;
+    let daemon = Daemon::enforcing(&lab, &[("a.yaml", &policy("a"))], "")?;
+    daemon.put("closed.yaml", CLOSED)?;
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = daemon.netpol(&["wait"])?;
+    ensure!(output.status.success(), "{output:?}");
+    let line = format!(
+        "Warning: {}:7: ",
+        daemon.manifests().join("closed.yaml").display()
+    );
+    ensure!(
+        said(&output).contains(&line) && said(&output).contains("[dns-missing]"),
+        "{output:?}"
+    );
+    ensure!(
+        daemon.log().contains("warning[dns-missing]"),
+        "{}",
+        daemon.log()
+    );
+    // Once, and live audit has it.
+    let output = daemon.netpol(&["wait"])?;
+    ensure!(!said(&output).contains("Warning"), "{output:?}");
+    let output = daemon.netpol(&["audit"])?;
+    ensure!(
+        String::from_utf8_lossy(&output.stdout).contains("dns-missing"),
+        "{output:?}"
+    );
+    Ok(())
+}

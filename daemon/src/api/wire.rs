@@ -349,6 +349,8 @@ pub struct Synced {
     pub rejected: Vec<Rejected>,
     /// What kept the rest from coming in force (tables full, no right); empty: nothing.
     pub failures: Vec<String>,
+    /// What is in force and may not mean what it says, where no one who waited was told before.
+    pub findings: Vec<Problem>,
 }
 
 /// `/v1/wait`.

@@ -1,7 +1,7 @@
 //! `netpol audit`: what is written and means nothing (any more).
 //!
-//! The lints that find dead things, asked of what is in force or of a directory. A finding is
-//! no error: the Pod may come yet. It is for people and for CI.
+//! The lints that find dead things, asked of a directory, and all lints, asked of what is in force. A
+//! finding is no error: the Pod may come yet. It is for people and for CI.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -25,8 +25,8 @@ use crate::api::wire::Listing;
 ///
 /// Selectors and peers that match no Pod, Namespaces that there are not, label keys
 /// that are spelled otherwise, named ports that nobody has, rules that others make
-/// idle, and those that the other side denies. Asked of what runs now, or offline of
-/// the Pods in a directory. `netpol check --explain RULE` has more on each rule.
+/// idle, and those that the other side denies. Asked of what runs now, with everything else
+/// that `netpol check` finds, or offline of the Pods in a directory. `netpol check --explain RULE` has more on each rule.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit code 1 where something is found. The annotation netpold.io/lint-ignore on a
@@ -53,7 +53,7 @@ impl Audit {
             Err(none) => return none.exit(),
         };
         let meant = self.meant(&listing);
-        let (texts, findings) = placed(&listing, found(&listing, &meant));
+        let (texts, findings) = placed(&listing, found(source, &listing, &meant));
         match &self.junit {
             Some(path) if path == Path::new("-") => {
                 junit::write(out, "netpol audit", meant.iter().copied(), &findings)?;
@@ -100,12 +100,15 @@ impl Audit {
     }
 }
 
-/// What the rules for dead things find about these policies.
-fn found(listing: &Listing, meant: &BTreeSet<&ObjectName>) -> Vec<Finding> {
-    let dead = |code| {
-        rules::ALL
-            .iter()
-            .any(|rule| rule.code == code && rule.is_dead)
+/// What the rules for dead things find about these policies; of those in force, all rules: their
+/// files may be where `netpol check` was never asked.
+fn found(source: &Source, listing: &Listing, meant: &BTreeSet<&ObjectName>) -> Vec<Finding> {
+    let is_live = matches!(source, Source::Daemon(_));
+    let asked = |code| {
+        is_live
+            || rules::ALL
+                .iter()
+                .any(|rule| rule.code == code && rule.is_dead)
     };
     let silenced = Silenced::by(listing.origins.policies.iter().map(|(name, origin)| {
         let object = ObjectId {
@@ -120,7 +123,7 @@ fn found(listing: &Listing, meant: &BTreeSet<&ObjectName>) -> Vec<Finding> {
         &[Asked::Policies, Asked::World],
     );
     findings.retain(|found| {
-        dead(found.code)
+        asked(found.code)
             && meant.contains(&found.object.name)
             && !silenced.holds(&found.object, found.code)
     });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Exit;
 use crate::api::Client;
 use crate::api::client::ClientError;
-use crate::api::wire::Waited;
+use crate::api::wire::{Problem, Waited};
 use crate::printable::printable;
 
 /// How long a daemon that is just being started may take to make its socket.
@@ -18,6 +18,8 @@ const ATTEMPTS: Duration = Duration::from_millis(50);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit code 0 when all is in force, 1 where a file was rejected, 2 where it took too long.
+`Warning:` lines name what came in force and may not mean what it says, each of them once;
+`netpol check --explain RULE` has more on a rule.
 
 Examples:
   cp policy.yaml /etc/netpold/manifests/ && netpol wait
@@ -37,6 +39,9 @@ impl Wait {
                 humane(self.timeout)
             ),
         };
+        for found in &synced.findings {
+            anstream::eprintln!("{}", printable(&warning(found)));
+        }
         if !synced.failures.is_empty() {
             anyhow::bail!(
                 "what is on disk could not be put in force: {}",
@@ -100,6 +105,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .checked_mul(milliseconds)
         .map(Duration::from_millis)
         .ok_or_else(wrong)
+}
+
+/// As kubectl prints it.
+fn warning(found: &Problem) -> String {
+    let field = found.field.as_ref();
+    let field = field.map_or_else(String::new, |field| format!("{field}: "));
+    format!(
+        "Warning: {}:{}: {field}{} [{}]",
+        found.file, found.line, found.message, found.rule
+    )
 }
 
 fn humane(duration: Duration) -> String {

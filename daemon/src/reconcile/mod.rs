@@ -30,6 +30,7 @@ mod attacher;
 mod facts;
 mod gate;
 mod installer;
+mod lints;
 mod metrics;
 mod number_key;
 mod pins;

@@ -20,6 +20,7 @@ use super::assemble::{self, Assembled, Settings};
 use super::attacher;
 use super::gate::Keeper;
 use super::installer::{self, Installer};
+use super::lints::Lints;
 use super::metrics;
 use super::number_key::KeyFile;
 use super::pins::Pins;
@@ -240,6 +241,7 @@ struct Daemon {
     saved: Register,
     installer: installer::Handle,
     attacher: attacher::Handle,
+    lints: Lints,
     gate: Keeper,
     waker: Waker,
     flows: watch::Receiver<Vec<Fill>>,
@@ -391,6 +393,7 @@ impl Daemon {
             saved,
             installer: installer.spawn(tables)?,
             attacher: attacher::Handle::spawn(attachments)?,
+            lints: Lints::spawn()?,
             gate,
             waker,
             flows: filled,
@@ -416,6 +419,7 @@ impl Daemon {
         daemon.attach();
         // It may have been flushed while nobody looked.
         daemon.gate.check();
+        daemon.lint();
         daemon.answered(answer);
         Ok((daemon, counters))
     }
@@ -474,6 +478,7 @@ impl Daemon {
                 answer = self.attacher.answer() => {
                     self.attached(answer.ok_or(StartError::Ended("attacher of programs"))?);
                 }
+                answer = self.lints.answer() => self.lints.found(answer),
                 () = self.gate.turned() => {
                     self.gate.check();
                     self.publish();
@@ -549,6 +554,7 @@ impl Daemon {
         self.round += 1;
         let same = assembled.world == self.assembled.world;
         self.assembled = Arc::new(assembled);
+        self.lint();
         self.attach();
         self.let_through();
         if same && self.installing.is_none() && self.in_force.failure.is_none() {
@@ -558,6 +564,12 @@ impl Daemon {
         } else {
             self.install();
         }
+    }
+
+    /// Has the manifests linted that are new.
+    fn lint(&mut self) {
+        self.lints
+            .look(&self.assembled, &self.sources.facts().store);
     }
 
     /// Orders the newest state to be installed, once the one before is.
@@ -818,7 +830,11 @@ impl Daemon {
 
     /// Answers those whose sync is complete.
     fn reply(&mut self) {
-        if self.waiting.is_empty() || !self.is_done() || !self.sources.facts().store.settled {
+        if self.waiting.is_empty()
+            || !self.is_done()
+            || !self.lints.is_done()
+            || !self.sources.facts().store.settled
+        {
             return;
         }
         let facts = self.sources.facts();
@@ -835,12 +851,16 @@ impl Daemon {
             Program::Failed(why) => Some(why.clone()),
             _ => None,
         }));
+        let round = self.installed;
+        if !self.waiting.iter().any(|waiting| waiting.since < round) {
+            return;
+        }
         let synced = Synced {
             generation: self.in_force.generation,
             rejected: report::rejected(facts),
             failures,
+            findings: self.lints.news(&facts.store),
         };
-        let round = self.installed;
         let (done, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()
             .partition::<Vec<_>, _>(|waiting| waiting.since < round);
