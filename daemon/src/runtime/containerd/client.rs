@@ -4,6 +4,7 @@
 //! fail. Answers have limits of size, number and time: a container's labels are whatever
 //! somebody wrote into them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,12 @@ use crate::printable::printable;
 const LARGEST_MESSAGE: usize = 16 << 20;
 /// The names and labels of a namespace's containers.
 const LARGEST_LISTING: usize = 64 << 20;
+/// Those of one container. A Kubernetes object has 1.5 MiB at most, and its labels a small part.
+pub(super) const LARGEST: usize = 1 << 20;
+/// Those of an ordinary one: what is larger has its own share of a listing.
+const USUAL: usize = 16 << 10;
+/// That share.
+const ROOM: usize = LARGEST_LISTING / 2;
 /// Far more than one host runs.
 const MOST_CONTAINERS: usize = 1 << 16;
 /// Kubernetes uses one, and nerdctl one.
@@ -168,10 +175,7 @@ impl Client {
 
     /// Every container of a namespace, whether it has a task or not. One message each: all
     /// their specifications together may be more than containerd can send in one.
-    pub(super) async fn containers(
-        &self,
-        namespace: &Namespace,
-    ) -> Result<Vec<wire::Container>, ClientError> {
+    pub(super) async fn containers(&self, namespace: &Namespace) -> Result<Listing, ClientError> {
         let call = "/containerd.services.containers.v1.Containers/ListStream";
         let listing = async {
             let mut stream: Streaming<wire::Listed> = self
@@ -185,7 +189,7 @@ impl Client {
                         .map_err(|(most, what)| ClientError::TooMuch { call, most, what })?;
                 }
             }
-            Ok(listing.containers)
+            Ok(listing)
         };
         in_time(call, listing).await
     }
@@ -303,20 +307,33 @@ impl Client {
 
 /// The containers of a namespace, as they come.
 #[derive(Debug, Default)]
-struct Listing {
-    containers: Vec<wire::Container>,
-    size: usize,
+pub(super) struct Listing {
+    pub containers: Vec<wire::Container>,
+    /// IDs of those whose labels are too large, or large, as many others' are. One container
+    /// hides none but itself.
+    pub too_large: BTreeSet<String>,
+    /// Bytes of ordinary ones, and of large ones.
+    sizes: [usize; 2],
 }
 
 impl Listing {
     /// An error says how much is taken, and of what.
     fn add(&mut self, container: wire::Container) -> Result<(), (usize, &'static str)> {
-        self.size += container.encoded_len();
-        if self.size > LARGEST_LISTING {
-            return Err((LARGEST_LISTING, "bytes of labels"));
-        }
-        if self.containers.len() == MOST_CONTAINERS {
+        if self.containers.len() + self.too_large.len() == MOST_CONTAINERS {
             return Err((MOST_CONTAINERS, "containers"));
+        }
+        let size = container.encoded_len();
+        let [usual, large] = &mut self.sizes;
+        if size <= USUAL {
+            *usual += size;
+            if *usual > LARGEST_LISTING {
+                return Err((LARGEST_LISTING, "bytes of labels"));
+            }
+        } else if size > LARGEST || *large + size > ROOM {
+            self.too_large.insert(container.id);
+            return Ok(());
+        } else {
+            *large += size;
         }
         self.containers.push(container);
         Ok(())
@@ -380,7 +397,12 @@ mod tests {
     use super::*;
 
     fn container(size: usize) -> wire::Container {
+        named("", size)
+    }
+
+    fn named(id: &str, size: usize) -> wire::Container {
         wire::Container {
+            id: id.to_owned(),
             labels: [("x".to_owned(), "x".repeat(size))].into(),
             ..wire::Container::default()
         }
@@ -389,15 +411,34 @@ mod tests {
     #[test]
     fn a_listing_has_an_end() {
         let mut listing = Listing::default();
-        for _ in 0..63 {
-            assert!(listing.add(container(1 << 20)).is_ok());
+        while listing.sizes[0] + USUAL <= LARGEST_LISTING {
+            assert!(listing.add(container(USUAL - 32)).is_ok());
         }
-        assert!(listing.add(container(1 << 20)).is_err());
+        assert!((0..4).any(|_| listing.add(container(USUAL - 32)).is_err()));
         let mut listing = Listing::default();
         for _ in 0..MOST_CONTAINERS {
             assert!(listing.add(container(1)).is_ok());
         }
         assert!(listing.add(container(1)).is_err());
+    }
+
+    /// However large the labels of some are, and however many there are of them, the others are
+    /// listed.
+    #[test]
+    fn a_container_with_large_labels_hides_no_other() {
+        let mut listing = Listing::default();
+        assert!(listing.add(named("first", 100)).is_ok());
+        assert!(listing.add(named("huge", 15 << 20)).is_ok());
+        for number in 0..100 {
+            let large = named(&format!("large-{number}"), LARGEST - 64);
+            assert!(listing.add(large).is_ok());
+        }
+        assert!(listing.add(named("last", 100)).is_ok());
+        let listed: Vec<&str> = listing.containers.iter().map(|one| &*one.id).collect();
+        assert!(listed.contains(&"first") && listed.contains(&"last"));
+        assert!(listing.too_large.contains("huge"));
+        assert!(listing.too_large.contains("large-99") && listed.contains(&"large-0"));
+        assert_eq!(listed.len() + listing.too_large.len(), 103);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::client::{Client, ClientError, Namespace};
+use super::client::{Client, ClientError, LARGEST, Namespace};
 use super::model::{self, Hint};
 use super::{DOCKERS, wire};
 use crate::config::{Containerd, Enabled};
@@ -75,6 +75,7 @@ async fn session(desk: &mut Desk, world: &mut World) -> Result<Dropped, ClientEr
         }
         desk.say(Snapshot {
             containers: world.containers(),
+            error: world.too_large(),
             ..Snapshot::default()
         });
         let event = tokio::select! {
@@ -131,6 +132,8 @@ struct World {
     wanted: Vec<String>,
     /// Containers by namespace and their ID in it.
     namespaces: BTreeMap<String, BTreeMap<String, Known>>,
+    /// Those of each namespace whose labels are too large to be known.
+    too_large: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A container, and when it was made: to the nanosecond, as those who share a network namespace
@@ -146,7 +149,22 @@ impl World {
         Self {
             wanted,
             namespaces: BTreeMap::new(),
+            too_large: BTreeMap::new(),
         }
+    }
+
+    fn too_large(&self) -> Option<String> {
+        let all = self.too_large.iter();
+        let ids: Vec<String> = all
+            .flat_map(|(namespace, ids)| ids.iter().map(move |id| format!("{namespace}/{id}")))
+            .collect();
+        (!ids.is_empty()).then(|| {
+            format!(
+                "containers with labels of more than {} KiB, or many large ones, are on hold: {}",
+                LARGEST >> 10,
+                printable(&ids.join(", "))
+            )
+        })
     }
 
     fn is_followed(&self, namespace: &str) -> bool {
@@ -173,6 +191,7 @@ impl World {
     async fn list_all(&mut self, client: &Client) -> Result<(), ClientError> {
         let names = client.namespaces().await?;
         self.namespaces.retain(|name, _| names.contains(name));
+        self.too_large.retain(|name, _| names.contains(name));
         for name in names {
             self.list(client, &name).await?;
         }
@@ -188,7 +207,18 @@ impl World {
         };
         // Containers first: a task without its container could be nobody's, and its event
         // lists again.
-        let containers = client.containers(&namespace).await?;
+        let listing = client.containers(&namespace).await?;
+        let known = self.too_large.remove(name).unwrap_or_default();
+        for id in listing.too_large.difference(&known) {
+            tracing::warn!(
+                id = %printable(id),
+                "the labels of a container are too large to be known: it is on hold"
+            );
+        }
+        if !listing.too_large.is_empty() {
+            self.too_large.insert(name.to_owned(), listing.too_large);
+        }
+        let containers = listing.containers;
         let tasks = client.tasks(&namespace).await?;
         let before = self.namespaces.remove(name).unwrap_or_default();
         let (listed, unsaid) = listed(name, containers, &tasks, before);
