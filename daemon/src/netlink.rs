@@ -4,10 +4,12 @@
 //! leniently: what is not whole ends the reading, and never costs what came before.
 //! Host byte order, but where a family says otherwise.
 
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsRawFd as _;
 
 use netlink_sys::Socket;
 use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 pub const NLMSG_ERROR: u16 = 2;
 pub const NLMSG_DONE: u16 = 3;
@@ -135,6 +137,40 @@ pub fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
+    }
+}
+
+/// Takes one datagram, and says from which network namespace it came: the id that this socket's own has for that one;
+/// `None`: its own. For a socket with `NETLINK_LISTEN_ALL_NSID`; the kernel puts the id into a control message.
+pub fn receive_sender(socket: &Socket) -> io::Result<Option<i32>> {
+    const SOL_NETLINK: i32 = 270;
+    const NETLINK_LISTEN_ALL_NSID: i32 = 8;
+    // Only who sent it is asked; the rest of the datagram is cut off.
+    let mut start = [0; HEADER];
+    let mut control = nix::cmsg_space!(i32);
+    loop {
+        let mut into = [IoSliceMut::new(&mut start)];
+        let received = recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut into,
+            Some(&mut control),
+            MsgFlags::empty(),
+        );
+        let message = match received {
+            Ok(message) => message,
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let id = message.cmsgs()?.find_map(|control| match control {
+            ControlMessageOwned::Unknown(control)
+                if control.cmsg_header.cmsg_level == SOL_NETLINK
+                    && control.cmsg_header.cmsg_type == NETLINK_LISTEN_ALL_NSID =>
+            {
+                read_i32(&control.data_bytes, 0)
+            }
+            _ => None,
+        });
+        return Ok(id);
     }
 }
 

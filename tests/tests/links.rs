@@ -259,8 +259,15 @@ fn hints_from_here_and_from_inside(site: &Site) -> Result<()> {
         ip(&["-n", namespace, "addr", "add", "10.9.0.2/24", "dev", "eth0"])?;
         let hints = until(&mut listener, |hints| hints.inside).await?;
         ensure!(!hints.addresses && hints.links.is_empty(), "{hints:?}");
+        ensure!(
+            hints.namespaces == veths[0].peer_nsid.into_iter().collect(),
+            "{hints:?}"
+        );
+        // The link-local address of that interface may still come to be usable.
+        let mut listener = Listener::open()?;
         ip(&["addr", "add", "10.9.0.1/24", "dev", "out0"])?;
-        until(&mut listener, |hints| hints.addresses).await?;
+        let hints = until(&mut listener, |hints| hints.addresses).await?;
+        ensure!(!hints.inside && hints.namespaces.is_empty(), "{hints:?}");
         Ok(())
     })?
 }

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::LinksError;
 use super::message::{self, RTM_DELADDR, RTM_NEWADDR};
-use crate::netlink::{self, BUFFER, is_overflow, receive};
+use crate::netlink::{self, BUFFER, is_overflow, receive, receive_sender};
 
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
@@ -35,8 +35,10 @@ pub struct Hints {
     pub links: BTreeSet<u32>,
     /// This namespace's addresses changed.
     pub addresses: bool,
-    /// Something changed in this or another namespace.
+    /// Something changed in another namespace.
     pub inside: bool,
+    /// The ids of those namespaces.
+    pub namespaces: BTreeSet<i32>,
     /// Hints were lost: look at everything.
     pub resync: bool,
 }
@@ -47,6 +49,7 @@ impl Hints {
         self.links.extend(other.links);
         self.addresses |= other.addresses;
         self.inside |= other.inside;
+        self.namespaces.extend(other.namespaces);
         self.resync |= other.resync;
     }
 
@@ -101,9 +104,19 @@ impl Listener {
             let mut ready = socket;
             for _ in 0..BATCH {
                 self.buffer.clear();
-                match receive(ready.get_inner(), &mut self.buffer) {
+                let received = if is_here {
+                    receive(ready.get_inner(), &mut self.buffer).map(|_| None)
+                } else {
+                    receive_sender(ready.get_inner())
+                };
+                match received {
                     Ok(_) if is_here => hints.read_here(&self.buffer),
-                    Ok(_) => hints.inside = true,
+                    Ok(Some(namespace)) => {
+                        hints.inside = true;
+                        hints.namespaces.insert(namespace);
+                    }
+                    // From this namespace: the other socket has it.
+                    Ok(None) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         ready.clear_ready();
                         break;

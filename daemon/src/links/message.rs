@@ -40,6 +40,9 @@ const IFF_UP: u32 = 1;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+/// It stays until it is removed: neither a router nor a lease gave it.
+const IFA_F_PERMANENT: u32 = 0x80;
 
 const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
@@ -107,6 +110,8 @@ fn mode(data: &[u8]) -> Option<u32> {
 pub struct LinkAddress {
     pub ifindex: u32,
     pub address: IpAddr,
+    /// It was set by hand or by an engine, not by a router's advertisement or a lease.
+    pub permanent: bool,
 }
 
 /// Reads `RTM_NEWADDR` and `RTM_DELADDR`.
@@ -116,17 +121,21 @@ pub fn address(message: &Message<'_>) -> Option<LinkAddress> {
     }
     let ifindex = read_u32(message.payload, 4)?;
     let (mut local, mut address) = (None, None);
+    // The header has the lower eight flags; the attribute, since 3.14, all.
+    let mut flags = u32::from(*message.payload.get(2)?);
     for (kind, value) in attributes(message.payload.get(IFADDRMSG..)?) {
         match kind {
             // On a point-to-point interface IFA_ADDRESS is the other side's.
             IFA_LOCAL => local = ip_address(value),
             IFA_ADDRESS => address = ip_address(value),
+            IFA_FLAGS => flags = read_u32(value, 0).unwrap_or(flags),
             _ => {}
         }
     }
     Some(LinkAddress {
         ifindex,
         address: local.or(address)?,
+        permanent: flags & IFA_F_PERMANENT != 0,
     })
 }
 
@@ -271,9 +280,32 @@ mod tests {
         attribute(&mut body, IFA_LOCAL, &[10, 0, 0, 1]);
         let bytes = request(RTM_NEWADDR, 0, 1, &body);
         let message = messages(&bytes).next().unwrap();
-        assert_eq!(
-            address(&message).unwrap().address,
-            IpAddr::from([10, 0, 0, 1])
-        );
+        let expected = LinkAddress {
+            ifindex: 0,
+            address: IpAddr::from([10, 0, 0, 1]),
+            permanent: false,
+        };
+        assert_eq!(address(&message), Some(expected));
+    }
+
+    #[test]
+    fn an_address_is_permanent_by_its_header_or_by_the_attribute() {
+        let of = |header: u8, attribute_flags: Option<u32>| {
+            let mut body = vec![0; IFADDRMSG];
+            body[2] = header;
+            attribute(&mut body, IFA_ADDRESS, &[10, 0, 0, 2]);
+            if let Some(flags) = attribute_flags {
+                attribute(&mut body, IFA_FLAGS, &flags.to_ne_bytes());
+            }
+            let bytes = request(RTM_NEWADDR, 0, 1, &body);
+            address(&messages(&bytes).next().unwrap())
+                .unwrap()
+                .permanent
+        };
+        assert!(of(0x80, None));
+        assert!(of(0x80, Some(0x280)));
+        assert!(!of(0, None));
+        // A router's: IFA_F_MANAGETEMPADDR.
+        assert!(!of(0, Some(0x100)));
     }
 }

@@ -137,6 +137,8 @@ pub struct Inside {
     pub mode: Option<u32>,
     /// All its addresses, link-local ones too.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that a router's advertisement or a lease gave it.
+    pub leased: Vec<IpAddr>,
     /// Set up by somebody.
     pub up: bool,
 }
@@ -223,6 +225,7 @@ fn read() -> Result<Vec<Inside>, LinksError> {
             leads_out: link.link_nsid.is_some(),
             mode: link.mode,
             addresses: Vec::new(),
+            leased: Vec::new(),
             up: link.up,
         })
         .collect();
@@ -232,10 +235,14 @@ fn read() -> Result<Vec<Inside>, LinksError> {
             .find(|interface| interface.ifindex == address.ifindex);
         if let Some(interface) = holder {
             interface.addresses.push(address.address);
+            if !address.permanent {
+                interface.leased.push(address.address);
+            }
         }
     }
     for interface in &mut found {
         interface.addresses.sort_unstable();
+        interface.leased.sort_unstable();
     }
     found.sort_by_key(|interface| interface.ifindex);
     Ok(found)

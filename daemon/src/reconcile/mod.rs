@@ -25,7 +25,8 @@
 //! as they were, with the policies of now, as long as their interfaces are there. The listing then
 //! confirms them, by container and network namespace, or takes them off.
 
-pub mod assemble;
+pub mod agreement;
+mod assemble;
 mod attacher;
 mod facts;
 mod gate;

@@ -29,7 +29,7 @@ use super::readiness::{self, Standing};
 use super::register::{self, EmptyTables, Register};
 use super::report::{self, How, InForce, Program};
 use super::sources::{Sources, SourcesError};
-use super::traffic::{self, Naming, Waker};
+use super::traffic::{self, Claim, Naming, Waker};
 use crate::api::listener::ListenError;
 use crate::api::wire::Synced;
 use crate::api::{self, Published, ReadyRequest, SyncRequest};
@@ -245,6 +245,8 @@ struct Daemon {
     gate: Keeper,
     waker: Waker,
     flows: watch::Receiver<Vec<Fill>>,
+    /// Addresses that packets claimed and that are not known to be their endpoints'.
+    claims: mpsc::Receiver<Claim>,
     pins: Pins,
     naming: watch::Sender<Naming>,
     published: watch::Sender<Arc<Published>>,
@@ -376,11 +378,13 @@ impl Daemon {
             generation: answer.generation,
             namer: Arc::new(Namer::new(node.clone(), Arc::default(), Arc::default())),
         });
+        let (claims, claimed) = mpsc::channel(traffic::CLAIMS);
         tokio::spawn(traffic::report(
             events.listen()?,
             names,
             recorder,
             waker.clone(),
+            claims,
         ));
         let mut daemon = Self {
             settings,
@@ -397,6 +401,7 @@ impl Daemon {
             gate,
             waker,
             flows: filled,
+            claims: claimed,
             pins,
             naming,
             published,
@@ -475,6 +480,7 @@ impl Daemon {
                 }
                 // The sweeper's thread ends with the daemon alone.
                 Ok(()) = self.flows.changed() => self.publish(),
+                Some(claim) = self.claims.recv() => self.claimed(claim),
                 answer = self.attacher.answer() => {
                     self.attached(answer.ok_or(StartError::Ended("attacher of programs"))?);
                 }
@@ -543,6 +549,17 @@ impl Daemon {
                 why,
                 shut: self.gate.shut(&self.programs.keys().copied().collect()),
             }),
+        }
+    }
+
+    /// Has the engine asked whether an address is an endpoint's own that its packets claimed.
+    fn claimed(&mut self, claim: Claim) {
+        let mut records = self.register.records.iter();
+        let Some((key, _)) = records.find(|(_, record)| record.id == claim.endpoint) else {
+            return;
+        };
+        if let Some((Runtime::Docker, id)) = key.container() {
+            self.sources.claimed(id, claim.address);
         }
     }
 

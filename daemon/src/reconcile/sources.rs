@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use futures_util::FutureExt as _;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::agreement;
 use super::assemble::has_no_veth;
 use super::facts::{Declared, Engine, Facts, Namespace, Rights};
 use super::processes::{self, Search};
@@ -25,7 +27,7 @@ use crate::gate::rules::{is_engines, may_be_added};
 use crate::links::{self, Inside, Links, LinksError, Listener, Netns};
 use crate::runtime::container::{Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
-use crate::runtime::follow::Follower;
+use crate::runtime::follow::{Follower, OpenQuestions};
 use crate::runtime::resolvers::Resolvers;
 use crate::runtime::{containerd, docker};
 use crate::store::{Ended, Reader};
@@ -78,8 +80,28 @@ impl Stale {
 
 /// Hints that are taken in one go before the listing.
 const BATCH: usize = 64;
+/// So long an address is asked about that a container's packets claimed.
+const CLAIMED: Duration = Duration::from_secs(10);
+/// So many of a container's.
+const MOST_CLAIMS: usize = 16;
 /// The wait before what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Namespaces in which something changed.
+#[derive(Debug, Default)]
+struct Changed {
+    /// In any of them.
+    anywhere: bool,
+    /// In those with these ids.
+    namespaces: BTreeSet<i32>,
+}
+
+impl Changed {
+    fn is_in(&self, namespace: &Namespace) -> bool {
+        let nsid = namespace.nsid;
+        nsid.is_some_and(|nsid| self.anywhere || self.namespaces.contains(&nsid))
+    }
+}
 
 /// A runtime that may be followed.
 struct Runs {
@@ -126,6 +148,11 @@ pub struct Sources {
     /// Namespaces in which containers are starting.
     expected: BTreeSet<i32>,
     stale: Stale,
+    /// Where something changed since the last look.
+    inside: Changed,
+    /// Addresses that containers' packets claimed and that are not known to be theirs, by container, and until when
+    /// they are asked about.
+    claimed: BTreeMap<String, BTreeMap<IpAddr, Instant>>,
     /// Something could not be listed.
     failed: bool,
     facts: Facts,
@@ -174,6 +201,8 @@ impl Sources {
             search: Search::default(),
             expected: BTreeSet::new(),
             stale: Stale::ALL,
+            inside: Changed::default(),
+            claimed: BTreeMap::new(),
             failed: false,
             facts: Facts {
                 docker: Engine {
@@ -215,12 +244,26 @@ impl Sources {
     /// Everything is to be listed again.
     pub const fn doubt_all(&mut self) {
         self.stale = Stale::ALL;
+        self.inside.anywhere = true;
     }
 
     /// Interfaces are to be listed again, and who is behind them.
     pub const fn doubt_links(&mut self) {
         self.stale.links = true;
         self.stale.inside = true;
+        self.inside.anywhere = true;
+    }
+
+    /// Packets of a container of the Docker engine claimed an address that is not known to be its own: the engine is
+    /// asked whether it is. `None`: which address that is is not known.
+    pub fn claimed(&mut self, id: &str, address: Option<IpAddr>) {
+        let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let claims = self.claimed.entry(id.to_owned()).or_default();
+        let now = Instant::now();
+        claims.retain(|_, until| *until > now);
+        if claims.len() < MOST_CLAIMS && claims.insert(address, now + CLAIMED).is_none() {
+            self.question();
+        }
     }
 
     /// A network namespace that somebody has opened, as it is now.
@@ -292,7 +335,16 @@ impl Sources {
                 None => std::future::pending().await,
             }
         };
+        let expiry = self.claimed.values().flat_map(BTreeMap::values).min();
+        let expiry = expiry.copied();
+        let expired = async {
+            match expiry {
+                Some(time) => tokio::time::sleep_until(time.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = expired => self.question(),
             changed = self.store.changed(), if self.ended.is_none() => {
                 self.ended = changed.err();
                 self.stale.store = true;
@@ -301,7 +353,7 @@ impl Sources {
             () = self.containerd.follower.changed() => self.stale.engine = true,
             () = self.declared.changed() => self.stale.declared = true,
             () = resolvers => self.stale.resolvers = true,
-            () = again => self.stale = Stale::ALL,
+            () = again => self.doubt_all(),
             () = search => self.stale.links = true,
             hints = self.listener.next() => return self.linked(hints),
         }
@@ -314,6 +366,8 @@ impl Sources {
                 let links = !hints.links.is_empty() || hints.resync;
                 self.stale.links |= links || hints.addresses;
                 self.stale.inside |= links || hints.inside;
+                self.inside.anywhere |= hints.resync;
+                self.inside.namespaces.extend(hints.namespaces);
                 links
             }
             Err(error) => {
@@ -323,7 +377,7 @@ impl Sources {
                     Err(error) => tracing::error!(%error, "changes of interfaces are not noticed"),
                 }
                 self.failed = true;
-                self.stale = Stale::ALL;
+                self.doubt_all();
                 true
             }
         }
@@ -361,9 +415,12 @@ impl Sources {
         let mut namespaces = self.found.values().map(|(_, namespace)| namespace);
         let unsaid = stale.inside
             && (!self.facts.containerd.snapshot.containers.is_empty()
-                || namespaces.any(|namespace| subinterfaces(namespace).next().is_some()));
+                || namespaces.any(|namespace| {
+                    self.inside.is_in(namespace) || subinterfaces(namespace).next().is_some()
+                }));
         if stale.engine || stale.links || unsaid {
             self.find_containers(stale.inside);
+            self.question();
         }
         if stale.resolvers {
             self.facts.resolvers = self.resolvers.as_mut().map(Resolvers::read);
@@ -445,11 +502,47 @@ impl Sources {
         })
     }
 
+    /// Has the Docker engine asked about what its answers do not explain.
+    fn question(&mut self) {
+        let now = Instant::now();
+        for claims in self.claimed.values_mut() {
+            claims.retain(|_, until| *until > now);
+        }
+        self.claimed.retain(|_, claims| !claims.is_empty());
+        let mut questions = OpenQuestions::default();
+        for container in &self.facts.docker.snapshot.containers {
+            let Some(namespace) = self.facts.containers.get(&container.id) else {
+                continue;
+            };
+            let mut open = agreement::disputed(container, namespace);
+            let said = |address: &&IpAddr| {
+                let mut networks = container.networks.iter();
+                networks.any(|network| {
+                    network.ipv4.map(IpAddr::V4) == Some(**address)
+                        || network.ipv6.map(IpAddr::V6) == Some(**address)
+                })
+            };
+            if let Some(claims) = self.claimed.get(&container.id) {
+                open.extend(claims.keys().filter(|address| !said(address)));
+            }
+            // A process of a container that is not known to run: its start is under way, or was not saved yet.
+            if !open.is_empty() || container.pid == 0 {
+                questions.containers.insert(container.id.clone(), open);
+            }
+        }
+        let known = self.facts.containers.values();
+        let known = known.filter_map(|namespace| namespace.nsid).collect();
+        let engine = &self.facts.docker;
+        questions.bridges = agreement::unknown(&self.facts.links, &engine.bridges, &known);
+        self.docker.follower.question(questions);
+    }
+
     /// The namespaces of running containers.
     fn find_containers(&mut self, changed_inside: bool) {
         let snapshots =
             Runtime::ALL.map(|runtime| Arc::clone(&self.facts.engine(runtime).snapshot));
         let mut before = std::mem::take(&mut self.found);
+        let changed = std::mem::take(&mut self.inside);
         let mut containers = BTreeMap::new();
         let mut starting = BTreeMap::new();
         let mut refused = BTreeSet::new();
@@ -480,13 +573,13 @@ impl Sources {
                     }
                 },
             };
-            let namespace = self.see(container, pid, namespace, changed_inside);
+            let namespace = self.see(container, pid, namespace, changed_inside, &changed);
             self.found
                 .insert(container.id.clone(), (pid, namespace.clone()));
             containers.insert(container.id.clone(), namespace);
         }
         for (container, pid, namespace) in self.find_starting(&starting) {
-            let namespace = self.see(container, pid, namespace, changed_inside);
+            let namespace = self.see(container, pid, namespace, changed_inside, &changed);
             self.found
                 .insert(container.id.clone(), (pid, namespace.clone()));
             containers.insert(container.id.clone(), namespace);
@@ -595,6 +688,7 @@ impl Sources {
         pid: u32,
         mut namespace: Namespace,
         changed_inside: bool,
+        changed: &Changed,
     ) -> Namespace {
         let links = &self.facts.links;
         let mut veths = links
@@ -611,16 +705,13 @@ impl Sources {
             && (present < expected
                 || (present > 0 && (changed_inside || !namespace.looked_running)));
         let look = match container.runtime {
-            // The MAC address of an interface.
+            // What its engine says of it is held against what is there.
             Runtime::Docker => {
                 is_news
-                    || (container.pid != 0
-                        && veths.any(|veth| {
-                            let bridge = veth.master.and_then(|master| links.bridges.get(&master));
-                            !container.networks.iter().any(|network| {
-                                network.mac.is_some() && network.bridge.as_ref() == bridge
-                            })
-                        }))
+                    || (namespace.nsid.is_some()
+                        && (namespace.inside.is_empty()
+                            || changed.is_in(&namespace)
+                            || veths.any(|veth| namespace.peer_of(veth).is_none())))
             }
             // Everything. Addresses that it has when it begins to run are its own; whether it
             // does may be news.

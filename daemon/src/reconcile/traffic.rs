@@ -4,6 +4,8 @@
 //! is known. Nothing runs while nothing passes: the sweeper sleeps until a connection can time out,
 //! and without one until a report says that there is one.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 use netpol_abi::Reason;
 use netpol_abi::connection::TICK_SHIFT;
 use netpol_abi::event::{Event, Kind};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::datapath::events::Events;
 use crate::datapath::flows::{FlowTables, Sweep, coarse_clock};
@@ -38,6 +40,18 @@ pub struct Naming {
     /// The names.
     pub namer: Arc<Namer>,
 }
+
+/// A packet was dropped because it claimed an address that is not known to be its endpoint's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// The endpoint's number.
+    pub endpoint: u32,
+    /// The address; `None`: the report does not say.
+    pub address: Option<IpAddr>,
+}
+
+/// Claims that wait to be looked at; those beyond are lost: the packet comes again.
+pub const CLAIMS: usize = 64;
 
 /// Why to sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +161,7 @@ pub async fn report(
     mut naming: watch::Receiver<Naming>,
     recorder: Arc<Recorder>,
     waker: Waker,
+    claims: mpsc::Sender<Claim>,
 ) {
     let mut batch = Vec::new();
     loop {
@@ -168,6 +183,12 @@ pub async fn report(
                 continue;
             }
         };
+        // One flood is one claim.
+        let claimed: BTreeSet<Claim> = batch.iter().filter_map(claim).collect();
+        for claim in claimed {
+            // The loop has enough of them.
+            let _ = claims.try_send(claim);
+        }
         for event in &batch {
             wake(event, &waker);
             if let Some(flow) = namer.flow(event, clock) {
@@ -177,6 +198,30 @@ pub async fn report(
         // A flood of reports must not keep the loop from its work.
         tokio::task::yield_now().await;
     }
+}
+
+/// What a report says that netpold may not know yet: an engine gives an address before it tells of it.
+fn claim(event: &Event) -> Option<Claim> {
+    let is_claim = matches!(
+        Reason::from_number(event.reason),
+        Some(Reason::SpoofedAddress | Reason::ForgedArp | Reason::ForgedNd)
+    );
+    let passed = Kind::from_number(event.kind) == Some(Kind::Opened);
+    if !is_claim || passed || event.endpoint == 0 {
+        return None;
+    }
+    let address = match event.version {
+        4 => {
+            let [a, b, c, d, ..] = event.source;
+            Some(IpAddr::from([a, b, c, d]))
+        }
+        6 => Some(IpAddr::from(event.source)),
+        _ => None,
+    };
+    Some(Claim {
+        endpoint: event.endpoint,
+        address: address.filter(|address| !address.is_unspecified()),
+    })
 }
 
 fn wake(event: &Event, waker: &Waker) {
@@ -191,5 +236,39 @@ fn wake(event: &Event, waker: &Waker) {
         Some(Reason::FlowTableFull | Reason::FlowShareFull)
     ) {
         waker.now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_drop_of_what_an_endpoint_says_to_be_is_a_claim() {
+        let event = |reason: Reason| {
+            let mut event = Event {
+                endpoint: 7,
+                version: 4,
+                kind: Kind::Dropped as u8,
+                reason: reason as u8,
+                ..Event::default()
+            };
+            event.source[..4].copy_from_slice(&[10, 0, 0, 1]);
+            event
+        };
+        let of = |event: &Event| claim(event).map(|claim| (claim.endpoint, claim.address));
+        let address = Some(IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(of(&event(Reason::SpoofedAddress)), Some((7, address)));
+        assert_eq!(of(&event(Reason::PolicyDenied)), None);
+        let arp = Event {
+            version: 0,
+            ..event(Reason::ForgedArp)
+        };
+        assert_eq!(of(&arp), Some((7, None)));
+        let unidentified = Event {
+            endpoint: 0,
+            ..event(Reason::SpoofedAddress)
+        };
+        assert_eq!(of(&unidentified), None);
     }
 }

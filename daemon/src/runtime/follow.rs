@@ -3,12 +3,15 @@
 //! ```text
 //!  a runtime's task ──▶ Desk ──▶ Follower ──▶ reconcile
 //!                        ▲ asked to be up to date ┘
+//!                        ▲ open questions ────────┘
 //! ```
 //!
-//! Owns what is published and to whom, who waits to be told, and when a lost connection is
-//! tried again. Knows nothing of what is spoken on it.
+//! Owns what is published and to whom, who waits to be told, what the kernel shows and the runtime has not
+//! explained, and when a lost connection is tried again. Knows nothing of what is spoken on it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +25,22 @@ use crate::watch::{Wanted, WatchError, Watcher};
 /// The first wait after a connection broke, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// What the kernel shows and the runtime's answers do not explain. A runtime announces a change before it has saved
+/// it, so no answer is final because an event came before it: the runtime is asked until nothing is left open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenQuestions {
+    /// By container's ID: addresses that the runtime and the kernel do not agree about.
+    pub containers: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// By bridge: interfaces on it that belong to no container.
+    pub bridges: BTreeMap<String, BTreeSet<u32>>,
+}
+
 /// What is followed. A clone asks and hears on its own.
 #[derive(Clone, Debug)]
 pub struct Follower {
     pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
     ask: mpsc::Sender<oneshot::Sender<()>>,
+    questions: watch::Sender<OpenQuestions>,
 }
 
 impl Follower {
@@ -44,6 +58,17 @@ impl Follower {
         }
     }
 
+    /// Says what the runtime's answers do not explain; in the place of what was said before.
+    pub fn question(&self, questions: OpenQuestions) {
+        self.questions.send_if_modified(|known| {
+            let is_new = *known != questions;
+            if is_new {
+                *known = questions;
+            }
+            is_new
+        });
+    }
+
     /// Returns when the snapshot is at least as new as this call: everything that the runtime
     /// had done before it is in it. At once where there is no runtime.
     pub async fn sync(&self) {
@@ -53,6 +78,15 @@ impl Follower {
             let _ = answered.await;
         }
     }
+}
+
+/// What a follower asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Everything is to be listed again.
+    ListAgain,
+    /// Other questions are open.
+    Questions,
 }
 
 /// The follower was dropped.
@@ -66,6 +100,7 @@ pub(super) struct Desk {
     watcher: Watcher,
     publish: watch::Sender<Arc<Snapshot>>,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
+    questions: watch::Receiver<OpenQuestions>,
     waiting: Vec<oneshot::Sender<()>>,
     wait: Duration,
 }
@@ -81,6 +116,7 @@ pub(super) fn open(
 ) -> Result<(Desk, Follower), WatchError> {
     let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
     let (ask, asked) = mpsc::channel(8);
+    let (questions, questioned) = watch::channel(OpenQuestions::default());
     let desk = Desk {
         runtime,
         enabled,
@@ -88,10 +124,16 @@ pub(super) fn open(
         watcher: Watcher::new()?,
         publish,
         asked,
+        questions: questioned,
         waiting: Vec::new(),
         wait: BACKOFF.0,
     };
-    Ok((desk, Follower { snapshot, ask }))
+    let follower = Follower {
+        snapshot,
+        ask,
+        questions,
+    };
+    Ok((desk, follower))
 }
 
 impl Desk {
@@ -107,17 +149,42 @@ impl Desk {
         Ok(())
     }
 
+    /// What is open now.
+    pub(super) fn questions(&mut self) -> OpenQuestions {
+        self.questions.borrow_and_update().clone()
+    }
+
+    /// Returns when somebody asks for all to be listed again, or other questions are open than
+    /// [`Desk::questions`] has given. Dropping the future loses nothing.
+    pub(super) async fn request(&mut self) -> Result<Request, Dropped> {
+        tokio::select! {
+            asked = self.asked.recv() => {
+                self.waiting.push(asked.ok_or(Dropped)?);
+                Ok(Request::ListAgain)
+            }
+            changed = self.questions.changed() => {
+                changed.map_err(|_| Dropped)?;
+                Ok(Request::Questions)
+            }
+        }
+    }
+
     /// Publishes what the runtime says, and answers those who asked, once nothing is missing.
     pub(super) fn say(&mut self, said: Snapshot) {
-        self.wait = BACKOFF.0;
         let incomplete = said.incomplete;
+        self.say_meanwhile(said);
+        if !incomplete {
+            self.answer();
+        }
+    }
+
+    /// Publishes what the runtime says, while more has been asked.
+    pub(super) fn say_meanwhile(&mut self, said: Snapshot) {
+        self.wait = BACKOFF.0;
         self.put(Snapshot {
             connected: true,
             ..said
         });
-        if !incomplete {
-            self.answer();
-        }
     }
 
     /// Says that the runtime does not answer, and returns when it makes sense to try again.

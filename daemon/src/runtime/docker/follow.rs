@@ -1,21 +1,27 @@
 //! Following one engine, for as long as the daemon lives.
 //!
-//! Owns the loop: list, inspect, hand in; list again on events; begin anew when the connection
-//! breaks. Started by `netpold` as one task.
+//! Owns the loop: list, inspect, hand in; ask again on events, and where the kernel shows what no answer explains; begin
+//! again when the connection breaks. Started by `netpold` as one task.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::elements::LARGEST;
-use super::engine::{Engine, EngineError, Events};
+use super::engine::{Engine, EngineError, Events, Listing};
 use super::model::{self, wire};
+use super::recheck::Rechecks;
 use crate::config::{Docker, Enabled};
 use crate::runtime::container::{Attachment, Container, Runtime, Snapshot, State};
-use crate::runtime::follow::{self, Desk, Dropped, Follower};
+use crate::runtime::follow::{self, Desk, Dropped, Follower, OpenQuestions, Request};
 use crate::watch::WatchError;
 
+/// An engine may save what happened after it has told of it. What the kernel shows is asked about until it is
+/// explained; what it does not show (a name, a container that is gone) is looked at once more after this.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Inspections under way at once.
 const INSPECTIONS: usize = 16;
 
@@ -50,11 +56,20 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
     // Events first: what happens while the listing is made is listed again.
     let mut events = engine.events().await?;
     let mut world = World::default();
-    world.list(&engine).await?;
+    world.take_listing(list(&engine).await?);
     tracing::info!(socket = %desk.socket().display(), containers = world.containers.len(), "following the container engine");
+    let mut listings = FuturesUnordered::new();
     let mut inspections = FuturesUnordered::new();
     let mut networks = FuturesUnordered::new();
+    world.question(desk.questions(), Instant::now());
+    let mut has_news = true;
     loop {
+        world.recheck(Instant::now());
+        // None waits for another one: an engine may take a second for each answer.
+        if world.is_stale && listings.is_empty() {
+            world.is_stale = false;
+            listings.push(list(&engine));
+        }
         while let Some(question) = world.next_to_meet() {
             let engine = &engine;
             networks.push(async move { (engine.members(&question.network).await, question) });
@@ -65,41 +80,63 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
             let engine = &engine;
             inspections.push(async move { (engine.inspect(&id).await, id) });
         }
-        desk.say(Snapshot {
-            containers: world.containers.values().cloned().collect(),
-            bridges: world.bridges.clone(),
-            incomplete: world.is_incomplete(),
-            error: world.too_large(),
-            ..Snapshot::default()
-        });
+        if std::mem::take(&mut has_news) {
+            let snapshot = Snapshot {
+                containers: world.known(),
+                bridges: world.bridges(),
+                incomplete: world.is_incomplete(),
+                error: world.too_large(),
+                ..Snapshot::default()
+            };
+            if listings.is_empty() {
+                desk.say(snapshot);
+            } else {
+                desk.say_meanwhile(snapshot);
+            }
+        }
+        let next = world.next_recheck();
+        let recheck = async {
+            match next {
+                Some(time) => tokio::time::sleep_until(time.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event? else {
                     return Err(ended(desk.socket()));
                 };
-                if world.take(&event) {
-                    // A burst of events is one listing.
-                    while let Some(event) = ready(&mut events).await? {
-                        world.take(&event);
-                    }
-                    world.list(&engine).await?;
+                world.take(&event, Instant::now());
+                // A burst of events is one listing.
+                while let Some(event) = ready(&mut events).await? {
+                    world.take(&event, Instant::now());
                 }
+            }
+            Some(listing) = listings.next(), if !listings.is_empty() => {
+                world.take_listing(listing?);
+                has_news = true;
             }
             Some((answer, id)) = inspections.next(), if !inspections.is_empty() => {
                 world.inspected(&id, answer)?;
+                has_news = true;
             }
             Some((answer, question)) = networks.next(), if !networks.is_empty() => {
                 world.met(question, answer)?;
+                has_news = true;
             }
-            asked = desk.asked() => match asked {
+            () = recheck => {}
+            request = desk.request() => match request {
                 Err(dropped) => return Ok(dropped),
-                Ok(()) => {
-                    world.doubt_all();
-                    world.list(&engine).await?;
-                }
+                Ok(Request::ListAgain) => world.doubt_all(),
+                Ok(Request::Questions) => world.question(desk.questions(), Instant::now()),
             },
         }
     }
+}
+
+/// Every container, and every network.
+async fn list(engine: &Engine) -> Result<(Listing, Vec<wire::Network>), EngineError> {
+    tokio::try_join!(engine.containers(), engine.networks())
 }
 
 fn ended(socket: &Path) -> EngineError {
@@ -142,21 +179,39 @@ async fn ready(events: &mut Events) -> Result<Option<wire::Event>, EngineError> 
 /// What is known within one session.
 #[derive(Debug, Default)]
 struct World {
+    /// As the answers about each of them say, without what networks add.
     containers: BTreeMap<String, Container>,
+    networks: Vec<wire::Network>,
     /// IDs of those that say too much of themselves to be known.
     too_large: BTreeSet<String>,
-    /// Of its networks.
-    bridges: BTreeSet<String>,
+    /// Something happened since the last listing was asked for.
+    is_stale: bool,
     /// Running, and not inspected since their process may have changed.
     uninspected: BTreeSet<String>,
+    /// Those of them of which an event says that they have started, whatever a listing says.
+    started: BTreeSet<String>,
     /// Being inspected, and whether an event came since: then the answer is not the last word.
     asked: BTreeMap<String, bool>,
-    /// Networks that somebody has just joined.
+    /// The engine did not describe them when it was asked last.
+    undescribed: BTreeSet<String>,
+    /// Networks that somebody may have joined.
     joined: BTreeSet<String>,
-    /// What networks say of containers, by network's name: a listing has it later.
+    /// Networks that are being asked.
+    meeting: BTreeSet<String>,
+    /// What networks say of containers, by network's name.
     members: BTreeMap<String, BTreeMap<String, Attachment>>,
     /// How often somebody has left a network, or ended.
     departures: u64,
+    /// Which of those was a container's last, while a network is asked.
+    departed: BTreeMap<String, u64>,
+    /// Containers that the kernel shows otherwise than they are known here.
+    disputed: Rechecks<String, (BTreeSet<IpAddr>, bool)>,
+    /// What the kernel shows of them.
+    shown: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Bridges with interfaces of which it is not known whose they are.
+    unknown: Rechecks<String, BTreeSet<u32>>,
+    /// When containers that something happened to are looked at once more; empty: only the listing.
+    second_looks: BTreeMap<String, Instant>,
     /// It was listed before.
     begun: bool,
 }
@@ -169,9 +224,7 @@ struct Question {
 }
 
 impl World {
-    async fn list(&mut self, engine: &Engine) -> Result<(), EngineError> {
-        let listed = engine.containers().await?;
-        let networks = engine.networks().await?;
+    fn take_listing(&mut self, (listed, networks): (Listing, Vec<wire::Network>)) {
         for id in listed.too_large.difference(&self.too_large) {
             tracing::warn!(
                 id,
@@ -179,8 +232,7 @@ impl World {
             );
         }
         self.too_large = listed.too_large;
-        self.listed(listed.containers, &networks);
-        Ok(())
+        self.listed(listed.containers, networks);
     }
 
     fn too_large(&self) -> Option<String> {
@@ -194,56 +246,71 @@ impl World {
         })
     }
 
-    fn listed(&mut self, listed: Vec<wire::Summary>, networks: &[wire::Network]) {
-        self.bridges = networks.iter().filter_map(model::bridge).collect();
-        let mut containers = model::containers(listed, networks);
-        for (id, container) in &mut containers {
-            if !container.is_running() {
-                self.uninspected.remove(id);
-                continue;
-            }
-            let known = self.containers.get(id).filter(|known| known.pid != 0);
-            let Some(known) = known else {
-                self.uninspected.insert(id.clone());
-                continue;
-            };
-            container.pid = known.pid;
-            container.cgroup_parent.clone_from(&known.cgroup_parent);
-            // Addresses that an inspection found before the listing has them.
-            for (new, old) in container.networks.iter_mut().zip(&known.networks) {
-                if new.name == old.name {
-                    new.mac = new.mac.or(old.mac);
-                    new.ipv4 = new.ipv4.or(old.ipv4);
-                    new.ipv6 = new.ipv6.or(old.ipv6);
-                }
-            }
-        }
-        if !self.begun {
-            self.begun = true;
-            self.joined = starting(&containers, networks);
-        }
-        self.uninspected.retain(|id| containers.contains_key(id));
-        self.members.retain(|id, _| containers.contains_key(id));
-        self.containers = containers;
-        self.fill();
+    fn bridges(&self) -> BTreeSet<String> {
+        self.networks.iter().filter_map(model::bridge).collect()
     }
 
-    /// Adds what networks say to what the listing does not.
-    fn fill(&mut self) {
-        for (id, members) in &self.members {
-            if let Some(container) = self.containers.get_mut(id) {
-                model::fill(container, members);
+    /// The containers, with what networks say of them.
+    fn known(&self) -> Vec<Container> {
+        let filled = self.containers.iter().map(|(id, container)| {
+            let mut container = container.clone();
+            if let Some(members) = self.members.get(id) {
+                model::fill(&mut container, members);
                 // Whoever has ended, and is on a network, is being started again.
                 if container.state == State::Ended && !members.is_empty() {
                     container.state = State::Created;
                 }
             }
+            model::resolve(&mut container, &self.networks);
+            container
+        });
+        filled.collect()
+    }
+
+    fn listed(&mut self, listed: Vec<wire::Summary>, networks: Vec<wire::Network>) {
+        let mut containers = model::containers(listed, &networks);
+        for (id, container) in &mut containers {
+            let known = self.containers.get(id).filter(|known| known.pid != 0);
+            let Some(known) = known else {
+                if container.is_running() {
+                    self.uninspected.insert(id.clone());
+                } else if !self.started.contains(id) {
+                    self.uninspected.remove(id);
+                }
+                continue;
+            };
+            // A listing tells what was saved of a container, which may be older than its inspection.
+            if !container.is_running() {
+                container.state = known.state;
+                self.uninspected.insert(id.clone());
+            }
+            container.pid = known.pid;
+            container.cgroup_parent.clone_from(&known.cgroup_parent);
+            container.name.clone_from(&known.name);
+            container.networks.clone_from(&known.networks);
         }
+        if !self.begun {
+            self.begun = true;
+            self.joined = starting(&containers, &networks);
+        }
+        self.uninspected.retain(|id| containers.contains_key(id));
+        self.started.retain(|id| containers.contains_key(id));
+        self.undescribed.retain(|id| containers.contains_key(id));
+        self.members.retain(|id, _| containers.contains_key(id));
+        self.containers = containers;
+        self.networks = networks;
     }
 
     fn next_to_meet(&mut self) -> Option<Question> {
+        let network = self
+            .joined
+            .iter()
+            .find(|network| !self.meeting.contains(*network))?
+            .clone();
+        self.joined.remove(&network);
+        self.meeting.insert(network.clone());
         Some(Question {
-            network: self.joined.pop_first()?,
+            network,
             departures: self.departures,
         })
     }
@@ -254,18 +321,32 @@ impl World {
         question: Question,
         answer: Result<wire::Members, EngineError>,
     ) -> Result<(), EngineError> {
+        self.meeting.remove(&question.network);
         match answer {
-            // Somebody left since: who is named may be the one.
-            Ok(_) if question.departures != self.departures => {
-                self.joined.insert(question.network);
-            }
             Ok(network) => {
+                // Whoever left since may be named for it, and may have come back.
+                let has_left = |id: &String| {
+                    let departure = self.departed.get(id);
+                    departure.is_some_and(|departure| *departure > question.departures)
+                };
+                if network.containers.keys().any(has_left) {
+                    self.joined.insert(question.network);
+                }
+                for (id, known) in &mut self.members {
+                    if !network.containers.contains_key(id) {
+                        known.remove(&network.name);
+                    }
+                }
                 for (id, member) in &network.containers {
+                    let departure = self.departed.get(id);
+                    if departure.is_some_and(|departure| *departure > question.departures) {
+                        continue;
+                    }
                     let member = model::member(&network.name, member);
                     let known = self.members.entry(id.clone()).or_default();
                     known.insert(network.name.clone(), member);
                 }
-                self.fill();
+                self.members.retain(|_, networks| !networks.is_empty());
             }
             // The start of the container tells the same a little later.
             Err(
@@ -273,33 +354,45 @@ impl World {
             ) => {}
             Err(error) => return Err(error),
         }
+        if self.meeting.is_empty() {
+            self.departed.clear();
+        }
         Ok(())
     }
 
-    /// Takes an event in. True: it is a reason to list again.
-    fn take(&mut self, event: &wire::Event) -> bool {
+    /// Takes an event in.
+    fn take(&mut self, event: &wire::Event, now: Instant) {
         if model::is_noise(event) {
-            return false;
+            return;
         }
+        self.is_stale = true;
+        let id = model::subject(event).unwrap_or_default();
+        self.second_looks.insert(id.to_owned(), now + SECOND_LOOK);
         self.joined
             .extend(model::joined(event).map(ToOwned::to_owned));
         if let Some(id) = model::subject(event) {
             if event.action == "disconnect" || matches!(event.action.as_str(), "die" | "died") {
                 self.members.remove(id);
                 self.departures += 1;
+                self.departed.insert(id.to_owned(), self.departures);
             }
-            if model::ends_process(event)
-                && let Some(container) = self.containers.get_mut(id)
-            {
-                container.pid = 0;
-                container.state = match event.action.as_str() {
-                    "start" | "restart" => container.state,
-                    _ => State::Ended,
-                };
+            if model::ends_process(event) {
+                let starts = matches!(event.action.as_str(), "start" | "restart");
+                if starts {
+                    self.started.insert(id.to_owned());
+                } else {
+                    self.started.remove(id);
+                }
+                if let Some(container) = self.containers.get_mut(id) {
+                    container.pid = 0;
+                    if !starts {
+                        container.state = State::Ended;
+                    }
+                }
             }
+            self.disputed.hurry(&id.to_owned(), now);
             self.doubt(id.to_owned());
         }
-        true
     }
 
     /// What is known of a container's process may be old.
@@ -311,6 +404,7 @@ impl World {
     }
 
     fn doubt_all(&mut self) {
+        self.is_stale = true;
         let running = self
             .containers
             .values()
@@ -323,11 +417,82 @@ impl World {
         }
     }
 
+    /// Takes in what the kernel shows, and the answers so far do not explain.
+    fn question(&mut self, questions: OpenQuestions, now: Instant) {
+        self.shown = questions.containers;
+        self.dispute(now);
+        self.unknown.open(questions.bridges, now);
+    }
+
+    fn dispute(&mut self, now: Instant) {
+        let ids = self.shown.keys().chain(&self.undescribed);
+        let subjects = ids.map(|id| {
+            let shown = self.shown.get(id).cloned().unwrap_or_default();
+            (id.clone(), (shown, self.undescribed.contains(id)))
+        });
+        let subjects = subjects.collect();
+        self.disputed.open(subjects, now);
+    }
+
+    /// When it is time to [`World::recheck`].
+    fn next_recheck(&self) -> Option<Instant> {
+        let second = self.second_looks.values().min().copied();
+        let next = [self.disputed.next(), self.unknown.next(), second];
+        next.into_iter().flatten().min()
+    }
+
+    /// Asks again where it is time.
+    fn recheck(&mut self, now: Instant) {
+        let looks = std::mem::take(&mut self.second_looks);
+        for (id, time) in looks {
+            if time > now {
+                self.second_looks.insert(id, time);
+                continue;
+            }
+            self.is_stale = true;
+            let known = self.containers.get(&id);
+            if known.is_some_and(Container::is_running) {
+                self.doubt(id);
+            }
+        }
+        for id in self.disputed.due(now) {
+            let Some(container) = self.containers.get(&id) else {
+                // It may be older than its first listing.
+                self.is_stale = true;
+                continue;
+            };
+            let said = self.members.get(&id).into_iter().flat_map(BTreeMap::keys);
+            let of_container = container.networks.iter().map(|network| &network.name);
+            let names: BTreeSet<&String> = said.chain(of_container).collect();
+            let known = self
+                .networks
+                .iter()
+                .filter(|network| names.contains(&network.name));
+            let ids: Vec<String> = known.map(|network| network.id.clone()).collect();
+            // A network that no listing of networks has had.
+            self.is_stale |= ids.len() < names.len();
+            self.joined.extend(ids);
+            self.doubt(id);
+        }
+        for bridge in self.unknown.due(now) {
+            let on_it = |network: &&wire::Network| {
+                model::bridge(network).is_some_and(|name| name == bridge)
+            };
+            let before = self.joined.len();
+            let ids = self.networks.iter().filter(on_it);
+            self.joined
+                .extend(ids.map(|network| network.id.clone()).collect::<Vec<_>>());
+            // It may be the bridge of a network that no listing has had.
+            self.is_stale |= self.joined.len() == before;
+        }
+    }
+
     fn next_to_inspect(&mut self) -> Option<String> {
         let id = self
             .uninspected
             .iter()
-            .find(|id| !self.asked.contains_key(*id))?
+            // What no listing has can't be told yet.
+            .find(|id| self.containers.contains_key(*id) && !self.asked.contains_key(*id))?
             .clone();
         self.asked.insert(id.clone(), false);
         Some(id)
@@ -344,22 +509,31 @@ impl World {
                 // It has ended since it was asked about: the answer is of before.
                 let stale = doubted && !self.uninspected.contains(id);
                 if let Some(container) = self.containers.get_mut(id).filter(|_| !stale) {
-                    model::inspected(container, &inspection);
+                    model::inspected(container, &inspection, &self.networks);
+                }
+                if self.undescribed.remove(id) {
+                    self.dispute(Instant::now());
                 }
                 if !doubted {
                     self.uninspected.remove(id);
+                    self.started.remove(id);
                 }
             }
             Err(error) if error.is_gone() => {
                 self.uninspected.remove(id);
+                self.started.remove(id);
                 self.containers.remove(id);
             }
-            // One container that does not answer must not take the others down with it; its
-            // next event asks again.
+            // One container that does not answer must not take the others down with it.
             Err(
-                EngineError::Late { .. } | EngineError::Answer { .. } | EngineError::Refused { .. },
+                error @ (EngineError::Late { .. }
+                | EngineError::Answer { .. }
+                | EngineError::Refused { .. }),
             ) => {
-                tracing::warn!(id, "the engine does not describe a container");
+                if self.undescribed.insert(id.to_owned()) {
+                    tracing::warn!(id, %error, "the engine does not describe a container: it is asked again");
+                    self.dispute(Instant::now());
+                }
                 self.uninspected.remove(id);
             }
             Err(error) => return Err(error),
@@ -368,7 +542,12 @@ impl World {
     }
 
     fn is_incomplete(&self) -> bool {
-        !self.uninspected.is_empty()
+        // One that does not run yet may take as long as it likes to.
+        let runs = |id: &String| {
+            let container = self.containers.get(id);
+            container.is_some_and(|container| container.is_running() || self.started.contains(id))
+        };
+        self.uninspected.iter().any(runs)
     }
 }
 

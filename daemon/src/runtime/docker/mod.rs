@@ -4,8 +4,8 @@
 //!  events (hints) ─▶ follow ─▶ engine (HTTP) ─▶ model (listing → Snapshot) ─▶ watch channel
 //! ```
 //!
-//! Owns the talk with one engine. A listing is the truth, events only say when to make
-//! one. Must never ask for one container in the way of the others: the engine holds a
+//! Owns the talk with one engine. Events only say when to ask, and come before the engine has saved what they tell of:
+//! what its answers leave unexplained is asked about until nothing is (`recheck`). Must never ask for one container in the way of the others: the engine holds a
 //! container's lock for as long as it starts, and an inspection waits for it. Started
 //! by `netpold`; the [`Snapshot`](super::container::Snapshot) is read by `reconcile`.
 
@@ -13,6 +13,7 @@ mod elements;
 mod engine;
 mod follow;
 mod model;
+mod recheck;
 
 pub use follow::follow;
 #[cfg(fuzzing)]

@@ -83,11 +83,13 @@ pub(super) mod wire {
     #[serde(default, rename_all = "PascalCase")]
     pub struct Inspection {
         #[serde(deserialize_with = "lenient")]
+        pub name: String,
+        #[serde(deserialize_with = "lenient")]
         pub state: InspectedState,
         #[serde(deserialize_with = "lenient")]
         pub host_config: HostConfig,
         #[serde(deserialize_with = "lenient")]
-        pub network_settings: NetworkSettings,
+        pub network_settings: Option<NetworkSettings>,
     }
 
     #[derive(Debug, Default, Deserialize)]
@@ -323,19 +325,46 @@ pub(super) fn member(name: &str, member: &wire::Member) -> Attachment {
     }
 }
 
-/// Adds what a network says to what a listing does not say yet.
+/// Adds what networks say to what the answers about the container do not say yet, networks among it that they do not
+/// have.
 pub(super) fn fill(container: &mut Container, members: &BTreeMap<String, Attachment>) {
-    for network in &mut container.networks {
-        if let Some(member) = members.get(&network.name) {
-            network.mac = network.mac.or(member.mac);
-            network.ipv4 = network.ipv4.or(member.ipv4);
-            network.ipv6 = network.ipv6.or(member.ipv6);
+    for member in members.values() {
+        let known = container.networks.iter_mut();
+        match known.into_iter().find(|known| known.name == member.name) {
+            Some(network) => {
+                network.mac = network.mac.or(member.mac);
+                network.ipv4 = network.ipv4.or(member.ipv4);
+                network.ipv6 = network.ipv6.or(member.ipv6);
+            }
+            None => container.networks.push(member.clone()),
+        }
+    }
+    container
+        .networks
+        .sort_by(|one, other| one.name.cmp(&other.name));
+}
+
+/// Looks up the driver and the bridge of networks that were not known when they were named.
+pub(super) fn resolve(container: &mut Container, networks: &[wire::Network]) {
+    for attachment in &mut container.networks {
+        if attachment.driver.is_empty()
+            && let Some(network) = networks
+                .iter()
+                .find(|network| network.name == attachment.name)
+        {
+            attachment.driver.clone_from(&network.driver);
+            attachment.bridge = bridge(network);
         }
     }
 }
 
-/// What an inspection adds to a listing.
-pub(super) fn inspected(container: &mut Container, inspection: &wire::Inspection) {
+/// What an inspection says. It is the last word: the engine answers it from the container
+/// itself, where a listing is answered from what was saved of it, which may be older.
+pub(super) fn inspected(
+    container: &mut Container,
+    inspection: &wire::Inspection,
+    networks: &[wire::Network],
+) {
     let now = state(&inspection.state.status);
     container.state = now;
     container.pid = match now {
@@ -345,17 +374,16 @@ pub(super) fn inspected(container: &mut Container, inspection: &wire::Inspection
     container
         .cgroup_parent
         .clone_from(&inspection.host_config.cgroup_parent);
-    // A listing has addresses only once the container has started; the inspection is newer.
-    for (name, endpoint) in &inspection.network_settings.networks {
-        let known = container
-            .networks
-            .iter_mut()
-            .find(|known| known.name == *name);
-        if let Some(known) = known {
-            known.mac = mac(&endpoint.mac_address).or(known.mac);
-            known.ipv4 = endpoint.ip_address.parse().ok().or(known.ipv4);
-            known.ipv6 = endpoint.global_ipv6_address.parse().ok().or(known.ipv6);
-        }
+    let name = inspection.name.trim_start_matches('/');
+    if !name.is_empty() {
+        name.clone_into(&mut container.name);
+    }
+    if let Some(settings) = &inspection.network_settings {
+        let by_id = networks
+            .iter()
+            .map(|network| (network.id.as_str(), network))
+            .collect();
+        container.networks = attachments(settings.clone(), &by_id);
     }
 }
 
@@ -365,15 +393,18 @@ mod tests {
     use super::*;
     use crate::runtime::docker::is_veth_name;
 
-    fn listed(json: &str) -> Vec<Container> {
-        let networks: Vec<wire::Network> = serde_json::from_str(
+    fn networks() -> Vec<wire::Network> {
+        serde_json::from_str(
             r#"[{"Id":"aaaabbbbccccdddd","Name":"shop","Driver":"bridge","Options":null},
                 {"Id":"b0","Name":"bridge","Driver":"bridge","Options":{"com.docker.network.bridge.name":"docker0"}},
                 {"Id":"c0","Name":"lan","Driver":"macvlan"},
                 {"Id":"short","Name":"x","Driver":"bridge"}]"#,
         )
-        .unwrap();
-        containers(serde_json::from_str(json).unwrap(), &networks)
+        .unwrap()
+    }
+
+    fn listed(json: &str) -> Vec<Container> {
+        containers(serde_json::from_str(json).unwrap(), &networks())
             .into_values()
             .collect()
     }
@@ -434,45 +465,82 @@ mod tests {
     }
 
     #[test]
-    fn an_inspection_adds_the_process_and_newer_addresses() {
+    fn an_inspection_is_the_last_word_of_a_container_that_runs() {
         let mut web = listed(
             r#"[{"Id":"1","Names":["/web"],"State":"created","NetworkSettings":{"Networks":{"bridge":{"NetworkID":"b0"}}}}]"#,
         )
         .remove(0);
         let inspection = |json: &str| serde_json::from_str::<wire::Inspection>(json).unwrap();
+        let networks = networks();
+        // What the listing lacks is there, and what it has too much is not.
         inspected(
             &mut web,
             &inspection(
-                r#"{"State":{"Status":"running","Pid":42},"HostConfig":{"CgroupParent":"/x"},"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"},"new":{}}}}"#,
+                r#"{"Name":"/renamed","State":{"Status":"running","Pid":42},"HostConfig":{"CgroupParent":"/x"},
+                    "NetworkSettings":{"Networks":{"shop":{"NetworkID":"aaaabbbbccccdddd","IPAddress":"10.0.0.2"}}}}"#,
             ),
+            &networks,
         );
         assert_eq!((web.pid, web.state), (42, State::Running));
-        assert_eq!(web.cgroup_parent, "/x");
-        assert_eq!(web.networks[0].ipv4, Some("172.17.0.2".parse().unwrap()));
-        assert_eq!(web.networks[0].bridge.as_deref(), Some("docker0"));
+        assert_eq!(
+            (web.cgroup_parent.as_str(), web.name.as_str()),
+            ("/x", "renamed")
+        );
+        let [shop] = &web.networks[..] else {
+            panic!("{:?}", web.networks);
+        };
+        assert_eq!(shop.ipv4, Some("10.0.0.2".parse().unwrap()));
+        assert_eq!(shop.bridge.as_deref(), Some("br-aaaabbbbcccc"));
+        // An engine that says nothing of networks takes none away; one that says that there is none does.
+        inspected(
+            &mut web,
+            &inspection(r#"{"State":{"Status":"running","Pid":42}}"#),
+            &networks,
+        );
+        assert_eq!(web.networks.len(), 1);
+        let none = r#"{"State":{"Status":"running","Pid":42},"NetworkSettings":{"Networks":{}}}"#;
+        inspected(&mut web, &inspection(none), &networks);
+        assert_eq!(web.networks, []);
         inspected(
             &mut web,
             &inspection(r#"{"State":{"Status":"exited","Pid":42}}"#),
+            &networks,
         );
         assert_eq!((web.pid, web.state), (0, State::Ended));
     }
 
     #[test]
-    fn a_network_knows_its_members_before_a_listing_does() {
+    fn a_network_knows_its_members_before_the_answers_about_them_do() {
         let mut web = listed(
             r#"[{"Id":"1","Names":["/web"],"State":"created","NetworkSettings":{"Networks":{"bridge":{"NetworkID":"b0"}}}}]"#,
         )
         .remove(0);
-        let members: wire::Members = serde_json::from_str(
+        let members = |json: &str| {
+            let members: wire::Members = serde_json::from_str(json).unwrap();
+            let one = member(&members.name, &members.containers["1"]);
+            (one.name.clone(), one)
+        };
+        let bridge = members(
             r#"{"Name":"bridge","Containers":{"1":{"MacAddress":"02:42:0a:00:00:02","IPv4Address":"172.17.0.2/16","IPv6Address":""}}}"#,
-        )
-        .unwrap();
-        let one = member(&members.name, &members.containers["1"]);
-        fill(&mut web, &BTreeMap::from([(one.name.clone(), one)]));
-        assert_eq!(web.networks[0].ipv4, Some("172.17.0.2".parse().unwrap()));
-        assert_eq!(web.networks[0].mac, Some([2, 0x42, 0x0a, 0, 0, 2]));
-        assert_eq!(web.networks[0].ipv6, None);
-        assert_eq!(web.networks[0].bridge.as_deref(), Some("docker0"));
+        );
+        // One that it was just connected to.
+        let shop = members(r#"{"Name":"a-shop","Containers":{"1":{"IPv4Address":"10.0.0.2/24"}}}"#);
+        fill(&mut web, &BTreeMap::from([bridge, shop]));
+        let mut networks = networks();
+        networks[0].name = "a-shop".to_owned();
+        resolve(&mut web, &networks);
+        assert_eq!(web.networks[0].ipv4, Some("10.0.0.2".parse().unwrap()));
+        assert_eq!(
+            (
+                web.networks[0].driver.as_str(),
+                web.networks[0].bridge.as_deref()
+            ),
+            ("bridge", Some("br-aaaabbbbcccc"))
+        );
+        assert_eq!(web.networks[1].ipv4, Some("172.17.0.2".parse().unwrap()));
+        assert_eq!(web.networks[1].mac, Some([2, 0x42, 0x0a, 0, 0, 2]));
+        assert_eq!(web.networks[1].ipv6, None);
+        assert_eq!(web.networks[1].bridge.as_deref(), Some("docker0"));
     }
 
     #[test]

@@ -281,3 +281,51 @@ async fn who_starts_while_nobody_listened_is_met_on_his_network() {
     assert_eq!(met(&snapshot, 1), (State::Created, Some(2)));
     assert_eq!(met(&snapshot, 2), (State::Ended, None));
 }
+
+/// What the kernel shows is asked about until an answer explains it, without any event.
+#[tokio::test]
+async fn what_the_engine_has_not_saved_yet_is_asked_about_until_it_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("docker.sock");
+    let fake = Fake::new();
+    fake.list(&["11=running", "22=running"]);
+    let _server = fake.serve(&socket);
+    let mut follower = follow(&settings(socket)).unwrap();
+    until(&mut follower, |now| now.connected && !now.incomplete).await;
+    let address = "10.0.0.9".parse::<std::net::Ipv4Addr>().unwrap();
+    let shown = BTreeMap::from([("22".to_owned(), BTreeSet::from([address.into()]))]);
+    follower.question(OpenQuestions {
+        containers: shown,
+        bridges: BTreeMap::new(),
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let none = &follower.snapshot().containers[1].networks.clone();
+    assert!(none.is_empty(), "{none:?}");
+    let networks = r#"{"shop":{"NetworkID":"77","IPAddress":"10.0.0.9"}}"#;
+    fake.put(
+        "/v1.41/containers/22/json",
+        &format!(
+            r#"{{"State":{{"Status":"running","Pid":22}},"NetworkSettings":{{"Networks":{networks}}}}}"#
+        ),
+    );
+    let has_it = |now: &Snapshot| {
+        let mut networks = now.containers[1].networks.iter();
+        networks.any(|network| network.ipv4 == Some(address))
+    };
+    until(&mut follower, has_it).await;
+    // And from the network alone, which may know it first: the interface is all that there is to be asked about.
+    let network = r#"{"Id":"88aaaaaaaaaaaaaa","Name":"lan","Driver":"bridge"}"#;
+    fake.put("/v1.41/networks", &format!("[{network}]"));
+    fake.put(
+        "/v1.41/networks/88aaaaaaaaaaaaaa",
+        r#"{"Name":"lan","Containers":{"11":{"IPv4Address":"10.8.0.2/24"}}}"#,
+    );
+    follower.question(OpenQuestions {
+        containers: BTreeMap::new(),
+        bridges: BTreeMap::from([("br-88aaaaaaaaaa".to_owned(), BTreeSet::from([7]))]),
+    });
+    let met = until(&mut follower, |now| !now.containers[0].networks.is_empty()).await;
+    let lan = &met.containers[0].networks[0];
+    assert_eq!(lan.ipv4, Some("10.8.0.2".parse().unwrap()));
+    assert_eq!(lan.bridge.as_deref(), Some("br-88aaaaaaaaaa"));
+}

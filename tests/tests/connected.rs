@@ -1,0 +1,172 @@
+//! Networks that containers get and lose while they run: usable and enforced at once, though an engine tells of them
+//! before it has saved them, answers late, or lists what is no more. Needs root, dockerd, podman and busybox.
+//! `NPD_CONNECTS` is how often a container is connected.
+//!
+//! Nothing here waits for the daemon with `netpol wait`, which has the engine asked about everything.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use netpol_engine::policy::Protocol;
+use netpold::probe::{Outcome, Probe};
+use netpold_tests::docker::Running;
+use netpold_tests::{Daemon, Engine, Lab, SlowEngine, patience, residue};
+
+const IDLE: [&str; 2] = ["sleep", "1000"];
+
+/// Only `web` may reach `db`, on 5432.
+const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db, namespace: default}\n\
+    spec:\n  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress]\n  ingress:\n  \
+    - from: [{podSelector: {matchLabels: {app: web}}}]\n    ports: [{port: 5432}]\n";
+
+/// How long a new network may take until it can be used.
+const SOON: Duration = Duration::from_secs(1);
+
+fn connects(usual: u32) -> Result<u32> {
+    match std::env::var("NPD_CONNECTS") {
+        Ok(number) => number.parse().context("NPD_CONNECTS is a whole number"),
+        Err(_) => Ok(usual),
+    }
+}
+
+struct Scene {
+    db: Running,
+    web: Running,
+    other: Running,
+}
+
+impl Scene {
+    /// `db` on one network, `web` and `other` on another one.
+    fn make(engine: &Engine) -> Result<Self> {
+        engine.docker(&["network", "create", "front"])?;
+        engine.docker(&["network", "create", "back"])?;
+        let run = |app: &str, network: &str| {
+            let label = format!("app={app}");
+            engine.run(app, &["--network", network, "--label", &label], &IDLE)
+        };
+        Ok(Self {
+            db: run("db", "front")?,
+            web: run("web", "back")?,
+            other: run("other", "back")?,
+        })
+    }
+}
+
+fn outcome(from: &Running, to: &Running, address: IpAddr, limit: Duration) -> Result<Outcome> {
+    let probe = Probe {
+        from: from.netns(),
+        source: *from.addresses.first().context("no address")?,
+        to: Some(to.netns()),
+        destination: SocketAddr::new(address, 5432),
+        protocol: Protocol::Tcp,
+        timeout: limit,
+    };
+    Ok(probe.run()?)
+}
+
+/// The address of `db` on its second network.
+fn second_address(engine: &Engine, db: &Running) -> Result<IpAddr> {
+    let now = engine.inspect("db")?;
+    let mut added = now
+        .addresses
+        .iter()
+        .filter(|address| !db.addresses.contains(address));
+    added.next().copied().context("no second address")
+}
+
+/// Connects and disconnects so often. Each time the one who is allowed gets through soon, and the other one never.
+fn connect_often(engine: &Engine, daemon: &Daemon, times: u32, soon: Duration) -> Result<()> {
+    let scene = Scene::make(engine)?;
+    daemon.wait()?;
+    let (mut late, mut worst) = (Vec::new(), Duration::ZERO);
+    for time in 0..times {
+        engine.docker(&["network", "connect", "back", "db"])?;
+        let begun = Instant::now();
+        let address = second_address(engine, &scene.db)?;
+        let denied = outcome(&scene.other, &scene.db, address, Duration::from_millis(100))?;
+        ensure!(denied != Outcome::Reached, "time {time}: {denied:?}");
+        loop {
+            let reached = outcome(&scene.web, &scene.db, address, Duration::from_millis(250))?;
+            if reached == Outcome::Reached {
+                break;
+            }
+            ensure!(
+                begun.elapsed() < Duration::from_secs(8),
+                "time {time}: {address} is of no use: {reached:?}\n{}",
+                daemon.log()
+            );
+        }
+        let took = begun.elapsed();
+        worst = worst.max(took);
+        if took > soon {
+            late.push((time, took));
+        }
+        let denied = outcome(&scene.other, &scene.db, address, Duration::from_millis(100))?;
+        ensure!(denied != Outcome::Reached, "time {time}: {denied:?}");
+        engine.docker(&["network", "disconnect", "back", "db"])?;
+        let gone = Instant::now();
+        while addresses(daemon)?.contains(&address.to_string()) {
+            ensure!(
+                gone.elapsed() < Duration::from_secs(8),
+                "time {time}: {address} is still known\n{}",
+                daemon.log()
+            );
+        }
+        if gone.elapsed() > soon {
+            late.push((time, gone.elapsed()));
+        }
+    }
+    println!("{times} times, {} late, the worst {worst:?}", late.len());
+    ensure!(late.is_empty(), "{late:?}\n{}", daemon.log());
+    Ok(())
+}
+
+/// All that endpoints have.
+fn addresses(daemon: &Daemon) -> Result<String> {
+    let status = daemon.netpol(&["status", "-o", "json"])?.stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status)?;
+    Ok(status["endpoints"].to_string())
+}
+
+fn beside(lab: &Lab, socket: &Path) -> Result<Daemon> {
+    let mut daemon = Daemon::prepare_beside(lab, Some(socket), "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    Ok(daemon)
+}
+
+#[test]
+fn a_network_that_docker_gives_a_running_container_is_usable_at_once() -> Result<()> {
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    let daemon = beside(&lab, &engine.socket())?;
+    connect_often(&engine, &daemon, connects(10)?, patience(SOON))?;
+    let name = lab.name.clone();
+    drop((daemon, engine, lab));
+    residue::check(&name)
+}
+
+#[test]
+fn and_one_that_podman_gives() -> Result<()> {
+    let lab = Lab::new()?;
+    let engine = Engine::start_podman(&lab)?;
+    let daemon = beside(&lab, &engine.socket())?;
+    connect_often(&engine, &daemon, connects(5)?, patience(2 * SOON))
+}
+
+/// Each answer late, some of them of before, events twice.
+#[test]
+fn however_late_and_out_of_order_the_engine_answers() -> Result<()> {
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    let slow = SlowEngine::before(&engine.socket())?;
+    let daemon = beside(&lab, &slow.socket())?;
+    connect_often(
+        &engine,
+        &daemon,
+        connects(5)?,
+        patience(Duration::from_secs(4)),
+    )
+}
