@@ -26,6 +26,7 @@ use netpol_engine::manifest::PodManifest;
 use netpol_engine::policy::ObjectName;
 use netpol_engine::world::{self, NamedPort, World};
 
+pub(super) use self::holds::ENDED;
 use self::holds::released;
 pub use self::subinterfaces::Child;
 use self::subinterfaces::Numbers;
@@ -123,7 +124,7 @@ pub fn assemble(
     assembly.places(register);
     assembly.bridges(register);
     assembly.holds_inside(&released);
-    assembly.holds(&released, &register.bridges);
+    assembly.holds(&released, register);
     register.last_inside = assembly.numbers.last();
     let mut out = assembly.out;
     out.warnings.extend(facts.problems.iter().cloned());

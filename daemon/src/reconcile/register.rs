@@ -115,6 +115,9 @@ pub struct Register {
     pub records: BTreeMap<Key, Record>,
     /// Bridges that containerd's containers were seen on; the empty name: on none.
     pub bridges: BTreeSet<String>,
+    /// Interfaces that were an endpoint's and may be there for a moment longer than it: whose each was. Not kept over
+    /// a restart.
+    pub owned: BTreeMap<u32, Key>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,6 +143,16 @@ pub struct RegisterError {
 }
 
 impl Register {
+    /// Is all that is kept over a restart the same in both?
+    #[must_use]
+    pub fn is_same_on_disk(&self, other: &Self) -> bool {
+        self.last == other.last
+            && self.cursor == other.cursor
+            && self.last_inside == other.last_inside
+            && self.records == other.records
+            && self.bridges == other.bridges
+    }
+
     /// What an earlier daemon left that the tables bear out. `fresh`: the tables are new, so
     /// nobody is enforced.
     #[must_use]
@@ -214,11 +227,13 @@ impl Register {
                     last_inside: saved.last_inside,
                     records: saved.endpoints.into_iter().collect(),
                     bridges: saved.bridges,
+                    owned: BTreeMap::new(),
                 }
             }
             // The endpoints were of another boot; bridges are made anew by the same names.
             Ok(saved) if saved.version == VERSION => Self {
                 bridges: saved.bridges,
+                owned: BTreeMap::new(),
                 ..Self::default()
             },
             Ok(_) => Self::default(),

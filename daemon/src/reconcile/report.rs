@@ -11,7 +11,7 @@ use netpol_engine::policy::{Mode, ObjectName};
 use netpol_engine::tables::EndpointEntry;
 use netpol_engine::world::{Place, World};
 
-use super::assemble::Assembled;
+use super::assemble::{Assembled, ENDED};
 use super::facts::Facts;
 use super::gate::Keeper;
 use crate::api::wire::{
@@ -350,6 +350,10 @@ pub fn log(before: &Status, after: &Status) {
         );
     }
     for one in added(&before.unidentified, &after.unidentified) {
+        if one.reason == ENDED {
+            tracing::debug!(interface = %printable(&one.interface), reason = ENDED, "the interface is on hold");
+            continue;
+        }
         tracing::info!(
             interface = %printable(&one.interface),
             reason = %one.reason,
@@ -366,6 +370,25 @@ pub fn log(before: &Status, after: &Status) {
     }
     for one in added(&before.warnings, &after.warnings) {
         tracing::warn!("{}", printable(one));
+    }
+    // Whoever was alarmed is told when it is over.
+    for one in added(&after.unprotected, &before.unprotected) {
+        tracing::info!(
+            container = %printable(&one.container),
+            reason = %printable(&one.reason),
+            "no longer: the container is not protected"
+        );
+    }
+    for one in added(&after.conflicts, &before.conflicts) {
+        tracing::info!(
+            address = %one.address,
+            holder = %printable(&one.holder.to_string()),
+            other = %printable(&one.other.to_string()),
+            "no longer: the address is claimed by two"
+        );
+    }
+    for one in added(&after.warnings, &before.warnings) {
+        tracing::info!("no longer: {}", printable(one));
     }
 }
 

@@ -41,6 +41,7 @@ use crate::datapath::requirements::Lack;
 use crate::datapath::tables::{Fill, StepError};
 use crate::datapath::{AttachError, Kernel, Mechanism, OpenError, Options, Origin, Within};
 use crate::flows::{Namer, Recorder};
+use crate::printable::printable;
 use crate::runtime::container::Runtime;
 use crate::runtime::follow::Follower;
 use crate::telemetry::systemd;
@@ -259,6 +260,9 @@ struct Daemon {
     installed: u64,
     in_force: InForce,
     programs: BTreeMap<u32, Program>,
+    /// Interfaces that were found without their programs. Those that are gone are among them: whether somebody took the
+    /// programs off shows when they are put back.
+    lost: BTreeSet<u32>,
     /// Where interfaces inside other namespaces are, as the attacher was told last.
     found: BTreeMap<u32, Within>,
     /// The kernel was asked where they are.
@@ -411,6 +415,7 @@ impl Daemon {
             installed: 0,
             in_force: InForce::default(),
             programs,
+            lost: BTreeSet::new(),
             found: BTreeMap::new(),
             looking: false,
             answers: 0,
@@ -613,6 +618,7 @@ impl Daemon {
             .collect();
         for ifindex in unwanted {
             self.programs.remove(&ifindex);
+            self.lost.remove(&ifindex);
             self.found.remove(&ifindex);
             self.attacher.order(attacher::Order::Detach(ifindex));
         }
@@ -671,8 +677,19 @@ impl Daemon {
         };
         let looked = matches!(answer, Answer::Found { .. });
         match answer {
-            Answer::On(ifindex) => put(&mut self.programs, ifindex, Program::On),
+            Answer::On(ifindex) => {
+                put(&mut self.programs, ifindex, Program::On);
+                if self.lost.remove(&ifindex) {
+                    let names = &self.assembled.interface_names;
+                    let name = names.get(&ifindex).map_or("", String::as_str);
+                    tracing::warn!(
+                        interface = %printable(name),
+                        "programs were taken off interfaces by somebody else, and are back"
+                    );
+                }
+            }
             Answer::Gone(ifindex) => {
+                self.lost.remove(&ifindex);
                 self.programs.remove(&ifindex);
                 self.found.remove(&ifindex);
             }
@@ -684,17 +701,11 @@ impl Daemon {
                 self.looking = false;
                 self.in_force.unpinned = unpinned;
                 let Some(found) = on else { return };
-                let mut lost = false;
                 for (ifindex, program) in &mut self.programs {
                     if *program == Program::On && !found.contains(ifindex) {
                         *program = Program::Failed("its programs were taken off".to_owned());
-                        lost = true;
+                        self.lost.insert(*ifindex);
                     }
-                }
-                if lost {
-                    tracing::warn!(
-                        "programs were taken off interfaces by somebody else, and are put back"
-                    );
                 }
             }
         }
@@ -764,7 +775,7 @@ impl Daemon {
     }
 
     fn save(&mut self) {
-        if self.register == self.saved {
+        if self.register.is_same_on_disk(&self.saved) {
             return;
         }
         match self.register.save(&self.state, &self.boot) {

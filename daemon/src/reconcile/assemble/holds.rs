@@ -13,6 +13,9 @@ use crate::runtime::{containerd, docker};
 /// Bridges that are remembered, at most: a host has few.
 const MOST_BRIDGES: usize = 64;
 
+/// Why an interface is on hold whose container has ended: it is about to go, and that is nothing to tell of.
+pub(in crate::reconcile) const ENDED: &str = "the endpoint that it belonged to is gone";
+
 impl Assembly<'_> {
     /// Remembers where containerd's containers are: what will be there next may be one.
     pub(super) fn bridges(&self, register: &mut Register) {
@@ -77,9 +80,19 @@ impl Assembly<'_> {
         }
     }
 
+    /// Was an interface this container's, of which no process is there any more? The kernel shows that before the
+    /// engine tells of it.
+    fn has_ended(&self, owner: Option<&Key>) -> bool {
+        let Some((runtime, id)) = owner.and_then(Key::container) else {
+            return false;
+        };
+        self.facts.engine(runtime).listed && !self.facts.containers.contains_key(id)
+    }
+
     /// Interfaces on hold: what looks like a container's, or was one's, and is nobody's.
-    pub(super) fn holds(&mut self, released: &BTreeSet<u32>, cni_bridges: &BTreeSet<String>) {
+    pub(super) fn holds(&mut self, released: &BTreeSet<u32>, register: &Register) {
         let facts = self.facts;
+        let cni_bridges = &register.bridges;
         let links = &facts.links;
         // Bridges of Docker's own that nobody follows are nobody's here.
         let dockers_strangers = facts.docker.socket && !facts.docker.followed;
@@ -125,6 +138,8 @@ impl Assembly<'_> {
                 reason
             } else if let Some(runtime) = candidates.iter().copied().find(silent) {
                 format!("{} has not answered yet", runtime.name())
+            } else if !candidates.is_empty() && self.has_ended(register.owned.get(&veth.ifindex)) {
+                ENDED.to_owned()
             } else if !candidates.is_empty() {
                 "the container behind it is not known yet".to_owned()
             } else if let Some(runtime) = Runtime::ALL

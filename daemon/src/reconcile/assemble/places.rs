@@ -117,6 +117,14 @@ impl Assembly<'_> {
 
     /// Numbers, and the register as it is from now on.
     pub(super) fn places(&mut self, register: &mut Register) {
+        let links = &self.facts.links.veths;
+        let there: BTreeSet<u32> = links.iter().map(|veth| veth.ifindex).collect();
+        for (key, record) in &register.records {
+            let interfaces = record.interfaces.keys();
+            let owned = interfaces.map(|ifindex| (*ifindex, key.clone()));
+            register.owned.extend(owned);
+        }
+        register.owned.retain(|ifindex, _| there.contains(ifindex));
         let known: BTreeSet<&Key> = self
             .candidates
             .iter()

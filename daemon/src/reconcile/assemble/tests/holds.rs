@@ -83,3 +83,35 @@ fn bridges_of_a_docker_that_nobody_follows_are_not_containerds() {
     facts.docker.followed = true;
     assert!(on_hold(&facts));
 }
+
+/// Programs and the engine's word go at different times: an exit is no alarm.
+#[test]
+fn an_interface_whose_endpoint_is_gone_is_shut_and_said_to_be_just_that() {
+    let mut register = Register::default();
+    let mut facts = engine(vec![container(1, &[]), container(2, &[])]);
+    go(&facts, &mut register);
+    // The process has ended, of which the engine has not told; its interface is there still.
+    facts.containers.remove(&container(1, &[]).id);
+    facts.links.veths[0].peer_nsid = None;
+    let gone = go(&facts, &mut register);
+    let reasons = |found: &Assembled| -> Vec<String> {
+        let held = found.unidentified.iter();
+        held.map(|one| one.reason.clone()).collect()
+    };
+    assert_eq!(reasons(&gone), [ENDED]);
+    assert_eq!(gone.interfaces[&11], None);
+    // Also when all is looked at once more, and the engine has told.
+    Arc::make_mut(&mut facts.docker.snapshot)
+        .containers
+        .remove(0);
+    assert_eq!(reasons(&go(&facts, &mut register)), [ENDED]);
+    // A number that another interface has is nobody's.
+    facts.links.veths.remove(0);
+    assert!(reasons(&go(&facts, &mut register)).is_empty());
+    facts.links.veths.push(veth(11, Some(9), Some(BRIDGE)));
+    let new = go(&facts, &mut register);
+    assert_eq!(
+        reasons(&new),
+        ["the container behind it is not known yet".to_owned()]
+    );
+}
