@@ -26,7 +26,7 @@ STATIC  := $(shell uname -m)-unknown-linux-musl
 # How long each fuzz target runs.
 SECONDS ?= 60
 
-.PHONY: build help deps demo test test-kernels check bench fuzz fmt install uninstall deb static test-system clean
+.PHONY: build help deps demo test test-kernels test-engines check bench fuzz fmt install uninstall deb static test-system clean
 
 build: ## Build netpold and netpol (the default)
 	@tests/deps.sh build
@@ -49,6 +49,10 @@ test: deps ## Run every test (those that need root: where there is root)
 test-kernels: ## Run the datapath's suites on Debian's kernels, emulated (KERNEL=5.10 for one)
 	@tests/deps.sh kernels
 	@tests/kernels/run.sh $(KERNEL)
+
+test-engines: ## Run the engines' suites with the engines of Debian's newer suites (SUITE=trixie for one)
+	@tests/deps.sh engines
+	@tests/engines/run.sh $(SUITE)
 
 check: ## Formatting and lints alone
 	$(CARGO) fmt --all --check

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing on Debian, and says nothing where nothing is.
 #
-# usage: deps.sh build|demo|test|kernels|deb|static|system
+# usage: deps.sh build|demo|test|kernels|engines|deb|static|system
 #
 # Packages need root, through sudo where that asks for nothing; without, it says what
 # to run. The Rust side goes to whoever runs this.
@@ -9,15 +9,16 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(gcc libc6-dev)
-case ${1:?usage: deps.sh build|demo|test|kernels|deb|static|system} in
+case ${1:?usage: deps.sh build|demo|test|kernels|engines|deb|static|system} in
   build) ;;
   demo) packages+=(iproute2 util-linux busybox-static) ;;
   test) packages+=(iproute2 util-linux busybox-static docker.io containerd ethtool iptables nftables bpftool containernetworking-plugins podman systemd) ;;
   kernels) packages+=(iproute2 nftables busybox-static qemu-system-x86 kmod xz-utils debian-archive-keyring) ;;
+  engines) packages+=(iproute2 util-linux debootstrap debian-archive-keyring) ;;
   deb) packages+=(dpkg-dev jq) ;;
   static) ;;
   system) packages+=(dpkg-dev jq debootstrap debian-archive-keyring e2fsprogs qemu-system-x86) ;;
-  *) echo "usage: deps.sh build|demo|test|kernels|deb|static|system" >&2; exit 2 ;;
+  *) echo "usage: deps.sh build|demo|test|kernels|engines|deb|static|system" >&2; exit 2 ;;
 esac
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }

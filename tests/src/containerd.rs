@@ -65,7 +65,7 @@ impl Containerd {
             fs::create_dir_all(root.join(place))?;
         }
         let plugins = root.join("over/opt/cni/bin");
-        for plugin in ["bridge", "ptp", "host-local"] {
+        for plugin in ["bridge", "ptp", "macvlan", "host-local"] {
             std::os::unix::fs::symlink(Path::new(PLUGINS).join(plugin), plugins.join(plugin))?;
         }
         std::os::unix::fs::symlink(binary("netpold-cni")?, plugins.join("netpold-cni"))?;
@@ -75,10 +75,13 @@ impl Containerd {
             format!(
                 "version = 2\nroot = {:?}\nstate = {:?}\n\
                  disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
-                 [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {:?}\n",
+                 [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {:?}\n\
+                 [[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\
+                 platform = \"linux/{}\"\nsnapshotter = \"native\"\n",
                 root.join("root"),
                 root.join("state"),
                 root.join("ttrpc.sock"),
+                architecture(),
             ),
         )?;
         let mut containerd = Self {
@@ -115,13 +118,8 @@ impl Containerd {
         let sum = String::from_utf8(sum.stdout)?;
         let sum = sum.split_whitespace().next().context("no checksum")?;
         fs::rename(layer, archive.join("layer.tar"))?;
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
         let config = serde_json::json!({
-            "architecture": architecture,
+            "architecture": architecture(),
             "os": "linux",
             "config": {"Env": ["PATH=/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
@@ -239,7 +237,8 @@ impl Containerd {
         // Two of these would share runc's state and control groups, and containers of one name.
         let runc = self.directory.path().join("runc").display().to_string();
         let group = format!("/{}-{namespace}-{id}", self.lab);
-        let mut arguments = vec!["run", "--snapshotter", "native"];
+        // A machine whose older control groups have the controller of processors has none for the newer ones.
+        let mut arguments = vec!["run", "--snapshotter", "native", "--cpu-shares", "0"];
         arguments.extend(["--runc-root", &runc, "--cgroup", &group]);
         arguments.extend(options);
         arguments.extend([IMAGE, id]);
@@ -292,6 +291,15 @@ impl Containerd {
     /// When it does not end.
     pub fn kill(&mut self) -> Result<()> {
         self.server.end(Signal::SIGKILL)
+    }
+}
+
+/// This machine's, as images name it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }
 

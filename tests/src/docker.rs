@@ -289,6 +289,8 @@ impl Drop for Engine {
         {
             // Podman removes nobody whose namespace others share before they are gone: once more.
             for id in all.lines().chain(all.lines()) {
+                // Podman since 5 asks before it kills, for ten seconds.
+                let _ = self.docker(&["kill", id]);
                 let _ = self.docker(&["rm", "--force", id]);
             }
         }
