@@ -5,7 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use netpold::probe::namespace;
@@ -300,15 +301,21 @@ fn strangers_with_an_address_of_this_host_stay_out() -> Result<()> {
             daemon.log()
         );
     }
-    let flows = daemon.netpol(&["observe", "--verdict", "dropped"])?;
-    let flows = String::from_utf8_lossy(&flows.stdout).into_owned();
-    for address in forged {
-        // They got as far as the Pod, or this test says nothing; and nobody is accused by name.
-        ensure!(
-            flows.contains(&format!("[{address}]")),
-            "{address} is not reported:\n{flows}"
-        );
+    // They got as far as the Pod, or this test says nothing; and none is named after the address that it claims.
+    let dropped = || -> Result<String> {
+        let flows = daemon.netpol(&["observe", "--verdict", "dropped"])?;
+        Ok(String::from_utf8_lossy(&flows.stdout).into_owned())
+    };
+    let all = |flows: &str| {
+        let mut claimed = forged.iter();
+        claimed.all(|address| flows.contains(&format!("[{address}]")))
+    };
+    let end = Instant::now() + sockets::patience();
+    while !all(&dropped()?) && Instant::now() < end {
+        thread::sleep(SOON);
     }
+    let flows = dropped()?;
+    ensure!(all(&flows), "one of {forged:?} is not reported:\n{flows}");
     ensure!(
         !flows.contains("host("),
         "the host did not send it:\n{flows}"

@@ -74,7 +74,7 @@ fn layouts_are_those_of_the_version() {
         );
     }
     assert_eq!(
-        LAYOUT_VERSION, 3,
+        LAYOUT_VERSION, 4,
         "change the numbers above together with the version"
     );
 }

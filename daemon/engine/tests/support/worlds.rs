@@ -290,8 +290,19 @@ pub fn change() -> impl Strategy<Value = (World, World)> {
                 };
             }
         }
+        settle(&mut after);
         (before, after)
     })
+}
+
+/// An address that the host and a Pod would have is the Pod's here: who fills a world lets one of both have it.
+fn settle(world: &mut World) {
+    let pods = world.pods.values();
+    let taken: BTreeSet<IpAddr> = pods
+        .filter(|pod| pod.place != Place::HostNetwork)
+        .flat_map(|pod| pod.addresses.iter().copied())
+        .collect();
+    world.host.retain(|address| !taken.contains(address));
 }
 
 /// What becomes of a world in one step.
@@ -345,6 +356,7 @@ impl Step {
             13 => {}
             _ => *world = other,
         }
+        settle(world);
     }
 }
 
