@@ -31,4 +31,5 @@ pub mod store;
 mod streams;
 pub mod syntax;
 pub mod telemetry;
+pub mod translation;
 pub mod watch;

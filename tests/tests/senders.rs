@@ -382,3 +382,104 @@ fn a_tunnel_of_the_host_is_no_way_round() -> Result<()> {
     );
     Ok(())
 }
+
+/// Of a sender beyond the host whom a rule of NAT gives another address policy knows nothing but that: such a rule is
+/// named, whoever made it, as long as it is there.
+#[test]
+fn rules_that_hide_strangers_are_named() -> Result<()> {
+    let site = Site::new()?;
+    let host = site.lab.host();
+    run(
+        host,
+        "iptables",
+        &[
+            "-t",
+            "nat",
+            "-A",
+            "POSTROUTING",
+            "-s",
+            "10.77.0.0/16",
+            "!",
+            "-o",
+            "br0",
+            "-j",
+            "MASQUERADE",
+        ],
+    )?;
+    run(
+        host,
+        "iptables",
+        &[
+            "-t",
+            "nat",
+            "-A",
+            "POSTROUTING",
+            "-o",
+            "br1",
+            "-j",
+            "MASQUERADE",
+        ],
+    )?;
+    let daemon = site.daemon(&policy(false), "[metrics]\nlisten = \"127.0.0.1:9469\"\n")?;
+    let named = || -> Result<Vec<String>> {
+        let status = daemon.netpol(&["status", "-o", "json"])?;
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+        let rules = status["hiding_rules"]
+            .as_array()
+            .context("no list of rules")?;
+        Ok(rules
+            .iter()
+            .filter_map(|rule| rule.as_str().map(str::to_owned))
+            .collect())
+    };
+    let becomes = |wanted: &[&str]| -> Result<()> {
+        let end = Instant::now() + sockets::patience();
+        while named()? != wanted && Instant::now() < end {
+            thread::sleep(SOON);
+        }
+        let named = named()?;
+        ensure!(
+            named == wanted,
+            "{named:?}, not {wanted:?}\n{}",
+            daemon.log()
+        );
+        Ok(())
+    };
+    let docker = "iptables -t nat -A POSTROUTING -o br1 -j MASQUERADE";
+    becomes(&[docker])?;
+    let metrics = daemon.metrics()?;
+    ensure!(
+        metrics.get("netpold_nat_rules_hiding_senders") == Some(&1),
+        "{metrics:?}"
+    );
+    let text = daemon.netpol(&["status"])?;
+    ensure!(
+        String::from_utf8_lossy(&text.stdout).contains(docker),
+        "{text:?}"
+    );
+    ensure!(daemon.log().contains(docker), "{}", daemon.log());
+    for command in [
+        "add table inet own",
+        "add chain inet own out { type nat hook postrouting priority 100 ; }",
+        "add rule inet own out oifname \"br0\" masquerade",
+    ] {
+        run(host, "nft", &[command])?;
+    }
+    becomes(&[docker, "nft rule inet own out handle 2"])?;
+    run(host, "nft", &["delete table inet own"])?;
+    run(
+        host,
+        "iptables",
+        &[
+            "-t",
+            "nat",
+            "-D",
+            "POSTROUTING",
+            "-o",
+            "br1",
+            "-j",
+            "MASQUERADE",
+        ],
+    )?;
+    becomes(&[])
+}

@@ -100,7 +100,9 @@ pub struct Status {
     pub datapath: DatapathStatus,
     /// What shuts interfaces that nothing is enforced at yet.
     pub gate: GateStatus,
-    /// Everything else that somebody should know.
+    /// NAT rules of the host that may hide who sends to a container from beyond the host.
+    pub hiding_rules: Vec<String>,
+    /// Everything else that somebody should know, those rules included.
     pub warnings: Vec<String>,
 }
 

@@ -16,6 +16,7 @@ mod manifests;
 mod naming;
 mod places;
 mod subinterfaces;
+mod translations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -72,6 +73,8 @@ pub struct Assembled {
     pub unidentified: Vec<Unidentified>,
     /// Addresses that are claimed twice.
     pub conflicts: Vec<Conflict>,
+    /// Rules of the host that replace the address of whoever sends to a container from beyond the host.
+    pub hiding: Vec<String>,
     /// Everything else.
     pub warnings: Vec<String>,
 }
@@ -123,6 +126,7 @@ pub fn assemble(
     let released = released(register);
     assembly.places(register);
     assembly.bridges(register);
+    assembly.translations();
     assembly.holds_inside(&released);
     assembly.holds(&released, register);
     register.last_inside = assembly.numbers.last();

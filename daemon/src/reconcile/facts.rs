@@ -10,6 +10,7 @@ use netpol_engine::policy::ObjectName;
 use crate::links::{self, Inside, Veth};
 use crate::runtime::container::{self, Container, Runtime};
 use crate::store::StoreView;
+use crate::translation::Rule;
 
 /// Everything that is known of the outside at one moment.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Facts {
     pub links: links::Snapshot,
     /// The host's resolvers; `None`: they are no peer.
     pub resolvers: Option<BTreeSet<IpAddr>>,
+    /// The host's rules that replace source addresses.
+    pub translations: Vec<Rule>,
     /// What could not be looked at.
     pub problems: Vec<String>,
 }

@@ -229,6 +229,11 @@ fn render(counts: &[Count], status: &Status, gate: GateDrops) -> String {
             status.conflicts.len(),
         ),
         (
+            "netpold_nat_rules_hiding_senders",
+            "NAT rules that may replace the address of senders to containers.",
+            status.hiding_rules.len(),
+        ),
+        (
             "netpold_warnings",
             "Everything else that somebody should know.",
             status.warnings.len(),

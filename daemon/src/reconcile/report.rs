@@ -134,6 +134,12 @@ pub fn status(
         }
     }
     warnings.extend(gate.warning());
+    warnings.extend(assembled.hiding.iter().map(|rule| {
+        format!(
+            "the NAT rule `{rule}` may replace the address of senders beyond this host on the way to containers: policy \
+             sees the new address alone (an `ipBlock` of it lets all of them in), and does not take them for the host"
+        )
+    }));
     warnings.extend(assembled.warnings.iter().cloned());
     warnings.extend(facts.store.warnings.iter().map(ToString::to_string));
     let tables = in_force
@@ -164,6 +170,7 @@ pub fn status(
             lacks: how.lacks.clone(),
         },
         gate: gate.status(),
+        hiding_rules: assembled.hiding.clone(),
         warnings,
     }
 }

@@ -31,6 +31,7 @@ use crate::runtime::follow::{Follower, OpenQuestions};
 use crate::runtime::resolvers::Resolvers;
 use crate::runtime::{containerd, docker};
 use crate::store::{Ended, Reader};
+use crate::translation;
 use crate::watch::WatchError;
 use netpol_engine::manifest;
 use netpol_engine::policy::ObjectName;
@@ -137,6 +138,8 @@ pub struct Sources {
     containerd: Runs,
     declared: declared::Follower,
     resolvers: Option<Resolvers>,
+    /// `None`: the kernel tells nothing of nftables.
+    translations: Option<translation::Follower>,
     links: Links,
     listener: Listener,
     /// Namespaces of containers, with the process that they were found by.
@@ -194,6 +197,11 @@ impl Sources {
             },
             declared: declared::Follower::new()?,
             resolvers,
+            translations: translation::follow()
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "NAT rules that hide senders from containers are not looked for");
+                })
+                .ok(),
             links: Links::open()?,
             listener,
             found: BTreeMap::new(),
@@ -343,8 +351,15 @@ impl Sources {
                 None => std::future::pending().await,
             }
         };
+        let translations = async {
+            match &mut self.translations {
+                Some(translations) => translations.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = expired => self.question(),
+            () = translations => {}
             changed = self.store.changed(), if self.ended.is_none() => {
                 self.ended = changed.err();
                 self.stale.store = true;
@@ -424,6 +439,9 @@ impl Sources {
         }
         if stale.resolvers {
             self.facts.resolvers = self.resolvers.as_mut().map(Resolvers::read);
+        }
+        if let Some(translations) = &mut self.translations {
+            self.facts.translations = translations.rules();
         }
         &self.facts
     }
