@@ -8,8 +8,9 @@
 //! Hints say only where to look; a dump is taken afresh each time, so a lost hint costs
 //! time and never truth. Indices, names and addresses are those of the calling
 //! thread's network namespace unless a name says `inside`. Changes nothing but to ask
-//! the kernel for a namespace id. Never imports `datapath`, `store`, `runtime` or `api`.
+//! the kernel for a namespace id, and sends nothing but announcements. Never imports `datapath`, `store`, `runtime` or `api`.
 
+mod announce;
 pub mod listen;
 mod message;
 pub mod netns;
@@ -21,6 +22,7 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
+pub use announce::{Announcement, announce};
 pub use listen::{Hints, Listener};
 pub use netns::{Inside, Netns, Subinterface, inside};
 

@@ -38,7 +38,7 @@ impl Netns {
         }
     }
 
-    fn open(&self) -> Result<File, LinksError> {
+    pub(super) fn open(&self) -> Result<File, LinksError> {
         let path = self.path();
         nsfs::open(&path).map_err(|source| failed(&path, source))
     }
@@ -52,12 +52,12 @@ impl Netns {
     }
 }
 
-fn identity(path: &Path, file: &File) -> Result<(u64, u64), LinksError> {
+pub(super) fn identity(path: &Path, file: &File) -> Result<(u64, u64), LinksError> {
     let metadata = file.metadata().map_err(|source| failed(path, source))?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
-fn failed(path: &Path, source: io::Error) -> LinksError {
+pub(super) fn failed(path: &Path, source: io::Error) -> LinksError {
     LinksError::Namespace {
         namespace: path.display().to_string(),
         source,
@@ -211,7 +211,8 @@ pub fn inside(netns: &Netns) -> Result<Vec<Inside>, LinksError> {
         .unwrap_or_else(|_| Err(failed(&path, io::Error::other("its reader panicked"))))
 }
 
-fn read() -> Result<Vec<Inside>, LinksError> {
+/// What is inside the calling thread's namespace.
+pub(super) fn read() -> Result<Vec<Inside>, LinksError> {
     let mut route = Route::open()?;
     let mut found: Vec<Inside> = route
         .links("listing a container's interfaces")?

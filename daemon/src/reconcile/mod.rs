@@ -26,6 +26,7 @@
 //! confirms them, by container and network namespace, or takes them off.
 
 pub mod agreement;
+mod announcer;
 mod assemble;
 mod attacher;
 mod facts;

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::announcer::Announcer;
 use super::assemble::{self, Assembled, Settings};
 use super::attacher;
 use super::gate::Keeper;
@@ -243,6 +244,7 @@ struct Daemon {
     installer: installer::Handle,
     attacher: attacher::Handle,
     lints: Lints,
+    announcer: Announcer,
     gate: Keeper,
     waker: Waker,
     flows: watch::Receiver<Vec<Fill>>,
@@ -305,6 +307,12 @@ impl Daemon {
                 Origin::Replacing => EmptyTables::OthersStillEnforce,
             },
         );
+        // In force before, and so known to their neighbours.
+        let before = register.records.values().flat_map(|record| {
+            let interfaces = record.interfaces.keys();
+            interfaces.map(|ifindex| (*ifindex, record.addresses.clone()))
+        });
+        let before = before.collect();
         // Connections of endpoints that went while nobody looked: their numbers may be given again
         // after sixteen million.
         traffic::sweep_once(&mut kernel.flows)?;
@@ -402,6 +410,7 @@ impl Daemon {
             installer: installer.spawn(tables)?,
             attacher: attacher::Handle::spawn(attachments)?,
             lints: Lints::spawn()?,
+            announcer: Announcer::spawn(before)?,
             gate,
             waker,
             flows: filled,
@@ -579,6 +588,7 @@ impl Daemon {
         self.lint();
         self.attach();
         self.let_through();
+        self.announce();
         if same && self.installing.is_none() && self.in_force.failure.is_none() {
             self.installed = self.round;
             self.save();
@@ -710,6 +720,7 @@ impl Daemon {
             }
         }
         self.let_through();
+        self.announce();
         if looked {
             // Shut by now, who has lost his: before they are waited for.
             self.attach();
@@ -717,6 +728,26 @@ impl Daemon {
         if !self.is_attaching() {
             self.publish();
         }
+    }
+
+    /// Announces to their neighbours the endpoints that have come into force.
+    fn announce(&mut self) {
+        let records = &self.register.records;
+        let facts = self.sources.facts();
+        let place = |id| {
+            let (key, record) = records.iter().find(|(_, record)| record.id == id)?;
+            let namespace = match key.container() {
+                Some((_, id)) => facts.containers.get(id)?,
+                None => {
+                    let mut declared = facts.declared.iter();
+                    let declared = declared.find(|declared| declared.name == record.name)?;
+                    declared.namespace.as_ref().ok()?
+                }
+            };
+            (namespace.identity == record.netns).then_some(namespace)
+        };
+        self.announcer
+            .announce(&self.in_force.world, &self.programs, place);
     }
 
     /// Asks the kernel whether the programs are where they were put.
@@ -765,6 +796,7 @@ impl Daemon {
                 )),
             });
         }
+        self.announce();
         if self.round > answer.round && self.assembled.world != *answer.asked {
             self.install();
         } else {
