@@ -10,7 +10,7 @@ use netpol_engine::world::{Place, Pod};
 use super::{Assembly, Candidate};
 use crate::datapath::is_inside;
 use crate::links::{Inside, Veth};
-use crate::reconcile::facts::Facts;
+use crate::reconcile::facts::{Facts, Namespace};
 use crate::reconcile::register::{Interface, Key, Register};
 use crate::runtime::container::{Container, Runtime};
 
@@ -57,6 +57,14 @@ impl Assembly<'_> {
                 .or_else(|| namespace.peer_of(veth)?.mac)
         });
         let subinterfaces = self.subinterfaces(&name, namespace, known);
+        let elsewhere = self.is_elsewhere(container, namespace);
+        if elsewhere {
+            self.unprotected(
+                &name,
+                "its network is made out of this host's sight (rootless?): it has no interface here that policy could be put on"
+                    .to_owned(),
+            );
+        }
         let mut claims = BTreeSet::new();
         let mut given = BTreeMap::new();
         if container.runtime == Runtime::Containerd {
@@ -78,7 +86,8 @@ impl Assembly<'_> {
                 }
             }
         }
-        for network in &container.networks {
+        // Out of sight, its addresses mean nothing here, and may be somebody else's.
+        for network in container.networks.iter().filter(|_| !elsewhere) {
             claims.extend(network.ipv4.map(IpAddr::V4));
             claims.extend(network.ipv6.map(IpAddr::V6));
         }
@@ -99,11 +108,28 @@ impl Assembly<'_> {
             labels: pod.labels,
             ports: pod.ports,
             netns: namespace.identity,
-            path: Some(namespace.path.clone()),
+            // No path leads to a build's.
+            path: Some(namespace.path.clone()).filter(|path| !path.as_os_str().is_empty()),
             claims,
             interfaces,
             given,
         });
+    }
+
+    /// Does it run on a network of which no end is on this host: neither a veth nor what a sub-interface stands on?
+    fn is_elsewhere(&self, container: &Container, namespace: &Namespace) -> bool {
+        let mut veths = self.facts.links.veths.iter();
+        let has_veth = veths.any(|veth| veth.peer_nsid == namespace.nsid);
+        let mut inside = namespace.inside.iter();
+        container.runtime == Runtime::Docker
+            && container.is_running()
+            && container.network_mode != "none"
+            && !has_veth
+            && inside.all(|one| one.subinterface().is_none())
+            && namespace
+                .inside
+                .iter()
+                .any(|one| one.up && one.usable().any(|address| !is_link_local(&address)))
     }
 
     /// Endpoints of before that nobody has denied yet: those of an engine that has not

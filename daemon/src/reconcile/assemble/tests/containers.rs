@@ -98,3 +98,35 @@ fn containers_that_policy_cannot_reach_are_reported() {
     assert_eq!(names, ["default/c1", "default/c2"]);
     assert_eq!(found.world.pods.len(), 3);
 }
+
+/// Of a rootless engine, whose networks are in a namespace of its own.
+#[test]
+fn a_container_whose_network_is_out_of_sight_is_unprotected() {
+    let mut facts = engine(vec![container(1, &[]), container(2, &[])]);
+    facts.links.veths.remove(0);
+    let id = container(1, &[]).id;
+    let mut unprotected = |inside: Vec<Inside>| {
+        facts.containers.get_mut(&id).unwrap().inside = inside;
+        go(&facts, &mut Register::default())
+    };
+    let lo = Inside {
+        addresses: vec!["127.0.0.1".parse().unwrap()],
+        up: true,
+        ..Inside::default()
+    };
+    let tap = Inside {
+        name: "tap0".to_owned(),
+        kind: Some("tun".to_owned()),
+        addresses: vec!["172.17.0.1".parse().unwrap()],
+        up: true,
+        ..Inside::default()
+    };
+    // Without any network nothing is open.
+    assert_eq!(unprotected(vec![lo.clone()]).unprotected, []);
+    let found = unprotected(vec![lo, tap]);
+    assert_eq!(found.unprotected.len(), 1);
+    assert_eq!(found.unprotected[0].container, "default/c1");
+    // Its address may be another one's on this host.
+    let pod = &found.world.pods[&"default/c1".parse().unwrap()];
+    assert!(pod.addresses.is_empty(), "{pod:?}");
+}
