@@ -504,3 +504,80 @@ fn replicas_shared_namespaces_and_internal_networks() -> Result<()> {
     );
     Ok(())
 }
+
+/// A step of a build by BuildKit is in no listing. It is an endpoint without labels in the default Namespace.
+#[test]
+fn a_step_of_a_build_reaches_what_is_open_for_it_and_nothing_else() -> Result<()> {
+    let Some(client) = ["/usr/bin/docker", "/usr/local/bin/docker"]
+        .into_iter()
+        .find(|client| has_buildkit(client))
+    else {
+        eprintln!("not tried: no docker(1) here has BuildKit of its own");
+        return Ok(());
+    };
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    let serve = [
+        "sh",
+        "-c",
+        "while true; do nc -l -p 5432 -e echo hello; done",
+    ];
+    let open = service(&engine, "open", &[], &serve)?;
+    let db = service(&engine, "db", &[], &serve)?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    daemon.wait()?;
+    let context = tempfile::tempdir()?;
+    let reaches = |to: &Running| -> Result<bool> {
+        let address = to.addresses.first().context("no address")?;
+        let dial = format!("nc -w 2 {address} 5432 < /dev/null");
+        let tries = format!("for i in 1 2 3; do {dial} > /said && exit 0; done; exit 1");
+        let image = netpold_tests::docker::IMAGE;
+        let file = format!("FROM {image}\nRUN {tries}\n");
+        std::fs::write(context.path().join("Dockerfile"), file)?;
+        let built = std::process::Command::new(client)
+            .arg("--host")
+            .arg(format!("unix://{}", engine.socket().display()))
+            .args(["build", "--no-cache"])
+            .arg(context.path())
+            .env("DOCKER_BUILDKIT", "1")
+            .output()?;
+        let said = String::from_utf8_lossy(&built.stderr);
+        ensure!(
+            built.status.success() || said.contains("exit code: 1"),
+            "{said}"
+        );
+        Ok(built.status.success())
+    };
+    ensure!(reaches(&open)?, "{}", daemon.log());
+    ensure!(!reaches(&db)?, "{}", daemon.log());
+    let shut = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: default}\n\
+        spec: {podSelector: {}, policyTypes: [Egress]}\n";
+    daemon.put("shut.yaml", shut)?;
+    daemon.wait()?;
+    ensure!(!reaches(&open)?, "{}", daemon.log());
+    daemon.wait()?;
+    let status = status(&daemon)?;
+    ensure!(
+        status["endpoints"].as_array().map(Vec::len) == Some(2)
+            && status["unidentified"].as_array().is_none_or(Vec::is_empty),
+        "{status:#}"
+    );
+    ensure!(
+        daemon.log().contains("endpoint=default/build-"),
+        "{}",
+        daemon.log()
+    );
+    Ok(())
+}
+
+/// Can this docker(1) build with BuildKit and no plugin?
+fn has_buildkit(client: &str) -> bool {
+    let said = std::process::Command::new(client).arg("--version").output();
+    let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
+    let version = said.unwrap_or_default();
+    let version = version.strip_prefix("Docker version ").unwrap_or_default();
+    let major = version.split('.').next().unwrap_or_default().parse::<u32>();
+    major.is_ok_and(|major| (18..23).contains(&major))
+}

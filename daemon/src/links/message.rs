@@ -34,6 +34,8 @@ const IFLA_INFO_DATA: u16 = 2;
 const MODE: u16 = 1;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_EXT_MASK: u16 = 29;
+/// Asks about an interface of the namespace that has this id here (4.20).
+const IFLA_TARGET_NETNSID: u16 = 46;
 /// Leaves out the statistics, which are most of an interface's message.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const IFF_UP: u32 = 1;
@@ -166,6 +168,14 @@ pub fn dump_request(kind: u16, sequence: u32) -> Vec<u8> {
         );
     }
     request(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, &body)
+}
+
+/// A request about one interface of another namespace.
+pub fn link_request(sequence: u32, nsid: i32, ifindex: u32) -> Vec<u8> {
+    let mut body = vec![0; IFINFOMSG];
+    body[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    attribute(&mut body, IFLA_TARGET_NETNSID, &nsid.to_ne_bytes());
+    request(RTM_GETLINK, NLM_F_REQUEST | NLM_F_ACK, sequence, &body)
 }
 
 /// A request about a namespace's id.

@@ -140,6 +140,18 @@ impl Links {
         Ok(snapshot)
     }
 
+    /// The MAC address of a veth's other end, where that is in another namespace; `None` where it is not (any more).
+    pub fn peer_mac(&mut self, veth: &Veth) -> Option<[u8; 6]> {
+        let (nsid, ifindex) = (veth.peer_nsid?, veth.peer_ifindex?);
+        let found = self.route.ask(
+            "an interface of a container",
+            |sequence| message::link_request(sequence, nsid, ifindex),
+            message::link,
+        );
+        let peer = found.ok().flatten()?;
+        (peer.ifindex == ifindex && peer.link == Some(veth.ifindex)).then_some(peer.mac?)
+    }
+
     /// The id by which this namespace knows another one, given to it if it has none yet.
     /// `None`: it is this one itself.
     ///

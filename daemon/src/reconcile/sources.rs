@@ -146,6 +146,8 @@ pub struct Sources {
     found: BTreeMap<String, (u32, Namespace)>,
     /// Containers whose process, as their runtime names it, is somebody else's.
     refused: BTreeSet<String>,
+    /// Since when each veth has been seen.
+    seen: BTreeMap<u32, Instant>,
     /// For processes of containers that start.
     search: Search,
     /// Namespaces in which containers are starting.
@@ -206,6 +208,7 @@ impl Sources {
             listener,
             found: BTreeMap::new(),
             refused: BTreeSet::new(),
+            seen: BTreeMap::new(),
             search: Search::default(),
             expected: BTreeSet::new(),
             stale: Stale::ALL,
@@ -418,6 +421,12 @@ impl Sources {
         if stale.links || stale.engine || looked_inside {
             match self.links.dump() {
                 Ok(snapshot) => {
+                    let mut before = std::mem::take(&mut self.seen);
+                    let now = Instant::now();
+                    let veths = snapshot.veths.iter().map(|veth| veth.ifindex);
+                    self.seen = veths
+                        .map(|ifindex| (ifindex, before.remove(&ifindex).unwrap_or(now)))
+                        .collect();
                     self.facts.links = snapshot;
                     // An engine's socket is there before its containers' interfaces are, whoever
                     // tells of it first.
@@ -528,7 +537,8 @@ impl Sources {
         }
         self.claimed.retain(|_, claims| !claims.is_empty());
         let mut questions = OpenQuestions::default();
-        for container in &self.facts.docker.snapshot.containers {
+        let containers = self.facts.docker.snapshot.containers.iter();
+        for container in containers.filter(|one| one.build.is_none()) {
             let Some(namespace) = self.facts.containers.get(&container.id) else {
                 continue;
             };
@@ -565,7 +575,10 @@ impl Sources {
         let mut starting = BTreeMap::new();
         let mut refused = BTreeSet::new();
         for container in snapshots.iter().flat_map(|snapshot| &snapshot.containers) {
-            if container.state == State::Ended || container.joined.is_some() {
+            if container.state == State::Ended
+                || container.joined.is_some()
+                || container.build.is_some()
+            {
                 continue;
             }
             let known = before
@@ -602,6 +615,13 @@ impl Sources {
                 .insert(container.id.clone(), (pid, namespace.clone()));
             containers.insert(container.id.clone(), namespace);
         }
+        let mut known: BTreeSet<i32> = containers.values().filter_map(|one| one.nsid).collect();
+        for build in snapshots.iter().flat_map(|snapshot| &snapshot.containers) {
+            if let Some(namespace) = self.find_build(build, &known) {
+                known.extend(namespace.nsid);
+                containers.insert(build.id.clone(), namespace);
+            }
+        }
         for id in refused.difference(&self.refused) {
             tracing::warn!(
                 id,
@@ -615,6 +635,36 @@ impl Sources {
             }
         }
         self.facts.containers = containers;
+    }
+
+    /// The network namespace of a build's step, of which no process is known: on the network's bridge, and not another
+    /// one's, is an interface with the MAC address that the network gave the step. What the network said must be newer
+    /// than the interface, as an address is given again.
+    fn find_build(&mut self, build: &Container, known: &BTreeSet<i32>) -> Option<Namespace> {
+        let said = build.build?;
+        let links = &mut self.links;
+        let veth = self.facts.links.veths.iter().find(|veth| {
+            let bridge = veth.master.and_then(|it| self.facts.links.bridges.get(&it));
+            let network = build
+                .networks
+                .iter()
+                .find(|network| network.bridge.is_some() && network.bridge.as_ref() == bridge);
+            let Some(mac) = network.and_then(|network| network.mac) else {
+                return false;
+            };
+            let is_new = self
+                .seen
+                .get(&veth.ifindex)
+                .is_some_and(|seen| *seen < said);
+            let is_free = veth.peer_nsid.is_some_and(|nsid| !known.contains(&nsid));
+            is_new && is_free && links.peer_mac(veth) == Some(mac)
+        })?;
+        Some(Namespace {
+            // No path leads there: the id tells one from the other.
+            identity: (0, u64::try_from(veth.peer_nsid?).ok()?),
+            nsid: veth.peer_nsid,
+            ..Namespace::default()
+        })
     }
 
     /// What a container and those that share its network namespace can do there.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
 
 /// What a runtime says, as of the last time it said something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct Container {
     pub state: State,
     /// When it was made, in seconds since 1970.
     pub created: i64,
+    /// It is a step of an image's build, which no listing has; it was on its networks after this time.
+    pub build: Option<Instant>,
 }
 
 impl Container {

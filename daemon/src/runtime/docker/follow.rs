@@ -200,6 +200,8 @@ struct World {
     meeting: BTreeSet<String>,
     /// What networks say of containers, by network's name.
     members: BTreeMap<String, BTreeMap<String, Attachment>>,
+    /// Steps of builds, by ID: by network, what that says of them, and when it was asked.
+    builds: BTreeMap<String, BTreeMap<String, (Attachment, Instant)>>,
     /// How often somebody has left a network, or ended.
     departures: u64,
     /// Which of those was a container's last, while a network is asked.
@@ -221,6 +223,7 @@ struct World {
 struct Question {
     network: String,
     departures: u64,
+    asked: Instant,
 }
 
 impl World {
@@ -264,7 +267,14 @@ impl World {
             model::resolve(&mut container, &self.networks);
             container
         });
-        filled.collect()
+        let builds = self.builds.iter().filter_map(|(id, networks)| {
+            let asked = networks.values().map(|(_, asked)| *asked).min()?;
+            let networks = networks.values().map(|(network, _)| network.clone());
+            let mut build = model::build(id, networks.collect(), asked);
+            model::resolve(&mut build, &self.networks);
+            Some(build)
+        });
+        filled.chain(builds).collect()
     }
 
     fn listed(&mut self, listed: Vec<wire::Summary>, networks: Vec<wire::Network>) {
@@ -312,6 +322,7 @@ impl World {
         Some(Question {
             network,
             departures: self.departures,
+            asked: Instant::now(),
         })
     }
 
@@ -347,6 +358,16 @@ impl World {
                     known.insert(network.name.clone(), member);
                 }
                 self.members.retain(|_, networks| !networks.is_empty());
+                for known in self.builds.values_mut() {
+                    known.remove(&network.name);
+                }
+                let builds = network.containers.iter();
+                for (id, member) in builds.filter(|(id, _)| model::is_build(id)) {
+                    let member = model::member(&network.name, member);
+                    let known = self.builds.entry(id.clone()).or_default();
+                    known.insert(network.name.clone(), (member, question.asked));
+                }
+                self.builds.retain(|_, networks| !networks.is_empty());
             }
             // The start of the container tells the same a little later.
             Err(

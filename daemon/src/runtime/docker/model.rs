@@ -3,6 +3,7 @@
 //! Owns the reading of what the engine says. Pure. Called by `follow`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use crate::runtime::container::{Attachment, Container, State};
 
@@ -312,6 +313,25 @@ pub(super) fn joined(event: &wire::Event) -> Option<&str> {
     (event.kind == "network" && event.action == "connect").then_some(&event.actor.id)
 }
 
+/// Is a member of a network with this ID a step of a build? BuildKit's IDs are 25 digits of base 36; containers' are 64
+/// hexadecimal ones, so that one that no listing has yet is never taken for a build.
+pub(super) fn is_build(id: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
+    id.len() == 25 && id.bytes().all(is_digit)
+}
+
+/// A step of a build: without labels, and without a process that the engine would name.
+pub(super) fn build(id: &str, networks: Vec<Attachment>, seen: Instant) -> Container {
+    Container {
+        id: id.to_owned(),
+        name: format!("build-{}", id.get(..12).unwrap_or(id)),
+        networks,
+        state: State::Created,
+        build: Some(seen),
+        ..Container::default()
+    }
+}
+
 /// What a network says of one who is on it, before the container has started.
 pub(super) fn member(name: &str, member: &wire::Member) -> Attachment {
     // `172.17.0.2/16`
@@ -568,6 +588,22 @@ mod tests {
         let exec = event(r#"{"Type":"container","Action":"exec_start: sh","Actor":{"ID":"1"}}"#);
         assert!(is_noise(&exec));
         assert!(!is_noise(&event("{}")));
+    }
+
+    #[test]
+    fn a_build_is_known_by_its_id_and_a_container_never_taken_for_one() {
+        assert!(is_build("mq0s1zcvp5z1aoyt6xbbhdbtq"));
+        let container = "0123456789abcdef".repeat(4);
+        for other in [
+            container.as_str(),
+            "ingress-sbox",
+            "",
+            "MQ0S1ZCVP5Z1AOYT6XBBHDBTQ",
+        ] {
+            assert!(!is_build(other), "{other}");
+        }
+        let step = build("mq0s1zcvp5z1aoyt6xbbhdbtq", Vec::new(), Instant::now());
+        assert_eq!((step.name.as_str(), step.pid), ("build-mq0s1zcvp5z1", 0));
     }
 
     #[test]

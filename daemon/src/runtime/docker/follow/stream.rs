@@ -44,6 +44,7 @@ fn nonsense(text: &[u8]) {
             let question = Question {
                 network: String::new(),
                 departures: world.departures,
+                asked: Instant::now(),
             };
             let _ = world.met(question, Ok(members));
         }
