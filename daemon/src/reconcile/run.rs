@@ -29,7 +29,7 @@ use super::progress::Progress;
 use super::readiness::{self, Standing};
 use super::register::{self, EmptyTables, Register};
 use super::report::{self, How, InForce, Program};
-use super::sources::{Sources, SourcesError};
+use super::sources::{self, Sources, SourcesError};
 use super::traffic::{self, Claim, Naming, Waker};
 use crate::api::listener::ListenError;
 use crate::api::wire::Synced;
@@ -569,9 +569,13 @@ impl Daemon {
     /// Has the engine asked whether an address is an endpoint's own that its packets claimed.
     fn claimed(&mut self, claim: Claim) {
         let mut records = self.register.records.iter();
-        let Some((key, _)) = records.find(|(_, record)| record.id == claim.endpoint) else {
+        let Some((key, record)) = records.find(|(_, record)| record.id == claim.endpoint) else {
             return;
         };
+        // The report is older than what is known by now.
+        if let Some(address) = claim.address.filter(|it| record.addresses.contains(it)) {
+            return sources::truthful(&record.name.to_string(), address);
+        }
         if let Some((Runtime::Docker, id)) = key.container() {
             self.sources.claimed(id, claim.address);
         }

@@ -25,6 +25,7 @@ use crate::datapath::Location;
 use crate::gate::Kept;
 use crate::gate::rules::{is_engines, may_be_added};
 use crate::links::{self, Inside, Links, LinksError, Listener, Netns};
+use crate::printable::printable;
 use crate::runtime::container::{Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
 use crate::runtime::follow::{Follower, OpenQuestions};
@@ -543,15 +544,19 @@ impl Sources {
                 continue;
             };
             let mut open = agreement::disputed(container, namespace);
-            let said = |address: &&IpAddr| {
-                let mut networks = container.networks.iter();
-                networks.any(|network| {
-                    network.ipv4.map(IpAddr::V4) == Some(**address)
-                        || network.ipv6.map(IpAddr::V6) == Some(**address)
-                })
-            };
-            if let Some(claims) = self.claimed.get(&container.id) {
-                open.extend(claims.keys().filter(|address| !said(address)));
+            if let Some(claims) = self.claimed.get_mut(&container.id) {
+                claims.retain(|address, _| {
+                    let mut networks = container.networks.iter();
+                    let is_own = networks.any(|network| {
+                        network.ipv4.map(IpAddr::V4) == Some(*address)
+                            || network.ipv6.map(IpAddr::V6) == Some(*address)
+                    });
+                    if is_own {
+                        truthful(&container.name, *address);
+                    }
+                    !is_own
+                });
+                open.extend(claims.keys());
             }
             // A process of a container that is not known to run: its start is under way, or was not saved yet.
             if !open.is_empty() || container.pid == 0 {
@@ -806,6 +811,15 @@ impl Sources {
         }
         namespace
     }
+}
+
+/// Says that drops which read as an attack were none.
+pub fn truthful(container: &str, address: IpAddr) {
+    tracing::info!(
+        container = %printable(container),
+        %address,
+        "the address is the container's own: packets under it were dropped as spoofed or forged before the engine told of it"
+    );
 }
 
 /// Its interfaces that have no end on the host.
