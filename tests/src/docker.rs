@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use netpold::probe::namespace;
 use nix::sys::signal::Signal;
 
 use crate::lab::Lab;
@@ -34,6 +35,17 @@ exec podman "$@"
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Program {
     Docker,
+    Podman,
+}
+
+/// Who builds an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builder {
+    /// The engine, asked by its API as docker(1) did before there was BuildKit.
+    Engine,
+    /// BuildKit, which Docker has within.
+    BuildKit,
+    /// podman(1).
     Podman,
 }
 
@@ -124,7 +136,12 @@ impl Engine {
     pub fn launch(&mut self) -> Result<()> {
         let command = match self.program {
             Program::Docker => self.dockerd(),
-            Program::Podman => self.podman(),
+            Program::Podman => {
+                let mut command = self.podman_command();
+                command.args(["system", "service", "--time", "0"]);
+                command.arg(format!("unix://{}", self.socket().display()));
+                command
+            }
         };
         self.server.start(command)?;
         self.server.until(|| self.docker(&["version"]).is_ok())
@@ -148,7 +165,27 @@ impl Engine {
         command
     }
 
-    fn podman(&self) -> Command {
+    /// podman(1), with its data and in the lab's host namespace; what it prints.
+    ///
+    /// # Errors
+    /// It is another engine's, or what podman(1) says.
+    pub fn podman(&self, arguments: &[&str]) -> Result<String> {
+        ensure!(self.program == Program::Podman, "the engine is Docker");
+        let mut command = self.podman_command();
+        command.args(arguments);
+        let output = namespace::inside(self.server.host(), move || command.output())?
+            .context("can't run podman(1)")?;
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        ensure!(
+            output.status.success(),
+            "podman {}: {printed}",
+            arguments.join(" ")
+        );
+        Ok(printed)
+    }
+
+    fn podman_command(&self) -> Command {
         let root = self.directory.path();
         let mut command = Command::new("unshare");
         command
@@ -163,15 +200,7 @@ impl Engine {
             .arg(root.join("tmp"))
             .arg("--network-config-dir")
             .arg(root.join("networks"))
-            .args([
-                "--storage-driver",
-                "vfs",
-                "system",
-                "service",
-                "--time",
-                "0",
-            ])
-            .arg(format!("unix://{}", self.socket().display()))
+            .args(["--storage-driver", "vfs"])
             .env("CONTAINERS_CONF", root.join("containers.conf"));
         command
     }
@@ -242,6 +271,40 @@ impl Engine {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// Builds an image by this Dockerfile; what the build printed.
+    ///
+    /// # Errors
+    /// What it printed, where a step fails, or the builder is not there.
+    pub fn build(&self, builder: Builder, file: &str) -> Result<String> {
+        let context = tempfile::tempdir_in(self.directory.path())?;
+        fs::write(context.path().join("Dockerfile"), file)?;
+        let (client, buildkit) = match builder {
+            Builder::Engine => (PathBuf::from("docker"), "0"),
+            Builder::BuildKit => {
+                let client = client_with_buildkit();
+                (client.context("no docker(1) has BuildKit")?, "1")
+            }
+            Builder::Podman => {
+                let context = context.path().display().to_string();
+                return self.podman(&["build", "--no-cache", &context]);
+            }
+        };
+        let output = Command::new(client)
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket().display()))
+            .args(["build", "--no-cache"])
+            .arg(context.path())
+            .env("DOCKER_BUILDKIT", buildkit)
+            .env("BUILDKIT_PROGRESS", "plain")
+            .env("BUILDX_CONFIG", context.path().join("buildx"))
+            .output()
+            .context("can't run docker(1)")?;
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        ensure!(output.status.success(), "docker build: {printed}");
+        Ok(printed)
+    }
+
     /// Runs a container in the background: `options` before the image, `command` after it.
     ///
     /// # Errors
@@ -303,6 +366,28 @@ impl Drop for Engine {
             let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// The first docker(1) that can build by BuildKit: up to 20.10 each can by itself, from 23 on it takes the plugin buildx.
+#[must_use]
+pub fn client_with_buildkit() -> Option<PathBuf> {
+    let said = |client: &Path, arguments: &[&str]| -> Option<String> {
+        let output = Command::new(client).args(arguments).output().ok()?;
+        let said = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then_some(said)
+    };
+    let can_itself = |client: &Path| -> Option<bool> {
+        let version = said(client, &["--version"])?;
+        let version = version.strip_prefix("Docker version ")?.split('.').next()?;
+        Some(version.parse::<u32>().ok()? < 23)
+    };
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("docker"))
+        .filter(|client| client.is_file())
+        .find(|client| {
+            can_itself(client).unwrap_or(false) || said(client, &["buildx", "version"]).is_some()
+        })
 }
 
 /// Packs the image's one layer into this directory.
