@@ -4,7 +4,8 @@
 # Formatting and lints, then the plain suites (unit, property, offline conformance), then
 # those that need root and BPF (live traffic, kernel test runs, Docker). Those are named
 # as NOT RUN where they can't be; with CI=true that is a failure. A test that needs what this kernel was
-# built without is named, too: tests/kernels/run.sh has kernels that it runs on.
+# built without, or an engine does not bring, is named, too: tests/kernels/run.sh has kernels that it runs on,
+# tests/engines/run.sh has engines.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -48,7 +49,7 @@ read -r passed failed ignored < <(awk '
   END { print passed + 0, failed + 0, ignored + 0 }' "$log")
 lacking=$(sed -n 's/^test \(\[needs [^]]*\]\) *\([^ ]*\) *\.\.\. ignored$/  \1 \2/p' "$log")
 if [ -n "$lacking" ]; then
-  printf '\nNOT RUN, as this kernel lacks what they need (`make test-kernels` runs them):\n%s\n' "$lacking"
+  printf '\nNOT RUN, as this machine lacks what they need (`make test-kernels` or `make test-engines` runs them):\n%s\n' "$lacking"
   ignored=$((ignored - $(wc -l <<< "$lacking")))
 fi
 if [ "$ignored" != 0 ]; then
