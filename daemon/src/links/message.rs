@@ -17,6 +17,8 @@ pub const RTM_GETLINK: u16 = 18;
 pub const RTM_NEWADDR: u16 = 20;
 pub const RTM_DELADDR: u16 = 21;
 pub const RTM_GETADDR: u16 = 22;
+pub const RTM_NEWNEIGH: u16 = 28;
+pub const RTM_GETNEIGH: u16 = 30;
 pub const RTM_NEWNSID: u16 = 88;
 pub const RTM_GETNSID: u16 = 90;
 
@@ -46,6 +48,11 @@ const IFA_FLAGS: u16 = 8;
 /// It stays until it is removed: neither a router nor a lease gave it.
 const IFA_F_PERMANENT: u32 = 0x80;
 
+const NDA_DST: u16 = 1;
+/// It was asked for, and has not answered.
+const NUD_INCOMPLETE: u16 = 1;
+
+const NDMSG: usize = 12;
 const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
 const RTGENMSG: usize = 4;
@@ -141,6 +148,19 @@ pub fn address(message: &Message<'_>) -> Option<LinkAddress> {
     })
 }
 
+/// Reads a neighbour (`RTM_NEWNEIGH`) whose address waits to be resolved: the interface, and the address.
+pub fn unresolved(message: &Message<'_>) -> Option<(u32, IpAddr)> {
+    let ifindex = read_u32(message.payload, 4)?;
+    let state = message.payload.get(8..10)?;
+    let state = u16::from_ne_bytes([state[0], state[1]]);
+    if message.kind != RTM_NEWNEIGH || state & NUD_INCOMPLETE == 0 {
+        return None;
+    }
+    let mut attributes = attributes(message.payload.get(NDMSG..)?);
+    let (_, address) = attributes.find(|(kind, _)| *kind == NDA_DST)?;
+    Some((ifindex, ip_address(address)?))
+}
+
 /// Reads the id in an answer to `RTM_GETNSID`; negative: none is assigned.
 pub fn nsid(message: &Message<'_>) -> Option<i32> {
     if message.kind != RTM_NEWNSID {
@@ -157,6 +177,7 @@ pub fn dump_request(kind: u16, sequence: u32) -> Vec<u8> {
         0;
         match kind {
             RTM_GETLINK => IFINFOMSG,
+            RTM_GETNEIGH => NDMSG,
             _ => IFADDRMSG,
         }
     ];

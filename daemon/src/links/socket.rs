@@ -4,11 +4,12 @@
 //! taken again.
 
 use std::io;
+use std::net::IpAddr;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::LinksError;
-use super::message::{self, Link, LinkAddress, RTM_GETADDR, RTM_GETLINK};
+use super::message::{self, Link, LinkAddress, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH};
 use crate::netlink::{
     self, BUFFER, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, receive,
 };
@@ -42,6 +43,11 @@ impl Route {
 
     pub fn addresses(&mut self, request: &'static str) -> Result<Vec<LinkAddress>, LinksError> {
         self.dump(request, RTM_GETADDR, message::address)
+    }
+
+    /// Neighbours that were asked for and have not answered.
+    pub fn unresolved(&mut self, request: &'static str) -> Result<Vec<(u32, IpAddr)>, LinksError> {
+        self.dump(request, RTM_GETNEIGH, message::unresolved)
     }
 
     /// One request that is acknowledged: what `read` makes of the answer before that.
