@@ -75,6 +75,8 @@ pub struct Containers {
     pub interfaces: BTreeSet<String>,
     /// Their addresses.
     pub addresses: BTreeSet<IpAddr>,
+    /// Names of all bridges of this host.
+    pub bridges: BTreeSet<String>,
 }
 
 impl Rule {
@@ -82,10 +84,31 @@ impl Rule {
     #[must_use]
     pub fn hides(&self, containers: &Containers) -> bool {
         !containers.interfaces.is_empty()
+            && !self.is_of_a_network(containers)
             && self
                 .conditions
                 .iter()
                 .all(|condition| condition.may_be(containers))
+    }
+}
+
+impl Rule {
+    /// Is it the rule by which an engine masquerades what leaves one of its networks: with the network's addresses, by any
+    /// other interface than the network's bridge? The network may have no containers yet.
+    fn is_of_a_network(&self, containers: &Containers) -> bool {
+        let is_of_network = |condition: &Condition| {
+            let Condition::Source { nets, negated } = condition else {
+                return false;
+            };
+            !negated && nets.iter().all(|net| net.prefix_len() > 0)
+        };
+        let leaves_bridge = |condition: &Condition| {
+            let Condition::Out { names, negated } = condition else {
+                return false;
+            };
+            *negated && names.iter().all(|name| containers.bridges.contains(name))
+        };
+        self.conditions.iter().any(is_of_network) && self.conditions.iter().any(leaves_bridge)
     }
 }
 
@@ -140,6 +163,9 @@ mod tests {
     fn containers() -> Containers {
         Containers {
             interfaces: ["docker0".to_owned(), "br-1".to_owned()].into(),
+            bridges: ["docker0", "br-1", "br-empty"]
+                .map(ToOwned::to_owned)
+                .into(),
             addresses: ["172.17.0.2".parse().unwrap(), "172.18.0.2".parse().unwrap()].into(),
         }
     }
@@ -163,6 +189,8 @@ mod tests {
             ("-d 198.51.100.0/24 -j MASQUERADE", false),
             // Docker's and Podman's own: containers of this host.
             ("-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE", false),
+            ("-s 172.30.0.0/16 ! -o br-empty -j MASQUERADE", false),
+            ("-s 172.30.0.0/16 ! -o eth0 -j MASQUERADE", true),
             (
                 "-s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE",
                 false,

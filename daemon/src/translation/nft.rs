@@ -138,6 +138,7 @@ mod tests {
     fn rules_are_read_with_their_conditions() {
         let containers = Containers {
             interfaces: ["docker0".to_owned()].into(),
+            bridges: ["docker0".to_owned()].into(),
             addresses: ["172.17.0.2".parse().unwrap()].into(),
         };
         let out =

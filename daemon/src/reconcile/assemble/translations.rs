@@ -9,7 +9,10 @@ impl Assembly<'_> {
     /// The rules by which a packet from beyond this host may reach an endpoint under another address.
     pub(super) fn translations(&mut self) {
         let links = &self.facts.links;
-        let mut containers = Containers::default();
+        let mut containers = Containers {
+            bridges: links.bridges.values().cloned().collect(),
+            ..Containers::default()
+        };
         for pod in self.out.world.pods.values() {
             let Place::Attached(attached) = &pod.place else {
                 continue;
