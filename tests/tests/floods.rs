@@ -5,14 +5,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_abi::packet::tcp::SYN;
 use netpold_tests::frames::Mac;
 use netpold_tests::lab::Pod;
 use netpold_tests::sockets::{self, Connection};
-use netpold_tests::{Daemon, Family, Lab, Wire, frames, residue};
+use netpold_tests::{Daemon, Family, Lab, Wire, frames, patience, residue};
 
 const PORT: u16 = 5432;
 /// Frames of a flood: more than two shares of connections, and than fragments are remembered.
@@ -273,6 +273,42 @@ fn of_first_fragments() -> Result<()> {
 #[test]
 fn of_later_fragments() -> Result<()> {
     flooded(Kind::LaterFragments, Family::V4, FLOODER)
+}
+
+/// A Pod that used up its share with datagrams that nobody answers, and is silent then, opens connections again long before
+/// those time out (30 s): what was not answered makes room.
+#[test]
+fn a_flooder_gets_on_once_it_is_silent() -> Result<()> {
+    let lab = Lab::with_pods(&["web/front", "db/store", "db/flooder"])?;
+    lab.plain_bridge()?;
+    let policies = format!("{}---\n{FLOODER}", POLICIES.replace("WHO", "{}"));
+    let daemon = Daemon::enforcing(&lab, &[("policies.yaml", &policies)], "")?;
+    let flooder = lab.pod("db/flooder")?;
+    Flood::new(&lab, Family::V4)?.run(Kind::Datagrams)?;
+    let silent = Instant::now();
+    let server = sockets::udp(
+        &lab.pod("web/front")?.namespace.path(),
+        lab.pod("web/front")?.address(Family::V4)?,
+        PORT,
+    )?;
+    let soon = patience(Duration::from_secs(10));
+    loop {
+        let client = sockets::udp(&flooder.namespace.path(), flooder.address(Family::V4)?, 0)?;
+        client.connect(server.local_addr()?)?;
+        client.send(b"?")?;
+        if sockets::heard(&server, Duration::from_millis(200))?.is_some() {
+            break;
+        }
+        let waited = silent.elapsed();
+        ensure!(waited < soon, "nothing after {waited:?}\n{}", daemon.log());
+    }
+    let flows = daemon.netpol(&["observe", "--verdict", "dropped"])?;
+    let flows = String::from_utf8_lossy(&flows.stdout).into_owned();
+    ensure!(
+        flows.contains("flow-share-full"),
+        "the share was not used up:\n{flows}"
+    );
+    Ok(())
 }
 
 /// Its first piece has passed, the others are on the way, and somebody else begins ten thousand.

@@ -35,6 +35,8 @@ pub struct FlowTables {
     collected: Array<MapData, Collected>,
     rooms: [u32; 2],
     timeouts: [u32; TIMEOUTS],
+    /// Connections that one endpoint may hold, in each table.
+    share: u32,
     _lock: Arc<Lock>,
 }
 
@@ -110,19 +112,40 @@ struct Sight {
     /// Numbers of the endpoints that exist.
     live: BTreeSet<u32>,
     timeouts: [u32; TIMEOUTS],
+    /// Slots of endpoints that hold nearly as many connections as they may.
+    pressed: BTreeSet<u32>,
 }
+
+/// Ticks after which a connection without an answer makes room, where its endpoint has none left.
+const UNANSWERED: u32 = 2;
 
 impl Sight {
     fn fate(&self, flow: &Flow, protocol: u8) -> Fate {
-        let timeout = Timeout::of(protocol, State::from_number(flow.state));
-        fate(self.now, flow.seen, self.timeouts[timeout as usize])
+        let state = State::from_number(flow.state);
+        let mut lifetime = self.timeouts[Timeout::of(protocol, state) as usize];
+        if state == State::New && self.pressed.contains(&flow.payer_slot()) {
+            lifetime = lifetime.min(UNANSWERED);
+        }
+        fate(self.now, flow.seen, lifetime)
     }
+}
+
+/// Slots of endpoints that hold three quarters of a share, or more, in this table.
+fn pressed<'f>(flows: impl Iterator<Item = &'f Flow>, share: u32) -> BTreeSet<u32> {
+    let mut held: HashMap<u32, u32> = HashMap::new();
+    for flow in flows {
+        *held.entry(flow.payer_slot()).or_default() += 1;
+    }
+    let most = share - share / 4;
+    let held = held.into_iter().filter(|(_, held)| *held >= most);
+    held.map(|(slot, _)| slot).collect()
 }
 
 impl FlowTables {
     pub(super) fn open(
         opener: &Opener<'_>,
         timeouts: [u32; TIMEOUTS],
+        share: u32,
         lock: Arc<Lock>,
     ) -> Result<Self, MapsError> {
         Ok(Self {
@@ -133,6 +156,7 @@ impl FlowTables {
             collected: opener.array("COLLECTED")?,
             rooms: [opener.room("FLOWS4")?, opener.room("FLOWS6")?],
             timeouts,
+            share,
             _lock: lock,
         })
     }
@@ -150,13 +174,15 @@ impl FlowTables {
             read(&self.flows6, self.rooms[1]).map_err(|source| access("FLOWS6", source))?;
         // Only now: an endpoint that came while the tables were read is not nobody. One
         // that is not here has gone for good, as numbers are not used again.
-        let sight = Sight {
+        let mut sight = Sight {
             now,
             live: self.live()?,
             timeouts: self.timeouts,
+            pressed: pressed(found4.values(), self.share),
         };
         let pass4 = collect(&mut self.flows4, found4, |key| key.owner, &sight)
             .map_err(|source| access("FLOWS4", source))?;
+        sight.pressed = pressed(found6.values(), self.share);
         let pass6 = collect(&mut self.flows6, found6, |key| key.owner, &sight)
             .map_err(|source| access("FLOWS6", source))?;
         let mut held = BTreeMap::new();

@@ -194,7 +194,12 @@ impl Kernel {
             lacks: requirements::lacks(),
             tables: KernelTables::open(&opener, options, Arc::clone(&lock))?,
             events: EventRing::new(opener.ring()?, Arc::clone(&lock)),
-            flows: FlowTables::open(&opener, options.timeouts, Arc::clone(&lock))?,
+            flows: FlowTables::open(
+                &opener,
+                options.timeouts,
+                options.flow_share,
+                Arc::clone(&lock),
+            )?,
             counters: CounterTable::new(opener.counters()?, Arc::clone(&lock)),
             attachments: Attachments::new(programs, layout.clone(), mechanism, lock),
             layout,
