@@ -264,6 +264,16 @@ fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
         None => scene.at.direction(),
     };
     let mut ruling = lookup::policy(scene, opening, view);
+    if matches!(older, Some(Direction::Egress))
+        && ruling.reason.allows()
+        && local_port(scene, packet) < FIRST_DIALLING
+    {
+        // Who opened it is in doubt: policy has to allow both.
+        let other = lookup::policy(scene, Direction::Ingress, view);
+        if !other.reason.allows() {
+            (opening, ruling) = (Direction::Ingress, other);
+        }
+    }
     if opening != scene.at.direction() && ruling.reason.allows() && !may_speak_first(scene) {
         // A word of the endpoint on a connection that its own sockets alone tell of.
         ruling = lookup::policy(scene, scene.at.direction(), view);
@@ -344,6 +354,19 @@ fn older_tcp<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Option<Direction> 
         Some(Socket::Listening) => Direction::Ingress,
         _ => Direction::Egress,
     })
+}
+
+/// The first port that Linux gives to a socket that dials (`net.ipv4.ip_local_port_range`). A connection from a lower one, of
+/// which no entry is left, may be one of a server that closed its listening socket since.
+const FIRST_DIALLING: u16 = 32768;
+
+/// The endpoint's port.
+#[inline(always)]
+const fn local_port<T>(scene: &Scene<'_, T>, packet: &Packet) -> u16 {
+    match scene.at.direction() {
+        Direction::Egress => packet.source_port,
+        Direction::Ingress => packet.destination_port,
+    }
 }
 
 /// May the answering side be the first to be heard on a connection without an entry? Towards the
@@ -535,6 +558,20 @@ fn recharge<T: Tables>(tables: &T, view: &View, from: u16, to: u16) {
     tables.leave_account(account(from, family));
 }
 
+/// May the sender of an ICMP error know of a packet to this destination? Any router may. An endpoint of this host is
+/// none: it is the destination, or nobody who could know, and the error a word past the receiver's policies.
+#[inline(always)]
+fn may_report<T: Tables>(scene: &Scene<'_, T>, view: &View, sent: &Packet) -> bool {
+    if scene.at.direction() == Direction::Egress {
+        return true;
+    }
+    let from = sender::slot(scene, &view.arrival);
+    from == 0
+        || from == lookup::slot_of(scene, sent.version, &sent.destination)
+        // Network address translation gives an error the address that the receiver dialled.
+        || u128::from_ne_bytes(view.packet.source) == u128::from_ne_bytes(sent.destination)
+}
+
 /// Connections that an account holds now.
 #[inline(always)]
 fn held<T: Tables>(tables: &T, account: u32) -> u32 {
@@ -578,6 +615,9 @@ pub fn is_related<T: Tables, F: Frame>(
         Direction::Ingress => Direction::Egress,
         Direction::Egress => Direction::Ingress,
     };
+    if !may_report(scene, view, sent) {
+        return false;
+    }
     quoted.key.set(sent, opposite, scene.at.id);
     let Some(cell) = quoted.key.find(tables) else {
         return false;
