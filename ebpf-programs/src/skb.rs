@@ -83,6 +83,12 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
+    fn tc_index(&self) -> u16 {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0.skb.skb).tc_index) as u16 }
+    }
+
+    #[inline(always)]
     fn arrival(&self) -> Arrival {
         let skb = self.0.skb.skb;
         // SAFETY: as above. Volatile, so that each field is loaded from its own place: the verifier takes no

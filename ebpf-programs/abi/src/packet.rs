@@ -165,6 +165,10 @@ pub trait Frame {
     fn arrival(&self) -> Arrival {
         Arrival::default()
     }
+    /// [`Arrival::tc_index`] alone.
+    fn tc_index(&self) -> u16 {
+        self.arrival().tc_index
+    }
     /// Is there a source route among the `length` bytes of IPv4 options at `offset`? As
     /// [`source_route`] says; the programs have it verified once.
     fn has_source_route(&self, offset: usize, length: usize) -> bool

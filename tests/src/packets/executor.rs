@@ -204,7 +204,12 @@ impl Executor for Modelled {
             usage: used(datapath.usages()),
             link_rates: used(datapath.link_rates()),
             neighbours: used(datapath.neighbours()),
-            accounts: datapath.accounts(),
+            // One that was given back whole is as one that was never used.
+            accounts: datapath
+                .accounts()
+                .into_iter()
+                .filter(|(_, account)| *account != (0, 0))
+                .collect(),
         })
     }
     fn take_events(&mut self) -> Result<Vec<Event>> {

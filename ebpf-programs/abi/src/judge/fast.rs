@@ -8,7 +8,7 @@
 use core::cell::Cell;
 
 use super::{
-    Tables,
+    Tables, sender,
     track::{opening_of, owner},
 };
 use crate::{
@@ -58,6 +58,7 @@ fn within<T: Tables, F: Frame>(
     let reply = opening_of(&flow) as u8 != direction as u8;
     let lifetime = control.timeout(Timeout::of(packet.protocol, state));
     let goes_on = flow.revision == said.revision
+        && !sender::is_another(control, frame.tc_index(), direction, &flow)
         && flow.flags & flow_flags::AUDITED == 0
         && age(now, flow.seen) <= lifetime
         && matches!(

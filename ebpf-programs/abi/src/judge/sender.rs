@@ -18,10 +18,10 @@
 
 use super::{Scene, Tables, View, lookup};
 use crate::{
-    packet::{Arrival, Piece},
+    packet::{Arrival, Direction, Piece},
     tables::{
-        Address, BRIDGES, CLASS_ANY, CLASS_UNLISTED, OWNER_HOST, endpoint_flags, flow_flags,
-        sender_key, stamp, stamped_slot,
+        Address, BRIDGES, CLASS_ANY, CLASS_UNLISTED, Control, Flow, OWNER_HOST, endpoint_flags,
+        flow_flags, sender_key, stamp, stamped_slot,
     },
 };
 
@@ -209,6 +209,21 @@ fn came_from<T: Tables>(scene: &Scene<'_, T>, slot: u32, ifindex: u32) -> bool {
         Some(interface) => interface.endpoint == slot,
         None => false,
     }
+}
+
+/// Has a packet towards the endpoint the stamp of another sender than the peer that opened its connection? One without a
+/// stamp is no proof of anything.
+#[inline(always)]
+pub(super) fn is_another(
+    control: &Control,
+    tc_index: u16,
+    direction: Direction,
+    flow: &Flow,
+) -> bool {
+    direction as u8 == Direction::Ingress as u8
+        && tc_index != 0
+        && flow.flags & flow_flags::OPENED_BY_ENDPOINT == 0
+        && u32::from(tc_index) != control.stamp_on_wire(flow.payer.into())
 }
 
 /// The slot of the endpoint that sent a packet towards this one; 0: no endpoint is known to have. By the stamp, or by

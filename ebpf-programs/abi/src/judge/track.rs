@@ -185,14 +185,22 @@ fn known<T: Tables>(
     // What only audit let through is judged each time the opener speaks, and is nobody's
     // established connection once enforcement is on.
     let older = flow.revision != scene.said.revision;
-    let again = older || (audited && (!reply || !audits));
+    // Another endpoint of this host uses the same addresses and ports (a tunnel of the host's leads it here, or the
+    // translation of an earlier connection was given to it): its packets are judged as its own.
+    let is_another = sender::is_another(
+        scene.control,
+        view.arrival.tc_index,
+        scene.at.direction(),
+        &flow,
+    );
+    let again = older || is_another || (audited && (!reply || !audits));
     let mut ruling = Ruling::of(Reason::Established);
     if again {
         let local = local(packet, scene.at.direction());
         ruling = if !lookup::is_own(scene, packet.version, local) {
             // The address went to somebody else while the connection was open.
             Ruling::of(Reason::PolicyRevoked)
-        } else if keeps && !audited {
+        } else if keeps && !audited && !is_another {
             Ruling {
                 rule: flow.rule,
                 sender: Sender::of_flow(flow.flags, flow.payer),
