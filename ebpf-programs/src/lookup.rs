@@ -14,13 +14,14 @@ use aya_ebpf::{
 use netpol_abi::{
     Reason,
     connection::TICK_SHIFT,
-    judge::{Answer, Opening, Question, Remembered, Tables, View},
+    judge::{Answer, Later, Opening, Question, Remembered, Tables, View},
     limits::INTERFACE_SLOTS,
     link::{LinkRate, Neighbour},
     packet::{Frame, Socket},
     tables::{
         Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor, FragmentSet,
-        Interface, PortBlock, Prefix, SenderAddress, Verdict, VerdictKey,
+        Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix, SenderAddress, Verdict,
+        VerdictKey,
     },
 };
 
@@ -85,6 +86,13 @@ fn add_to_account(account: u32, number: u64) {
     }
 }
 
+/// The first word of a key in the tries of leaves: all its bits count, and the slot stands in front.
+#[inline(always)]
+const fn leave_word(bits: u32, slot: u32) -> u64 {
+    const { assert!(cfg!(target_endian = "little")) };
+    bits as u64 | (slot.to_be() as u64) << 32
+}
+
 impl Tables for Maps {
     #[inline(always)]
     fn control(&self) -> Option<&Control> {
@@ -129,6 +137,28 @@ impl Tables for Maps {
     #[inline(always)]
     fn prefix6(&self, address: &[u8; 16]) -> Option<&Prefix> {
         maps::PREFIXES6.get(Key::new(128, *address))
+    }
+
+    #[inline(always)]
+    fn leave4(&self, slot: u32, address: u32) -> Option<&Leave> {
+        let words = [leave_word(64, slot), address.to_be().into()];
+        // SAFETY: a key is packed, shorter than the words, and any bytes are one. Written by its fields, the
+        // compiler puts it together of halves that lie misaligned, which the verifier does not take.
+        let key = unsafe { &*(&raw const words).cast::<Key<LeaveKey4>>() };
+        maps::LEAVES4.get(key)
+    }
+
+    #[inline(always)]
+    fn leave6(&self, slot: u32, high: u64, low: u64) -> Option<&Leave> {
+        let words = [leave_word(160, slot), high.to_be(), low.to_be()];
+        // SAFETY: as above, and as long as the words.
+        let key = unsafe { &*(&raw const words).cast::<Key<LeaveKey6>>() };
+        maps::LEAVES6.get(key)
+    }
+
+    #[inline(always)]
+    fn leave(&self, slot: u32, version: u8, high: u64, low: u64) -> u64 {
+        parts::netpold_leave(slot, version.into(), high, low)
     }
 
     #[inline(always)]
@@ -247,9 +277,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn later_fragment(&self, _view: &View) -> Reason {
-        // Whatever is no reason's number is nothing to let pass.
-        let number = parts::netpold_later_fragment() as u8;
-        Reason::from_number(number).unwrap_or(Reason::FragmentWithoutFirst)
+    fn later_fragment(&self, _view: &View) -> Later {
+        Later(parts::netpold_later_fragment())
     }
 }

@@ -16,8 +16,8 @@ use netpol_abi::{
     link::{LINK_RATES as LINK_RATE_SLOTS, LinkRate, NEIGHBOURS as NEIGHBOUR_SLOTS, Neighbour},
     tables::{
         Address, COUNTERS as COUNTER_SLOTS, Collected, Control, Counter, Endpoint, Entered, Flow,
-        FlowKey4, FlowKey6, FragmentCursor, FragmentSet, Interface, PortBlock, Prefix,
-        SenderAddress, Usage, Verdict, VerdictKey,
+        FlowKey4, FlowKey6, FragmentCursor, FragmentSet, Interface, Leave, LeaveKey4, LeaveKey6,
+        PortBlock, Prefix, SenderAddress, Usage, Verdict, VerdictKey,
     },
 };
 
@@ -39,6 +39,12 @@ pub static ADDRESSES6: HashMap<[u8; 16], Address> =
 #[map]
 pub static SENDERS: HashMap<u32, SenderAddress> =
     HashMap::with_max_entries(limits::SENDERS, BPF_F_NO_PREALLOC);
+#[map]
+pub static LEAVES4: LpmTrie<LeaveKey4, Leave> =
+    LpmTrie::with_max_entries(limits::LEAVES, BPF_F_NO_PREALLOC);
+#[map]
+pub static LEAVES6: LpmTrie<LeaveKey6, Leave> =
+    LpmTrie::with_max_entries(limits::LEAVES, BPF_F_NO_PREALLOC);
 #[map]
 pub static PREFIXES4: LpmTrie<[u8; 4], Prefix> =
     LpmTrie::with_max_entries(limits::PREFIXES, BPF_F_NO_PREALLOC);

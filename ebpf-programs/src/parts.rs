@@ -13,7 +13,7 @@ use netpol_abi::{
     Reason,
     judge::{
         Opening, Question, View, answer, first_fragment, is_established, is_related,
-        later_fragment, link_control, place, read, remember, rule, search_blocks,
+        later_fragment, leave, link_control, place, read, remember, rule, search_blocks,
     },
     packet::{Direction, Socket, protocol, records, source_route},
 };
@@ -155,6 +155,13 @@ pub extern "C" fn netpold_policy(question: u32) -> u64 {
     answer(&WITHOUT_PACKET, view, Question(question)).0
 }
 
+/// The leave for an address.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_leave(slot: u32, version: u32, high: u64, low: u64) -> u64 {
+    leave(&WITHOUT_PACKET, slot, version, high, low)
+}
+
 /// Looks through spilled port ranges.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -223,7 +230,7 @@ pub extern "C" fn netpold_later_fragment() -> u32 {
     let Some(view) = view() else {
         return Reason::Truncated as u32;
     };
-    later_fragment(&WITHOUT_PACKET, view) as u32
+    later_fragment(&WITHOUT_PACKET, view).0
 }
 
 /// What [`netpold_socket`] says of a socket; 0: there is none.

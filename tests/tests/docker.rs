@@ -1,11 +1,12 @@
 //! The whole daemon beside a Docker engine of its own. Needs root, dockerd and busybox.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe};
+use netpold::probe::{Outcome, Probe, namespace};
 use netpold_tests::docker::Running;
 use netpold_tests::{Daemon, Engine, Lab, residue};
 
@@ -580,4 +581,63 @@ fn has_buildkit(client: &str) -> bool {
     let version = version.strip_prefix("Docker version ").unwrap_or_default();
     let major = version.split('.').next().unwrap_or_default().parse::<u32>();
     major.is_ok_and(|major| (18..23).contains(&major))
+}
+/// An address that a container gives itself is nobody's, and reaches nobody; with the label `netpold.io/addresses` it
+/// may use it. A label that can't be read gives nothing, and is said.
+#[test]
+fn an_added_address_needs_the_label() -> Result<()> {
+    const ADDED: [&str; 3] = ["172.31.77.200", "172.31.77.201", "172.31.77.202"];
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    engine.docker(&["network", "create", "--subnet", "172.31.77.0/24", "shop"])?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    let on = ["--network", "shop"];
+    let with = |label: &'static str| [&on[..], &["--label", label]].concat();
+    let web = service(&engine, "web", &on, &IDLE)?;
+    let given = service(
+        &engine,
+        "given",
+        &with("netpold.io/addresses=172.31.77.200"),
+        &IDLE,
+    )?;
+    let taken = service(&engine, "taken", &on, &IDLE)?;
+    let slip = service(
+        &engine,
+        "slip",
+        &with("netpold.io/addresses=172.31.77.202,172.31.77.300"),
+        &IDLE,
+    )?;
+    daemon.wait()?;
+    for (one, address, works) in [
+        (&given, ADDED[0], true),
+        (&taken, ADDED[1], false),
+        (&slip, ADDED[2], false),
+    ] {
+        let own = format!("{address}/32");
+        let mut add = Command::new("ip");
+        add.args(["addr", "add", &own, "dev", "eth0"]);
+        let output = namespace::inside(&one.netns(), move || add.output())??;
+        ensure!(output.status.success(), "{output:?}");
+        let at = Running {
+            name: one.name.clone(),
+            id: one.id.clone(),
+            pid: one.pid,
+            addresses: vec![address.parse()?],
+        };
+        expect(&daemon, (&web, &at), 5432, works)?;
+        expect(&daemon, (&at, &web), 5432, works)?;
+        expect(&daemon, (&web, one), 5432, true)?;
+    }
+    let status = status(&daemon)?;
+    let warnings = status["warnings"].to_string();
+    ensure!(
+        warnings.contains("172.31.77.300") && warnings.contains("netpold.io/addresses"),
+        "{status}"
+    );
+    let flows = daemon.netpol(&["observe", "--verdict", "dropped"])?;
+    let flows = String::from_utf8_lossy(&flows.stdout).into_owned();
+    ensure!(flows.contains("forged-arp"), "{flows}");
+    Ok(())
 }

@@ -48,6 +48,7 @@ mod blocks;
 mod classes;
 mod flatten;
 mod interned;
+mod leaves;
 mod numbers;
 mod parts;
 mod peers;
@@ -283,6 +284,7 @@ impl Known {
     fn tables(&self, world: &World) -> Tables {
         let mut interfaces = BTreeMap::new();
         let mut senders = BTreeMap::new();
+        let mut leaves = BTreeMap::new();
         for pod in world.pods.values() {
             let Place::Attached(attached) = &pod.place else {
                 continue;
@@ -295,6 +297,7 @@ impl Known {
                 };
                 interfaces.insert(*ifindex, interface);
             }
+            leaves.extend(leaves::of(attached, &pod.leaves));
             for address in &pod.addresses {
                 let (key, is_translated) = sender(attached.slot, *address);
                 if is_translated {
@@ -309,6 +312,7 @@ impl Known {
             interfaces,
             addresses: self.classes.addresses.clone(),
             senders,
+            leaves,
             prefixes: Arc::clone(&self.classes.prefixes),
             verdicts: self.verdicts.clone(),
             port_blocks: PortBlocks::default(),

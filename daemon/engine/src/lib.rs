@@ -23,6 +23,7 @@ pub mod evaluate;
 pub mod explain;
 mod kinds;
 pub mod labels;
+pub mod leave;
 pub mod lint;
 pub mod manifest;
 pub mod matrix;

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use netpol_abi::Reason;
 use netpol_abi::tables::{
-    Address, CLASS_ANY, CLASS_UNLISTED, Control, Endpoint, Interface, OWNER_HOST, PortBlock,
+    Address, CLASS_ANY, CLASS_UNLISTED, Control, Endpoint, Interface, Leave, OWNER_HOST, PortBlock,
     Prefix, SUBJECT_NOT_ISOLATED, SenderAddress, Verdict, VerdictKey, control_flags,
     endpoint_flags,
 };
 
 use crate::plan::Step;
 use crate::plan::both;
+use crate::plan::leaves::{LOWEST, longest};
 use crate::plan::spread::{Spread, gather, spread_or_deny};
 use crate::policy::Direction;
 use crate::tables::{
@@ -43,6 +44,8 @@ pub struct Lanes {
     pub addresses: BTreeMap<IpAddr, Address>,
     /// `SENDERS`.
     pub senders: BTreeMap<u32, SenderAddress>,
+    /// `LEAVES4` and `LEAVES6`, by slot and prefix.
+    pub leaves: BTreeMap<(u32, IpNet), Leave>,
     /// `PREFIXES4` and `PREFIXES6`.
     pub prefixes: BTreeMap<IpNet, Prefix>,
     /// `VERDICTS`.
@@ -98,6 +101,9 @@ impl Lanes {
         for (key, address) in &tables.senders {
             lanes.senders.insert(*key, both::sender(*address));
         }
+        for (key, word) in &tables.leaves {
+            lanes.leaves.insert(*key, Leave { words: [*word; 2] });
+        }
         for (net, class) in &*tables.prefixes {
             lanes.prefixes.insert(*net, Prefix { class: [*class; 2] });
         }
@@ -133,6 +139,12 @@ impl Lanes {
             }
             Step::DeleteSender { key } => {
                 self.senders.remove(key);
+            }
+            Step::PutLeave { slot, net, value } => {
+                self.leaves.insert((*slot, *net), *value);
+            }
+            Step::DeleteLeave { slot, net } => {
+                self.leaves.remove(&(*slot, *net));
             }
             Step::PutPrefix { net, value } => {
                 self.prefixes.insert(*net, *value);
@@ -207,6 +219,13 @@ impl Lanes {
                     None => Step::DeleteSender { key },
                 }
             }
+            Step::PutLeave { slot, net, .. } | Step::DeleteLeave { slot, net } => {
+                let (slot, net) = (*slot, *net);
+                match self.leaves.get(&(slot, net)).copied() {
+                    Some(value) => Step::PutLeave { slot, net, value },
+                    None => Step::DeleteLeave { slot, net },
+                }
+            }
             Step::PutPrefix { net, .. } | Step::DeletePrefix { net } => {
                 let net = *net;
                 match self.prefixes.get(&net).copied() {
@@ -253,6 +272,7 @@ impl Lanes {
             })
             .collect();
         let redundant: BTreeSet<IpNet> = self.redundant_prefixes(lane).collect();
+        let needless: BTreeSet<(u32, IpNet)> = self.redundant_leaves(lane).collect();
         Tables {
             flags: self.control.flags[lane],
             interfaces: self
@@ -286,6 +306,12 @@ impl Lanes {
                 .iter()
                 .map(|(key, address)| (*key, both::address_of_sender(*key, address)))
                 .collect(),
+            leaves: self
+                .leaves
+                .iter()
+                .filter(|(key, _)| !needless.contains(key))
+                .map(|(key, leave)| (*key, leave.words[lane]))
+                .collect(),
             prefixes: Arc::new(
                 self.prefixes
                     .iter()
@@ -313,6 +339,22 @@ impl Lanes {
             let parent = above.last().map_or(CLASS_ANY, |(_, class)| *class);
             above.push((*net, prefix.class[lane]));
             (prefix.class[lane] == parent).then_some(*net)
+        })
+    }
+
+    /// Leaves that say in this lane what the next shorter one of their slot says, or, without one, nothing.
+    pub(crate) fn redundant_leaves(&self, lane: usize) -> impl Iterator<Item = (u32, IpNet)> {
+        self.leaves.iter().filter_map(move |(key, leave)| {
+            let (slot, net) = key;
+            let shorter = self
+                .leaves
+                .range((*slot, LOWEST)..=*key)
+                .filter(|(other, _)| *other != key);
+            let above = longest(
+                shorter.map(|((_, net), leave)| (net, leave.words[lane])),
+                net,
+            );
+            (above.unwrap_or(0) == leave.words[lane]).then_some(*key)
         })
     }
 
@@ -345,6 +387,16 @@ impl Lanes {
             class,
             ..AddressEntry::default()
         }
+    }
+
+    /// What the endpoint in this slot has leave for at an address, as a word of [`Leave`], in the lane that is read; 0:
+    /// nothing. An address that has an owner is given by no leave, whatever this says.
+    #[must_use]
+    pub fn leave(&self, slot: u32, address: IpAddr) -> u32 {
+        let lane = self.control.lane();
+        let leaves = self.leaves.iter().filter(|((other, _), _)| *other == slot);
+        let leaves = leaves.map(|((_, net), leave)| (net, leave.words[lane]));
+        longest(leaves, &IpNet::from(address)).unwrap_or(0)
     }
 
     /// May this endpoint (by its number) open a connection to the peer (egress), or the peer to

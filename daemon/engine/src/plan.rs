@@ -20,7 +20,8 @@
 //!      counts there as if it were missing;
 //!    - a prefix that only one state has says in the other's lane what that one's next shorter
 //!      prefix says. The longest of all prefixes that cover an address then answers in each lane
-//!      as the longest of that lane's own would: whichever of them are there, in any order;
+//!      as the longest of that lane's own would: whichever of them are there, in any order. Leaves likewise, each
+//!      slot's for itself;
 //!    - an endpoint that only one state has is without a revision in the other's lane, and no
 //!      interface leads to it there;
 //! 4. flips: one write of the generation. A packet reads it once, so all its look-ups are in
@@ -36,6 +37,7 @@
 //! there is only forward: what is left over, also by a crash, is [`recover()`]'s.
 
 pub mod both;
+pub(crate) mod leaves;
 mod prefixes;
 mod recover;
 mod revision;
@@ -102,6 +104,10 @@ pub struct Demand {
     pub addresses4: usize,
     /// `ADDRESSES6`.
     pub addresses6: usize,
+    /// `LEAVES4`.
+    pub leaves4: usize,
+    /// `LEAVES6`.
+    pub leaves6: usize,
     /// `PREFIXES4`.
     pub prefixes4: usize,
     /// `PREFIXES6`.
@@ -128,6 +134,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         || installed.endpoints != endpoints
         || installed.addresses != desired.addresses
         || installed.senders != desired.senders
+        || installed.leaves != desired.leaves
         || installed.prefixes != desired.prefixes;
     let mut planner = Planner {
         installed,
@@ -145,6 +152,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         planner.stage_endpoints(&mut settle);
         planner.stage_addresses(&mut settle);
         planner.stage_senders(&mut settle);
+        planner.stage_leaves(&mut settle);
         planner.stage_prefixes(&nodes, &mut settle);
         planner.steps.push(Step::Flip {
             generation: next,
@@ -382,10 +390,23 @@ fn demand(installed: &Tables, desired: &Tables, nodes: &[Node], verdicts: Staged
     let [prefixes4, prefixes6] = nodes.iter().fold([0; 2], |count, node| {
         more(count, matches!(node.net, IpNet::V4(_)))
     });
+    let new_leaves = desired
+        .leaves
+        .keys()
+        .filter(|key| !installed.leaves.contains_key(key));
+    let [leaves4, leaves6] = installed
+        .leaves
+        .keys()
+        .chain(new_leaves)
+        .fold([0; 2], |count, (_, net)| {
+            more(count, matches!(net, IpNet::V4(_)))
+        });
     let slots = installed.endpoints.keys().chain(desired.endpoints.keys());
     Demand {
         addresses4,
         addresses6,
+        leaves4,
+        leaves6,
         prefixes4,
         prefixes6,
         verdicts: verdicts.verdicts,

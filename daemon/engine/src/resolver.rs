@@ -32,6 +32,7 @@ pub fn kube_dns(addresses: BTreeSet<IpAddr>) -> (ObjectName, Pod) {
         ports: vec![port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
         addresses,
         place: Place::External,
+        ..Pod::default()
     };
     (ObjectName::new(NAMESPACE, "kube-dns"), pod)
 }

@@ -30,6 +30,9 @@ pub struct Tables {
     /// By [`netpol_abi::tables::sender_key`]: the address that an endpoint's packets with this stamp have. The
     /// same in both lanes.
     pub senders: BTreeMap<u32, IpAddr>,
+    /// Prefixes that an endpoint may use by leave, by its slot: a word of [`netpol_abi::tables::Leave`]. None says
+    /// what the next shorter one of the same slot says.
+    pub leaves: BTreeMap<(u32, IpNet), u32>,
     /// `ipBlock` prefixes and their `except`s: class of the strangers inside.
     pub prefixes: Arc<BTreeMap<IpNet, u64>>,
     /// Verdicts of (subject, class). Content-addressed: a key's value never changes.

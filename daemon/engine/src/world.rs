@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::labels::Labels;
@@ -62,6 +63,11 @@ pub struct Pod {
     /// Its addresses, link-local ones included where they are known. An address stands in
     /// one Pod only: whoever fills the world settles conflicts.
     pub addresses: BTreeSet<IpAddr>,
+    /// Further addresses that it may use by leave ([`crate::leave`]): as a source, and as a destination. They are not
+    /// its own: for others' rules they are strangers', and what has an owner is not among them. Two may have
+    /// leave for the same.
+    #[serde(default)]
+    pub leaves: BTreeSet<IpNet>,
     /// Whether it is enforced here, and as what.
     pub place: Place,
 }
@@ -168,6 +174,7 @@ mod tests {
         let name = ObjectName::new("web", "frontend");
         let pod = Pod {
             addresses: ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()].into(),
+            leaves: ["10.99.0.0/24".parse().unwrap()].into(),
             place: Place::Attached(Attached {
                 slot: 1,
                 id: 7,

@@ -71,6 +71,9 @@ fn check_demand(lanes: &Lanes, plan: &Plan) {
     let v4 = |net: &&IpNet| matches!(net, IpNet::V4(_));
     assert!(lanes.prefixes.keys().filter(v4).count() <= demand.prefixes4);
     assert!(lanes.prefixes.keys().filter(|n| !v4(n)).count() <= demand.prefixes6);
+    let v4 = |key: &&(u32, IpNet)| matches!(key.1, IpNet::V4(_));
+    assert!(lanes.leaves.keys().filter(v4).count() <= demand.leaves4);
+    assert!(lanes.leaves.keys().filter(|key| !v4(key)).count() <= demand.leaves6);
     assert!(lanes.verdicts.len() <= demand.verdicts);
     assert!(lanes.port_blocks.len() <= demand.port_blocks);
     assert!(lanes.endpoints.keys().all(|slot| *slot < demand.endpoints));
@@ -104,6 +107,11 @@ proptest! {
                 let endpoint = lanes.endpoints.get(&interface.endpoint);
                 let endpoint = endpoint.expect("an interface leads to an endpoint");
                 prop_assert!(endpoint.lanes[lanes.control.lane()].revision != 0, "{}", ifindex);
+                let whole = if flipped { &end } else { &start };
+                for peer in &peers {
+                    let slot = interface.endpoint;
+                    prop_assert_eq!(lanes.leave(slot, *peer), whole.leave(slot, *peer), "{} after {}", peer, done);
+                }
                 let rulings = rulings(&lanes, &peers, endpoint.id);
                 prop_assert_eq!(Some(&rulings), expected.get(&endpoint.id), "after {} steps", done);
             }
@@ -164,6 +172,13 @@ proptest! {
                 continue;
             };
             if was.revision == endpoint.revision {
+                for peer in &peers {
+                    let owner = |lanes: &Lanes| lanes.peer(*peer).owner;
+                    prop_assert_eq!(start.leave(*slot, *peer), end.leave(*slot, *peer), "{}", peer);
+                    if end.leave(*slot, *peer) != 0 {
+                        prop_assert_eq!(owner(&start), owner(&end), "{}", peer);
+                    }
+                }
                 let now = rulings(&end, &peers, endpoint.id);
                 for (before, now) in rulings(&start, &peers, endpoint.id).iter().zip(&now) {
                     // An address that becomes the endpoint's own has no connections yet.

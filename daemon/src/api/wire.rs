@@ -3,10 +3,11 @@
 //! Fields are only ever added. A reader ignores those that it doesn't know, and
 //! takes the default for those that an older daemon doesn't send.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use netpol_engine::diagnostic::Diagnostic;
 use netpol_engine::labels::Labels;
 use netpol_engine::policy::{Mode, ObjectName};
@@ -70,6 +71,8 @@ pub struct Reported {
     pub labels: Labels,
     /// That one's named ports.
     pub ports: Vec<NamedPort>,
+    /// What that one may use by leave.
+    pub leaves: BTreeSet<IpNet>,
 }
 
 /// `/v1/status`.

@@ -232,6 +232,7 @@ impl<'a> Containers<'a> {
         Some(Pod {
             labels: completed.labels,
             ports: completed.ports,
+            leaves: completed.leaves,
             ..pod.clone()
         })
     }
@@ -246,6 +247,7 @@ impl<'a> Containers<'a> {
             let pod = Pod {
                 labels: own.labels,
                 ports: own.ports,
+                leaves: own.leaves,
                 ..pod.clone()
             };
             (own.name, pod)
@@ -258,6 +260,7 @@ fn by_itself(reported: &Reported) -> Identity {
         name: reported.pod.clone(),
         labels: reported.labels.clone(),
         ports: reported.ports.clone(),
+        leaves: reported.leaves.clone(),
         notes: Vec::new(),
     }
 }

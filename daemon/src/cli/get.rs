@@ -8,6 +8,7 @@ use clap::ValueEnum as _;
 use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use netpol_engine::labels::Labels;
+use netpol_engine::leave;
 use netpol_engine::policy::{Direction, Mode, ObjectName};
 use netpol_engine::world::Place;
 use serde_json::Value;
@@ -427,7 +428,12 @@ fn pods(listing: &Listing, now: jiff::Timestamp) -> Vec<Item> {
                 Place::External => "External",
                 Place::HostNetwork => "HostNetwork",
             };
-            let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
+            let own = pod.addresses.iter().map(ToString::to_string);
+            let by_leave = pod
+                .leaves
+                .iter()
+                .map(|net| format!("leave:{}", leave::show(net)));
+            let addresses: Vec<String> = own.chain(by_leave).collect();
             let ports: Vec<String> = pod
                 .ports
                 .iter()

@@ -4,6 +4,7 @@
 //! what was understood.
 
 use netpol_engine::labels::{Labels, Operator, Selector};
+use netpol_engine::leave;
 use netpol_engine::policy::{Direction, Namespaces, ObjectName, Peer, Policy, Port, Ports, Rule};
 use netpol_engine::world::{Place, Pod};
 use serde_json::{Map, Value, json};
@@ -76,6 +77,10 @@ pub fn pod(name: &ObjectName, pod: &Pod, origin: Option<&Origin>) -> Value {
             metadata["annotations"] = json!({netpol_engine::manifest::ANNOTATION_EXTERNAL: "true"});
         }
         Place::Local | Place::Attached(_) => {}
+    }
+    if !pod.leaves.is_empty() {
+        let leaves: Vec<String> = pod.leaves.iter().map(leave::show).collect();
+        metadata["annotations"][leave::ADDRESSES] = json!(leaves.join(","));
     }
     json!({
         "apiVersion": "v1",

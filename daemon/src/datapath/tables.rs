@@ -14,7 +14,8 @@ use aya::maps::{Array, MapData, MapError};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netpol_abi::limits::INTERFACE_SLOTS;
 use netpol_abi::tables::{
-    Address, Control, Endpoint, Interface, PortBlock, Prefix, SenderAddress, Verdict, VerdictKey,
+    Address, Control, Endpoint, Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix,
+    SenderAddress, Verdict, VerdictKey,
 };
 use netpol_engine::model::Lanes;
 use netpol_engine::plan::{Demand, Step, both::sender};
@@ -102,6 +103,8 @@ pub struct KernelTables {
     addresses4: Hash<[u8; 4], Address>,
     addresses6: Hash<[u8; 16], Address>,
     senders: Hash<u32, SenderAddress>,
+    leaves4: Trie<LeaveKey4, Leave>,
+    leaves6: Trie<LeaveKey6, Leave>,
     prefixes4: Trie<[u8; 4], Prefix>,
     prefixes6: Trie<[u8; 16], Prefix>,
     verdicts: Hash<VerdictKey, Verdict>,
@@ -121,6 +124,8 @@ struct Rooms {
     addresses4: u32,
     addresses6: u32,
     senders: u32,
+    leaves4: u32,
+    leaves6: u32,
     prefixes4: u32,
     prefixes6: u32,
     verdicts: u32,
@@ -142,6 +147,8 @@ impl KernelTables {
             addresses4: opener.hash("ADDRESSES4")?,
             addresses6: opener.hash("ADDRESSES6")?,
             senders: opener.hash("SENDERS")?,
+            leaves4: opener.trie("LEAVES4")?,
+            leaves6: opener.trie("LEAVES6")?,
             prefixes4: opener.trie("PREFIXES4")?,
             prefixes6: opener.trie("PREFIXES6")?,
             verdicts: opener.hash("VERDICTS")?,
@@ -152,6 +159,8 @@ impl KernelTables {
                 addresses4: opener.room("ADDRESSES4")?,
                 addresses6: opener.room("ADDRESSES6")?,
                 senders: opener.room("SENDERS")?,
+                leaves4: opener.room("LEAVES4")?,
+                leaves6: opener.room("LEAVES6")?,
                 prefixes4: opener.room("PREFIXES4")?,
                 prefixes6: opener.room("PREFIXES6")?,
                 verdicts: opener.room("VERDICTS")?,
@@ -196,6 +205,8 @@ impl KernelTables {
             ("ENDPOINTS", slots, rooms.endpoints),
             ("ADDRESSES4", demand.addresses4, rooms.addresses4),
             ("ADDRESSES6", demand.addresses6, rooms.addresses6),
+            ("LEAVES4", demand.leaves4, rooms.leaves4),
+            ("LEAVES6", demand.leaves6, rooms.leaves6),
             ("PREFIXES4", demand.prefixes4, rooms.prefixes4),
             ("PREFIXES6", demand.prefixes6, rooms.prefixes6),
             ("VERDICTS", demand.verdicts, rooms.verdicts),
@@ -271,6 +282,8 @@ impl KernelTables {
             let (key, address) = entry.map_err(|source| access("SENDERS", source))?;
             self.installed.senders.insert(key.0, address.0);
         }
+        self.read_leaves()
+            .map_err(|source| access("LEAVES", source))?;
         self.read_prefixes()
             .map_err(|source| access("PREFIXES", source))?;
         for entry in self.verdicts.iter() {
@@ -294,6 +307,11 @@ impl KernelTables {
             .keys()
             .filter(|net| matches!(net, IpNet::V4(_)))
             .count();
+        let leaves = &self.installed.leaves;
+        let leaves4 = leaves
+            .keys()
+            .filter(|(_, net)| matches!(net, IpNet::V4(_)))
+            .count();
         let fill = |table, entries: usize, limit| Fill {
             table,
             entries: u32::try_from(entries).unwrap_or(u32::MAX),
@@ -304,6 +322,8 @@ impl KernelTables {
             fill("ENDPOINTS", self.installed.endpoints.len(), rooms.endpoints),
             fill("ADDRESSES4", addresses4, rooms.addresses4),
             fill("ADDRESSES6", addresses.len() - addresses4, rooms.addresses6),
+            fill("LEAVES4", leaves4, rooms.leaves4),
+            fill("LEAVES6", leaves.len() - leaves4, rooms.leaves6),
             fill("PREFIXES4", prefixes4, rooms.prefixes4),
             fill("PREFIXES6", prefixes.len() - prefixes4, rooms.prefixes6),
             fill("VERDICTS", self.installed.verdicts.len(), rooms.verdicts),
@@ -352,6 +372,24 @@ impl KernelTables {
                 self.senders.insert(Wire(*key), Wire(sender(*address)), 0),
             ),
             Step::DeleteSender { key } => delete("SENDERS", self.senders.remove(&Wire(*key))),
+            Step::PutLeave { slot, net, value } => match *net {
+                IpNet::V4(net) => put(
+                    "LEAVES4",
+                    rooms.leaves4,
+                    self.leaves4
+                        .insert(&leave_key4(*slot, net), Wire(*value), 0),
+                ),
+                IpNet::V6(net) => put(
+                    "LEAVES6",
+                    rooms.leaves6,
+                    self.leaves6
+                        .insert(&leave_key6(*slot, net), Wire(*value), 0),
+                ),
+            },
+            Step::DeleteLeave { slot, net } => match *net {
+                IpNet::V4(net) => delete("LEAVES4", self.leaves4.remove(&leave_key4(*slot, net))),
+                IpNet::V6(net) => delete("LEAVES6", self.leaves6.remove(&leave_key6(*slot, net))),
+            },
             Step::PutPrefix { net, value } => match *net {
                 IpNet::V4(net) => put(
                     "PREFIXES4",
@@ -502,6 +540,27 @@ impl KernelTables {
         Ok(())
     }
 
+    fn read_leaves(&mut self) -> Result<(), MapError> {
+        let leaves = &mut self.installed.leaves;
+        for entry in self.leaves4.iter() {
+            let (key, value) = entry?;
+            let [a, b, c, d, address @ ..] = key.data();
+            if let Some(net) = leave_net(IpAddr::from(address), key.prefix_len()) {
+                leaves.insert((u32::from_be_bytes([a, b, c, d]), net), value.0);
+            }
+        }
+        for entry in self.leaves6.iter() {
+            let (key, value) = entry?;
+            let data = key.data();
+            if let (Some(slot), Some(address)) = (data.first_chunk(), data.last_chunk::<16>())
+                && let Some(net) = leave_net(IpAddr::from(*address), key.prefix_len())
+            {
+                leaves.insert((u32::from_be_bytes(*slot), net), value.0);
+            }
+        }
+        Ok(())
+    }
+
     fn read_prefixes(&mut self) -> Result<(), MapError> {
         let prefixes = &mut self.installed.prefixes;
         for entry in self.prefixes4.iter() {
@@ -526,6 +585,27 @@ fn key4(net: Ipv4Net) -> Key<[u8; 4]> {
 
 fn key6(net: Ipv6Net) -> Key<[u8; 16]> {
     Key::new(u32::from(net.prefix_len()), net.network().octets())
+}
+
+/// The slot stands before the address, all of it.
+const SLOT_BITS: u32 = u32::BITS;
+
+fn leave_key4(slot: u32, net: Ipv4Net) -> Key<LeaveKey4> {
+    let mut data = [0; 8];
+    data[..4].copy_from_slice(&slot.to_be_bytes());
+    data[4..].copy_from_slice(&net.network().octets());
+    Key::new(SLOT_BITS + u32::from(net.prefix_len()), data)
+}
+
+fn leave_key6(slot: u32, net: Ipv6Net) -> Key<LeaveKey6> {
+    let mut data = [0; 20];
+    data[..4].copy_from_slice(&slot.to_be_bytes());
+    data[4..].copy_from_slice(&net.network().octets());
+    Key::new(SLOT_BITS + u32::from(net.prefix_len()), data)
+}
+
+fn leave_net(address: IpAddr, bits: u32) -> Option<IpNet> {
+    net(address, bits.checked_sub(SLOT_BITS)?)
 }
 
 fn net(address: IpAddr, bits: u32) -> Option<IpNet> {

@@ -380,6 +380,9 @@ pub struct Detail {
     /// address, and that endpoint did not send it).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sender: String,
+    /// The endpoint's address in the packet, where it is none of its own: it has leave for it, or claims it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<std::net::IpAddr>,
     /// `0x…`, where the frame is neither IPv4 nor IPv6.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub ethertype: String,

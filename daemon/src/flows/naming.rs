@@ -104,6 +104,15 @@ impl Namer {
         }
     }
 
+    /// Is it a single host's address, and none of this endpoint's own?
+    fn is_claimed(&self, endpoint: u32, address: IpAddr) -> bool {
+        let name = self.by_number.get(&endpoint);
+        let pod = name.and_then(|name| self.world.pods.get(name));
+        pod.is_some_and(|pod| !pod.addresses.contains(&address))
+            && !address.is_multicast()
+            && address != IpAddr::V4(Ipv4Addr::BROADCAST)
+    }
+
     /// The report with names on it; `None` where it is of a kind that this build does not know.
     #[must_use]
     pub fn flow(&self, event: &Event, clock: Clock) -> Option<Flow> {
@@ -132,6 +141,11 @@ impl Namer {
             // Somebody else has the address.
             SenderKind::NotHost | SenderKind::Forged => outside(),
         };
+        let claimed = match direction {
+            TrafficDirection::Ingress => to,
+            TrafficDirection::Egress => from,
+        }
+        .filter(|address| self.is_claimed(event.endpoint, *address));
         let (source, destination) = match direction {
             TrafficDirection::Ingress => (peer(from), own(to)),
             TrafficDirection::Egress => (own(from), peer(to)),
@@ -191,6 +205,7 @@ impl Namer {
                     SenderKind::NotHost => "not-host".to_owned(),
                     SenderKind::Forged => "forged".to_owned(),
                 },
+                claimed,
                 ethertype: if ip.is_some() {
                     String::new()
                 } else {

@@ -17,8 +17,19 @@ pub fn line(flow: &Flow) -> String {
         }
         None => (bare_protocol(flow), None),
     };
+    let claimed = flow
+        .extensions
+        .as_ref()
+        .and_then(|extensions| extensions.value.claimed);
     let end = |endpoint: &Endpoint, address: Option<IpAddr>, port: Option<u16>| {
         let mut text = name(endpoint, address);
+        if claimed.is_some() && claimed == address && !endpoint.pod_name.is_empty() {
+            let _ = match claimed {
+                Some(IpAddr::V6(address)) => write!(text, "([{address}])"),
+                Some(address) => write!(text, "({address})"),
+                None => Ok(()),
+            };
+        }
         if let Some(port) = port {
             let _ = write!(text, ":{port}");
         }

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use netpol_engine::labels::Labels;
 use netpol_engine::manifest::PodManifest;
 use netpol_engine::policy::ObjectName;
@@ -89,6 +90,7 @@ struct Candidate {
     netns: (u64, u64),
     path: Option<PathBuf>,
     claims: BTreeSet<IpAddr>,
+    leaves: BTreeSet<IpNet>,
     interfaces: BTreeMap<u32, Interface>,
     given: BTreeMap<u32, BTreeSet<IpAddr>>,
 }

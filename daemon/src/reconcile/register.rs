@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use ipnet::IpNet;
 use netpol_abi::limits::ENDPOINTS;
 use netpol_engine::labels::Labels;
 use netpol_engine::policy::ObjectName;
@@ -83,6 +84,9 @@ pub struct Record {
     pub ports: Vec<NamedPort>,
     /// Its addresses.
     pub addresses: BTreeSet<IpAddr>,
+    /// What it may use by leave.
+    #[serde(default)]
+    pub leaves: BTreeSet<IpNet>,
     /// Its interfaces: by index, or by number where they are inside another namespace.
     pub interfaces: BTreeMap<u32, Interface>,
     /// The addresses that its interfaces had when it began to run, where no runtime tells them:
@@ -322,6 +326,7 @@ mod tests {
             labels: Labels::new(),
             ports: Vec::new(),
             addresses: ["10.0.0.1".parse().unwrap()].into(),
+            leaves: ["10.99.0.0/24".parse().unwrap()].into(),
             interfaces: [(
                 7,
                 Interface {

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ipnet::IpNet;
 use netpol_engine::labels::Labels;
+use netpol_engine::leave::{self, ADDRESSES, LeaveError};
 use netpol_engine::manifest::PodManifest;
 use netpol_engine::policy::{ObjectName, Protocol};
 use netpol_engine::world::NamedPort;
@@ -43,6 +45,8 @@ pub struct Identity {
     pub labels: Labels,
     /// Its named ports.
     pub ports: Vec<NamedPort>,
+    /// What it may use by leave.
+    pub leaves: BTreeSet<IpNet>,
     /// What was left out.
     pub notes: Vec<Note>,
 }
@@ -71,6 +75,8 @@ pub enum Note {
         /// What is wrong.
         why: &'static str,
     },
+    /// [`ADDRESSES`], which counts for nothing as it stands.
+    Addresses(LeaveError),
 }
 
 impl Note {
@@ -80,7 +86,7 @@ impl Note {
     pub fn is_meant_for_us(&self) -> bool {
         match self {
             Self::Label { key, .. } => key.starts_with("netpold.io/"),
-            Self::Namespace { .. } | Self::Port { .. } => true,
+            Self::Namespace { .. } | Self::Port { .. } | Self::Addresses(_) => true,
         }
     }
 }
@@ -107,6 +113,11 @@ impl fmt::Display for Note {
                 "label `{PORTS_LABEL}`: `{}` is left out: {why}",
                 printable(entry)
             ),
+            Self::Addresses(error) => write!(
+                f,
+                "label `{ADDRESSES}` is left out as a whole: it {}",
+                printable(&error.to_string())
+            ),
         }
     }
 }
@@ -127,6 +138,9 @@ impl Identity {
             if !self.ports.iter().any(is_known) {
                 self.ports.push(port);
             }
+        }
+        if !manifest.leaves.is_empty() {
+            self.leaves.clone_from(&manifest.leaves);
         }
         // The label that would have named its Namespace names none now.
         self.notes
@@ -158,10 +172,19 @@ pub fn identify(
         .get(PORTS_LABEL)
         .map(|text| named_ports(text, &mut notes))
         .unwrap_or_default();
+    let leaves = match given.get(ADDRESSES).map(|text| leave::parse(text)) {
+        Some(Ok(leaves)) => leaves,
+        Some(Err(error)) => {
+            notes.push(Note::Addresses(error));
+            BTreeSet::new()
+        }
+        None => BTreeSet::new(),
+    };
     Identity {
         name: ObjectName::new(namespace, container.name.trim_start_matches('/')),
         labels,
         ports,
+        leaves,
         notes,
     }
 }
@@ -196,8 +219,9 @@ fn pod_labels(
 ) -> Labels {
     let mut labels = Labels::new();
     for (key, value) in given {
-        // The one holds a list, and is read as such; the others are nobody's word on the Pod.
-        if key == PORTS_LABEL || hidden.iter().any(|prefix| key.starts_with(prefix)) {
+        // These two hold lists, and are read as such; the others are nobody's word on the Pod.
+        let is_list = key == PORTS_LABEL || key == ADDRESSES;
+        if is_list || hidden.iter().any(|prefix| key.starts_with(prefix)) {
             continue;
         }
         match syntax::label_key(key).and_then(|()| syntax::label_value(value)) {
@@ -497,6 +521,43 @@ mod tests {
         }
         let many = of(&[(PORTS_LABEL, &"x,".repeat(100_000))]);
         assert!(many.notes.len() < 1000);
+    }
+
+    #[test]
+    fn what_a_container_may_use_by_leave_is_taken_whole_or_not_at_all() {
+        let nets = |pod: &Identity| -> Vec<String> {
+            pod.leaves.iter().map(ToString::to_string).collect()
+        };
+        let pod = of(&[(ADDRESSES, "10.99.0.0/24, 10.0.0.7")]);
+        assert_eq!(nets(&pod), ["10.0.0.7/32", "10.99.0.0/24"]);
+        assert!(pod.notes.is_empty() && !pod.labels.contains_key(ADDRESSES));
+        for bad in [
+            "",
+            "10.0.0.7,",
+            "10.0.0.7,x\u{1b}[31m",
+            "10.0.0.7,::1",
+            "10.0.0.7/8",
+        ] {
+            let pod = of(&[(ADDRESSES, bad)]);
+            assert!(
+                pod.leaves.is_empty() && pod.notes.len() == 1,
+                "{bad:?}: {pod:?}"
+            );
+            assert!(pod.notes[0].is_meant_for_us());
+            let said = pod.notes[0].to_string();
+            assert!(
+                said.contains(ADDRESSES) && !said.contains('\u{1b}'),
+                "{said}"
+            );
+        }
+        // A manifest's list goes before the label.
+        let manifest = |leaves: &[&str]| PodManifest {
+            leaves: leaves.iter().map(|net| net.parse().unwrap()).collect(),
+            ..PodManifest::default()
+        };
+        let completed = |leaves| nets(&pod.clone().completed(&manifest(leaves)));
+        assert_eq!(completed(&["10.1.0.0/16"]), ["10.1.0.0/16"]);
+        assert_eq!(completed(&[]), nets(&pod));
     }
 
     #[test]

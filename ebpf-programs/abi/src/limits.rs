@@ -28,6 +28,10 @@ pub const FIRST_INSIDE: u32 = 1 << 31;
 
 /// Exact addresses (endpoints, external Pods, the host) per family.
 pub const ADDRESSES: u32 = 131_072;
+/// Prefixes that one endpoint may use by leave (`netpold.io/addresses`), of both families together.
+pub const LEAVES_EACH: usize = 64;
+/// Such prefixes of all endpoints, per family.
+pub const LEAVES: u32 = 65_536;
 /// `ipBlock` prefixes with their `except`s per family.
 pub const PREFIXES: u32 = 131_072;
 /// Pairs of subject and peer class for which some rule holds.

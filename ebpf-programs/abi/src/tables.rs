@@ -245,6 +245,34 @@ pub struct Address {
     pub slot: [u32; 2],
 }
 
+/// Key of `LEAVES4` (an LPM trie): the endpoint's slot, then the address, both in network order. A
+/// prefix of N bits of the address has 32 + N here.
+pub type LeaveKey4 = [u8; 8];
+
+/// Key of `LEAVES6`, likewise.
+pub type LeaveKey6 = [u8; 20];
+
+/// Value of `LEAVES4` and `LEAVES6`: the leave of an endpoint to use addresses that are not its own, per
+/// lane; 0: none.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Leave {
+    /// The endpoint's number, and [`LEAVE_CLAIMS`].
+    pub words: [u32; 2],
+}
+
+/// In a word of [`Leave`]: the endpoint may claim each of the addresses in ARP and neighbour discovery, too.
+pub const LEAVE_CLAIMS: u32 = 1 << 31;
+
+/// The endpoint's number in a word of [`Leave`].
+#[must_use]
+#[inline(always)]
+pub const fn leave_holder(word: u32) -> u32 {
+    word & 0x00ff_ffff
+}
+
 /// Value of `PREFIXES4` and `PREFIXES6` (LPM tries): peer class per lane.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -438,6 +466,9 @@ pub mod flow_flags {
     pub const SENDER_SHIFT: u32 = 2;
     /// Those bits.
     pub const SENDER: u8 = 3 << SENDER_SHIFT;
+    /// The local address is not the endpoint's own, but one that it may use by leave: its packets
+    /// carry no stamp.
+    pub const BY_LEAVE: u8 = 1 << 4;
 }
 
 /// A datagram of which fragments are under way. IPv4 addresses stand in the first four octets.

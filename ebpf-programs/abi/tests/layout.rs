@@ -8,7 +8,8 @@ use netpol_abi::limits::LAYOUT_VERSION;
 use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::tables::{
     Address, Control, Counter, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, Fragment,
-    FragmentKey, FragmentSet, Interface, PortBlock, PortRange, Prefix, Usage, Verdict, VerdictKey,
+    FragmentKey, FragmentSet, Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, PortRange, Prefix,
+    Usage, Verdict, VerdictKey,
 };
 
 #[test]
@@ -19,6 +20,9 @@ fn layouts_are_those_of_the_version() {
         ("EndpointLane", size_of::<EndpointLane>(), 40),
         ("Endpoint", size_of::<Endpoint>(), 104),
         ("Address", size_of::<Address>(), 32),
+        ("LeaveKey4", size_of::<LeaveKey4>(), 8),
+        ("LeaveKey6", size_of::<LeaveKey6>(), 20),
+        ("Leave", size_of::<Leave>(), 8),
         ("Prefix", size_of::<Prefix>(), 16),
         ("VerdictKey", size_of::<VerdictKey>(), 16),
         ("PortRange", size_of::<PortRange>(), 12),

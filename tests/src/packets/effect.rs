@@ -300,7 +300,13 @@ fn show_flags_of(flags: u8) -> String {
         SenderKind::NotHost => words.push("not the host".to_owned()),
         SenderKind::Forged => words.push("forged".to_owned()),
     }
-    let known = flow_flags::OPENED_BY_ENDPOINT | flow_flags::AUDITED | flow_flags::SENDER;
+    if flags & flow_flags::BY_LEAVE != 0 {
+        words.push("by leave".to_owned());
+    }
+    let known = flow_flags::OPENED_BY_ENDPOINT
+        | flow_flags::AUDITED
+        | flow_flags::SENDER
+        | flow_flags::BY_LEAVE;
     if flags & !known != 0 {
         words.push(format!("flags {:#x}", flags & !known));
     }

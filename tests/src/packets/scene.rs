@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use netpol_abi::tables::{Control, control_flags, stamp, stamp_key};
 use netpol_engine::compile::compile;
+use netpol_engine::leave;
 use netpol_engine::manifest::{assemble, parse_bytes};
 use netpol_engine::plan::both::sender;
 use netpol_engine::policy::ObjectName;
@@ -62,11 +63,16 @@ pub fn tables(text: &str) -> Result<Tables> {
             "unknown" => {
                 world.pods.remove(&ObjectName::new("lab", "box"));
             }
+            _ if word.starts_with("leave=") => {
+                let text = word.trim_start_matches("leave=");
+                let pod = world.pods.get_mut(&ObjectName::new("lab", "box"));
+                pod.context("there is no box")?.leaves = leave::parse(text)?;
+            }
             _ => {
                 flags |= find(&FLAGS, word).with_context(|| {
                     format!(
                         "`{word}` is nothing that a world can have: audit, keep, \
-                         unidentified-pass, host-policy, unknown"
+                         unidentified-pass, host-policy, unknown, leave=PREFIXES"
                     )
                 })?;
             }

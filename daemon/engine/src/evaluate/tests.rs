@@ -16,6 +16,7 @@ fn pod(app: &str, addresses: &[&str], place: Place) -> Pod {
         ports: Vec::new(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         place,
+        ..Pod::default()
     }
 }
 

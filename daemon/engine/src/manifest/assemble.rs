@@ -186,6 +186,7 @@ impl From<&PodManifest> for Pod {
             labels: manifest.labels.clone(),
             ports: manifest.ports.clone(),
             addresses: manifest.pod_ips.iter().copied().collect(),
+            leaves: manifest.leaves.clone(),
             place: if manifest.external {
                 Place::External
             } else if manifest.host_network {

@@ -12,11 +12,12 @@
 //! panic, whatever the text. Called by the daemon's store, by `netpol check` and by
 //! everything that works offline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
@@ -222,6 +223,9 @@ pub struct PodManifest {
     pub container: Option<String>,
     /// [`ANNOTATION_EXTERNAL`].
     pub external: bool,
+    /// [`crate::leave::ADDRESSES`]: what it may use beside its own addresses.
+    #[serde(default)]
+    pub leaves: BTreeSet<IpNet>,
 }
 
 /// Reads a file's text. `path` only names it in diagnostics. Never panics, and takes time

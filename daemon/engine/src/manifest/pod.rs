@@ -14,6 +14,7 @@ use super::{
     ANNOTATION_CONTAINER, ANNOTATION_EXTERNAL, ANNOTATION_NETNS, PodManifest, address, names,
 };
 use crate::diagnostic::rule;
+use crate::leave::{self, ADDRESSES};
 use crate::policy::Protocol;
 use crate::world::NamedPort;
 
@@ -262,6 +263,20 @@ fn place(
             let detail = "must be a container's name or ID";
             let help = "as `docker ps` prints it, such as `shop-db-1` or `4f1c0de4a1b2`";
             decoder.error(at, Finding::invalid(quoted(text), detail).help(help));
+        }
+    }
+    if let Some((_, at, text)) = stated(ADDRESSES) {
+        match leave::parse(text) {
+            Ok(_) if pod.external || pod.host_network => {
+                let detail = "may not be specified where the Pod is not enforced here";
+                let help = "remove the annotation: nothing keeps such a Pod from using any address";
+                decoder.error(&at, Finding::forbidden(detail).help(help));
+            }
+            Ok(leaves) => pod.leaves = leaves,
+            Err(error) => {
+                let finding = Finding::invalid(quoted(text), error.to_string());
+                decoder.error(&at, finding.help("such as 10.99.0.0/24,10.0.0.7"));
+            }
         }
     }
     for (later, earlier, help) in [

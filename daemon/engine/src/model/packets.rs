@@ -20,7 +20,8 @@ use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::report::{self, Sighting};
 use netpol_abi::tables::{
     Address, Collected, Control, Counter, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
-    FragmentSet, Interface, PortBlock, Prefix, SenderAddress, Usage, Verdict, VerdictKey, account,
+    FragmentSet, Interface, Leave, PortBlock, Prefix, SenderAddress, Usage, Verdict, VerdictKey,
+    account,
 };
 
 use self::store::Store;
@@ -254,6 +255,14 @@ impl Datapath {
         self.events.take()
     }
 
+    fn leave_of(&self, slot: u32, address: IpAddr) -> Option<&Leave> {
+        let leaves = self.lanes.leaves.iter();
+        let (_, leave) = leaves
+            .filter(|((other, net), _)| *other == slot && net.contains(&address))
+            .max_by_key(|((_, net), _)| net.prefix_len())?;
+        Some(leave)
+    }
+
     fn prefix(&self, address: IpAddr) -> Option<&Prefix> {
         let longest = |(net, _): &(&IpNet, &Prefix)| net.prefix_len();
         let prefixes = self.lanes.prefixes.iter();
@@ -288,6 +297,13 @@ impl Tables for Datapath {
     }
     fn prefix6(&self, address: &[u8; 16]) -> Option<&Prefix> {
         self.prefix(Ipv6Addr::from(*address).into())
+    }
+    fn leave4(&self, slot: u32, address: u32) -> Option<&Leave> {
+        self.leave_of(slot, Ipv4Addr::from_bits(address).into())
+    }
+    fn leave6(&self, slot: u32, high: u64, low: u64) -> Option<&Leave> {
+        let address = u128::from(high) << 64 | u128::from(low);
+        self.leave_of(slot, Ipv6Addr::from_bits(address).into())
     }
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict> {
         self.lanes.verdicts.get(key)

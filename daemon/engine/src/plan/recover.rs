@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use netpol_abi::tables::{Address, CLASS_UNLISTED, Endpoint, Prefix};
+use netpol_abi::tables::{Address, CLASS_UNLISTED, Endpoint, Leave, Prefix};
 
 use super::step::Step;
 use crate::model::Lanes;
@@ -59,6 +59,16 @@ pub fn recover(lanes: &Lanes) -> Vec<Step> {
         } else if found.class != class {
             let value = Prefix { class };
             settle.push(Step::PutPrefix { net, value });
+        }
+    }
+    let redundant: BTreeSet<_> = lanes.redundant_leaves(lane).collect();
+    for (key, found) in &lanes.leaves {
+        let ((slot, net), words) = (*key, [found.words[lane]; 2]);
+        if redundant.contains(key) {
+            settle.push(Step::DeleteLeave { slot, net });
+        } else if found.words != words {
+            let value = Leave { words };
+            settle.push(Step::PutLeave { slot, net, value });
         }
     }
     let chained = chained(lanes);

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use netpol_abi::tables::{CLASS_ANY, OWNER_HOST, SUBJECT_NOT_ISOLATED, control_flags};
 
 use super::changes;
+use super::leaves;
 use super::prefixes::Node;
 use crate::policy::Direction;
 use crate::tables::verdicts::find;
@@ -43,6 +44,7 @@ pub(super) fn revised(
                         ..*after
                     }
                 && !moved.lost.contains(&after.id)
+                && !moved.leaves.contains(slot)
                 && [after.ingress, after.audited_ingress]
                     .into_iter()
                     .all(|subject| !affected(subject, Direction::Ingress))
@@ -67,6 +69,8 @@ struct Moved {
     host: bool,
     /// Endpoints that an address was taken from.
     lost: BTreeSet<u32>,
+    /// Slots that got or lost leave for some address, also because somebody else has it or had it.
+    leaves: BTreeSet<u32>,
 }
 
 impl Moved {
@@ -81,6 +85,8 @@ impl Moved {
             .map(|node| ((node.was, false), (node.will, false)))
             .collect();
         let mut lost = BTreeSet::new();
+        let mut leaves = leaves::changed(&installed.leaves, &desired.leaves);
+        let has_leaves = !desired.leaves.is_empty();
         for (address, before, after) in changes(&installed.addresses, &desired.addresses) {
             let was = before.map_or_else(
                 || (strangers.0.class(*address), false),
@@ -91,6 +97,9 @@ impl Moved {
                 |entry| (entry.class, entry.owner == OWNER_HOST),
             );
             pairs.insert((was, will));
+            if has_leaves && before.map(|entry| entry.owner) != after.map(|entry| entry.owner) {
+                leaves.extend(leaves::holders(&desired.leaves, &IpNet::from(*address)));
+            }
             if let Some(before) = before
                 && Some(before.owner) != after.map(|entry| entry.owner)
             {
@@ -104,6 +113,7 @@ impl Moved {
             to: HashMap::new(),
             host: false,
             lost,
+            leaves,
         };
         for pair in &moved.pairs {
             let (was, will) = pair;

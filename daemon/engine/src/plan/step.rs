@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netpol_abi::tables::{Address, Endpoint, Interface, PortBlock, Prefix, Verdict, VerdictKey};
+use netpol_abi::tables::{
+    Address, Endpoint, Interface, Leave, PortBlock, Prefix, Verdict, VerdictKey,
+};
 
 /// One step. A `Put` overwrites; a `Delete` of what is not there is no error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,15 @@ pub enum Step {
         key: u32,
         /// Whose packets have this stamp.
         address: IpAddr,
+    },
+    /// `LEAVES4` or `LEAVES6`.
+    PutLeave {
+        /// The endpoint's.
+        slot: u32,
+        /// The rest of the key, host bits cleared.
+        net: IpNet,
+        /// Both lanes.
+        value: Leave,
     },
     /// `PREFIXES4` or `PREFIXES6`.
     PutPrefix {
@@ -94,6 +105,13 @@ pub enum Step {
     DeleteAddress {
         /// The key.
         address: IpAddr,
+    },
+    /// The lane that is read says the same as the next shorter prefix of the slot, or nothing where there is none.
+    DeleteLeave {
+        /// The endpoint's.
+        slot: u32,
+        /// The rest of the key.
+        net: IpNet,
     },
     /// No endpoint has this stamp any more.
     DeleteSender {

@@ -452,6 +452,15 @@ fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(Obj
             netns: (kind != 7).then_some(u32::from(index)),
         }),
     };
+    if let Place::Attached(_) = pod.place {
+        let leaves: &[&str] = match kind % 4 {
+            0 => &[],
+            1 => &["10.0.0.0/24", "fd00::/125"],
+            2 => &["10.0.0.0/8", "10.0.0.5/32", "0.0.0.0/0"],
+            _ => &["0.0.0.0/0", "10.0.0.0/29", "::/0", "fd00::/16"],
+        };
+        pod.leaves = leaves.iter().map(|text| text.parse().unwrap()).collect();
+    }
     Some((ObjectName::new(namespace, format!("pod-{index}")), pod))
 }
 

@@ -111,6 +111,7 @@ impl Assembly<'_> {
             // No path leads to a build's.
             path: Some(namespace.path.clone()).filter(|path| !path.as_os_str().is_empty()),
             claims,
+            leaves: pod.leaves,
             interfaces,
             given,
         });
@@ -181,6 +182,7 @@ impl Assembly<'_> {
                 netns: record.netns,
                 path: None,
                 claims: record.addresses.clone(),
+                leaves: record.leaves.clone(),
                 interfaces,
                 given: record.given.clone(),
             });

@@ -2,8 +2,10 @@
 //! which a manifest may replace.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use netpol_engine::labels::Labels;
 use netpol_engine::manifest::{PodManifest, Value};
 use netpol_engine::policy::{Mode, ObjectName};
@@ -81,6 +83,7 @@ impl Assembly<'_> {
         let without = Pod {
             labels: pod.labels.clone(),
             ports: pod.ports.clone(),
+            leaves: pod.leaves.clone(),
             ..Pod::default()
         };
         let mut absent = |why: String| {
@@ -130,7 +133,10 @@ impl Assembly<'_> {
         let key = Key::Declared(pod.name.clone());
         let mut interfaces = self.interfaces(nsid, |veth, _| namespace.peer_of(veth)?.mac);
         interfaces.extend(self.subinterfaces(&pod.name, namespace, register.of(&key, namespace)));
-        let claims = namespace.inside.iter().flat_map(Inside::usable).collect();
+        // What it takes turns with others for is nobody's own, wherever it is found.
+        let is_own = |address: &IpAddr| !pod.leaves.contains(&IpNet::from(*address));
+        let found = namespace.inside.iter().flat_map(Inside::usable);
+        let claims = found.filter(is_own).collect();
         self.candidates.push(Candidate {
             key,
             name: pod.name.clone(),
@@ -139,6 +145,7 @@ impl Assembly<'_> {
             netns: namespace.identity,
             path: Some(namespace.path.clone()),
             claims,
+            leaves: pod.leaves.clone(),
             interfaces,
             given: BTreeMap::new(),
         });
@@ -173,6 +180,7 @@ impl Assembly<'_> {
             let pod = Pod {
                 labels: manifest.labels,
                 ports: manifest.ports,
+                leaves: manifest.leaves,
                 ..Pod::default()
             };
             self.out.world.pods.insert(manifest.name, pod);

@@ -51,6 +51,7 @@ impl Assembly<'_> {
                 pod: identity.name.clone(),
                 labels: identity.labels.clone(),
                 ports: identity.ports.clone(),
+                leaves: identity.leaves.clone(),
             };
             let manifest = named.get(container.id.as_str());
             let name = if let Some(manifest) = manifest {
@@ -91,6 +92,7 @@ impl Assembly<'_> {
             let pod = Pod {
                 labels: identity.labels,
                 ports: identity.ports,
+                leaves: identity.leaves,
                 ..Pod::default()
             };
             self.container(container, name, pod, register);

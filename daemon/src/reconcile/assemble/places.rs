@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use netpol_engine::leave::{ADDRESSES, is_wide};
 use netpol_engine::policy::ObjectName;
 use netpol_engine::resolver;
 use netpol_engine::world::{self, Place, Pod};
@@ -137,10 +138,18 @@ impl Assembly<'_> {
             .filter_map(|veth| Some((veth.ifindex, veth.master?)))
             .collect();
         for candidate in std::mem::take(&mut self.candidates) {
+            for net in candidate.leaves.iter().filter(|net| is_wide(net)) {
+                self.out.warnings.push(format!(
+                    "Pod {}: `{ADDRESSES}` has {net}: it may send under any address in it that is no endpoint's, no \
+                     external Pod's and not the host's",
+                    candidate.name
+                ));
+            }
             let mut pod = Pod {
                 labels: candidate.labels,
                 ports: candidate.ports,
                 addresses: candidate.claims,
+                leaves: candidate.leaves,
                 place: Place::Local,
             };
             if let Some(path) = candidate.path {
@@ -185,6 +194,7 @@ impl Assembly<'_> {
                         labels: pod.labels.clone(),
                         ports: pod.ports.clone(),
                         addresses: pod.addresses.clone(),
+                        leaves: pod.leaves.clone(),
                         interfaces: candidate.interfaces,
                         given: candidate.given,
                     };

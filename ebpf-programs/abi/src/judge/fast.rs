@@ -72,7 +72,8 @@ fn within<T: Tables, F: Frame>(
     if flow.seen != now {
         cell.set(Flow { seen: now, ..flow });
     }
-    Some(if direction as u8 == Direction::Egress as u8 {
+    let is_own = flow.flags & flow_flags::BY_LEAVE == 0;
+    Some(if direction as u8 == Direction::Egress as u8 && is_own {
         control.stamp_on_wire(stamp(interface.endpoint, &packet.route.source))
     } else {
         0

@@ -48,14 +48,43 @@ pub fn first<T: Tables>(tables: &T, view: &View, allowed: bool) {
     enter(places, cursor, &key(&scene, packet), value);
 }
 
+/// What is ruled on a later fragment, as a number: the reason's, and in bit 8 whether the endpoint uses its address
+/// by leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Later(pub u32);
+
+impl Later {
+    const BY_LEAVE: u32 = 1 << 8;
+
+    const fn new(reason: Reason, by_leave: bool) -> Self {
+        Self(reason as u32 | if by_leave { Self::BY_LEAVE } else { 0 })
+    }
+    /// Whatever is no reason's number is nothing to let pass.
+    pub(super) const fn reason(self) -> Reason {
+        match Reason::from_number(self.0 as u8) {
+            Some(reason) => reason,
+            None => Reason::FragmentWithoutFirst,
+        }
+    }
+    pub(super) const fn is_by_leave(self) -> bool {
+        self.0 & Self::BY_LEAVE != 0
+    }
+}
+
 /// Rules on a fragment without ports. An early one has yet to be asked about: may its sender use any?
 #[inline(always)]
-pub fn later<T: Tables>(tables: &T, view: &View) -> Reason {
+pub fn later<T: Tables>(tables: &T, view: &View) -> Later {
     let packet = &view.packet;
     let Some(scene) = &Scene::of(tables, &view.place) else {
-        return Reason::Unidentified;
+        return Later::new(Reason::Unidentified, false);
     };
-    let is_own = lookup::is_own(scene, packet.version, local(packet, scene.at.direction()));
+    let whose = lookup::whose(scene, packet.version, local(packet, scene.at.direction()));
+    Later::new(follows(scene, view, whose.is_usable()), whose.is_by_leave())
+}
+
+#[inline(always)]
+fn follows<T: Tables>(scene: &Scene<'_, T>, view: &View, is_own: bool) -> Reason {
+    let (tables, packet) = (scene.tables, &view.packet);
     if scene.at.direction() == Direction::Egress && !is_own {
         return Reason::SpoofedAddress;
     }

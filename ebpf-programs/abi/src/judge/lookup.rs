@@ -9,8 +9,8 @@ use crate::{
     packet::{Direction, protocol},
     reason::Reason,
     tables::{
-        Address, CLASS_ANY, CLASS_UNLISTED, OWNER_HOST, PortRange, SUBJECT_NOT_ISOLATED,
-        VerdictKey, control_flags,
+        Address, CLASS_ANY, CLASS_UNLISTED, LEAVE_CLAIMS, OWNER_HOST, PortRange,
+        SUBJECT_NOT_ISOLATED, VerdictKey, control_flags, leave_holder,
     },
 };
 
@@ -49,6 +49,111 @@ pub(super) fn is_own<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8
         owner6(scene, address)
     };
     owner == scene.at.id
+}
+
+/// Whose an address is, as an endpoint sees it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Whose {
+    /// The endpoint's own.
+    Own = 0,
+    /// Nobody's on this host, and the endpoint may use it by leave.
+    ByLeave = 1,
+    /// Somebody else's.
+    Others = 2,
+}
+
+impl Whose {
+    /// May the endpoint use it?
+    #[inline(always)]
+    pub const fn is_usable(self) -> bool {
+        self as u8 != Self::Others as u8
+    }
+    #[inline(always)]
+    pub const fn is_by_leave(self) -> bool {
+        self as u8 == Self::ByLeave as u8
+    }
+}
+
+/// Whose the address is. A leave gives nothing that has an owner: it is looked up for strangers' addresses alone.
+#[inline(always)]
+pub(super) fn whose<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Whose {
+    let holder = match listed_owner(scene, version, address) {
+        Some(owner) if owner == scene.at.id => return Whose::Own,
+        Some(_) => 0,
+        None => leave_holder(leave_word(scene, version, address)),
+    };
+    if holder == scene.at.id {
+        Whose::ByLeave
+    } else {
+        Whose::Others
+    }
+}
+
+/// May the endpoint say in ARP and neighbour discovery that it has the address?
+#[inline(always)]
+pub(super) fn may_claim<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> bool {
+    match listed_owner(scene, version, address) {
+        Some(owner) => owner == scene.at.id,
+        None => leave_word(scene, version, address) == scene.at.id | LEAVE_CLAIMS,
+    }
+}
+
+/// The owner that stands in the table of exact addresses in this lane; `None`: the address is not there.
+#[inline(always)]
+fn listed_owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Option<u32> {
+    let entry = if version == 4 {
+        scene.tables.address4(&v4(address))
+    } else {
+        scene.tables.address6(address)
+    }?;
+    (entry.class[scene.lane()] != CLASS_UNLISTED).then_some(entry.owner[scene.lane()])
+}
+
+/// What the endpoint's leave for an address says in this lane; 0: there is none.
+#[inline(always)]
+fn leave_word<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
+    let [high, low] = halves(address);
+    let words = scene.tables.leave(scene.at.slot, version, high, low);
+    (if scene.lane() == 0 {
+        words
+    } else {
+        words >> 32
+    }) as u32
+}
+
+/// The address as two numbers.
+#[inline(always)]
+const fn halves(address: &[u8; 16]) -> [u64; 2] {
+    let whole = u128::from_be_bytes(*address);
+    [(whole >> 64) as u64, whole as u64]
+}
+
+/// The words of the longest prefix with the address that the endpoint in this slot has leave for, lane 0 in the
+/// lower half; 0: none. The address comes as two numbers, IPv4 in the upper half of the first, as the programs make this
+/// a global function.
+///
+/// Addresses that are no single host's beyond the link (this network, loopback, link-local, multicast, reserved) are
+/// given by none, however short its prefix.
+#[inline(always)]
+pub fn leave<T: Tables>(tables: &T, slot: u32, version: u32, high: u64, low: u64) -> u64 {
+    let found = if version == 4 {
+        let first = high >> 56;
+        if matches!(first, 0 | 127 | 224..) || high >> 48 == 0xa9fe {
+            return 0;
+        }
+        tables.leave4(slot, (high >> 32) as u32)
+    } else {
+        let is_none_or_loopback = high == 0 && low <= 1;
+        if is_none_or_loopback || high >> 56 == 0xff || high >> 54 == 0xfe80 >> 6 {
+            return 0;
+        }
+        tables.leave6(slot, high, low)
+    };
+    match found {
+        Some(leave) => u64::from(leave.words[0]) | u64::from(leave.words[1]) << 32,
+        None => 0,
+    }
 }
 
 /// Slot of the endpoint of this host that has the address; 0: none has.

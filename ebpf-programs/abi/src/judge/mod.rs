@@ -28,15 +28,15 @@ use crate::{
     reason::Reason,
     tables::{
         Address, Control, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, FragmentCursor,
-        FragmentSet, Interface, PortBlock, Prefix, SUBJECT_NOT_ISOLATED, SenderAddress, Verdict,
-        VerdictKey, control_flags, endpoint_flags, stamp,
+        FragmentSet, Interface, Leave, PortBlock, Prefix, SUBJECT_NOT_ISOLATED, SenderAddress,
+        Verdict, VerdictKey, control_flags, endpoint_flags, stamp,
     },
 };
 
 pub use fast::{Fast, is_established};
-pub use fragment::{first as first_fragment, later as later_fragment};
+pub use fragment::{Later, first as first_fragment, later as later_fragment};
 pub use link::control as link_control;
-pub use lookup::{Answer, NOT_LISTED, Question, answer, find_rule, search_blocks};
+pub use lookup::{Answer, NOT_LISTED, Question, answer, find_rule, leave, search_blocks};
 pub use sender::{Sender, SenderKind};
 pub use track::{Key, Opening, Remembered, is_related, remember};
 
@@ -58,6 +58,10 @@ pub trait Tables {
     fn prefix4(&self, address: &[u8; 4]) -> Option<&Prefix>;
     /// The longest prefix of `PREFIXES6` that holds the address.
     fn prefix6(&self, address: &[u8; 16]) -> Option<&Prefix>;
+    /// The longest prefix of the slot in `LEAVES4` that holds the address.
+    fn leave4(&self, slot: u32, address: u32) -> Option<&Leave>;
+    /// The longest prefix of the slot in `LEAVES6` that holds the address, whose halves these are.
+    fn leave6(&self, slot: u32, high: u64, low: u64) -> Option<&Leave>;
     /// `VERDICTS`.
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict>;
     /// `PORT_BLOCKS`.
@@ -105,6 +109,13 @@ pub trait Tables {
     {
         search_blocks(self, spill, protocol, port)
     }
+    /// See [`leave`].
+    fn leave(&self, slot: u32, version: u8, high: u64, low: u64) -> u64
+    where
+        Self: Sized,
+    {
+        leave(self, slot, version.into(), high, low)
+    }
     /// See [`answer`].
     fn ask(&self, view: &View, question: Question) -> Answer
     where
@@ -148,7 +159,7 @@ pub trait Tables {
         first_fragment(self, view, allowed);
     }
     /// See [`later_fragment`].
-    fn later_fragment(&self, view: &View) -> Reason
+    fn later_fragment(&self, view: &View) -> Later
     where
         Self: Sized,
     {
@@ -313,6 +324,8 @@ mod marks {
     pub const REPLY: u8 = 1 << 1;
     /// The reason is that of policies which are only audited: it drops nothing.
     pub const AUDITED: u8 = 1 << 2;
+    /// The endpoint's address in the packet is one that it uses by leave.
+    pub const BY_LEAVE: u8 = 1 << 3;
 }
 
 impl Ruling {
@@ -430,8 +443,11 @@ pub fn rule<'o, T: Tables, F: Frame>(
         generation: control.generation,
         sender: ruling.sender,
         tc_index: match scene.at.direction() {
-            Direction::Egress => control.stamp_on_wire(stamp(view.place.slot, &view.packet.source)),
-            Direction::Ingress => 0,
+            // What it forwards is not its own: policy sees the source address, and not the endpoint.
+            Direction::Egress if !ruling.is(marks::BY_LEAVE) => {
+                control.stamp_on_wire(stamp(view.place.slot, &view.packet.source))
+            }
+            _ => 0,
         },
     })
 }
@@ -566,8 +582,14 @@ fn unread<T: Tables>(scene: &Scene<'_, T>, view: &View, reason: Reason) -> Rulin
         if packet.version == 6 && packet.piece as u8 == Piece::First as u8 {
             return Ruling::of(reason);
         }
-        if packet.version != 0 && !lookup::is_own(scene, packet.version, &packet.source) {
-            return Ruling::of(Reason::SpoofedAddress);
+        if packet.version != 0 {
+            let whose = lookup::whose(scene, packet.version, &packet.source);
+            if !whose.is_usable() {
+                return Ruling::of(Reason::SpoofedAddress);
+            }
+            return scene
+                .unless_isolated(reason)
+                .marked(marks::BY_LEAVE, whose.is_by_leave());
         }
     }
     scene.unless_isolated(reason)
@@ -579,13 +601,15 @@ fn rule_on<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
         return Ruling::of(Reason::SpoofedMac);
     }
     if view.packet.piece == Piece::Later {
-        return Ruling::of(match scene.tables.later_fragment(view) {
+        let later = scene.tables.later_fragment(view);
+        let reason = match later.reason() {
             // Asked from here, and not from there: calls within calls share one stack.
             Reason::FragmentEarly if !lookup::some_port(scene, view) => {
                 Reason::FragmentWithoutFirst
             }
             reason => reason,
-        });
+        };
+        return Ruling::of(reason).marked(marks::BY_LEAVE, later.is_by_leave());
     }
     let is_arp = view.ethernet.ethertype == ethertype::ARP;
     if (is_arp || view.packet.may_concern_link())

@@ -3,7 +3,8 @@
 //! A connection belongs to its endpoint and is judged once, in the direction in which it
 //! was opened, by that endpoint's policy. Its entry then speaks for both directions until
 //! the endpoint's revision moves on. An entry can only come to be with a local address that
-//! is the endpoint's own, so a hit needs no further check of the source.
+//! is the endpoint's own, or that it may use by leave, so a hit needs no further check of the source.
+//! Where the address or the leave goes, the revision moves on.
 
 use core::cell::Cell;
 
@@ -197,8 +198,13 @@ fn known<T: Tables>(
     let mut ruling = Ruling::of(Reason::Established);
     if again {
         let local = local(packet, scene.at.direction());
-        ruling = if !lookup::is_own(scene, packet.version, local) {
-            // The address went to somebody else while the connection was open.
+        let whose = lookup::whose(scene, packet.version, local);
+        next.flags &= !flow_flags::BY_LEAVE;
+        if whose.is_by_leave() {
+            next.flags |= flow_flags::BY_LEAVE;
+        }
+        ruling = if !whose.is_usable() {
+            // The address went to somebody else, or its leave ended, while the connection was open.
             Ruling::of(Reason::PolicyRevoked)
         } else if keeps && !audited && !is_another {
             Ruling {
@@ -227,7 +233,9 @@ fn known<T: Tables>(
             ruling.reason = Reason::PolicyRevoked;
         }
     }
-    ruling = ruling.marked(marks::REPLY, reply);
+    ruling = ruling
+        .marked(marks::REPLY, reply)
+        .marked(marks::BY_LEAVE, next.flags & flow_flags::BY_LEAVE != 0);
     if !scene.passes(&ruling) {
         return ruling;
     }
@@ -252,16 +260,29 @@ fn known<T: Tables>(
 #[inline(always)]
 fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -> Ruling {
     let packet = &view.packet;
-    let is_own = lookup::is_own(scene, packet.version, local(packet, scene.at.direction()));
+    let whose = lookup::whose(scene, packet.version, local(packet, scene.at.direction()));
     if scene.at.direction() == Direction::Egress {
-        if !is_own {
+        if !whose.is_usable() {
             return Ruling::of(Reason::SpoofedAddress);
         }
-    } else if !packet.to_group() && !is_own {
+    } else if !packet.to_group() && !whose.is_usable() {
         // Frames that the bridge floods, or for an address that nobody gave it: it may be
         // anything, so who is isolated does not get it.
         return not_for_endpoint(scene, view);
     }
+    let by_leave = whose.is_by_leave();
+    opened(scene, frame, view, by_leave).marked(marks::BY_LEAVE, by_leave)
+}
+
+/// A packet without a connection that is known, with an address that the endpoint may use.
+#[inline(always)]
+fn opened<T: Tables, F: Frame>(
+    scene: &Scene<'_, T>,
+    frame: &F,
+    view: &View,
+    by_leave: bool,
+) -> Ruling {
+    let packet = &view.packet;
     let is_error = packet.is_icmp_error();
     if is_error && scene.tables.is_related(frame, view) {
         return Ruling::of(Reason::Related);
@@ -313,7 +334,7 @@ fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) ->
         return ruling;
     }
     let allowed = ruling.reason.allows();
-    let entry = Opening::new(opening, allowed, ruling.sender);
+    let entry = Opening::new(opening, allowed, by_leave, ruling.sender);
     match scene.tables.remember(view, entry, ruling.rule) {
         Remembered::Yes => ruling = ruling.marked(marks::OPENED, allowed),
         // Nobody isolates it: its packets pass without an entry too, in both directions.
@@ -438,18 +459,19 @@ impl Remembered {
 }
 
 /// How a connection comes to be entered, as a number: in bit 0 the direction in which it was
-/// opened, in bit 1 whether only audit lets it through, and of a peer that opened it the [`Sender`]: its kind in
-/// bits 2 and 3, its stamp from bit 16 on.
+/// opened, in bit 1 whether only audit lets it through, of a peer that opened it the [`Sender`]: its kind in
+/// bits 2 and 3, its stamp from bit 16 on; and in bit 4 whether the endpoint uses its address by leave.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening(pub u32);
 
 impl Opening {
     const KIND_SHIFT: u32 = 2;
 
-    const fn new(direction: Direction, allowed: bool, sender: Sender) -> Self {
+    const fn new(direction: Direction, allowed: bool, by_leave: bool, sender: Sender) -> Self {
         Self(
             direction as u32
                 | (!allowed as u32) << 1
+                | (by_leave as u32) << 4
                 | (sender.kind() as u32) << Self::KIND_SHIFT
                 | sender.stamp() << 16,
         )
@@ -462,6 +484,9 @@ impl Opening {
     }
     const fn is_audited(self) -> bool {
         self.0 & 2 != 0
+    }
+    const fn is_by_leave(self) -> bool {
+        self.0 & 1 << 4 != 0
     }
 }
 
@@ -480,6 +505,9 @@ pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32)
     };
     if opening.is_audited() {
         flags |= flow_flags::AUDITED;
+    }
+    if opening.is_by_leave() {
+        flags |= flow_flags::BY_LEAVE;
     }
     let is_first = opens(packet) && opening.direction() as u8 == scene.at.direction() as u8;
     let sender = opening.sender();

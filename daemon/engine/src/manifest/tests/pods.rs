@@ -114,6 +114,50 @@ fn the_annotations_say_where_it_is() {
 }
 
 #[test]
+fn what_it_may_use_by_leave_is_read_strictly() {
+    let text = |annotations: &str, spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, annotations: {{{annotations}}}}}\nspec: {spec}\n"
+        )
+    };
+    let given = pod(&text("netpold.io/addresses: '10.99.0.0/24,fd00::7'", "{}"));
+    let nets: Vec<String> = given.leaves.iter().map(ToString::to_string).collect();
+    assert_eq!(nets, ["10.99.0.0/24", "fd00::7/128"]);
+    assert_eq!(crate::world::Pod::from(&given).leaves, given.leaves);
+    for (annotations, spec, says) in [
+        (
+            "netpold.io/addresses: '10.99.0.1/24'",
+            "{}",
+            "write `10.99.0.0/24`",
+        ),
+        (
+            "netpold.io/addresses: '10.0.0.300'",
+            "{}",
+            "`10.0.0.300` is neither",
+        ),
+        ("netpold.io/addresses: '127.0.0.1'", "{}", "loopback"),
+        ("netpold.io/addresses: ''", "{}", "must name an address"),
+        (
+            "netpold.io/addresses: 10.0.0.7, netpold.io/external: 'true'",
+            "{}",
+            "not enforced here",
+        ),
+        (
+            "netpold.io/addresses: 10.0.0.7",
+            "{hostNetwork: true}",
+            "not enforced here",
+        ),
+    ] {
+        let file = parse("x.yaml", &text(annotations, spec));
+        assert!(!file.is_accepted(), "{annotations}");
+        let found = &file.diagnostics[0];
+        assert!(found.message.contains(says), "{annotations}: {found:?}");
+        assert_eq!(found.line, 3, "{annotations}: {found:?}");
+        assert!(found.help.is_some(), "{annotations}: {found:?}");
+    }
+}
+
+#[test]
 fn a_pod_that_has_no_address_yet() {
     let pod = pod(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {hostNetwork: true}\nstatus: {phase: Pending, podIP: '', podIPs: null}\n",

@@ -64,6 +64,20 @@ fn a_declared_pod_is_read_from_inside() {
         1,
         "the other veth is nobody's business"
     );
+    // What it takes turns with others for is not its own; a prefix takes none of its own away. So short a one is said.
+    facts.store = manifests(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  namespace: x\n  annotations:\n    \
+         netpold.io/netns: /run/netns/a\n    netpold.io/addresses: '10.0.0.7,0.0.0.0/0'\n",
+    );
+    let turns = go(&facts, &mut register.clone());
+    let pod = &turns.world.pods[&"x/a".parse().unwrap()];
+    assert_eq!(pod.addresses, ["fe80::7".parse().unwrap()].into());
+    assert_eq!(pod.leaves.len(), 2);
+    let said = turns
+        .warnings
+        .iter()
+        .filter(|text| text.contains("0.0.0.0/0"));
+    assert_eq!(said.count(), 1, "{:?}", turns.warnings);
     // No longer declared: it is let go, not held, though no engine has answered.
     facts.store = Arc::default();
     facts.declared.clear();

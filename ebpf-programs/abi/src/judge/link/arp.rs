@@ -7,7 +7,7 @@ use crate::{
     reason::Reason,
 };
 
-/// ARP from the endpoint names its own MAC and one of its own addresses. A probe (RFC 5227)
+/// ARP from the endpoint names its own MAC and one of its own addresses, or one that it has by leave. A probe (RFC 5227)
 /// names no sender; it asks for one of its own, as one for another's would tell
 /// that one, which may be probing too, that the address is taken.
 #[inline(always)]
@@ -40,7 +40,7 @@ pub fn sent<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -
         && number(message.sender_mac) == number(scene.at.mac)
         && (is_individual(destination) || number(destination) == BROADCAST)
         && packet::ends_exactly(frame, ETHERNET + Arp::BYTES)
-        && lookup::owner4(scene, &named.to_ne_bytes()) == scene.at.id;
+        && lookup::may_claim(scene, 4, &in_sixteen(named));
     if is_true {
         Sent::True(Class::Arp, 1)
     } else {
@@ -70,6 +70,12 @@ pub fn received<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F) -> Reason 
         Err(reason) if is_isolated => reason,
         Err(_) => Reason::ForgedArp,
     }
+}
+
+/// An IPv4 address where it stands in the address of a packet.
+#[inline(always)]
+const fn in_sixteen(address: u32) -> [u8; 16] {
+    (address as u128).to_ne_bytes()
 }
 
 const BROADCAST: u64 = 0xffff_ffff_ffff;

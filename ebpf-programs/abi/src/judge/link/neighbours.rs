@@ -72,8 +72,8 @@ pub fn sent<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -
         }
     };
     let from_none = has_no_address6(packet);
-    let from_own = !from_none && lookup::is_own(scene, 6, &packet.source);
-    let is_target_own = || lookup::is_own(scene, 6, &target.to_be_bytes());
+    let from_own = !from_none && lookup::may_claim(scene, 6, &packet.source);
+    let is_target_own = || lookup::may_claim(scene, 6, &target.to_be_bytes());
     let shape = match kind {
         icmp::ROUTER_SOLICITATION => Shape {
             fixed: ROUTER,
@@ -207,7 +207,7 @@ pub fn hear<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, packet: &Packe
         && u128::from_ne_bytes(*heard) != 0
         && !is_link_local(heard)
         && lookup::owner6(scene, heard) == 0;
-    if !is_stranger || (asks && !lookup::is_own(scene, 6, &target)) {
+    if !is_stranger || (asks && !lookup::may_claim(scene, 6, &target)) {
         return;
     }
     if let Some(cell) = scene
