@@ -56,6 +56,20 @@ pub struct Engine {
     server: Server,
     directory: tempfile::TempDir,
     arguments: Vec<String>,
+    /// What it has in the place of the machine's resolv.conf.
+    resolv_conf: Option<PathBuf>,
+}
+
+/// A program that has this file in the place of the machine's resolv.conf. The file's content can be replaced
+/// meanwhile, and the machine keeps its own.
+#[must_use]
+pub fn resolving(resolv_conf: &Path, program: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-ec"])
+        .arg(r#"mount --bind "$0" /etc/resolv.conf; exec "$@""#)
+        .args([resolv_conf, program]);
+    command
 }
 
 /// A container of it.
@@ -86,7 +100,17 @@ impl Engine {
     /// When there is no dockerd, or it does not start.
     pub fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("npd-docker-").tempdir()?;
-        Self::of(Program::Docker, lab, directory, arguments)
+        Self::of(Program::Docker, lab, directory, arguments, None)
+    }
+
+    /// As [`Engine::start`], for an engine whose host has this resolv.conf(5).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_resolving(lab: &Lab, resolv_conf: &Path) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("npd-docker-").tempdir()?;
+        let resolv_conf = Some(resolv_conf.to_owned());
+        Self::of(Program::Docker, lab, directory, &[], resolv_conf)
     }
 
     /// Starts Podman's Docker-compatible service in the lab's host namespace.
@@ -106,7 +130,7 @@ impl Engine {
         let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
                         [engine]\nevents_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n";
         fs::write(root.join("containers.conf"), settings)?;
-        Self::of(Program::Podman, lab, directory, &[])
+        Self::of(Program::Podman, lab, directory, &[], None)
     }
 
     fn of(
@@ -114,6 +138,7 @@ impl Engine {
         lab: &Lab,
         directory: tempfile::TempDir,
         arguments: &[&str],
+        resolv_conf: Option<PathBuf>,
     ) -> Result<Self> {
         let mut engine = Self {
             program,
@@ -123,6 +148,7 @@ impl Engine {
                 .iter()
                 .map(|argument| (*argument).to_owned())
                 .collect(),
+            resolv_conf,
         };
         engine.launch()?;
         engine.import()?;
@@ -149,7 +175,10 @@ impl Engine {
 
     fn dockerd(&self) -> Command {
         let root = self.directory.path();
-        let mut command = Command::new("dockerd");
+        let mut command = match &self.resolv_conf {
+            Some(resolv_conf) => resolving(resolv_conf, Path::new("dockerd")),
+            None => Command::new("dockerd"),
+        };
         command
             .arg("--data-root")
             .arg(root.join("data"))

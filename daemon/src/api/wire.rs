@@ -55,6 +55,9 @@ pub struct Origin {
     /// What a runtime says of it, without what a manifest adds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<Reported>,
+    /// Its engine asks its resolvers from the host's network namespace.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub asked_from_host: bool,
 }
 
 /// A container as its runtime reports it.
@@ -89,7 +92,7 @@ pub struct Status {
     pub audited_namespaces: Vec<String>,
     /// Files that are not in force as they stand.
     pub rejected: Vec<Rejected>,
-    /// Containers that no policy can reach.
+    /// Containers that no policy can reach, or that get around theirs.
     pub unprotected: Vec<Unprotected>,
     /// Interfaces whose container is not known yet.
     pub unidentified: Vec<Unidentified>,

@@ -17,7 +17,7 @@ use netpol_engine::explain::explain;
 use super::Exit;
 use super::output::Form;
 use super::source::Source;
-use super::verdict::Connection;
+use super::verdict::{Connection, unseen_questions};
 
 /// Explain why a connection is allowed or denied
 ///
@@ -51,6 +51,9 @@ impl Explain {
         let explanation = explain(&listing.world, from, to, port.protocol, port.port)?;
         if !self.form.output.value(out, &explanation)? {
             text::write(out, &explanation)?;
+            if let Some(note) = unseen_questions(&listing, &self.connection, &explanation) {
+                writeln!(out, "\n{note}")?;
+            }
         }
         Ok(Exit::answer(explanation.allowed))
     }

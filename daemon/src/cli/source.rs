@@ -266,6 +266,7 @@ impl Manifests {
                 labels: object.labels.clone(),
                 annotations: object.annotations.clone(),
                 container: None,
+                asked_from_host: false,
             };
             let id = object.id();
             let origins = &mut listing.origins;

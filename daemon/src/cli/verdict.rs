@@ -9,6 +9,7 @@ use netpol_engine::policy::Protocol;
 use super::Exit;
 use super::output::{Form, paint};
 use super::source::Source;
+use crate::api::wire::Listing;
 use crate::printable::printable;
 
 /// Would this connection be allowed?
@@ -83,9 +84,35 @@ impl Verdict {
             if let Some(other) = over_ipv6(&explanation) {
                 writeln!(out, "  {other}")?;
             }
+            if let Some(note) = unseen_questions(&listing, &self.connection, &explanation) {
+                writeln!(out, "  {note}")?;
+            }
         }
         Ok(Exit::answer(explanation.allowed))
     }
+}
+
+/// What is to be said of names that are asked for past a verdict.
+pub(super) fn unseen_questions(
+    listing: &Listing,
+    connection: &Connection,
+    explanation: &Explanation,
+) -> Option<String> {
+    let Connection {
+        from: Party::Pod(from),
+        port,
+        ..
+    } = connection
+    else {
+        return None;
+    };
+    let unseen = listing.origins.pods.get(from)?.asked_from_host;
+    (unseen && port.port == 53 && !explanation.egress.verdict.allowed).then(|| {
+        format!(
+            "{} resolves names all the same: its engine asks from the host's network, where no policy sees it",
+            printable(&from.to_string())
+        )
+    })
 }
 
 /// `allowed` or `denied`, in colour where there is one.

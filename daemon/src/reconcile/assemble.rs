@@ -15,6 +15,7 @@ mod holds;
 mod manifests;
 mod naming;
 mod places;
+mod resolvers;
 mod subinterfaces;
 mod translations;
 
@@ -51,6 +52,8 @@ pub struct Settings {
     pub namespaces: Namespaces,
     /// `[host]`
     pub host: world::Settings,
+    /// `[dns] kube-dns`
+    pub kube_dns: bool,
 }
 
 /// The world, and what goes with it.
@@ -70,6 +73,8 @@ pub struct Assembled {
     pub inside: BTreeMap<u32, Child>,
     /// Containers that no policy reaches.
     pub unprotected: Vec<Unprotected>,
+    /// Endpoints whose resolvers are asked from the host's network namespace, and what is known of those.
+    pub asked_from_host: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     /// Interfaces on hold.
     pub unidentified: Vec<Unidentified>,
     /// Addresses that are claimed twice.
@@ -120,11 +125,12 @@ pub fn assemble(
         .host
         .clone_from(&facts.links.host_addresses);
     assembly.manifests(register);
-    assembly.kube_dns();
+    assembly.kube_dns(register);
     assembly.containers(register);
     assembly.remembered(register);
     assembly.absent();
     assembly.addresses(register);
+    assembly.asked_from_host(register);
     let released = released(register);
     assembly.places(register);
     assembly.bridges(register);

@@ -1,7 +1,6 @@
 //! What was gathered, as plain values: all that [`super::assemble`] may look at.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use netpol_engine::policy::ObjectName;
 
 use crate::links::{self, Inside, Veth};
 use crate::runtime::container::{self, Container, Runtime};
+use crate::runtime::resolvers;
 use crate::store::StoreView;
 use crate::translation::Rule;
 
@@ -27,8 +27,8 @@ pub struct Facts {
     pub declared: Vec<Declared>,
     /// This host's interfaces and addresses.
     pub links: links::Snapshot,
-    /// The host's resolvers; `None`: they are no peer.
-    pub resolvers: Option<BTreeSet<IpAddr>>,
+    /// The host's resolvers.
+    pub resolvers: resolvers::Found,
     /// The host's rules that replace source addresses.
     pub translations: Vec<Rule>,
     /// What could not be looked at.

@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use super::facts::Namespace;
 use crate::runtime::container::{Container, Runtime};
+use crate::runtime::resolvers;
 
 /// The largest number.
 const LAST: u32 = 0x00ff_ffff;
@@ -95,6 +96,15 @@ pub struct Record {
     pub given: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
 
+/// What a container has started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Its first process: another one is another start.
+    pub pid: u32,
+    /// The host's resolvers then, or when it was first seen.
+    pub resolvers: resolvers::Found,
+}
+
 /// An interface as it was when it was last seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
@@ -119,6 +129,8 @@ pub struct Register {
     pub records: BTreeMap<Key, Record>,
     /// Bridges that containerd's containers were seen on; the empty name: on none.
     pub bridges: BTreeSet<String>,
+    /// What running containers have started with.
+    pub started: BTreeMap<Key, Started>,
     /// Interfaces that were an endpoint's and may be there for a moment longer than it: whose each was. Not kept over
     /// a restart.
     pub owned: BTreeMap<u32, Key>,
@@ -134,6 +146,8 @@ struct Saved {
     endpoints: Vec<(Key, Record)>,
     #[serde(default)]
     bridges: BTreeSet<String>,
+    #[serde(default)]
+    started: Vec<(Key, Started)>,
 }
 
 /// Why the register could not be kept.
@@ -155,6 +169,7 @@ impl Register {
             && self.last_inside == other.last_inside
             && self.records == other.records
             && self.bridges == other.bridges
+            && self.started == other.started
     }
 
     /// What an earlier daemon left that the tables bear out. `fresh`: the tables are new, so
@@ -231,6 +246,7 @@ impl Register {
                     last_inside: saved.last_inside,
                     records: saved.endpoints.into_iter().collect(),
                     bridges: saved.bridges,
+                    started: saved.started.into_iter().collect(),
                     owned: BTreeMap::new(),
                 }
             }
@@ -266,6 +282,11 @@ impl Register {
                 .map(|(key, record)| (key.clone(), record.clone()))
                 .collect(),
             bridges: self.bridges.clone(),
+            started: self
+                .started
+                .iter()
+                .map(|(key, started)| (key.clone(), started.clone()))
+                .collect(),
         };
         let write = || -> io::Result<()> {
             fs::create_dir_all(state)?;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, endpoint_flags};
 use netpol_engine::compile::Names;
-use netpol_engine::policy::{Mode, ObjectName};
+use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::policy::{Mode, ObjectName, Protocol};
+use netpol_engine::resolver;
 use netpol_engine::tables::EndpointEntry;
 use netpol_engine::world::{Place, World};
 
@@ -112,6 +114,10 @@ pub fn status(
             selects: selects.get(name).copied().unwrap_or(0),
         })
         .collect();
+    let mut unprotected = unprotected(assembled, programs);
+    unprotected.extend(unseen_questions(assembled, in_force, &endpoints));
+    // As endpoints are: by name, and not by IDs, which change with each container.
+    unprotected.sort_by(|one, other| one.container.cmp(&other.container));
     let mut warnings = Vec::new();
     if let Some(failure) = &in_force.failure {
         warnings.push(format!("not in force: {failure}"));
@@ -158,7 +164,7 @@ pub fn status(
         audited_namespaces: in_force.world.audited.iter().cloned().collect(),
         endpoints,
         rejected: rejected(facts),
-        unprotected: unprotected(assembled, programs),
+        unprotected,
         unidentified: assembled.unidentified.clone(),
         conflicts: assembled.conflicts.clone(),
         runtimes: runtimes(facts),
@@ -254,9 +260,42 @@ fn unprotected(assembled: &Assembled, programs: &BTreeMap<u32, Program>) -> Vec<
             });
         }
     }
-    // As endpoints are: by name, and not by IDs, which change with each container.
-    unprotected.sort_by(|one, other| one.container.cmp(&other.container));
     unprotected
+}
+
+/// Containers that may not ask the resolvers, and do so all the same: their engine asks from the host's network namespace,
+/// where no program sees it.
+fn unseen_questions(
+    assembled: &Assembled,
+    in_force: &InForce,
+    endpoints: &[EndpointStatus],
+) -> Vec<Unprotected> {
+    let (kube_dns, _) = resolver::kube_dns(BTreeSet::new());
+    let isolated = endpoints.iter().filter(|one| one.isolated.egress);
+    let mut found = Vec::new();
+    for endpoint in isolated {
+        let name = ObjectName::new(&endpoint.namespace, &endpoint.name);
+        let Some(asked) = assembled.asked_from_host.get(&name) else {
+            continue;
+        };
+        let addresses = asked.iter().copied().map(Party::Address);
+        let mut resolvers = std::iter::once(Party::Pod(kube_dns.clone())).chain(addresses);
+        let from = Party::Pod(name.clone());
+        let may_ask = resolvers.any(|resolver| {
+            evaluate(&in_force.world, &from, &resolver, Protocol::Udp, 53)
+                .is_ok_and(|verdict| verdict.egress.allowed)
+        });
+        if !may_ask {
+            found.push(Unprotected {
+                container: name.to_string(),
+                reason: "it resolves names past its egress policy, through its engine, which asks from the host's \
+                         network: give it a resolver of its own (docker run --dns, Compose `dns:`), or allow it \
+                         kube-system/kube-dns on 53/UDP"
+                    .to_owned(),
+            });
+        }
+    }
+    found
 }
 
 /// The index of an interface in the namespace that it is in; 0: it is inside one, and not found yet.

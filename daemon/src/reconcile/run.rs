@@ -961,6 +961,7 @@ fn settings(config: &Config) -> Settings {
             host_ingress: config.host.ingress == HostTraffic::Allow,
             host_egress: config.host.egress == HostTraffic::Allow,
         },
+        kube_dns: config.dns.kube_dns,
     }
 }
 

@@ -138,7 +138,7 @@ pub struct Sources {
     docker: Runs,
     containerd: Runs,
     declared: declared::Follower,
-    resolvers: Option<Resolvers>,
+    resolvers: Resolvers,
     /// `None`: the kernel tells nothing of nftables.
     translations: Option<translation::Follower>,
     links: Links,
@@ -172,11 +172,6 @@ impl Sources {
     pub fn open(config: &Config) -> Result<Self, SourcesError> {
         // Before the first dump, so that nothing is missed.
         let listener = Listener::open()?;
-        let resolvers = if config.dns.kube_dns {
-            Some(Resolvers::of_host()?)
-        } else {
-            None
-        };
         let engine = |enabled| Engine {
             followed: enabled != Enabled::No,
             required: enabled == Enabled::Yes,
@@ -199,7 +194,7 @@ impl Sources {
                 socket: config.containerd.socket.clone(),
             },
             declared: declared::Follower::new()?,
-            resolvers,
+            resolvers: Resolvers::of_host()?,
             translations: translation::follow()
                 .inspect_err(|error| {
                     tracing::warn!(%error, "NAT rules that hide senders from containers are not looked for");
@@ -326,13 +321,6 @@ impl Sources {
     }
 
     async fn hint(&mut self) -> bool {
-        let resolvers = self.resolvers.as_mut();
-        let resolvers = async {
-            match resolvers {
-                Some(resolvers) => resolvers.changed().await,
-                None => std::future::pending().await,
-            }
-        };
         let again = async {
             if self.failed {
                 tokio::time::sleep(AGAIN).await;
@@ -371,7 +359,7 @@ impl Sources {
             () = self.docker.follower.changed() => self.stale.engine = true,
             () = self.containerd.follower.changed() => self.stale.engine = true,
             () = self.declared.changed() => self.stale.declared = true,
-            () = resolvers => self.stale.resolvers = true,
+            () = self.resolvers.changed() => self.stale.resolvers = true,
             () = again => self.doubt_all(),
             () = search => self.stale.links = true,
             hints = self.listener.next() => return self.linked(hints),
@@ -448,7 +436,7 @@ impl Sources {
             self.question();
         }
         if stale.resolvers {
-            self.facts.resolvers = self.resolvers.as_mut().map(Resolvers::read);
+            self.facts.resolvers = self.resolvers.read();
         }
         if let Some(translations) = &mut self.translations {
             self.facts.translations = translations.rules();

@@ -4,7 +4,7 @@
 //! `NAMESPACE/ID`. Filled by `docker` and `containerd`, read by `reconcile`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 /// What a runtime says, as of the last time it said something.
@@ -70,6 +70,8 @@ pub struct Container {
     pub host_network: bool,
     /// The networks that it is on; containerd knows of none.
     pub networks: Vec<Attachment>,
+    /// Its resolvers.
+    pub dns: Dns,
     /// Its part in a Pod of a Kubernetes runtime.
     pub part: Option<Part>,
     /// What it does.
@@ -92,6 +94,27 @@ impl Container {
     pub fn is_sandbox(&self) -> bool {
         self.part.as_ref().is_some_and(|part| part.sandbox)
     }
+}
+
+/// A container's resolvers, as far as its runtime tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// Those that it was given for itself, and can ask.
+    pub servers: BTreeSet<IpAddr>,
+    /// Where the questions come from.
+    pub asked_from: AskedFrom,
+}
+
+/// The network namespace that a container's resolvers are asked from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AskedFrom {
+    /// The container's: its policies see the questions.
+    #[default]
+    Container,
+    /// The host's, if the host's resolver was a loopback address when the container started.
+    HostIfLoopback,
+    /// The host's.
+    Host,
 }
 
 /// A container's part in a Pod of a Kubernetes runtime. All parts of a Pod are one endpoint,

@@ -8,8 +8,10 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::watch::{Wanted, WatchError, Watcher};
 
@@ -18,8 +20,19 @@ const CONF: &str = "/etc/resolv.conf";
 /// What systemd-resolved itself asks, where the file above names only its stub. Docker reads
 /// it for the same reason.
 const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
+/// systemd-resolved's address for the host's programs.
+const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 /// Far more than any resolv.conf has.
 const LARGEST: u64 = 64 << 10;
+
+/// The host's resolvers at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Those that a container can ask.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Docker's own resolver asks one that is a loopback address of the host.
+    pub loopback: bool,
+}
 
 /// The host's resolvers, followed.
 #[derive(Debug)]
@@ -46,8 +59,8 @@ impl Resolvers {
         })
     }
 
-    /// Their addresses now. Files that are not there name none.
-    pub fn read(&mut self) -> BTreeSet<IpAddr> {
+    /// What they are now. Files that are not there name none.
+    pub fn read(&mut self) -> Found {
         loop {
             let mut wanted = Wanted::default();
             wanted.path(&self.conf);
@@ -56,14 +69,21 @@ impl Resolvers {
                 tracing::warn!(%error, "changes of the host's resolvers are not noticed");
                 false
             });
-            let (own, has_stub) = addresses(&text(&self.conf));
-            let found = if own.is_empty() && has_stub {
-                addresses(&text(&self.behind_stub)).0
+            let own = text(&self.conf);
+            let (found, has_stub) = addresses(&own);
+            let behind = if found.is_empty() && has_stub {
+                Some(text(&self.behind_stub))
             } else {
-                own
+                None
             };
             if !again {
-                return found;
+                return Found {
+                    addresses: match &behind {
+                        Some(behind) => addresses(behind).0,
+                        None => found,
+                    },
+                    loopback: asks_loopback(&own, behind.as_deref()),
+                };
             }
         }
     }
@@ -88,29 +108,54 @@ fn text(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The `nameserver`s of a resolv.conf. `fe80::1%eth0` is none: a link-local address means nothing in another namespace.
+pub(super) fn nameservers(text: &str) -> Vec<IpAddr> {
+    let address = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let address = words
+            .next()
+            .filter(|word| *word == "nameserver")
+            .and(words.next())?;
+        address
+            .parse::<IpAddr>()
+            .ok()
+            .map(|address| address.to_canonical())
+    };
+    text.lines().filter_map(address).collect()
+}
+
+/// This resolver's address, if another network namespace can have the same one at it.
+pub(super) fn askable(address: IpAddr) -> Option<IpAddr> {
+    let address = address.to_canonical();
+    let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    (!link_local && !address.is_multicast() && !is_host(address)).then_some(address)
+}
+
+/// Is it whoever asks?
+const fn is_host(address: IpAddr) -> bool {
+    address.is_loopback() || address.is_unspecified()
+}
+
 /// The `nameserver`s of a resolv.conf that a container can ask, and whether it names the
 /// host itself.
 fn addresses(text: &str) -> (BTreeSet<IpAddr>, bool) {
-    let mut found = BTreeSet::new();
-    let mut has_stub = false;
-    for line in text.lines() {
-        let mut words = line.split_ascii_whitespace();
-        if words.next() != Some("nameserver") {
-            continue;
-        }
-        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else {
-            // Also `fe80::1%eth0`: a link-local address means nothing in another namespace.
-            continue;
-        };
-        let address = address.to_canonical();
-        let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        if address.is_loopback() || address.is_unspecified() {
-            has_stub = true;
-        } else if !link_local {
-            found.insert(address);
-        }
-    }
-    (found, has_stub)
+    let all = nameservers(text);
+    let has_stub = all.iter().any(|address| is_host(*address));
+    (all.into_iter().filter_map(askable).collect(), has_stub)
+}
+
+/// Does Docker's own resolver ask a loopback address of the host? It reads the file behind systemd's stub where the
+/// host's names that one alone (`resolvconf.Path` of its libnetwork), and asks over IPv4 in any version.
+fn asks_loopback(own: &str, behind_stub: Option<&str>) -> bool {
+    let own = nameservers(own);
+    let behind = behind_stub.map(nameservers).unwrap_or_default();
+    let read = if own == [STUB] && !behind.is_empty() {
+        behind
+    } else {
+        own
+    };
+    read.iter()
+        .any(|address| address.is_ipv4() && address.is_loopback())
 }
 
 #[cfg(test)]
@@ -146,6 +191,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn which_resolver_docker_asks_from_the_hosts_namespace() {
+        let stub = "nameserver 127.0.0.53\n";
+        for (own, behind, asks) in [
+            ("nameserver 10.0.0.1\n", None, false),
+            ("nameserver 127.0.0.1\n", None, true),
+            ("nameserver 10.0.0.1\nnameserver 127.0.0.1\n", None, true),
+            (
+                "nameserver 127.0.0.1\n",
+                Some("nameserver 10.0.0.1\n"),
+                true,
+            ),
+            // systemd-resolved's, and what is behind it.
+            (stub, None, true),
+            (stub, Some(""), true),
+            (stub, Some("nameserver 10.0.0.1\n"), false),
+            (stub, Some("nameserver 127.0.0.1\n"), true),
+            ("nameserver ::1\n", None, false),
+            ("", None, false),
+        ] {
+            assert_eq!(asks_loopback(own, behind), asks, "{own:?} {behind:?}");
+        }
+    }
+
     #[tokio::test]
     async fn behind_a_stub_are_those_that_it_asks_and_changes_are_noticed() {
         let root = tempfile::tempdir().unwrap();
@@ -154,21 +223,21 @@ mod tests {
             root.path().join("run/resolve/conf"),
         );
         let mut resolvers = Resolvers::of(&conf, &behind).unwrap();
-        assert_eq!(resolvers.read(), set(&[]));
+        assert_eq!(resolvers.read().addresses, set(&[]));
         let hint = std::time::Duration::from_secs(10);
         std::fs::create_dir_all(behind.parent().unwrap()).unwrap();
         std::fs::write(&behind, "nameserver 10.9.9.9\n").unwrap();
         tokio::time::timeout(hint, resolvers.changed())
             .await
             .unwrap();
-        assert_eq!(resolvers.read(), set(&[]), "no stub is named yet");
+        assert_eq!(resolvers.read().addresses, set(&[]), "no stub is named yet");
         std::os::unix::fs::symlink("other", root.path().join("new")).unwrap();
         std::fs::write(root.path().join("other"), "nameserver 127.0.0.53\n").unwrap();
         std::fs::rename(root.path().join("new"), &conf).unwrap();
         tokio::time::timeout(hint, resolvers.changed())
             .await
             .unwrap();
-        assert_eq!(resolvers.read(), set(&["10.9.9.9"]));
+        assert_eq!(resolvers.read().addresses, set(&["10.9.9.9"]));
         std::fs::write(
             root.path().join("other"),
             "nameserver 10.1.1.1\nnameserver 127.0.0.1\n",
@@ -177,6 +246,8 @@ mod tests {
         tokio::time::timeout(hint, resolvers.changed())
             .await
             .unwrap();
-        assert_eq!(resolvers.read(), set(&["10.1.1.1"]));
+        let found = resolvers.read();
+        assert_eq!(found.addresses, set(&["10.1.1.1"]));
+        assert!(found.loopback);
     }
 }

@@ -1,5 +1,4 @@
-//! What manifests state of the world: policies, Namespaces, declared Pods, peers; and the resolvers,
-//! which a manifest may replace.
+//! What manifests state of the world: policies, Namespaces, declared Pods and peers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +8,6 @@ use ipnet::IpNet;
 use netpol_engine::labels::Labels;
 use netpol_engine::manifest::{PodManifest, Value};
 use netpol_engine::policy::{Mode, ObjectName};
-use netpol_engine::resolver;
 use netpol_engine::world::{Place, Pod};
 
 use super::{Assembly, Candidate};
@@ -35,6 +33,7 @@ impl Assembly<'_> {
                 labels: labels.clone(),
                 annotations: object.annotations.clone(),
                 container: None,
+                asked_from_host: false,
             };
             match &object.value {
                 Value::NetworkPolicy(policy) => {
@@ -149,16 +148,6 @@ impl Assembly<'_> {
             interfaces,
             given: BTreeMap::new(),
         });
-    }
-
-    pub(super) fn kube_dns(&mut self) {
-        if let Some(addresses) = &self.facts.resolvers {
-            let (name, pod) = resolver::kube_dns(addresses.clone());
-            // A manifest knows better.
-            if !self.out.origins.pods.contains_key(&name) {
-                self.out.world.pods.insert(name, pod);
-            }
-        }
     }
 
     /// Pods of manifests whose container is not there.

@@ -7,6 +7,7 @@ mod containers;
 mod declared;
 mod holds;
 mod naming;
+mod resolvers;
 mod subinterfaces;
 mod tasks;
 
@@ -122,6 +123,20 @@ fn engine(containers: Vec<Container>) -> Facts {
 fn go(facts: &Facts, register: &mut Register) -> Assembled {
     let programmed = register.interfaces().collect();
     assemble(facts, &Settings::default(), &programmed, register)
+}
+
+/// As [`go`], with the resolvers as a peer: its addresses.
+fn kube_dns(facts: &Facts, register: &mut Register) -> (Assembled, BTreeSet<IpAddr>) {
+    let settings = Settings {
+        kube_dns: true,
+        ..Settings::default()
+    };
+    let programmed = register.interfaces().collect();
+    let found = assemble(facts, &settings, &programmed, register);
+    let dns = &found.world.pods[&"kube-system/kube-dns".parse().unwrap()];
+    assert_eq!(dns.place, Place::External);
+    let addresses = dns.addresses.clone();
+    (found, addresses)
 }
 
 fn attached(assembled: &Assembled, name: &str) -> world::Attached {

@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::dns;
 use super::elements::{Element, Elements};
 use super::model::wire;
 use crate::printable::printable;
@@ -99,6 +100,8 @@ impl EngineError {
 pub(super) struct Engine {
     socket: PathBuf,
     prefix: String,
+    /// The version of the API that is spoken.
+    api: Option<(u32, u32)>,
 }
 
 impl Engine {
@@ -107,9 +110,11 @@ impl Engine {
         let mut engine = Self {
             socket: socket.to_owned(),
             prefix: String::new(),
+            api: None,
         };
         let version: wire::Version = engine.get("/version", PATIENCE).await?;
-        if let Some((major, minor)) = agreed(&version.api_version) {
+        engine.api = agreed(&version.api_version);
+        if let Some((major, minor)) = engine.api {
             engine.prefix = format!("/v{major}.{minor}");
         }
         Ok(engine)
@@ -158,7 +163,11 @@ impl Engine {
     /// One container. Waits while it starts.
     pub(super) async fn inspect(&self, id: &str) -> Result<wire::Inspection, EngineError> {
         let id = checked("/containers/json", id)?;
-        self.get(&format!("/containers/{id}/json"), START).await
+        let path = format!("/containers/{id}/json");
+        let mut inspection: wire::Inspection = self.get(&path, START).await?;
+        inspection.written = dns::read(id, &inspection.resolv_conf_path);
+        inspection.api = self.api;
+        Ok(inspection)
     }
 
     /// One network, with the addresses of those who are on it: known before a container

@@ -280,6 +280,10 @@ impl World {
     fn listed(&mut self, listed: Vec<wire::Summary>, networks: Vec<wire::Network>) {
         let mut containers = model::containers(listed, &networks);
         for (id, container) in &mut containers {
+            // No listing tells.
+            if let Some(known) = self.containers.get(id) {
+                container.dns.clone_from(&known.dns);
+            }
             let known = self.containers.get(id).filter(|known| known.pid != 0);
             let Some(known) = known else {
                 if container.is_running() {

@@ -9,6 +9,7 @@
 //! container's lock for as long as it starts, and an inspection waits for it. Started
 //! by `netpold`; the [`Snapshot`](super::container::Snapshot) is read by `reconcile`.
 
+mod dns;
 mod elements;
 mod engine;
 mod follow;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
+use super::dns;
 use crate::runtime::container::{Attachment, Container, State};
 
 /// The parts of the engine's answers that are used. Any may be missing or null.
@@ -12,6 +13,8 @@ pub(super) mod wire {
     use std::collections::{BTreeMap, HashMap};
 
     use serde::{Deserialize, Deserializer};
+
+    use super::super::dns::Written;
 
     /// Null, as missing, is the default.
     fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
@@ -58,6 +61,8 @@ pub(super) mod wire {
         pub network_mode: String,
         #[serde(deserialize_with = "lenient")]
         pub cgroup_parent: String,
+        #[serde(deserialize_with = "lenient")]
+        pub dns: Vec<String>,
     }
 
     #[derive(Clone, Debug, Default, Deserialize)]
@@ -91,6 +96,14 @@ pub(super) mod wire {
         pub host_config: HostConfig,
         #[serde(deserialize_with = "lenient")]
         pub network_settings: Option<NetworkSettings>,
+        #[serde(deserialize_with = "lenient")]
+        pub resolv_conf_path: String,
+        /// What is at that path.
+        #[serde(skip)]
+        pub written: Option<Written>,
+        /// The version of the engine's API.
+        #[serde(skip)]
+        pub api: Option<(u32, u32)>,
     }
 
     #[derive(Debug, Default, Deserialize)]
@@ -394,6 +407,7 @@ pub(super) fn inspected(
     container
         .cgroup_parent
         .clone_from(&inspection.host_config.cgroup_parent);
+    container.dns = dns::of(inspection);
     let name = inspection.name.trim_start_matches('/');
     if !name.is_empty() {
         name.clone_into(&mut container.name);

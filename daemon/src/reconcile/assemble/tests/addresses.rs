@@ -83,9 +83,9 @@ fn a_pod_on_the_host_s_network_makes_no_address_the_host_s() {
 #[test]
 fn a_resolver_that_is_a_container_stays_that_container() {
     let mut facts = engine(vec![container(5, &[])]);
-    facts.resolvers = Some(["172.17.0.5".parse().unwrap(), "10.0.0.53".parse().unwrap()].into());
-    let found = go(&facts, &mut Register::default());
-    let dns = &found.world.pods[&"kube-system/kube-dns".parse().unwrap()];
-    assert_eq!(dns.addresses, ["10.0.0.53".parse().unwrap()].into());
+    facts.resolvers.addresses =
+        ["172.17.0.5".parse().unwrap(), "10.0.0.53".parse().unwrap()].into();
+    let (found, dns) = kube_dns(&facts, &mut Register::default());
+    assert_eq!(dns, ["10.0.0.53".parse().unwrap()].into());
     assert!(found.conflicts.is_empty());
 }

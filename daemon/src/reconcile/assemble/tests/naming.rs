@@ -8,10 +8,9 @@ fn a_container_cannot_take_the_name_of_the_resolvers_or_of_a_declared_pod() {
     let mut fake = container(1, &labels);
     fake.name = "kube-dns".to_owned();
     let mut facts = engine(vec![fake]);
-    facts.resolvers = Some(["10.0.0.53".parse().unwrap()].into());
-    let found = go(&facts, &mut Register::default());
-    let dns = &found.world.pods[&"kube-system/kube-dns".parse().unwrap()];
-    assert_eq!(dns.place, Place::External);
+    facts.resolvers.addresses = ["10.0.0.53".parse().unwrap()].into();
+    let (found, dns) = kube_dns(&facts, &mut Register::default());
+    assert_eq!(dns, ["10.0.0.53".parse().unwrap()].into());
     assert!(
         found
             .world
