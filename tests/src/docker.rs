@@ -56,19 +56,34 @@ pub struct Engine {
     server: Server,
     directory: tempfile::TempDir,
     arguments: Vec<String>,
-    /// What it has in the place of the machine's resolv.conf.
-    resolv_conf: Option<PathBuf>,
+    /// What it has in the place of the machine's /etc.
+    etc: Option<PathBuf>,
 }
 
-/// A program that has this file in the place of the machine's resolv.conf. The file's content can be replaced
-/// meanwhile, and the machine keeps its own.
+/// A copy of the machine's /etc for [`resolving`], in this directory.
+///
+/// # Errors
+/// It can't be made.
+pub fn copy_of_etc(directory: &Path) -> Result<PathBuf> {
+    let etc = directory.join("etc");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg("/etc")
+        .arg(&etc)
+        .status()?;
+    ensure!(copied.success(), "/etc can't be copied");
+    Ok(etc)
+}
+
+/// A program that has this directory in the place of /etc, whose files can be replaced meanwhile: the machine keeps
+/// its own.
 #[must_use]
-pub fn resolving(resolv_conf: &Path, program: &Path) -> Command {
+pub fn resolving(etc: &Path, program: &Path) -> Command {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "--propagation", "private", "sh", "-ec"])
-        .arg(r#"mount --bind "$0" /etc/resolv.conf; exec "$@""#)
-        .args([resolv_conf, program]);
+        .arg(r#"mount --bind "$0" /etc; exec "$@""#)
+        .args([etc, program]);
     command
 }
 
@@ -103,14 +118,14 @@ impl Engine {
         Self::of(Program::Docker, lab, directory, arguments, None)
     }
 
-    /// As [`Engine::start`], for an engine whose host has this resolv.conf(5).
+    /// As [`Engine::start`], for an engine whose host has this /etc.
     ///
     /// # Errors
     /// As there.
-    pub fn start_resolving(lab: &Lab, resolv_conf: &Path) -> Result<Self> {
+    pub fn start_resolving(lab: &Lab, etc: &Path) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("npd-docker-").tempdir()?;
-        let resolv_conf = Some(resolv_conf.to_owned());
-        Self::of(Program::Docker, lab, directory, &[], resolv_conf)
+        let etc = Some(etc.to_owned());
+        Self::of(Program::Docker, lab, directory, &[], etc)
     }
 
     /// Starts Podman's Docker-compatible service in the lab's host namespace.
@@ -138,7 +153,7 @@ impl Engine {
         lab: &Lab,
         directory: tempfile::TempDir,
         arguments: &[&str],
-        resolv_conf: Option<PathBuf>,
+        etc: Option<PathBuf>,
     ) -> Result<Self> {
         let mut engine = Self {
             program,
@@ -148,7 +163,7 @@ impl Engine {
                 .iter()
                 .map(|argument| (*argument).to_owned())
                 .collect(),
-            resolv_conf,
+            etc,
         };
         engine.launch()?;
         engine.import()?;
@@ -175,8 +190,8 @@ impl Engine {
 
     fn dockerd(&self) -> Command {
         let root = self.directory.path();
-        let mut command = match &self.resolv_conf {
-            Some(resolv_conf) => resolving(resolv_conf, Path::new("dockerd")),
+        let mut command = match &self.etc {
+            Some(etc) => resolving(etc, Path::new("dockerd")),
             None => Command::new("dockerd"),
         };
         command

@@ -220,7 +220,7 @@ pub enum HostTraffic {
 /// Name resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dns {
-    /// Do the host's resolvers appear as the peer `kube-system/kube-dns`?
+    /// Do the resolvers that containers may have been given appear as the peer `kube-system/kube-dns`?
     pub kube_dns: bool,
 }
 
