@@ -151,14 +151,14 @@ fn a_router_forwards_by_leave() -> Result<()> {
     daemon.put("policies.yaml", POLICIES)?;
     daemon.launch()?;
     daemon.wait()?;
-    let behind = behind.path();
+    let inner = behind.path();
     let expect = |daemon: &Daemon, forwards: bool, what: &str| -> Result<()> {
         for family in 0..2 {
             for (name, from, to, at, should) in [
-                ("behind -> store", &behind, &store, STORE[family], forwards),
-                ("behind -> foe", &behind, &foe, FOE[family], false),
-                ("store -> behind", &store, &behind, BEHIND[family], forwards),
-                ("foe -> behind", &foe, &behind, BEHIND[family], false),
+                ("behind -> store", &inner, &store, STORE[family], forwards),
+                ("behind -> foe", &inner, &foe, FOE[family], false),
+                ("store -> behind", &store, &inner, BEHIND[family], forwards),
+                ("foe -> behind", &foe, &inner, BEHIND[family], false),
             ] {
                 let is = speaks(from, to, address(at)?, should)
                     .with_context(|| format!("{what}: {name} {at}"))?;
@@ -197,9 +197,8 @@ fn a_router_forwards_by_leave() -> Result<()> {
     let status = daemon.netpol(&["status"])?;
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     ensure!(status.contains("0.0.0.0/0"), "{status}");
-    drop(daemon);
     let name = lab.name.clone();
-    drop(lab);
+    drop((daemon, behind, lab));
     residue::check(&name)
 }
 
