@@ -119,6 +119,8 @@ fn the_sizes_in_the_readme_are_the_programs() {
         limits::ENDPOINTS,
         limits::ADDRESSES,
         limits::PREFIXES,
+        limits::LEAVES_EACH as u32,
+        limits::LEAVES,
         limits::VERDICTS,
         limits::FLOWS4,
         limits::FLOWS6,

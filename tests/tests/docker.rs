@@ -537,7 +537,7 @@ fn a_step_of_a_build_reaches_what_is_open_for_it_and_nothing_else() -> Result<()
         let image = netpold_tests::docker::IMAGE;
         let file = format!("FROM {image}\nRUN {tries}\n");
         std::fs::write(context.path().join("Dockerfile"), file)?;
-        let built = std::process::Command::new(client)
+        let built = Command::new(client)
             .arg("--host")
             .arg(format!("unix://{}", engine.socket().display()))
             .args(["build", "--no-cache"])
@@ -575,7 +575,7 @@ fn a_step_of_a_build_reaches_what_is_open_for_it_and_nothing_else() -> Result<()
 
 /// Can this docker(1) build with BuildKit and no plugin?
 fn has_buildkit(client: &str) -> bool {
-    let said = std::process::Command::new(client).arg("--version").output();
+    let said = Command::new(client).arg("--version").output();
     let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
     let version = said.unwrap_or_default();
     let version = version.strip_prefix("Docker version ").unwrap_or_default();

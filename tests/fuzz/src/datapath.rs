@@ -107,7 +107,10 @@ pub fn encode(script: &Script) -> Vec<u8> {
     for step in &script.steps {
         match &step.action {
             Action::World(name) => {
-                let index = WORLDS.iter().position(|known| known == name);
+                // What holds here of every sequence does not where an endpoint may use others' addresses.
+                let words = name.split(' ').filter(|word| !word.starts_with("leave="));
+                let name = words.collect::<Vec<_>>().join(" ");
+                let index = WORLDS.iter().position(|known| *known == name);
                 let index = index.unwrap_or_else(|| panic!("`{name}` is not among the worlds"));
                 // The first has no operation.
                 if bytes.len() > 1 {
