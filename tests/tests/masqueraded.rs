@@ -311,11 +311,11 @@ impl Site {
         if !networks {
             return Self::new(lab, engine, [&[], &[]], &published);
         }
-        // Newer engines let nobody of another network reach an address that stands behind NAT. Older ones have no such
-        // mode and don't look at its name.
-        let routed = "com.docker.network.bridge.gateway_mode_ipv4=routed";
+        // Newer engines let nobody of another network reach an address that stands behind NAT, and `routed` networks
+        // publish nothing on addresses of the host. Docker 26 and what is older does not look at this option.
+        let open = "com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected";
         let create = ["network", "create", "--subnet"];
-        engine.docker(&[&create[..], &["10.66.1.0/24", "--opt", routed, "p1"]].concat())?;
+        engine.docker(&[&create[..], &["10.66.1.0/24", "--opt", open, "p1"]].concat())?;
         engine.docker(&[&create[..], &["10.66.2.0/24", "p2"]].concat())?;
         // How networks of an engine that keeps them apart are joined.
         tables(&lab, Family::V4, "-I DOCKER-USER -j ACCEPT")?;
@@ -327,14 +327,15 @@ impl Site {
         let lab = Lab::new()?;
         lab.host().route_packets()?;
         let engine = Engine::start_podman(&lab)?;
-        let create = ["network", "create", "--subnet"];
+        // By podman(1), whose networks reach one another where netavark makes them. Those by its interface of Docker's are
+        // kept apart.
         for (subnet, name) in [("10.66.1.0/24", "p1"), ("10.66.2.0/24", "p2")] {
-            engine.docker(&[&create[..], &[subnet, name]].concat())?;
+            engine.podman(&["network", "create", "--subnet", subnet, name])?;
         }
         let networks: [&[&str]; 2] = [&["--network", "p1"], &["--network", "p2"]];
         let published = format!("{PUBLISHED}:{PORT}");
         let site = Self::new(lab, engine, networks, &published)?;
-        // Netavark lets networks reach one another; CNI, which older ones have, keeps them apart.
+        // CNI, which older ones have, keeps networks apart.
         tables(&site.lab, Family::V4, "-I FORWARD -j ACCEPT")?;
         Ok(site)
     }
