@@ -57,7 +57,10 @@ impl Scene {
             "--subnet",
             "10.79.0.0/24",
         ];
-        engine.docker(&[&["network", "create"], &dual[..], &["lan"]].concat())?;
+        // Docker 28 announces addresses by itself, three times within two seconds; older ones don't, and don't look at
+        // this option. What is tried here is netpold's own announcement.
+        let silent = ["--opt", "com.docker.network.advertise_addr_nmsgs=0"];
+        engine.docker(&[&["network", "create"], &dual[..], &silent, &["lan"]].concat())?;
         Ok(Self { lab, engine })
     }
 
