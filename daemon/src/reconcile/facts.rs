@@ -21,6 +21,8 @@ pub struct Facts {
     pub docker: Engine,
     /// containerd.
     pub containerd: Engine,
+    /// Steps of Podman's builds, which no listing of its containers has.
+    pub builds: Vec<Container>,
     /// Network namespaces of running containers, by container ID.
     pub containers: BTreeMap<String, Namespace>,
     /// Declared endpoints, in the order of their manifests.
@@ -45,10 +47,11 @@ impl Facts {
         }
     }
 
-    /// Every container that a runtime has.
+    /// Every container that a runtime has, or builds with.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
         let runtimes = Runtime::ALL.into_iter();
-        runtimes.flat_map(|runtime| &self.engine(runtime).snapshot.containers)
+        let listed = runtimes.flat_map(|runtime| &self.engine(runtime).snapshot.containers);
+        listed.chain(&self.builds)
     }
 }
 

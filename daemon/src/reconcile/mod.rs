@@ -29,6 +29,7 @@ pub mod agreement;
 mod announcer;
 mod assemble;
 mod attacher;
+mod builds;
 mod facts;
 mod gate;
 mod installer;

@@ -15,11 +15,13 @@ pub(super) fn is_of(pid: u32, id: &str, parent: &str) -> bool {
     group(&pid.to_string()).is_none_or(|text| identity::is_of(&text, &own(), id, parent))
 }
 
-fn group(process: &str) -> Option<String> {
+/// The control groups of a process, as the kernel writes them.
+pub(super) fn group(process: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/{process}/cgroup")).ok()
 }
 
-fn own() -> String {
+/// Those that netpold is in.
+pub(super) fn own() -> String {
     group("self").unwrap_or_default()
 }
 
@@ -40,12 +42,18 @@ const HIERARCHIES: [&str; 3] = [
     "/sys/fs/cgroup/systemd",
 ];
 
+/// The roots of hierarchies of control groups that are there.
+pub(super) fn hierarchies() -> Vec<&'static str> {
+    let mut roots = HIERARCHIES.to_vec();
+    roots.retain(|root| Path::new(root).join("cgroup.procs").exists());
+    roots
+}
+
 /// A process for each of these containers, where it is in the usual control group: looks at
 /// none of the others that there are.
 pub(super) fn in_usual_groups(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
     let own = own();
-    let mut roots = HIERARCHIES.to_vec();
-    roots.retain(|root| Path::new(root).join("cgroup.procs").exists());
+    let roots = hierarchies();
     let first = |id: &str| {
         let groups = roots.iter().flat_map(|root| {
             GROUPS

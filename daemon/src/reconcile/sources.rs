@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::agreement;
 use super::assemble::has_no_veth;
+use super::builds;
 use super::facts::{Declared, Engine, Facts, Namespace, Rights};
 use super::processes::{self, Search};
 use super::readiness::Asked;
@@ -615,6 +616,12 @@ impl Sources {
                 containers.insert(build.id.clone(), namespace);
             }
         }
+        for (step, namespace) in self.find_steps(&known, &mut before, changed_inside, &changed) {
+            self.found
+                .insert(step.id.clone(), (step.pid, namespace.clone()));
+            containers.insert(step.id.clone(), namespace);
+            self.facts.builds.push(step);
+        }
         for id in refused.difference(&self.refused) {
             tracing::warn!(
                 id,
@@ -658,6 +665,60 @@ impl Sources {
             nsid: veth.peer_nsid,
             ..Namespace::default()
         })
+    }
+
+    /// Steps of Podman's builds, by their control groups, in namespaces that are nobody's so far and have an interface on
+    /// a bridge here. The list of before is taken.
+    fn find_steps(
+        &mut self,
+        owned: &BTreeSet<i32>,
+        found: &mut BTreeMap<String, (u32, Namespace)>,
+        changed_inside: bool,
+        changed: &Changed,
+    ) -> Vec<(Container, Namespace)> {
+        let before = std::mem::take(&mut self.facts.builds);
+        let declared = self.facts.declared.iter();
+        let declared = declared.filter_map(|one| one.namespace.as_ref().ok()?.nsid);
+        let declared: BTreeSet<i32> = declared.collect();
+        let on_bridges = self.facts.links.veths.iter();
+        let on_bridges = on_bridges.filter(|veth| veth.master.is_some());
+        let free: BTreeSet<i32> = on_bridges
+            .filter_map(|veth| veth.peer_nsid)
+            .filter(|nsid| !owned.contains(nsid) && !declared.contains(nsid))
+            .collect();
+        if !self.facts.docker.followed || free.is_empty() {
+            return Vec::new();
+        }
+        let mut steps = Vec::new();
+        for (pid, id) in builds::steps() {
+            let known = found.remove(&id);
+            // What of its processes is the first one may change.
+            let known = known.filter(|(_, namespace)| is_there(pid, namespace.identity));
+            let namespace = match known {
+                Some((_, namespace)) => namespace,
+                None if builds::is_shared(pid) => continue,
+                None => match self.namespace(&Netns::Pid(pid)) {
+                    Ok(namespace) => namespace,
+                    Err(error) => {
+                        tracing::debug!(id, %error, "the namespace of a build's step is gone");
+                        continue;
+                    }
+                },
+            };
+            if namespace.nsid.is_none_or(|nsid| !free.contains(&nsid)) {
+                continue;
+            }
+            let mut step = builds::container(&id, pid);
+            let namespace = self.see(&step, pid, namespace, changed_inside, changed);
+            // The addresses that it was given, before it ran, stay its own, whatever it does inside.
+            let known = before.iter().find(|known| known.id == id);
+            step.networks = match known.filter(|known| !known.networks.is_empty()) {
+                Some(known) => known.networks.clone(),
+                None => builds::networks(&namespace, &self.facts.links),
+            };
+            steps.push((step, namespace));
+        }
+        steps
     }
 
     /// What a container and those that share its network namespace can do there.
