@@ -22,7 +22,7 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
@@ -30,6 +30,9 @@ use crate::api::Client;
 use crate::api::client::ClientError;
 pub use command::HELP;
 use command::{Asked, Unready};
+
+/// How long the parent of a process that was killed may take to reap it.
+const REAPED: Duration = Duration::from_secs(5);
 
 /// Becomes the other runtime, or says why not.
 #[must_use]
@@ -78,20 +81,64 @@ pub fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Ends the process that waits to be started: engines delete only what has ended, and would leave it and its
-/// shim behind.
+/// Ends the process that waits to be started, and waits until its parent has reaped it: engines delete only what they
+/// know to have ended, and would leave it and its shim behind. containerd's shim learns it from `wait4` alone, and keeps
+/// that back while it starts the container: it is to know it before this process ends, which tells it that the start
+/// failed. The engine deletes the container, as after every start that fails.
 fn end(asked: &Asked, container: &OsString) {
+    // A runtime that fails to say what it is about says the reason below.
+    let process = state(asked, container)
+        .ok()
+        .and_then(|state| Process::new(state.pid));
     let ended = other(asked, "kill", container)
         .arg("KILL")
         .stdout(Stdio::null())
         .status();
-    if !ended.is_ok_and(|status| status.success()) {
+    let is_gone = |process: &Process| {
+        let deadline = Instant::now() + REAPED;
+        while process.exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        !process.exists()
+    };
+    // What is not there any more can't be killed, and need not be.
+    let is_ended = process
+        .as_ref()
+        .map_or(ended.is_ok_and(|status| status.success()), is_gone);
+    if !is_ended {
         tell(
             asked,
             "warning",
             "netpold: what was not started is still there",
         );
     }
+}
+
+/// A process until it is reaped: as a zombie it is there.
+struct Process {
+    pid: u32,
+    began: String,
+}
+
+impl Process {
+    fn new(pid: u32) -> Option<Self> {
+        let began = began(pid)?;
+        Some(Self { pid, began })
+    }
+
+    /// Numbers are given again; with the time of the start, it is this one.
+    fn exists(&self) -> bool {
+        began(self.pid).is_some_and(|began| began == self.began)
+    }
+}
+
+/// When this process began, as the kernel writes it: the 22nd field of its `stat` (proc_pid_stat(5)). The second one, its
+/// name, may have spaces and parentheses.
+fn began(pid: u32) -> Option<String> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let (_, rest) = text.rsplit_once(") ")?;
+    rest.split(' ').nth(19).map(ToOwned::to_owned)
 }
 
 /// The other runtime, to be asked something of a container as the engine would.
@@ -138,14 +185,16 @@ fn shown(time: Duration) -> String {
     format!("{} s", time.as_secs_f64())
 }
 
-/// The network namespace of the container's first process: what the runtime says of it
-/// (runtime-spec, "State").
-fn netns(asked: &Asked, container: &OsString) -> anyhow::Result<PathBuf> {
-    #[derive(serde::Deserialize)]
-    struct State {
-        #[serde(default)]
-        pid: u32,
-    }
+/// What the runtime says of a container (runtime-spec, "State").
+#[derive(serde::Deserialize)]
+struct State {
+    /// The container's first process, as long as there is one.
+    #[serde(default)]
+    pid: u32,
+}
+
+/// Asks the runtime for it.
+fn state(asked: &Asked, container: &OsString) -> anyhow::Result<State> {
     let runtime = &asked.settings.runtime;
     let output = other(asked, "state", container)
         .output()
@@ -159,7 +208,13 @@ fn netns(asked: &Asked, container: &OsString) -> anyhow::Result<PathBuf> {
     if state.pid == 0 {
         bail!("the container has no process to start");
     }
-    Ok(PathBuf::from(format!("/proc/{}/ns/net", state.pid)))
+    Ok(state)
+}
+
+/// The network namespace of the container's first process.
+fn netns(asked: &Asked, container: &OsString) -> anyhow::Result<PathBuf> {
+    let pid = state(asked, container)?.pid;
+    Ok(PathBuf::from(format!("/proc/{pid}/ns/net")))
 }
 
 fn same(one: &Path, other: &Path) -> bool {
@@ -187,4 +242,39 @@ fn tell(asked: &Asked, level: &str, message: &str) {
         .create(true)
         .open(log)
         .and_then(|mut file| writeln!(file, "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_process_is_there_until_it_is_reaped() {
+        // A name with all that may be mistaken for the end of a name.
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("a) S 1 (b");
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut child = Command::new(&program).arg("1000").spawn().unwrap();
+        let process = Process::new(child.id()).unwrap();
+        assert!(process.exists());
+        assert!(process.began.parse::<u64>().is_ok(), "{}", process.began);
+        child.kill().unwrap();
+        let is_zombie = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+            stat.contains(") Z ")
+        };
+        while !is_zombie() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(process.exists());
+        child.wait().unwrap();
+        assert!(!process.exists());
+        // Another one that has its number now.
+        let other = Process {
+            pid: std::process::id(),
+            began: process.began,
+        };
+        assert!(!other.exists());
+    }
 }
