@@ -102,7 +102,19 @@ impl Daemon {
             Some(socket) => format!("enabled = \"auto\"\nsocket = {socket:?}"),
             None => "enabled = false".to_owned(),
         };
-        let (docker, containerd) = (followed(docker), followed(containerd));
+        Self::prepare_with(lab, &followed(docker), &followed(containerd), settings)
+    }
+
+    /// As [`Daemon::prepare`], for a daemon that follows all the engines on these sockets that speak Docker's API.
+    ///
+    /// # Errors
+    /// When its directories can't be made.
+    pub fn prepare_beside_all(lab: &Lab, sockets: &[PathBuf], settings: &str) -> Result<Self> {
+        let docker = format!("sockets = {sockets:?}");
+        Self::prepare_with(lab, &docker, "enabled = false", settings)
+    }
+
+    fn prepare_with(lab: &Lab, docker: &str, containerd: &str, settings: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("npd-").tempdir_in(MEMORY)?;
         let root = directory.path();
         let pins = Path::new("/sys/fs/bpf").join(&lab.name);

@@ -203,9 +203,12 @@ impl Engine {
             .arg(root.join("pid"))
             .arg("--host")
             .arg(format!("unix://{}", self.socket().display()))
-            .args(["--storage-driver", "vfs", "--bip", "172.30.0.1/16"])
+            .args(["--storage-driver", "vfs"])
             .args(["--iptables=false", "--ip6tables=false"])
             .args(&self.arguments);
+        if !self.arguments.iter().any(|argument| argument == "--bridge") {
+            command.args(["--bip", "172.30.0.1/16"]);
+        }
         command
     }
 
@@ -378,6 +381,14 @@ impl Engine {
             pid,
             addresses: words.filter_map(|word| word.parse().ok()).collect(),
         })
+    }
+
+    /// Ends it as a crash does.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.server.end(Signal::SIGKILL)
     }
 
     /// Ends it.

@@ -281,8 +281,10 @@ pub struct Conflict {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RuntimeStatus {
-    /// `docker`, `containerd`.
+    /// What it speaks: `docker`, `containerd`.
     pub name: String,
+    /// Its socket.
+    pub socket: PathBuf,
     /// Does it answer?
     pub connected: bool,
     /// Why not.

@@ -60,7 +60,12 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
             (Some(error), false) => format!("not connected: {error}"),
             (None, false) => "not connected".to_owned(),
         };
-        writeln!(out, "{}: {}", printable(&runtime.name), printable(&state))?;
+        let engine = match runtime.socket.as_os_str().is_empty() {
+            // A netpold of before says no socket.
+            true => runtime.name.clone(),
+            false => format!("{} at {}", runtime.name, runtime.socket.display()),
+        };
+        writeln!(out, "{}: {}", printable(&engine), printable(&state))?;
     }
     if !status.rejected.is_empty() {
         writeln!(out, "\nRejected files:")?;

@@ -81,20 +81,37 @@ pub enum Enabled {
     No,
 }
 
-/// The Docker engine, or Podman's Docker-compatible service.
+/// Engines that speak Docker's API: the Docker engine, and Podman's Docker-compatible service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Docker {
-    /// Is it followed?
+    /// Are they followed?
     pub enabled: Enabled,
-    /// Its API's Unix socket.
-    pub socket: PathBuf,
+    /// Their APIs' Unix sockets, each once.
+    pub sockets: Vec<PathBuf>,
+}
+
+impl Docker {
+    /// How the engine at each socket is followed. The absence of an engine is reported where the configuration
+    /// names its socket; of the default ones, Docker's own has to be there, and Podman's may.
+    pub fn engines(&self) -> impl Iterator<Item = (Enabled, &Path)> {
+        let is_default = self.sockets == Self::default().sockets;
+        self.sockets.iter().enumerate().map(move |(place, socket)| {
+            let enabled = match self.enabled {
+                Enabled::Yes if is_default && place > 0 => Enabled::Auto,
+                enabled => enabled,
+            };
+            (enabled, socket.as_path())
+        })
+    }
 }
 
 impl Default for Docker {
     fn default() -> Self {
         Self {
             enabled: Enabled::Auto,
-            socket: PathBuf::from("/run/docker.sock"),
+            sockets: ["/run/docker.sock", "/run/podman/podman.sock"]
+                .map(PathBuf::from)
+                .to_vec(),
         }
     }
 }

@@ -25,7 +25,7 @@ const SOCKET_PATH_BYTES: usize = 107;
 /// Every section, and its keys.
 const KEYS: [(&str, &[&str]); 14] = [
     ("manifests", &["directory", "follow"]),
-    ("docker", &["enabled", "socket"]),
+    ("docker", &["enabled", "sockets", "socket"]),
     ("containerd", &["enabled", "socket", "namespaces"]),
     ("labels", &["rename"]),
     ("namespaces", &["from", "default"]),
@@ -158,6 +158,14 @@ impl Reader<'_> {
                 );
                 continue;
             };
+            if let (Some(one), Some(_)) = (table.get("socket"), table.get("sockets")) {
+                self.problem(
+                    &format!("{section}.socket"),
+                    &one.span(),
+                    "there are `sockets`, too",
+                    "put it into that list, and remove `socket`",
+                );
+            }
             for (name, value) in table {
                 let key = name.get_ref().as_ref();
                 let path = format!("{section}.{key}");
@@ -180,7 +188,12 @@ impl Reader<'_> {
             "manifests.directory" => self.path(&mut config.manifests.directory, path, value),
             "manifests.follow" => self.paths(&mut config.manifests.follow, path, value),
             "docker.enabled" => self.enabled(&mut config.docker.enabled, path, value),
-            "docker.socket" => self.socket(&mut config.docker.socket, path, value),
+            "docker.sockets" => self.sockets(&mut config.docker.sockets, path, value),
+            "docker.socket" => {
+                let mut one = PathBuf::new();
+                self.socket(&mut one, path, value);
+                config.docker.sockets = vec![one];
+            }
             "containerd.enabled" => {
                 self.enabled(&mut config.containerd.enabled, path, value);
             }
@@ -390,6 +403,29 @@ impl Reader<'_> {
                 format!("the kernel takes {SOCKET_PATH_BYTES} bytes"),
             );
         }
+    }
+
+    fn sockets(&mut self, target: &mut Vec<PathBuf>, path: &str, value: &Value<'_>) {
+        let Some(items) = value.get_ref().as_array().filter(|items| !items.is_empty()) else {
+            let right = "a list of sockets: [\"/run/docker.sock\"]; `enabled = false` follows none";
+            self.wrong(path, value, right);
+            return;
+        };
+        let mut list = Vec::new();
+        for item in items {
+            let before = self.problems.len();
+            let mut one = PathBuf::new();
+            self.socket(&mut one, path, item);
+            if before < self.problems.len() {
+                continue;
+            }
+            if list.contains(&one) {
+                self.wrong(path, item, "each socket once");
+            } else {
+                list.push(one);
+            }
+        }
+        *target = list;
     }
 
     fn list(

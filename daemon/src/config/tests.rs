@@ -102,7 +102,7 @@ listen = "[::1]:9469"
         },
         docker: Docker {
             enabled: Enabled::No,
-            socket: "/d.sock".into(),
+            sockets: vec!["/d.sock".into()],
         },
         containerd: Containerd {
             enabled: Enabled::Yes,
@@ -209,6 +209,36 @@ fn an_unknown_key_is_named_with_its_place_and_the_nearest() {
 }
 
 #[test]
+fn what_is_named_has_to_be_there_and_the_default_engines_but_the_first_may() {
+    let engines = |text: &str| -> Vec<(Enabled, String)> {
+        let config = parse(Path::new("x"), text.as_bytes()).unwrap();
+        let engines = config.docker.engines();
+        engines
+            .map(|(enabled, socket)| (enabled, socket.display().to_string()))
+            .collect()
+    };
+    let [docker, podman] = ["/run/docker.sock", "/run/podman/podman.sock"].map(str::to_owned);
+    let (auto, yes) = (Enabled::Auto, Enabled::Yes);
+    for (text, expected) in [
+        ("", vec![(auto, docker.clone()), (auto, podman.clone())]),
+        (
+            "[docker]\nenabled = true",
+            vec![(yes, docker), (auto, podman)],
+        ),
+        (
+            "[docker]\nenabled = true\nsockets = [\"/run/a\", \"/run/b\"]",
+            vec![(yes, "/run/a".to_owned()), (yes, "/run/b".to_owned())],
+        ),
+        (
+            "[docker]\nsocket = \"/run/a\"",
+            vec![(auto, "/run/a".to_owned())],
+        ),
+    ] {
+        assert_eq!(engines(text), expected, "{text}");
+    }
+}
+
+#[test]
 fn a_value_that_cannot_be_is_named_with_what_would_be_right() {
     let rows = [
         (
@@ -220,6 +250,31 @@ fn a_value_that_cannot_be_is_named_with_what_would_be_right() {
             "[docker]\nsocket = \"run/x\"",
             "docker.socket",
             "absolute path",
+        ),
+        (
+            "[docker]\nsockets = []",
+            "docker.sockets",
+            "`enabled = false` follows none",
+        ),
+        (
+            "[docker]\nsockets = \"/run/x\"",
+            "docker.sockets",
+            "a list of sockets",
+        ),
+        (
+            "[docker]\nsockets = [\"/run/x\", \"run/y\"]",
+            "docker.sockets",
+            "absolute path",
+        ),
+        (
+            "[docker]\nsockets = [\"/run/x\", \"/run//x\"]",
+            "docker.sockets",
+            "each socket once",
+        ),
+        (
+            "[docker]\nsocket = \"/run/y\"\nsockets = [\"/run/x\"]",
+            "docker.socket",
+            "into that list",
         ),
         (
             "[docker]\nsocket = \"unix:///run/x\"",

@@ -14,8 +14,12 @@ use super::rules::may_be_added;
 const INSTALLED: &str = "gate-installed";
 /// The boot in which netpold let somebody through.
 const FOLLOWED: &str = "gate-followed";
-/// Bridges, one a line.
+/// Bridges, one a line; behind it the socket of its engine, but of the first one, or of none.
 const BRIDGES: &str = "gate-bridges";
+
+/// A bridge, and the socket of its engine; `None`: the first engine's, or no engine that speaks Docker's API has
+/// named it.
+pub type KeptBridge = (String, Option<PathBuf>);
 
 /// The files.
 #[derive(Clone, Debug)]
@@ -86,20 +90,38 @@ impl Kept {
     /// The bridges; what can't be one is passed over.
     #[must_use]
     pub fn bridges(&self) -> BTreeSet<String> {
+        let all = self.bridges_by_engine().into_iter();
+        all.map(|(name, _)| name).collect()
+    }
+
+    /// The bridges, each with the socket of its engine where that is kept.
+    #[must_use]
+    pub fn bridges_by_engine(&self) -> BTreeSet<KeptBridge> {
         let text = fs::read_to_string(self.directory.join(BRIDGES)).unwrap_or_default();
-        let names = text.lines().filter(|name| may_be_added(name));
-        names.map(str::to_owned).collect()
+        let lines = text.lines().map(|line| match line.split_once(' ') {
+            Some((name, socket)) if socket.starts_with('/') => (name, Some(PathBuf::from(socket))),
+            _ => (line, None),
+        });
+        let names = lines.filter(|(name, _)| may_be_added(name));
+        names.map(|(name, of)| (name.to_owned(), of)).collect()
     }
 
     /// Keeps the bridges.
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn keep_bridges(&self, bridges: &BTreeSet<String>) -> io::Result<()> {
+    pub fn keep_bridges(&self, bridges: &BTreeSet<KeptBridge>) -> io::Result<()> {
         if bridges.is_empty() {
             return remove(&self.directory.join(BRIDGES)).map(|_| ());
         }
-        let text: String = bridges.iter().map(|name| format!("{name}\n")).collect();
+        let line = |(name, of): &KeptBridge| match of {
+            // A line has one bridge, whatever a path has.
+            Some(of) if !of.to_string_lossy().contains('\n') => {
+                format!("{name} {}\n", of.display())
+            }
+            _ => format!("{name}\n"),
+        };
+        let text: String = bridges.iter().map(line).collect();
         self.write(BRIDGES, &text)
     }
 
@@ -159,10 +181,13 @@ mod tests {
         let kept = Kept::at(&root.path().join("state"));
         assert!(!kept.is_installed() && kept.bridges().is_empty());
         kept.installed().unwrap();
-        let bridges: BTreeSet<String> = ["shop".to_owned(), "web".to_owned()].into();
+        let podman = Some(PathBuf::from("/run/podman/podman.sock"));
+        let bridges: BTreeSet<KeptBridge> =
+            [("shop".to_owned(), None), ("web".to_owned(), podman)].into();
         kept.keep_bridges(&bridges).unwrap();
         assert!(kept.is_installed());
-        assert_eq!(kept.bridges(), bridges);
+        assert_eq!(kept.bridges_by_engine(), bridges);
+        assert_eq!(kept.bridges(), ["shop".to_owned(), "web".to_owned()].into());
         fs::write(root.path().join("state/gate-installed"), "another\n").unwrap();
         fs::write(
             root.path().join("state/gate-bridges"),

@@ -17,8 +17,8 @@ use crate::translation::Rule;
 pub struct Facts {
     /// The manifests.
     pub store: Arc<StoreView>,
-    /// The Docker engine.
-    pub docker: Engine,
+    /// Engines that speak Docker's API, in the order of the configuration.
+    pub docker: Vec<Engine>,
     /// containerd.
     pub containerd: Engine,
     /// Steps of Podman's builds, which no listing of its containers has.
@@ -38,19 +38,27 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// A runtime.
+    /// Every engine that may be followed.
+    pub fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.docker.iter().chain([&self.containerd])
+    }
+
+    /// The engine that has the container of this ID; `None`: the configuration no longer names its socket.
     #[must_use]
-    pub const fn engine(&self, runtime: Runtime) -> &Engine {
+    pub fn engine_of(&self, runtime: Runtime, id: &str) -> Option<&Engine> {
         match runtime {
-            Runtime::Docker => &self.docker,
-            Runtime::Containerd => &self.containerd,
+            Runtime::Containerd => Some(&self.containerd),
+            Runtime::Docker => match container::split(id) {
+                (Some(socket), _) => self.docker.iter().find(|engine| engine.path == socket),
+                (None, _) => self.docker.first(),
+            },
         }
     }
 
     /// Every container that a runtime has, or builds with.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
-        let runtimes = Runtime::ALL.into_iter();
-        let listed = runtimes.flat_map(|runtime| &self.engine(runtime).snapshot.containers);
+        let listed = self.engines();
+        let listed = listed.flat_map(|engine| &engine.snapshot.containers);
         listed.chain(&self.builds)
     }
 }
@@ -58,6 +66,12 @@ impl Facts {
 /// A container runtime.
 #[derive(Clone, Debug, Default)]
 pub struct Engine {
+    /// What it speaks.
+    pub runtime: Runtime,
+    /// Its socket.
+    pub path: PathBuf,
+    /// What messages call it.
+    pub label: String,
     /// Is one to be followed?
     pub followed: bool,
     /// Must it be there?

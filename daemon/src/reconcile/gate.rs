@@ -16,6 +16,7 @@ use super::report::Program;
 use crate::api::GateMeter;
 use crate::api::wire::{GateDrops, GateStatus};
 use crate::config::{Config, Enabled};
+use crate::gate::kept::KeptBridge;
 use crate::gate::rules::may_be_added;
 use crate::gate::{self, Contents, Found, GateError, Kept, Kernel, Listener, Scope};
 use crate::links::Veth;
@@ -34,6 +35,8 @@ pub struct Keeper {
     found: Option<Found>,
     /// What should be in it.
     wanted: Contents,
+    /// Its bridges, and whose each is.
+    kept_bridges: BTreeSet<KeptBridge>,
     /// Interfaces that there are.
     there: BTreeSet<u32>,
     /// Those that should have programs and could not be given them.
@@ -63,6 +66,7 @@ impl Keeper {
                 bridges: kept.bridges(),
                 ..Contents::default()
             },
+            kept_bridges: kept.bridges_by_engine(),
             there: BTreeSet::new(),
             lost: BTreeSet::new(),
             is_kept: false,
@@ -239,20 +243,23 @@ impl Keeper {
 
     /// Bridges that engines' containers are on, or may be from now on.
     fn learn(&mut self, facts: &Facts, seen: &BTreeSet<String>) {
-        let bridges: BTreeSet<String> = facts
-            .docker
-            .bridges
-            .union(seen)
-            .filter(|bridge| may_be_added(bridge))
-            .cloned()
+        let of_engines = facts.docker.iter().enumerate().flat_map(|(place, engine)| {
+            let of = (place > 0).then_some(&engine.path);
+            engine.bridges.iter().map(move |bridge| (bridge, of))
+        });
+        let all = of_engines.chain(seen.iter().map(|bridge| (bridge, None)));
+        let bridges: BTreeSet<KeptBridge> = all
+            .filter(|(bridge, _)| may_be_added(bridge))
+            .map(|(bridge, of)| (bridge.clone(), of.cloned()))
             .collect();
-        if bridges == self.wanted.bridges {
+        if bridges == self.kept_bridges {
             return;
         }
         if let Err(error) = self.kept.keep_bridges(&bridges) {
             tracing::warn!(%error, "the gate's bridges can't be kept for the next boot");
         }
-        self.wanted.bridges = bridges;
+        self.wanted.bridges = bridges.iter().map(|(name, _)| name.clone()).collect();
+        self.kept_bridges = bridges;
     }
 
     /// What the gate should have: nobody who passes is shut while he is there, but whose programs are gone.

@@ -9,11 +9,10 @@ use std::collections::BTreeMap;
 use netpol_engine::world::{Place, World};
 
 use super::assemble::Assembled;
-use super::facts::Facts;
+use super::facts::{Engine, Facts};
 use super::report::Program;
 use crate::api::wire::Readiness;
 use crate::datapath::Location;
-use crate::runtime::container::Runtime;
 
 /// The namespace that is asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,8 +82,7 @@ fn owner(
     let wanted = &standing.assembled.interfaces;
     let Some((ifindex, owner)) = number.and_then(|number| wanted.get_key_value(&number)) else {
         // Whoever asks starts a container: a runtime will tell whose it is.
-        let may_tell = |runtime| standing.facts.engine(runtime).may_have_containers();
-        return if Runtime::ALL.into_iter().any(may_tell) {
+        return if standing.facts.engines().any(Engine::may_have_containers) {
             Err(format!("{name}: the container behind it is not known yet"))
         } else {
             Ok(None)
@@ -206,8 +204,11 @@ mod tests {
             subinterfaces: vec![(location, "eth0".to_owned())],
         };
         let mut facts = Facts::default();
-        facts.docker.followed = true;
-        facts.docker.listed = true;
+        facts.docker = vec![Engine {
+            followed: true,
+            listed: true,
+            ..Engine::default()
+        }];
         let web = ObjectName::new("shop", "web");
         let attached = Attached {
             interfaces: [(number, [2; 6])].into(),

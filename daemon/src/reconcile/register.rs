@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::facts::Namespace;
-use crate::runtime::container::{Container, Runtime};
+use crate::runtime::container::{self, Container, Runtime};
 use crate::runtime::resolvers;
 
 /// The largest number.
@@ -40,7 +40,8 @@ const LARGEST: u64 = 64 << 20;
 pub enum Key {
     /// A Pod manifest declares it.
     Declared(ObjectName),
-    /// The Docker engine's container of this ID owns it.
+    /// The container of this ID owns it, of the engine whose socket stands before it. An earlier netpold kept
+    /// the ID alone: [`Register::of_engines`] gives it its socket.
     Container(String),
     /// containerd's container of this ID owns it.
     Containerd(String),
@@ -265,6 +266,21 @@ impl Register {
         }
     }
 
+    /// The same, where each container is one of an engine: an earlier netpold knew one, the first of now.
+    #[must_use]
+    pub fn of_engines(mut self, first: &Path) -> Self {
+        let records = std::mem::take(&mut self.records).into_iter();
+        self.records = records
+            .map(|(key, record)| match key {
+                Key::Container(id) if container::split(&id).0.is_none() => {
+                    (Key::Container(container::qualified(first, &id)), record)
+                }
+                key => (key, record),
+            })
+            .collect();
+        self
+    }
+
     /// Keeps it.
     ///
     /// # Errors
@@ -380,6 +396,26 @@ mod tests {
         assert_eq!(Register::read(root.path(), "another"), Register::default());
         fs::write(root.path().join(FILE), "{").unwrap();
         assert_eq!(Register::read(root.path(), "boot"), Register::default());
+    }
+
+    #[test]
+    fn containers_that_an_earlier_netpold_kept_are_the_first_engines() {
+        let root = tempfile::tempdir().unwrap();
+        let mut register = Register::default();
+        let podmans = Key::Container("/run/podman/podman.sock/2".to_owned());
+        let containerds = Key::Containerd("default/3".to_owned());
+        for (number, key) in [(1, &key(1)), (2, &podmans), (3, &containerds)] {
+            register.records.insert(key.clone(), record(number, number));
+        }
+        register.save(root.path(), "boot").unwrap();
+        let text = fs::read_to_string(root.path().join(FILE)).unwrap();
+        assert!(text.contains(r#"[{"container":"1"},"#), "{text}");
+        let read = Register::read(root.path(), "boot").of_engines(Path::new("/run/docker.sock"));
+        let dockers = Key::Container("/run/docker.sock/1".to_owned());
+        assert_eq!(
+            read.records.keys().collect::<Vec<_>>(),
+            [&dockers, &podmans, &containerds]
+        );
     }
 
     #[test]

@@ -23,7 +23,6 @@ use crate::api::wire::{
 use crate::datapath::is_inside;
 use crate::datapath::tables::Fill;
 use crate::printable::printable;
-use crate::runtime::container::Runtime;
 
 /// What is in force.
 #[derive(Clone, Debug, Default)]
@@ -308,13 +307,13 @@ fn index(assembled: &Assembled, number: u32) -> u32 {
 }
 
 fn runtimes(facts: &Facts) -> Vec<RuntimeStatus> {
-    Runtime::ALL
-        .into_iter()
-        .map(|runtime| (runtime, facts.engine(runtime)))
+    facts
+        .engines()
         // Where none is expected and none is there, there is nothing to say.
-        .filter(|(_, engine)| engine.may_have_containers())
-        .map(|(runtime, engine)| RuntimeStatus {
-            name: runtime.name().to_owned(),
+        .filter(|engine| engine.may_have_containers())
+        .map(|engine| RuntimeStatus {
+            name: engine.runtime.name().to_owned(),
+            socket: engine.path.clone(),
             connected: engine.snapshot.connected,
             error: engine.snapshot.error.clone(),
         })

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::announcer::Announcer;
 use super::assemble::{self, Assembled, Settings};
 use super::attacher;
+use super::facts::Engine;
 use super::gate::Keeper;
 use super::installer::{self, Installer};
 use super::lints::Lints;
@@ -299,6 +300,10 @@ impl Daemon {
         let key = KeyFile::open(&config.state.directory)?;
         let mut installer = Installer::new(&mut kernel.tables, flags(config), key)?;
         let saved = Register::read(&config.state.directory, &boot);
+        let saved = match config.docker.sockets.first() {
+            Some(first) => saved.of_engines(first),
+            None => saved,
+        };
         let mut register = saved.clone().adopt(
             installer.installed(),
             match kernel.origin {
@@ -902,11 +907,8 @@ impl Daemon {
             return;
         }
         let facts = self.sources.facts();
-        let incomplete = |runtime| {
-            let snapshot = &facts.engine(runtime).snapshot;
-            snapshot.connected && snapshot.incomplete
-        };
-        if Runtime::ALL.into_iter().any(incomplete) {
+        let incomplete = |engine: &Engine| engine.snapshot.connected && engine.snapshot.incomplete;
+        if facts.engines().any(incomplete) {
             return;
         }
         let mut failures: Vec<String> = self.in_force.failure.iter().cloned().collect();

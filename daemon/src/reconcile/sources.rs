@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -27,7 +28,7 @@ use crate::gate::Kept;
 use crate::gate::rules::{is_engines, may_be_added};
 use crate::links::{self, Inside, Links, LinksError, Listener, Netns};
 use crate::printable::printable;
-use crate::runtime::container::{Container, Runtime, State};
+use crate::runtime::container::{self, Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
 use crate::runtime::follow::{Follower, OpenQuestions};
 use crate::runtime::resolvers::Resolvers;
@@ -110,12 +111,52 @@ impl Changed {
 struct Runs {
     follower: Follower,
     socket: PathBuf,
+    /// Sockets of which this one may be another name.
+    others: Vec<PathBuf>,
 }
 
 impl Runs {
+    /// Engines that speak Docker's API, and what is known of them at the start.
+    fn docker(config: &Config) -> Result<(Vec<Self>, Vec<Engine>), WatchError> {
+        let kept = Kept::at(&config.state.directory).bridges_by_engine();
+        let is_one = config.docker.sockets.len() == 1;
+        let (mut runs, mut engines) = (Vec::new(), Vec::new());
+        for (place, (enabled, socket)) in config.docker.engines().enumerate() {
+            let others = config.docker.sockets[..place].to_vec();
+            let is_of = |of: &Option<PathBuf>| match of {
+                Some(of) => of == socket,
+                // An earlier netpold knew one engine.
+                None => place == 0,
+            };
+            let bridges = kept.iter().filter(|(_, of)| is_of(of));
+            engines.push(Engine {
+                label: match is_one {
+                    true => Runtime::Docker.name().to_owned(),
+                    false => format!("{} at {}", Runtime::Docker.name(), socket.display()),
+                },
+                bridges: bridges.map(|(name, _)| name.clone()).collect(),
+                ..engine(Runtime::Docker, enabled, socket)
+            });
+            runs.push(Self {
+                follower: docker::follow(enabled, socket, &others)?,
+                socket: socket.to_owned(),
+                others,
+            });
+        }
+        Ok((runs, engines))
+    }
+
+    /// Is there an engine of its own?
+    fn is_there(&self) -> bool {
+        self.socket.exists() && docker::same(&self.socket, &self.others).is_none()
+    }
+
     /// Brings up to date what is known of it.
     fn ask(&mut self, engine: &mut Engine) {
-        let snapshot = self.follower.snapshot();
+        let mut snapshot = self.follower.snapshot();
+        if engine.runtime == Runtime::Docker {
+            snapshot = Arc::new(snapshot.of(&self.socket));
+        }
         let is_all = snapshot.connected && !snapshot.incomplete;
         engine.listed |= is_all;
         if is_all {
@@ -131,12 +172,33 @@ impl Runs {
     }
 }
 
+fn engine(runtime: Runtime, enabled: Enabled, socket: &Path) -> Engine {
+    Engine {
+        runtime,
+        path: socket.to_owned(),
+        label: runtime.name().to_owned(),
+        followed: enabled != Enabled::No,
+        required: enabled == Enabled::Yes,
+        ..Engine::default()
+    }
+}
+
+/// Returns when one of them says something new. Dropping the future loses nothing.
+async fn any_changed(engines: &mut [Runs]) {
+    let all = engines.iter_mut().map(|engine| engine.follower.changed());
+    let mut all: FuturesUnordered<_> = all.collect();
+    if all.next().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Everything that is followed.
 pub struct Sources {
     store: Reader,
     /// The store's thread has ended.
     ended: Option<Ended>,
-    docker: Runs,
+    /// In the order of [`Facts::docker`].
+    docker: Vec<Runs>,
     containerd: Runs,
     declared: declared::Follower,
     resolvers: Resolvers,
@@ -173,11 +235,7 @@ impl Sources {
     pub fn open(config: &Config) -> Result<Self, SourcesError> {
         // Before the first dump, so that nothing is missed.
         let listener = Listener::open()?;
-        let engine = |enabled| Engine {
-            followed: enabled != Enabled::No,
-            required: enabled == Enabled::Yes,
-            ..Engine::default()
-        };
+        let (docker, engines) = Runs::docker(config)?;
         Ok(Self {
             store: Reader::spawn(
                 config.manifests.directory.clone(),
@@ -186,13 +244,11 @@ impl Sources {
                 manifest::parse,
             )?,
             ended: None,
-            docker: Runs {
-                follower: docker::follow(&config.docker)?,
-                socket: config.docker.socket.clone(),
-            },
+            docker,
             containerd: Runs {
                 follower: containerd::follow(&config.containerd)?,
                 socket: config.containerd.socket.clone(),
+                others: Vec::new(),
             },
             declared: declared::Follower::new()?,
             resolvers: Resolvers::of_host()?,
@@ -213,11 +269,12 @@ impl Sources {
             claimed: BTreeMap::new(),
             failed: false,
             facts: Facts {
-                docker: Engine {
-                    bridges: Kept::at(&config.state.directory).bridges(),
-                    ..engine(config.docker.enabled)
-                },
-                containerd: engine(config.containerd.enabled),
+                docker: engines,
+                containerd: engine(
+                    Runtime::Containerd,
+                    config.containerd.enabled,
+                    &config.containerd.socket,
+                ),
                 ..Facts::default()
             },
         })
@@ -231,11 +288,9 @@ impl Sources {
 
     /// Asks the runtimes to be up to date.
     #[must_use]
-    pub fn engines(&self) -> [Follower; 2] {
-        [
-            self.docker.follower.clone(),
-            self.containerd.follower.clone(),
-        ]
+    pub fn engines(&self) -> Vec<Follower> {
+        let all = self.docker.iter().chain([&self.containerd]);
+        all.map(|engine| engine.follower.clone()).collect()
     }
 
     /// Has the manifests directory looked at now. The receiver gets its answer once that is done.
@@ -262,7 +317,7 @@ impl Sources {
         self.inside.anywhere = true;
     }
 
-    /// Packets of a container of the Docker engine claimed an address that is not known to be its own: the engine is
+    /// Packets of a container of an engine that speaks Docker's API claimed an address that is not known to be its own: the engine is
     /// asked whether it is. `None`: which address that is is not known.
     pub fn claimed(&mut self, id: &str, address: Option<IpAddr>) {
         let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -357,7 +412,7 @@ impl Sources {
                 self.ended = changed.err();
                 self.stale.store = true;
             }
-            () = self.docker.follower.changed() => self.stale.engine = true,
+            () = any_changed(&mut self.docker) => self.stale.engine = true,
             () = self.containerd.follower.changed() => self.stale.engine = true,
             () = self.declared.changed() => self.stale.declared = true,
             () = self.resolvers.changed() => self.stale.resolvers = true,
@@ -403,7 +458,9 @@ impl Sources {
         }
         let looked_inside = (stale.store || stale.declared || stale.inside) && self.declare(stale);
         if stale.engine {
-            self.docker.ask(&mut self.facts.docker);
+            for (runs, engine) in self.docker.iter_mut().zip(&mut self.facts.docker) {
+                runs.ask(engine);
+            }
             self.containerd.ask(&mut self.facts.containerd);
         }
         // The dump comes after the engine's word: the interfaces of a container that it names
@@ -420,7 +477,9 @@ impl Sources {
                     self.facts.links = snapshot;
                     // An engine's socket is there before its containers' interfaces are, whoever
                     // tells of it first.
-                    self.facts.docker.socket = self.docker.socket.exists();
+                    for (runs, engine) in self.docker.iter().zip(&mut self.facts.docker) {
+                        engine.socket = runs.is_there();
+                    }
                     self.facts.containerd.socket = self.containerd.socket.exists();
                 }
                 Err(error) => self.problem(error.to_string()),
@@ -519,54 +578,31 @@ impl Sources {
         })
     }
 
-    /// Has the Docker engine asked about what its answers do not explain.
+    /// Has the engines asked about what their answers do not explain.
     fn question(&mut self) {
         let now = Instant::now();
         for claims in self.claimed.values_mut() {
             claims.retain(|_, until| *until > now);
         }
         self.claimed.retain(|_, claims| !claims.is_empty());
-        let mut questions = OpenQuestions::default();
-        let containers = self.facts.docker.snapshot.containers.iter();
-        for container in containers.filter(|one| one.build.is_none()) {
-            let Some(namespace) = self.facts.containers.get(&container.id) else {
-                continue;
-            };
-            let mut open = agreement::disputed(container, namespace);
-            if let Some(claims) = self.claimed.get_mut(&container.id) {
-                claims.retain(|address, _| {
-                    let mut networks = container.networks.iter();
-                    let is_own = networks.any(|network| {
-                        network.ipv4.map(IpAddr::V4) == Some(*address)
-                            || network.ipv6.map(IpAddr::V6) == Some(*address)
-                    });
-                    if is_own {
-                        truthful(&container.name, *address);
-                    }
-                    !is_own
-                });
-                open.extend(claims.keys());
-            }
-            // A process of a container that is not known to run: its start is under way, or was not saved yet.
-            if !open.is_empty() || container.pid == 0 {
-                questions.containers.insert(container.id.clone(), open);
-            }
-        }
         let known = self.facts.containers.values();
         let known = known.filter_map(|namespace| namespace.nsid).collect();
-        let engine = &self.facts.docker;
-        questions.bridges = agreement::unknown(&self.facts.links, &engine.bridges, &known);
-        self.docker.follower.question(questions);
+        for (runs, engine) in self.docker.iter().zip(&self.facts.docker) {
+            let mut questions = disagreements(engine, &self.facts.containers, &mut self.claimed);
+            questions.bridges = agreement::unknown(&self.facts.links, &engine.bridges, &known);
+            runs.follower.question(questions);
+        }
     }
 
     /// The namespaces of running containers.
     fn find_containers(&mut self, changed_inside: bool) {
-        let snapshots =
-            Runtime::ALL.map(|runtime| Arc::clone(&self.facts.engine(runtime).snapshot));
+        let engines = self.facts.engines();
+        let snapshots: Vec<_> = engines.map(|engine| Arc::clone(&engine.snapshot)).collect();
         let mut before = std::mem::take(&mut self.found);
         let changed = std::mem::take(&mut self.inside);
         let mut containers = BTreeMap::new();
         let mut starting = BTreeMap::new();
+        let mut ambiguous = BTreeSet::new();
         let mut refused = BTreeSet::new();
         for container in snapshots.iter().flat_map(|snapshot| &snapshot.containers) {
             if container.state == State::Ended
@@ -582,7 +618,10 @@ impl Sources {
             let (pid, namespace) = match known {
                 Some(known) => known,
                 None if container.pid == 0 => {
-                    starting.insert(own_id(container), container);
+                    // No control group tells containers of two engines apart that have the same ID.
+                    if starting.insert(own_id(container), container).is_some() {
+                        ambiguous.insert(own_id(container));
+                    }
                     continue;
                 }
                 None if !is_its_process(container) => {
@@ -603,6 +642,7 @@ impl Sources {
                 .insert(container.id.clone(), (pid, namespace.clone()));
             containers.insert(container.id.clone(), namespace);
         }
+        starting.retain(|id, _| !ambiguous.contains(id));
         for (container, pid, namespace) in self.find_starting(&starting) {
             let namespace = self.see(container, pid, namespace, changed_inside, &changed);
             self.found
@@ -686,7 +726,7 @@ impl Sources {
             .filter_map(|veth| veth.peer_nsid)
             .filter(|nsid| !owned.contains(nsid) && !declared.contains(nsid))
             .collect();
-        if !self.facts.docker.followed || free.is_empty() {
+        if !self.facts.docker.iter().any(|engine| engine.followed) || free.is_empty() {
             return Vec::new();
         }
         let mut steps = Vec::new();
@@ -892,4 +932,40 @@ fn is_its_process(container: &Container) -> bool {
 /// Its ID as its control group has it.
 fn own_id(container: &Container) -> &str {
     container.id.rsplit('/').next().unwrap_or(&container.id)
+}
+
+/// Containers of an engine of which it says something else than the kernel, or than their packets.
+fn disagreements(
+    engine: &Engine,
+    containers: &BTreeMap<String, Namespace>,
+    claimed: &mut BTreeMap<String, BTreeMap<IpAddr, Instant>>,
+) -> OpenQuestions {
+    let mut questions = OpenQuestions::default();
+    let listed = engine.snapshot.containers.iter();
+    for container in listed.filter(|one| one.build.is_none()) {
+        let Some(namespace) = containers.get(&container.id) else {
+            continue;
+        };
+        let mut open = agreement::disputed(container, namespace);
+        if let Some(claims) = claimed.get_mut(&container.id) {
+            claims.retain(|address, _| {
+                let mut networks = container.networks.iter();
+                let is_own = networks.any(|network| {
+                    network.ipv4.map(IpAddr::V4) == Some(*address)
+                        || network.ipv6.map(IpAddr::V6) == Some(*address)
+                });
+                if is_own {
+                    truthful(&container.name, *address);
+                }
+                !is_own
+            });
+            open.extend(claims.keys());
+        }
+        // A process of a container that is not known to run: its start is under way, or was not saved yet.
+        if !open.is_empty() || container.pid == 0 {
+            let id = container::split(&container.id).1.to_owned();
+            questions.containers.insert(id, open);
+        }
+    }
+    questions
 }

@@ -1,10 +1,13 @@
 //! What runtimes say of their containers, as plain values: the same for all of them.
 //!
-//! A container's ID is unique among all runtimes: Docker's have no `/`, containerd's are
-//! `NAMESPACE/ID`. Filled by `docker` and `containerd`, read by `reconcile`.
+//! A container's ID is unique among all engines of a host. An engine that speaks Docker's API says 64 hexadecimal
+//! digits, and another engine may say the same ones (its data was copied); so `reconcile` has them as
+//! `SOCKET/ID` ([`Snapshot::of`]), the socket being an absolute path. containerd's are `NAMESPACE/ID`, and no namespace
+//! begins with `/`. Filled by `docker` and `containerd`, read by `reconcile`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::time::Instant;
 
 /// What a runtime says, as of the last time it said something.
@@ -23,6 +26,37 @@ pub struct Snapshot {
     pub error: Option<String>,
 }
 
+impl Snapshot {
+    /// The same, with IDs that no container of another engine has, whatever that one says: those of the engine at this
+    /// socket.
+    #[must_use]
+    pub fn of(&self, socket: &Path) -> Self {
+        let mut all = self.clone();
+        for container in &mut all.containers {
+            container.id = qualified(socket, &container.id);
+            if let Some(owner) = &mut container.joined {
+                *owner = qualified(socket, owner);
+            }
+        }
+        all
+    }
+}
+
+/// The ID that a container of the engine at this socket has among all engines.
+#[must_use]
+pub fn qualified(socket: &Path, id: &str) -> String {
+    format!("{}/{id}", socket.display())
+}
+
+/// An engine's socket, where the ID of a container has it, and the ID that the engine says.
+#[must_use]
+pub fn split(id: &str) -> (Option<&Path>, &str) {
+    match id.rsplit_once('/') {
+        Some((socket, own)) if socket.starts_with('/') => (Some(Path::new(socket)), own),
+        _ => (None, id),
+    }
+}
+
 /// Who runs a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Runtime {
@@ -34,9 +68,6 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Docker, Self::Containerd];
-
     /// Its name, as in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -52,7 +83,7 @@ impl Runtime {
 pub struct Container {
     /// Who runs it.
     pub runtime: Runtime,
-    /// Its ID: Docker's are 64 hexadecimal digits, containerd's `NAMESPACE/ID`.
+    /// Its ID: Docker's are 64 hexadecimal digits, or `SOCKET/ID` among several engines; containerd's `NAMESPACE/ID`.
     pub id: String,
     /// Its name, without the `/` before it.
     pub name: String,

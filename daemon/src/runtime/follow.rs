@@ -193,7 +193,7 @@ impl Desk {
         let expected = self.enabled == Enabled::Auto && absent;
         let old = Arc::clone(&self.publish.borrow());
         if old.connected || (!expected && old.error.is_none()) {
-            tracing::warn!(%error, "{} is not followed", self.runtime.name());
+            tracing::warn!(%error, "{} at {} is not followed", self.runtime.name(), self.socket.display());
         }
         self.put(Snapshot {
             containers: old.containers.clone(),

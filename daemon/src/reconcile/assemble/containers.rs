@@ -140,10 +140,10 @@ impl Assembly<'_> {
             let Some((runtime, id)) = key.container() else {
                 continue;
             };
-            let engine = self.facts.engine(runtime);
-            if !engine.followed {
+            let engine = self.facts.engine_of(runtime, id);
+            let Some(engine) = engine.filter(|engine| engine.followed) else {
                 continue;
-            }
+            };
             if self
                 .candidates
                 .iter()

@@ -6,6 +6,7 @@ use super::Assembly;
 use crate::api::wire::Unidentified;
 use crate::bridges::{Maker, maker};
 use crate::datapath::is_inside;
+use crate::reconcile::facts::Engine;
 use crate::reconcile::register::{Key, Register};
 use crate::runtime::container::{Container, Runtime};
 use crate::runtime::{containerd, docker};
@@ -42,8 +43,7 @@ impl Assembly<'_> {
     /// programs on them and whose they are is not known again.
     pub(super) fn holds_inside(&mut self, released: &BTreeSet<u32>) {
         let facts = self.facts;
-        let unanswered = Runtime::ALL.into_iter().find(|runtime| {
-            let engine = facts.engine(*runtime);
+        let unanswered = facts.engines().find(|engine| {
             let mut containers = engine.snapshot.containers.iter();
             let is_unseen = |container: &Container| {
                 container.is_running()
@@ -58,11 +58,11 @@ impl Assembly<'_> {
         let mut held: BTreeMap<u32, String> = inside;
         for number in self.programmed.iter().filter(|number| is_inside(**number)) {
             let is_owned = self.out.interfaces.contains_key(number);
-            if let Some(runtime) = unanswered.filter(|_| !is_owned && !released.contains(number)) {
+            if let Some(engine) = unanswered.filter(|_| !is_owned && !released.contains(number)) {
                 held.entry(*number).or_insert_with(|| {
                     format!(
                         "it was enforced before, and {} has not answered yet",
-                        runtime.name()
+                        engine.label
                     )
                 });
             }
@@ -86,7 +86,8 @@ impl Assembly<'_> {
         let Some((runtime, id)) = owner.and_then(Key::container) else {
             return false;
         };
-        self.facts.engine(runtime).listed && !self.facts.containers.contains_key(id)
+        let engine = self.facts.engine_of(runtime, id);
+        engine.is_some_and(|engine| engine.listed) && !self.facts.containers.contains_key(id)
     }
 
     /// Interfaces on hold: what looks like a container's, or was one's, and is nobody's.
@@ -95,7 +96,8 @@ impl Assembly<'_> {
         let cni_bridges = &register.bridges;
         let links = &facts.links;
         // Bridges of Docker's own that nobody follows are nobody's here.
-        let dockers_strangers = facts.docker.socket && !facts.docker.followed;
+        let mut dockers = facts.docker.iter();
+        let dockers_strangers = dockers.any(|engine| engine.socket && !engine.followed);
         for veth in &links.veths {
             if self.out.interfaces.contains_key(&veth.ifindex) {
                 self.out
@@ -108,11 +110,19 @@ impl Assembly<'_> {
             // An unenslaved veth with both ends here may be the end that moves to the container
             // later, and would take a program along.
             let alone = veth.master.is_none() && veth.peer_nsid.is_some();
-            let looks_like = |runtime| match runtime {
+            // An engine that has named it is the only one that can tell whose its ports are: no other one is waited for.
+            let has_named = |engine: &&Engine| {
+                engine.may_have_containers()
+                    && engine.listed
+                    && bridge.is_some_and(|bridge| engine.bridges.contains(bridge))
+            };
+            let is_named = facts.docker.iter().any(|engine| has_named(&engine));
+            let looks_like = |engine: &Engine| match engine.runtime {
+                Runtime::Docker if is_named => has_named(&engine),
                 Runtime::Docker => {
                     bridge.is_some_and(|bridge| {
                         matches!(maker(bridge), Some(Maker::Docker | Maker::Either))
-                            || facts.docker.bridges.contains(bridge)
+                            || engine.bridges.contains(bridge)
                     }) || (alone && docker::is_veth_name(&veth.name))
                 }
                 Runtime::Containerd => {
@@ -127,31 +137,29 @@ impl Assembly<'_> {
                         }
                 }
             };
-            let candidates = Runtime::ALL
-                .into_iter()
-                .filter(|runtime| {
-                    facts.engine(*runtime).may_have_containers() && looks_like(*runtime)
-                })
+            let candidates = facts
+                .engines()
+                .filter(|engine| engine.may_have_containers() && looks_like(engine))
                 .collect::<Vec<_>>();
-            let silent = |runtime: &Runtime| !facts.engine(*runtime).listed;
+            let silent = |engine: &&Engine| !engine.listed;
             let reason = if let Some(reason) = self.on_hold.remove(&veth.ifindex) {
                 reason
-            } else if let Some(runtime) = candidates.iter().copied().find(silent) {
-                format!("{} has not answered yet", runtime.name())
+            } else if let Some(engine) = candidates.iter().copied().find(silent) {
+                format!("{} has not answered yet", engine.label)
             } else if !candidates.is_empty() && self.has_ended(register.owned.get(&veth.ifindex)) {
                 ENDED.to_owned()
             } else if !candidates.is_empty() {
                 "the container behind it is not known yet".to_owned()
-            } else if let Some(runtime) = Runtime::ALL
-                .into_iter()
-                .find(|runtime| facts.engine(*runtime).followed && silent(runtime))
+            } else if let Some(engine) = facts
+                .engines()
+                .find(|engine| engine.followed && silent(engine))
                 && self.programmed.contains(&veth.ifindex)
                 && !released.contains(&veth.ifindex)
             {
                 // It was enforced before the daemon started: it may be a container's.
                 format!(
                     "it was enforced before, and {} has not answered yet",
-                    runtime.name()
+                    engine.label
                 )
             } else {
                 continue;

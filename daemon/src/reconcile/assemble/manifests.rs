@@ -13,9 +13,8 @@ use netpol_engine::world::{Place, Pod};
 use super::{Assembly, Candidate};
 use crate::api::wire::{Origin, Unprotected};
 use crate::links::Inside;
-use crate::reconcile::facts::Declared;
+use crate::reconcile::facts::{Declared, Engine};
 use crate::reconcile::register::{Key, Register};
-use crate::runtime::container::Runtime;
 
 impl Assembly<'_> {
     pub(super) fn manifests(&mut self, register: &Register) {
@@ -156,11 +155,8 @@ impl Assembly<'_> {
             if self.is_taken(&manifest.name) {
                 continue;
             }
-            let unlisted = |runtime| {
-                let engine = self.facts.engine(runtime);
-                engine.may_have_containers() && !engine.listed
-            };
-            if let Some(why) = why.filter(|_| !Runtime::ALL.into_iter().any(unlisted)) {
+            let unlisted = |engine: &Engine| engine.may_have_containers() && !engine.listed;
+            if let Some(why) = why.filter(|_| !self.facts.engines().any(unlisted)) {
                 let text = manifest.container.as_deref().unwrap_or_default();
                 self.out
                     .warnings

@@ -11,7 +11,7 @@ use super::{Assembly, containers::joined};
 use crate::api::wire::{Origin, Reported};
 use crate::printable::printable;
 use crate::reconcile::register::{Key, Register};
-use crate::runtime::container::Container;
+use crate::runtime::container::{self, Container};
 use crate::runtime::identity;
 use crate::runtime::named::{self, Named, NotNamed};
 
@@ -46,7 +46,7 @@ impl Assembly<'_> {
             let mut identity =
                 identity::identify(container, &self.settings.labels, &self.settings.namespaces);
             let reported = Reported {
-                id: container.id.clone(),
+                id: container::split(&container.id).1.to_owned(),
                 name: container.name.clone(),
                 pod: identity.name.clone(),
                 labels: identity.labels.clone(),
@@ -143,7 +143,7 @@ impl Assembly<'_> {
                     "Pod {}: `{text}` means {} containers, and {} is taken: give the whole ID of one",
                     manifest.name,
                     meant.len(),
-                    printable(id),
+                    printable(container::split(id).1),
                 ));
             }
             if let Some(first) = named.get(id) {

@@ -25,7 +25,7 @@ impl Assembly<'_> {
         register.started.retain(|key, started| {
             let engine = key
                 .container()
-                .map(|(runtime, _)| self.facts.engine(runtime));
+                .and_then(|(runtime, id)| self.facts.engine_of(runtime, id));
             match containers.get(key) {
                 Some(container) => container.pid == 0 || container.pid == started.pid,
                 // It may just not have been named yet.

@@ -105,7 +105,8 @@ fn engine(containers: Vec<Container>) -> Facts {
             bridges: [(BRIDGE, "docker0".to_owned())].into(),
             host_addresses: ["192.0.2.1".parse().unwrap()].into(),
         },
-        docker: Engine {
+        docker: vec![Engine {
+            label: "docker".to_owned(),
             followed: true,
             socket: true,
             listed: true,
@@ -115,7 +116,7 @@ fn engine(containers: Vec<Container>) -> Facts {
                 ..container::Snapshot::default()
             }),
             ..Engine::default()
-        },
+        }],
         ..Facts::default()
     }
 }
@@ -178,7 +179,10 @@ fn containerd(containers: Vec<Container>, of: impl Fn(usize) -> i32) -> Facts {
             facts.links.veths.push(end);
         }
     }
+    facts.docker = vec![Engine::default()];
     facts.containerd = Engine {
+        runtime: Runtime::Containerd,
+        label: "containerd".to_owned(),
         followed: true,
         socket: true,
         listed: true,

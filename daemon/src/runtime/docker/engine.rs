@@ -47,6 +47,9 @@ pub enum EngineError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Another name of a socket that is followed.
+    #[error("it is the engine at {}, which is followed already", .0.display())]
+    Followed(PathBuf),
     /// The connection broke, or is not HTTP.
     #[error("`{path}`: {source}")]
     Http {
@@ -91,7 +94,11 @@ impl EngineError {
 
     /// Is there no socket at all?
     pub(super) fn is_absent(&self) -> bool {
-        matches!(self, Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+        match self {
+            Self::Connect { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Followed(_) => true,
+            _ => false,
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -14,7 +15,7 @@ use super::elements::LARGEST;
 use super::engine::{Engine, EngineError, Events, Listing};
 use super::model::{self, wire};
 use super::recheck::Rechecks;
-use crate::config::{Docker, Enabled};
+use crate::config::Enabled;
 use crate::runtime::container::{Attachment, Container, Runtime, Snapshot, State};
 use crate::runtime::follow::{self, Desk, Dropped, Follower, OpenQuestions, Request};
 use crate::watch::WatchError;
@@ -30,24 +31,41 @@ const INSPECTIONS: usize = 16;
 ///
 /// # Errors
 /// The kernel gives no inotify instance.
-pub fn follow(settings: &Docker) -> Result<Follower, WatchError> {
-    let (desk, follower) = follow::open(Runtime::Docker, settings.enabled, &settings.socket)?;
-    if settings.enabled != Enabled::No {
-        tokio::spawn(run(desk));
+///
+/// `others`: sockets that are followed already. A name that leads to one of them (`podman-docker` makes
+/// `/run/docker.sock` one of Podman's) is no other engine.
+pub fn follow(enabled: Enabled, socket: &Path, others: &[PathBuf]) -> Result<Follower, WatchError> {
+    let (desk, follower) = follow::open(Runtime::Docker, enabled, socket)?;
+    if enabled != Enabled::No {
+        tokio::spawn(run(desk, others.to_vec()));
     }
     Ok(follower)
 }
 
-async fn run(mut desk: Desk) {
+async fn run(mut desk: Desk, others: Vec<PathBuf>) {
     loop {
-        let error = match session(&mut desk).await {
-            Ok(Dropped) => return,
-            Err(error) => error,
+        let error = match same(desk.socket(), &others) {
+            Some(other) => EngineError::Followed(other.to_owned()),
+            None => match session(&mut desk).await {
+                Ok(Dropped) => return,
+                Err(error) => error,
+            },
         };
         if desk.lost(&error, error.is_absent()).await.is_err() {
             return;
         }
     }
+}
+
+/// The one of these sockets that this name leads to, too.
+pub fn same<'a>(socket: &Path, others: &'a [PathBuf]) -> Option<&'a Path> {
+    let identity = |path: &Path| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let own = identity(socket)?;
+    let mut others = others.iter().map(PathBuf::as_path);
+    others.find(|other| identity(other) == Some(own))
 }
 
 /// One connection: from the first listing to the end of the events.

@@ -54,7 +54,7 @@ fn until_the_engine_has_listed_its_endpoints_stay() {
     let before = go(&listed, &mut register);
     let mut silent = listed.clone();
     silent.containers.clear();
-    silent.docker = Engine {
+    silent.docker[0] = Engine {
         followed: true,
         ..Engine::default()
     };

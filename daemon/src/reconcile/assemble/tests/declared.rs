@@ -81,6 +81,9 @@ fn a_declared_pod_is_read_from_inside() {
     // No longer declared: it is let go, not held, though no engine has answered.
     facts.store = Arc::default();
     facts.declared.clear();
-    facts.docker.followed = true;
+    facts.docker = vec![Engine {
+        followed: true,
+        ..Engine::default()
+    }];
     assert!(go(&facts, &mut register).interfaces.is_empty());
 }

@@ -16,17 +16,17 @@ fn what_looks_like_a_containers_is_on_hold_and_the_rest_is_left_alone() {
     let found = go(&facts, &mut Register::default());
     assert_eq!(found.interfaces, [(11, None), (12, None)].into());
     assert_eq!(found.unidentified.len(), 2);
-    facts.docker.followed = false;
+    facts.docker[0].followed = false;
     assert!(go(&facts, &mut Register::default()).interfaces.is_empty());
-    facts.docker.followed = true;
-    (facts.docker.socket, facts.docker.listed) = (false, false);
+    facts.docker[0].followed = true;
+    (facts.docker[0].socket, facts.docker[0].listed) = (false, false);
     assert!(go(&facts, &mut Register::default()).interfaces.is_empty());
 }
 
 #[test]
 fn an_enforced_interface_is_held_and_not_opened_while_the_engine_is_silent() {
     let mut facts = engine(vec![]);
-    facts.docker = Engine {
+    facts.docker[0] = Engine {
         followed: true,
         ..Engine::default()
     };
@@ -78,9 +78,9 @@ fn bridges_of_a_docker_that_nobody_follows_are_not_containerds() {
     let on_hold = |facts: &Facts| !go(facts, &mut Register::default()).interfaces.is_empty();
     // nerdctl's.
     assert!(on_hold(&facts));
-    facts.docker.socket = true;
+    facts.docker[0].socket = true;
     assert!(!on_hold(&facts));
-    facts.docker.followed = true;
+    facts.docker[0].followed = true;
     assert!(on_hold(&facts));
 }
 
@@ -101,7 +101,7 @@ fn an_interface_whose_endpoint_is_gone_is_shut_and_said_to_be_just_that() {
     assert_eq!(reasons(&gone), [ENDED]);
     assert_eq!(gone.interfaces[&11], None);
     // Also when all is looked at once more, and the engine has told.
-    Arc::make_mut(&mut facts.docker.snapshot)
+    Arc::make_mut(&mut facts.docker[0].snapshot)
         .containers
         .remove(0);
     assert_eq!(reasons(&go(&facts, &mut register)), [ENDED]);
@@ -114,4 +114,100 @@ fn an_interface_whose_endpoint_is_gone_is_shut_and_said_to_be_just_that() {
         reasons(&new),
         ["the container behind it is not known yet".to_owned()]
     );
+}
+
+/// Two engines: the one on docker0 has listed this container, the other one is on the bridge `shop`.
+fn two_engines(other_listed: bool) -> Facts {
+    let mut facts = engine(vec![container(1, &[])]);
+    facts.docker[0].path = "/run/docker.sock".into();
+    facts.docker[0].bridges = ["docker0".to_owned()].into();
+    let snapshot = facts.docker[0].snapshot.of(&facts.docker[0].path);
+    facts.docker[0].snapshot = Arc::new(snapshot);
+    facts.containers = [(
+        facts.docker[0].snapshot.containers[0].id.clone(),
+        namespace(Some(1)),
+    )]
+    .into();
+    facts.docker.push(Engine {
+        path: "/run/other.sock".into(),
+        label: "docker at /run/other.sock".to_owned(),
+        followed: true,
+        socket: true,
+        listed: other_listed,
+        bridges: ["shop".to_owned()].into(),
+        ..Engine::default()
+    });
+    facts.links.bridges.insert(101, "shop".to_owned());
+    facts.links.bridges.insert(102, "podman0".to_owned());
+    facts
+}
+
+#[test]
+fn an_engine_that_does_not_answer_holds_nothing_that_another_one_can_tell_of() {
+    let mut facts = two_engines(false);
+    facts.links.veths.extend([
+        veth(21, Some(7), Some(BRIDGE)),
+        veth(22, Some(8), Some(101)),
+        veth(23, Some(9), Some(102)),
+    ]);
+    let found = go(&facts, &mut Register::default());
+    assert_eq!(names(&found), ["default/c1"]);
+    let reasons: BTreeMap<u32, &str> = found
+        .unidentified
+        .iter()
+        .map(|one| (one.ifindex, one.reason.as_str()))
+        .collect();
+    let (silent, unknown) = (
+        "docker at /run/other.sock has not answered yet",
+        "the container behind it is not known yet",
+    );
+    assert_eq!(reasons, [(21, unknown), (22, silent), (23, silent)].into());
+}
+
+#[test]
+fn containers_of_two_engines_with_one_id_and_one_name_are_two_endpoints() {
+    let mut facts = two_engines(true);
+    let twin = Container {
+        networks: vec![Attachment {
+            bridge: Some("shop".to_owned()),
+            mac: Some([2, 0, 0, 0, 0, 9]),
+            ipv4: Some([172, 18, 0, 9].into()),
+            ..Attachment::default()
+        }],
+        ..container(1, &[])
+    };
+    let other = container::Snapshot {
+        containers: vec![twin],
+        connected: true,
+        ..container::Snapshot::default()
+    };
+    facts.docker[1].snapshot = Arc::new(other.of("/run/other.sock".as_ref()));
+    let id = facts.docker[1].snapshot.containers[0].id.clone();
+    facts.containers.insert(id.clone(), namespace(Some(2)));
+    facts.links.veths.push(veth(22, Some(2), Some(101)));
+    let mut register = Register::default();
+    let found = go(&facts, &mut register);
+    assert_eq!(names(&found).len(), 2, "{:?}", names(&found));
+    let first = attached(&found, "default/c1");
+    assert_eq!(first.interfaces.keys().collect::<Vec<_>>(), [&11]);
+    let ids: Vec<&str> = found
+        .origins
+        .pods
+        .values()
+        .filter_map(|origin| Some(origin.container.as_ref()?.id.as_str()))
+        .collect();
+    assert!(
+        ids.len() == 2 && ids[0] == ids[1] && ids[0].len() == 64,
+        "{ids:?}"
+    );
+    // The one ends: the other stays what it was.
+    facts.docker[1].snapshot = Arc::default();
+    facts.containers.remove(&id);
+    let found = go(&facts, &mut register);
+    assert_eq!(names(&found), ["default/c1"]);
+    assert_eq!(attached(&found, "default/c1"), first);
+    // An engine that is no longer in the configuration is waited for by nobody.
+    facts.docker.remove(0);
+    let found = go(&facts, &mut register);
+    assert!(names(&found).is_empty());
 }

@@ -63,7 +63,7 @@ fn a_manifest_that_names_nobody_is_said_and_gives_nobody_anything() {
     let mut sidecar = container(3, &[]);
     sidecar.joined = Some(container(1, &[]).id);
     let mut facts = engine(vec![container(1, &[]), container(2, &[])]);
-    let docker = Arc::make_mut(&mut facts.docker.snapshot);
+    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
     docker.containers.push(sidecar);
     facts.store = manifests(
         &[("a", "c9"), ("b", "c2"), ("c", "c2"), ("d", "c3")]
@@ -116,7 +116,7 @@ fn a_renamed_container_has_its_new_name() {
     let mut facts = engine(vec![container(1, &[])]);
     let mut register = Register::default();
     go(&facts, &mut register);
-    let docker = Arc::make_mut(&mut facts.docker.snapshot);
+    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
     docker.containers[0].name = "renamed".to_owned();
     let out = go(&facts, &mut register);
     let names: Vec<String> = out.world.pods.keys().map(ToString::to_string).collect();

@@ -8,7 +8,7 @@ fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
 }
 
 fn state(facts: &mut Facts, index: usize, change: impl Fn(&mut Container)) {
-    let snapshot = Arc::make_mut(&mut facts.docker.snapshot);
+    let snapshot = Arc::make_mut(&mut facts.docker[0].snapshot);
     change(&mut snapshot.containers[index]);
 }
 
@@ -39,8 +39,8 @@ fn a_container_keeps_the_resolvers_of_its_start_and_a_restarted_daemon_knows_the
     register.save(state_directory.path(), "boot").unwrap();
     let mut register = Register::read(state_directory.path(), "boot");
     let mut silent = facts.clone();
-    silent.docker.listed = false;
-    silent.docker.snapshot = Arc::default();
+    silent.docker[0].listed = false;
+    silent.docker[0].snapshot = Arc::default();
     assert_eq!(kube_dns(&silent, &mut register).1, all);
     assert_eq!(kube_dns(&facts, &mut register).1, all);
 

@@ -77,7 +77,7 @@ fn it_is_enforced_inside_under_a_number_of_its_own() {
 fn both_a_veth_and_one_without_are_one_endpoints() {
     let mut facts = docker_with(lan("macvlan"));
     facts.links.veths = vec![veth(11, Some(1), Some(BRIDGE))];
-    let docker = Arc::make_mut(&mut facts.docker.snapshot);
+    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
     docker.containers[0]
         .networks
         .extend(container(1, &[]).networks);
@@ -119,7 +119,7 @@ fn what_its_processes_can_do_about_it_is_reported() {
         assert_eq!(found.interfaces.len(), 1);
     }
     // Until it runs, its process is the runtime's.
-    let docker = Arc::make_mut(&mut facts.docker.snapshot);
+    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
     docker.containers[0].state = State::Created;
     assert_eq!(reasons(&go(&facts, &mut Register::default())), [""; 0]);
 }
@@ -185,7 +185,7 @@ fn it_outlives_a_restart_as_long_as_its_programs_do() {
     let mut register = Register::default();
     let before = go(&facts, &mut register);
     facts.containers.clear();
-    facts.docker = Engine {
+    facts.docker[0] = Engine {
         followed: true,
         ..Engine::default()
     };
@@ -200,12 +200,12 @@ fn it_outlives_a_restart_as_long_as_its_programs_do() {
     let held = assemble(&facts, &settings, &programmed, &mut Register::default());
     assert_eq!(held.interfaces, [(FIRST_INSIDE, None)].into());
     assert_eq!(held.unidentified[0].ifindex, 0, "a number is no index");
-    facts.docker.listed = true;
+    facts.docker[0].listed = true;
     let free = assemble(&facts, &settings, &programmed, &mut Register::default());
     assert!(free.interfaces.is_empty());
     // And nobody gets its number meanwhile.
     let mut facts = docker_with(lan("ipvlan"));
-    facts.docker.listed = true;
+    facts.docker[0].listed = true;
     let found = assemble(&facts, &settings, &programmed, &mut Register::default());
     assert!(
         found.interfaces.contains_key(&(FIRST_INSIDE + 1)),
@@ -218,10 +218,10 @@ fn it_outlives_a_restart_as_long_as_its_programs_do() {
 
 fn silent_facts() -> Facts {
     Facts {
-        docker: Engine {
+        docker: vec![Engine {
             followed: true,
             ..Engine::default()
-        },
+        }],
         ..Facts::default()
     }
 }

@@ -146,10 +146,11 @@ fn until_containerd_has_listed_its_endpoints_stay_and_docker_has_no_say() {
     let mut silent = listed.clone();
     silent.containers.clear();
     silent.containerd = Engine {
+        runtime: Runtime::Containerd,
         followed: true,
         ..Engine::default()
     };
-    silent.docker = Engine {
+    silent.docker[0] = Engine {
         followed: true,
         listed: true,
         ..Engine::default()

@@ -108,11 +108,12 @@ impl Fake {
     }
 }
 
-fn settings(socket: PathBuf) -> Docker {
-    Docker {
-        enabled: Enabled::Auto,
-        socket,
-    }
+fn settings(socket: PathBuf) -> (Enabled, PathBuf) {
+    (Enabled::Auto, socket)
+}
+
+fn follow((enabled, socket): &(Enabled, PathBuf)) -> Result<Follower, WatchError> {
+    super::follow(*enabled, socket, &[])
 }
 
 async fn until(follower: &mut Follower, wanted: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
@@ -228,11 +229,11 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
 async fn an_engine_that_must_be_there_is_missed() {
     let root = tempfile::tempdir().unwrap();
     let mut wanted = settings(root.path().join("docker.sock"));
-    wanted.enabled = Enabled::Yes;
+    wanted.0 = Enabled::Yes;
     let mut follower = follow(&wanted).unwrap();
     let said = until(&mut follower, |now| now.error.is_some()).await;
     assert!(said.error.as_ref().unwrap().contains("docker.sock"));
-    wanted.enabled = Enabled::No;
+    wanted.0 = Enabled::No;
     let mut follower = follow(&wanted).unwrap();
     follower.sync().await;
     assert_eq!(*follower.snapshot(), Snapshot::default());
