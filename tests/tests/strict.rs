@@ -32,7 +32,7 @@ impl Site {
         let file = directory.path().join("daemon.json");
         // The daemon needs the engine's socket in its configuration, the engine the daemon's.
         let socket = directory.path().join("netpold.sock");
-        let runtime = |unready: &str, seconds: u32| {
+        let runtime = |unready: &str, seconds: f64| {
             serde_json::json!({
                 "path": oci,
                 "runtimeArgs": [
@@ -46,7 +46,7 @@ impl Site {
             "runtimes": {
                 "netpold": runtime("refuse", seconds),
                 "lenient": runtime("start", seconds),
-                "patient": runtime("refuse", 60),
+                "patient": runtime("refuse", 60.0),
             },
         });
         std::fs::write(&file, settings.to_string())?;

@@ -203,12 +203,15 @@ mod tests {
             nsid: Some(1),
             subinterfaces: vec![(location, "eth0".to_owned())],
         };
-        let mut facts = Facts::default();
-        facts.docker = vec![Engine {
+        let engine = Engine {
             followed: true,
             listed: true,
             ..Engine::default()
-        }];
+        };
+        let facts = Facts {
+            docker: vec![engine],
+            ..Facts::default()
+        };
         let web = ObjectName::new("shop", "web");
         let attached = Attached {
             interfaces: [(number, [2; 6])].into(),
