@@ -334,6 +334,27 @@ fn nft(lab: &Lab, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Another netpold on this host, which is to have no gate, leaves this one's alone.
+#[test]
+fn a_netpold_without_a_gate_leaves_another_ones_alone() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Daemon::prepare(&lab, "")?;
+    gate(&lab, &daemon.config(), "install")?;
+    let mut other = Daemon::prepare(&lab, "[gate]\nenabled = false\n")?;
+    let said = gate(&lab, &other.config(), "install")?;
+    ensure!(said.contains("there is to be no gate"), "{said}");
+    gate(&lab, &daemon.config(), "status")?;
+    other.launch()?;
+    other.wait()?;
+    // A change of the table has it looked at.
+    nft(&lab, &["add", "chain", "bridge", "netpold", "somebodys"])?;
+    nft(&lab, &["delete", "chain", "bridge", "netpold", "somebodys"])?;
+    other.wait()?;
+    gate(&lab, &daemon.config(), "status")?;
+    ensure!(!other.log().contains("the gate is released"), "{}", other.log());
+    Ok(())
+}
+
 #[test]
 fn uninstall_takes_it_off_and_audit_has_none() -> Result<()> {
     let lab = Lab::new()?;

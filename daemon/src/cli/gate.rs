@@ -104,8 +104,10 @@ fn as_before(error: &anyhow::Error, out: &mut dyn Write) -> anyhow::Result<Exit>
 fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let kept = Kept::at(&config.state.directory);
     if let Some(why) = gate::why_not(config) {
-        // What an earlier configuration has installed must not go on dropping.
-        release(config, out)?;
+        // What an earlier configuration has installed must not go on dropping. Another netpold's is not this one's.
+        if kept.was_in_use() {
+            release(config, out)?;
+        }
         kept.unwanted().map_err(GateError::Kept)?;
         writeln!(out, "there is to be no gate: {why}")?;
         return Ok(Exit::Done);

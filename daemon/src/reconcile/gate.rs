@@ -87,10 +87,16 @@ impl Keeper {
             Err(error) => keeper.failed(&error),
         }
         keeper.found = keeper.find();
-        if keeper.why_not.is_some() && keeper.found.is_some() {
+        if keeper.why_not.is_some() && keeper.is_own() {
             keeper.release();
         }
         keeper
+    }
+
+    /// Is there a gate, and did a netpold with this state directory have one? Another one's is left alone: the table's
+    /// name is the same where the configuration does not say otherwise.
+    fn is_own(&self) -> bool {
+        self.found.is_some() && self.kept.was_in_use()
     }
 
     /// Shuts all who pass by an earlier netpold's word, because nothing of that one is pinned any more: its
@@ -311,7 +317,7 @@ impl Keeper {
         let before = self.found.take();
         self.found = self.find();
         if self.why_not.is_some() {
-            if self.found.is_some() {
+            if self.is_own() {
                 self.release();
             }
             return;
