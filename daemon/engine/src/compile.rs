@@ -312,7 +312,7 @@ impl Known {
             interfaces,
             addresses: self.classes.addresses.clone(),
             senders,
-            leaves,
+            leaves: leaves::without_repetitions(&leaves),
             prefixes: Arc::clone(&self.classes.prefixes),
             verdicts: self.verdicts.clone(),
             port_blocks: PortBlocks::default(),
