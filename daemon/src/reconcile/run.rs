@@ -533,6 +533,10 @@ impl Daemon {
                 () = self.pins.changed() => self.look_at_programs(),
                 _ = rounds.tick() => {
                     self.gate.try_again();
+                    if self.in_force.unkept_key.is_some() {
+                        // The installer tries once more to keep it, with whatever it is given.
+                        self.install();
+                    }
                     if !self.programs.is_empty() {
                         self.look_at_programs();
                     }
