@@ -347,11 +347,15 @@ fn a_netpold_without_a_gate_leaves_another_ones_alone() -> Result<()> {
     other.launch()?;
     other.wait()?;
     // A change of the table has it looked at.
-    nft(&lab, &["add", "chain", "bridge", "netpold", "somebodys"])?;
+    nft(&lab, &["add", "chain", "bridge", "netpold", "somebodys"]).with_context(|| other.log())?;
     nft(&lab, &["delete", "chain", "bridge", "netpold", "somebodys"])?;
     other.wait()?;
     gate(&lab, &daemon.config(), "status")?;
-    ensure!(!other.log().contains("the gate is released"), "{}", other.log());
+    ensure!(
+        !other.log().contains("the gate is released"),
+        "{}",
+        other.log()
+    );
     Ok(())
 }
 

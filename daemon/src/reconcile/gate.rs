@@ -87,16 +87,10 @@ impl Keeper {
             Err(error) => keeper.failed(&error),
         }
         keeper.found = keeper.find();
-        if keeper.why_not.is_some() && keeper.is_own() {
+        if keeper.why_not.is_some() && keeper.found.is_some() {
             keeper.release();
         }
         keeper
-    }
-
-    /// Is there a gate, and did a netpold with this state directory have one? Another one's is left alone: the table's
-    /// name is the same where the configuration does not say otherwise.
-    fn is_own(&self) -> bool {
-        self.found.is_some() && self.kept.was_in_use()
     }
 
     /// Shuts all who pass by an earlier netpold's word, because nothing of that one is pinned any more: its
@@ -317,7 +311,7 @@ impl Keeper {
         let before = self.found.take();
         self.found = self.find();
         if self.why_not.is_some() {
-            if self.is_own() {
+            if self.found.is_some() {
                 self.release();
             }
             return;
@@ -373,7 +367,12 @@ impl Keeper {
         }
     }
 
+    /// What there is. To a netpold that is to have no gate, and never had one with this state directory, a table of this
+    /// name is another one's, and as if it were not there.
     fn find(&mut self) -> Option<Found> {
+        if self.why_not.is_some() && !self.kept.was_in_use() {
+            return None;
+        }
         match self.kernel.as_mut()?.look() {
             Ok(found) => {
                 self.problem = None;
