@@ -55,12 +55,12 @@ pub extern "C" fn netpold_fast(skb: *mut __sk_buff, direction: u32) -> u32 {
     let context = TcContext::new(skb);
     let direction = Direction::of_bit(direction);
     let frame = Skb::new(&context);
-    let Some(fast) = is_established(&Maps { skb }, &frame, direction, ifindex(skb)) else {
+    let Some(tc_index) = is_established(&Maps { skb }, &frame, direction, ifindex(skb)) else {
         return 0;
     };
     count(Reason::Established, direction, context.len());
     if direction as u8 == Direction::Egress as u8 {
-        set_stamp(skb, fast.tc_index);
+        set_stamp(skb, tc_index);
     }
     1
 }

@@ -18,6 +18,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
+    bytes::spread,
     connection::{TIMEOUTS, Timeout},
     limits::{BLOCK_RANGES, FRAGMENTS_EACH, INLINE_RANGES},
 };
@@ -119,11 +120,7 @@ const STAMP_ADDRESS_BITS: u32 = 4;
 #[must_use]
 #[inline(always)]
 pub const fn stamp(slot: u32, source: &[u8; 16]) -> u32 {
-    let whole = u128::from_le_bytes(*source);
-    let half = (whole ^ (whole >> 64)) as u64;
-    let quarter = (half ^ (half >> 32)) as u32;
-    // Knuth's multiplicative hash: the upper bits depend on all.
-    let folded = quarter.wrapping_mul(0x9e37_79b1) >> (32 - STAMP_ADDRESS_BITS);
+    let folded = spread(source) >> (32 - STAMP_ADDRESS_BITS);
     (slot << STAMP_ADDRESS_BITS | folded) & 0xffff
 }
 

@@ -352,7 +352,7 @@ impl Host {
     fn judged(&mut self, frame: &Bytes, direction: Direction) -> Outcome {
         match self.datapath.see(frame, direction, INTERFACE) {
             Seen::Judged(outcome) => outcome,
-            Seen::Shortly(_) => {
+            Seen::Shortly => {
                 let before = self.flows();
                 let outcome = self.datapath.judge(frame, direction, INTERFACE);
                 assert!(

@@ -161,7 +161,7 @@ impl Executor for Modelled {
     fn see(&mut self, frame: &Bytes, direction: Direction) -> Result<bool> {
         self.datapath.sockets = frame.sockets;
         let seen = self.datapath.see(frame, direction, INTERFACE);
-        if matches!(seen, Seen::Shortly(_)) {
+        if seen == Seen::Shortly {
             // The whole verdict says the same, and has nothing to change any more.
             let before = self.state()?;
             let outcome = self.datapath.judge(frame, direction, INTERFACE);

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use netpol_abi::Reason;
 use netpol_abi::connection::{State, TICK_SHIFT, Timeout};
 use netpol_abi::event::Event;
-use netpol_abi::judge::{self, Fast, Outcome, Tables, View};
+use netpol_abi::judge::{self, Outcome, Tables, View};
 use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::report::{self, Sighting};
@@ -62,7 +62,7 @@ pub struct Sockets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// It belongs to an established connection, and needed no verdict.
-    Shortly(Fast),
+    Shortly,
     /// It was judged.
     Judged(Outcome),
 }
@@ -72,17 +72,8 @@ impl Seen {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Shortly(_) => Reason::Established,
+            Self::Shortly => Reason::Established,
             Self::Judged(outcome) => outcome.reason,
-        }
-    }
-
-    /// What the frame carries in `tc_index` from here on; 0: nothing.
-    #[must_use]
-    pub const fn tc_index(&self) -> u32 {
-        match self {
-            Self::Shortly(fast) => fast.tc_index,
-            Self::Judged(outcome) => outcome.tc_index,
         }
     }
 
@@ -90,7 +81,7 @@ impl Seen {
     #[must_use]
     pub const fn passes(&self) -> bool {
         match self {
-            Self::Shortly(_) => true,
+            Self::Shortly => true,
             Self::Judged(outcome) => outcome.passes,
         }
     }
@@ -126,9 +117,9 @@ impl Datapath {
             length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
             direction,
         };
-        if let Some(fast) = judge::is_established(self, frame, direction, ifindex) {
+        if judge::is_established(self, frame, direction, ifindex).is_some() {
             self.count(Reason::Established, &sighting);
-            return Seen::Shortly(fast);
+            return Seen::Shortly;
         }
         let mut view = View::default();
         let outcome = judge::judge(self, frame, direction, ifindex, &mut view);

@@ -17,26 +17,10 @@ use crate::{
     tables::{Flow, FlowKey4, FlowKey6, flow_flags, stamp},
 };
 
-/// What the short way says of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fast {
-    /// What the frame carries in `tc_index` from here on, where it leaves an endpoint; 0: nothing.
-    pub tc_index: u32,
-}
-
-/// `None`: the frame does not belong to such a connection.
+/// Does the frame belong to such a connection? Then what it carries in `tc_index` from here on, where it leaves an
+/// endpoint; 0: nothing.
 #[inline(always)]
 pub fn is_established<T: Tables, F: Frame>(
-    tables: &T,
-    frame: &F,
-    direction: Direction,
-    ifindex: u32,
-) -> Option<Fast> {
-    within(tables, frame, direction, ifindex).map(|tc_index| Fast { tc_index })
-}
-
-#[inline(always)]
-fn within<T: Tables, F: Frame>(
     tables: &T,
     frame: &F,
     direction: Direction,

@@ -13,6 +13,7 @@ use super::{
     track::{local, not_for_endpoint, owner},
 };
 use crate::{
+    bytes::spread,
     connection::age,
     limits::{ENDPOINTS, FRAGMENT_STRANGERS, FRAGMENTS_EACH},
     packet::{Direction, Packet, header_bytes},
@@ -129,19 +130,9 @@ fn set<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> u32 {
         return scene.at.slot;
     }
     match lookup::slot_of(scene, packet.version, &packet.source) {
-        0 => ENDPOINTS + spread(&packet.source) % FRAGMENT_STRANGERS,
+        0 => ENDPOINTS + (spread(&packet.source) >> 16) % FRAGMENT_STRANGERS,
         slot => slot,
     }
-}
-
-/// Spreads strangers over their sets: neighbours get different ones.
-#[inline(always)]
-const fn spread(address: &[u8; 16]) -> u32 {
-    let whole = u128::from_le_bytes(*address);
-    let half = (whole ^ (whole >> 64)) as u64;
-    let quarter = (half ^ (half >> 32)) as u32;
-    // Knuth's multiplicative hash: the upper bits depend on all.
-    quarter.wrapping_mul(0x9e37_79b1) >> 16
 }
 
 /// Compared word by word: a call that compares memory would want both keys on the stack.

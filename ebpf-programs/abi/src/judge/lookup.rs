@@ -99,15 +99,25 @@ pub(super) fn may_claim<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &
     }
 }
 
-/// The owner that stands in the table of exact addresses in this lane; `None`: the address is not there.
+/// The entry of an address in the table of exact addresses, if it counts in this lane.
 #[inline(always)]
-fn listed_owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Option<u32> {
+pub(super) fn listed<'t, T: Tables>(
+    scene: &Scene<'t, T>,
+    version: u8,
+    address: &[u8; 16],
+) -> Option<&'t Address> {
     let entry = if version == 4 {
         scene.tables.address4(&v4(address))
     } else {
         scene.tables.address6(address)
     }?;
-    (entry.class[scene.lane()] != CLASS_UNLISTED).then_some(entry.owner[scene.lane()])
+    (entry.class[scene.lane()] != CLASS_UNLISTED).then_some(entry)
+}
+
+/// The owner that stands in the table of exact addresses in this lane; `None`: the address is not there.
+#[inline(always)]
+fn listed_owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Option<u32> {
+    listed(scene, version, address).map(|entry| entry.owner[scene.lane()])
 }
 
 /// What the endpoint's leave for an address says in this lane; 0: there is none.
@@ -159,14 +169,9 @@ pub fn leave<T: Tables>(tables: &T, slot: u32, version: u32, high: u64, low: u64
 /// Slot of the endpoint of this host that has the address; 0: none has.
 #[inline(always)]
 pub(super) fn slot_of<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
-    let entry = if version == 4 {
-        scene.tables.address4(&v4(address))
-    } else {
-        scene.tables.address6(address)
-    };
-    match entry {
-        Some(entry) if entry.class[scene.lane()] != CLASS_UNLISTED => entry.slot[scene.lane()],
-        _ => 0,
+    match listed(scene, version, address) {
+        Some(entry) => entry.slot[scene.lane()],
+        None => 0,
     }
 }
 

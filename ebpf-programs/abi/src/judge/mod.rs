@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-pub use fast::{Fast, is_established};
+pub use fast::is_established;
 pub use fragment::{Later, first as first_fragment, later as later_fragment};
 pub use link::control as link_control;
 pub use lookup::{Answer, NOT_LISTED, Question, answer, find_rule, leave, search_blocks};

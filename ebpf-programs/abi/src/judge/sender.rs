@@ -20,8 +20,8 @@ use super::{Scene, Tables, View, lookup};
 use crate::{
     packet::{Arrival, Direction, Piece},
     tables::{
-        Address, BRIDGES, CLASS_ANY, CLASS_UNLISTED, Control, Flow, OWNER_HOST, endpoint_flags,
-        flow_flags, sender_key, stamp, stamped_slot,
+        BRIDGES, CLASS_ANY, CLASS_UNLISTED, Control, Flow, OWNER_HOST, endpoint_flags, flow_flags,
+        sender_key, stamp, stamped_slot,
     },
 };
 
@@ -106,29 +106,11 @@ const NOBODY: Peer = Peer {
     owner: 0,
 };
 
-/// The entry of an address, if it counts in this lane.
-#[inline(always)]
-fn exact<'t, T: Tables>(
-    scene: &Scene<'t, T>,
-    version: u8,
-    address: &[u8; 16],
-) -> Option<&'t Address> {
-    let entry = if version == 4 {
-        scene.tables.address4(&lookup::v4(address))
-    } else {
-        scene.tables.address6(address)
-    }?;
-    if entry.class[scene.lane()] == CLASS_UNLISTED {
-        return None;
-    }
-    Some(entry)
-}
-
 /// The sender of a packet towards the endpoint that opens a connection.
 #[inline(always)]
 pub(super) fn of<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Sender {
     let (packet, arrival) = (&view.packet, &view.arrival);
-    let Some(entry) = exact(scene, packet.version, &packet.source) else {
+    let Some(entry) = lookup::listed(scene, packet.version, &packet.source) else {
         // A stranger's address: an endpoint's packet has it by translation alone.
         let stamp = stamped(scene, arrival);
         let is_translated = stamp != 0 && !is_from_host(packet.piece, arrival, stamp);
@@ -251,7 +233,7 @@ pub(super) fn peer<T: Tables>(
     if sender.kind() as u8 == SenderKind::Translated as u8 {
         let key = sender_key(sender.stamp(), version);
         let own = scene.tables.sender(key);
-        return match own.and_then(|own| exact(scene, version, own)) {
+        return match own.and_then(|own| lookup::listed(scene, version, own)) {
             // Not what an endpoint had that was in the slot before.
             Some(entry) if entry.slot[scene.lane()] == stamped_slot(sender.stamp()) => Peer {
                 class: entry.class[scene.lane()],
@@ -270,7 +252,7 @@ pub(super) fn peer<T: Tables>(
 /// Exact addresses first; strangers by their longest prefix.
 #[inline(always)]
 fn classify<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Peer {
-    if let Some(entry) = exact(scene, version, address) {
+    if let Some(entry) = lookup::listed(scene, version, address) {
         return Peer {
             class: entry.class[scene.lane()],
             owner: entry.owner[scene.lane()],
