@@ -20,6 +20,7 @@ pub mod flows;
 pub mod gate;
 pub mod links;
 mod netlink;
+pub mod nftables;
 mod nsfs;
 pub mod oci;
 pub mod printable;

@@ -61,6 +61,7 @@ struct Stale {
     /// What is inside them.
     inside: bool,
     resolvers: bool,
+    translations: bool,
 }
 
 impl Stale {
@@ -71,6 +72,7 @@ impl Stale {
         declared: true,
         inside: true,
         resolvers: true,
+        translations: true,
     };
     const NOTHING: Self = Self {
         store: false,
@@ -79,6 +81,7 @@ impl Stale {
         declared: false,
         inside: false,
         resolvers: false,
+        translations: false,
     };
 }
 
@@ -407,7 +410,7 @@ impl Sources {
         };
         tokio::select! {
             () = expired => self.question(),
-            () = translations => {}
+            () = translations => self.stale.translations = true,
             changed = self.store.changed(), if self.ended.is_none() => {
                 self.ended = changed.err();
                 self.stale.store = true;
@@ -498,7 +501,9 @@ impl Sources {
         if stale.resolvers {
             self.facts.resolvers = self.resolvers.read();
         }
-        if let Some(translations) = &mut self.translations {
+        if stale.translations
+            && let Some(translations) = &mut self.translations
+        {
             self.facts.translations = translations.rules();
         }
         &self.facts

@@ -4,17 +4,14 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
-use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::{Rule, iptables, nft};
-use crate::netlink::{self, BUFFER, Message, is_overflow, receive};
+use crate::netlink::Message;
+use crate::nftables::Events;
 
-const NFNLGRP_NFTABLES: u32 = 7;
 /// Subsystem of nfnetlink, in the upper byte of a message's type.
 const NFTABLES: u16 = 10;
 /// `NFT_MSG_NEWTABLE` to `NFT_MSG_DELRULE`: tables, chains and rules.
@@ -39,7 +36,7 @@ pub struct Follower {
 /// # Errors
 /// The kernel gives no socket.
 pub fn follow() -> io::Result<Follower> {
-    let events = listen()?;
+    let events = Events::open()?;
     let (publish, rules) = watch::channel(Vec::new());
     tokio::spawn(run(events, publish));
     Ok(Follower { rules })
@@ -59,7 +56,7 @@ impl Follower {
     }
 }
 
-async fn run(events: AsyncFd<Socket>, publish: watch::Sender<Vec<Rule>>) {
+async fn run(mut events: Events, publish: watch::Sender<Vec<Rule>>) {
     loop {
         let rules = read().await;
         publish.send_if_modified(|before| {
@@ -69,7 +66,7 @@ async fn run(events: AsyncFd<Socket>, publish: watch::Sender<Vec<Rule>>) {
             }
             is_other
         });
-        if let Err(error) = changed(&events).await {
+        if let Err(error) = events.until(concerns).await {
             tracing::warn!(%error, "changes of NAT rules can't be heard of: those that hide senders from containers are not reported from now on");
             return;
         }
@@ -126,34 +123,7 @@ async fn output(program: &str, arguments: &[&str]) -> String {
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "the socket owns its descriptor and never changes it, which is all that the unsafe successor asks"
-)]
-fn listen() -> io::Result<AsyncFd<Socket>> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.add_membership(NFNLGRP_NFTABLES)?;
-    socket.set_non_blocking(true)?;
-    AsyncFd::with_interest(socket, Interest::READABLE)
-}
-
-/// Returns when a table, chain or rule of IP changed, or when there was too much to tell.
-async fn changed(events: &AsyncFd<Socket>) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(BUFFER);
-    loop {
-        let mut ready = events.readable().await?;
-        buffer.clear();
-        match receive(ready.get_inner(), &mut buffer) {
-            Ok(_) if netlink::messages(&buffer).any(|message| concerns(&message)) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            Err(error) if is_overflow(&error) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
+/// Is a table, chain or rule of IP other than before?
 fn concerns(message: &Message<'_>) -> bool {
     let family = message.payload.first();
     message.kind >> 8 == NFTABLES

@@ -1,5 +1,8 @@
 //! Which of the host's NAT rules hide senders from containers.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::Assembly;
 use netpol_engine::world::Place;
 
@@ -8,25 +11,25 @@ use crate::translation::{Containers, Rule};
 impl Assembly<'_> {
     /// The rules by which a packet from beyond this host may reach an endpoint under another address.
     pub(super) fn translations(&mut self) {
-        let links = &self.facts.links;
-        let mut containers = Containers {
-            bridges: links.bridges.values().cloned().collect(),
-            ..Containers::default()
-        };
-        for pod in self.out.world.pods.values() {
-            let Place::Attached(attached) = &pod.place else {
-                continue;
-            };
-            containers.addresses.extend(&pod.addresses);
-            let ends = attached
-                .interfaces
-                .keys()
-                .filter_map(|ifindex| links.veths.iter().find(|veth| veth.ifindex == *ifindex));
-            containers.interfaces.extend(ends.map(|veth| {
-                let bridge = veth.master.and_then(|master| links.bridges.get(&master));
-                bridge.unwrap_or(&veth.name).clone()
-            }));
+        // Most hosts have no such rule at all: then nothing is gathered for it.
+        if self.facts.translations.is_empty() {
+            return;
         }
+        let links = &self.facts.links;
+        let pods = self.out.world.pods.values();
+        let attached = pods.filter(|pod| matches!(pod.place, Place::Attached(_)));
+        let addresses: BTreeSet<IpAddr> = attached.flat_map(|pod| pod.addresses.clone()).collect();
+        let owned = |ifindex| matches!(self.out.interfaces.get(ifindex), Some(Some(_)));
+        let ends = links.veths.iter().filter(|veth| owned(&veth.ifindex));
+        let interfaces = ends.map(|veth| {
+            let bridge = veth.master.and_then(|master| links.bridges.get(&master));
+            bridge.unwrap_or(&veth.name).clone()
+        });
+        let containers = Containers {
+            interfaces: interfaces.collect(),
+            addresses,
+            bridges: links.bridges.values().cloned().collect(),
+        };
         let hiding = self.facts.translations.iter();
         let hiding = hiding.filter(|rule: &&Rule| rule.hides(&containers));
         self.out.hiding = hiding.map(|rule| rule.text.clone()).collect();
