@@ -173,6 +173,43 @@ fn the_examples_are_valid() {
     assert_eq!(assembled.world().policies.len(), 4);
 }
 
+/// Every line of a table that has a column of tests names one that exists: a file of tests, and where a name
+/// follows the link, that function in it.
+#[test]
+fn every_line_of_the_threat_model_names_its_test() {
+    let page = text("docs/threat-model.md");
+    let mut has_tests = false;
+    let mut lines = 0;
+    for line in page.lines() {
+        if !line.starts_with('|') {
+            has_tests = false;
+            continue;
+        }
+        let cell = line.trim_end_matches('|').rsplit('|').next().unwrap();
+        if !has_tests || cell.starts_with("---") {
+            has_tests |= cell.trim() == "test";
+            continue;
+        }
+        lines += 1;
+        let links: Vec<&str> = cell.split("](../").skip(1).collect();
+        assert!(!links.is_empty(), "no test: {line}");
+        for link in links {
+            let (path, rest) = link.split_once(')').unwrap();
+            let source = text(path);
+            // Sources register tests by an attribute, or with libtest-mimic where the machine may lack what they need.
+            let is_test = path.ends_with(".pkt")
+                || source.contains("test]")
+                || source.contains("libtest_mimic");
+            assert!(is_test, "{path} has no test");
+            if let Some(name) = rest.strip_prefix(" `") {
+                let name = name.split_once('`').unwrap().0;
+                assert!(source.contains(&format!("fn {name}(")), "{name} in {path}");
+            }
+        }
+    }
+    assert!(lines > 30, "only {lines} lines found");
+}
+
 /// Under systemd the daemon has no right but those.
 #[test]
 fn the_unit_grants_what_the_daemon_says_it_needs() {
