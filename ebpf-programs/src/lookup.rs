@@ -182,6 +182,36 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn read_flow(&self, cell: &Cell<Flow>) -> Flow {
+        let words: *const u64 = cell.as_ptr().cast_const().cast();
+        // SAFETY: `Flow` is two aligned words. Volatile, so that each is one instruction that loads it whole.
+        let words = unsafe {
+            [
+                core::ptr::read_volatile(words),
+                core::ptr::read_volatile(words.add(1)),
+            ]
+        };
+        zerocopy::transmute!(words)
+    }
+
+    #[inline(always)]
+    fn write_flow(&self, cell: &Cell<Flow>, flow: Flow) {
+        let [used, judged]: [u64; 2] = zerocopy::transmute!(flow);
+        let words: *mut u64 = cell.as_ptr().cast();
+        // SAFETY: as above, for storing.
+        unsafe {
+            core::ptr::write_volatile(words, used);
+            core::ptr::write_volatile(words.add(1), judged);
+        }
+    }
+
+    #[inline(always)]
+    fn see_flow(&self, cell: &Cell<Flow>, now: u32) {
+        // SAFETY: the element is valid and aligned.
+        unsafe { core::ptr::write_volatile(&raw mut (*cell.as_ptr()).seen, now) };
+    }
+
+    #[inline(always)]
     fn enter4(&self, key: &FlowKey4, flow: &Flow) -> bool {
         maps::FLOWS4.insert(key, flow, BPF_NOEXIST.into()).is_ok()
     }

@@ -6,7 +6,7 @@
 /// Version of every layout in this crate. A pinned map of another version is
 /// not adopted but replaced: bump it with any change of a key, a value or a
 /// meaning.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Endpoints on one host; slots of the `ENDPOINTS` array. 1,000 is the aim, four
 /// times that is the limit: 128 B each. A sender's stamp has twelve bits for a slot.

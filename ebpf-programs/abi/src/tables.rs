@@ -422,18 +422,20 @@ pub struct FlowKey6 {
     pub remote_port: u16,
 }
 
-/// Value of `FLOWS4` and `FLOWS6`.
+/// Value of `FLOWS4` and `FLOWS6`: two words of eight bytes. What the verdict depends on is in the second one, so that
+/// a processor that reads a connection while another one writes it sees all of that as it was before, or all as it is
+/// afterwards ([`crate::judge::Tables::read_flow`]).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Flow {
-    /// The endpoint's revision that allowed it.
-    pub revision: u32,
     /// Tick of the last packet ([`crate::connection::TICK_SHIFT`]).
     pub seen: u32,
     /// The rule that allowed it; 0: not isolated, or no rule was needed.
     pub rule: u32,
+    /// The endpoint's revision that allowed it.
+    pub revision: u32,
     /// [`crate::connection::State`] as a number.
     pub state: u8,
     /// [`flow_flags`].

@@ -65,6 +65,7 @@ fn layouts_are_those_of_the_version() {
         ("Verdict.spill", offset_of!(Verdict, spill), 8),
         ("Verdict.ranges", offset_of!(Verdict, ranges), 16),
         ("PortBlock.ranges", offset_of!(PortBlock, ranges), 16),
+        ("Flow.revision", offset_of!(Flow, revision), 8),
         ("Flow.state", offset_of!(Flow, state), 12),
         ("Flow.payer", offset_of!(Flow, payer), 14),
         ("Event.source", offset_of!(Event, source), 40),
@@ -78,7 +79,7 @@ fn layouts_are_those_of_the_version() {
         );
     }
     assert_eq!(
-        LAYOUT_VERSION, 4,
+        LAYOUT_VERSION, 5,
         "change the numbers above together with the version"
     );
 }

@@ -36,7 +36,7 @@ pub fn is_established<T: Tables, F: Frame>(
         return None;
     }
     let cell = find(tables, &packet, direction, endpoint.id)?;
-    let flow = cell.get();
+    let flow = tables.read_flow(cell);
     let now = tables.tick();
     let state = State::from_number(flow.state);
     let reply = opening_of(&flow) as u8 != direction as u8;
@@ -54,7 +54,7 @@ pub fn is_established<T: Tables, F: Frame>(
     }
     // Most packets change nothing: the cache line stays clean.
     if flow.seen != now {
-        cell.set(Flow { seen: now, ..flow });
+        tables.see_flow(cell, now);
     }
     let is_own = flow.flags & flow_flags::BY_LEAVE == 0;
     Some(if direction as u8 == Direction::Egress as u8 && is_own {

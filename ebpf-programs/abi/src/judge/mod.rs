@@ -66,11 +66,28 @@ pub trait Tables {
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict>;
     /// `PORT_BLOCKS`.
     fn port_block(&self, id: u64) -> Option<&PortBlock>;
-    /// `FLOWS4`. Two processors may write one flow at once; what is lost then is an update
-    /// of its state, never its existence.
+    /// `FLOWS4`. Its elements are read and written by the three methods below alone.
     fn flow4(&self, key: &FlowKey4) -> Option<&Cell<Flow>>;
-    /// `FLOWS6`.
+    /// `FLOWS6`. Likewise.
     fn flow6(&self, key: &FlowKey6) -> Option<&Cell<Flow>>;
+    /// Reads a connection. Another processor may write it at the same time: what the verdict depends on
+    /// (revision, state, flags, payer) is one aligned word, so it is always as one processor wrote it.
+    fn read_flow(&self, cell: &Cell<Flow>) -> Flow {
+        cell.get()
+    }
+    /// Writes a connection, each of its two words at once. Of two processors that write one connection at the same
+    /// time, the update of one is lost, and no mixture of both is left.
+    fn write_flow(&self, cell: &Cell<Flow>, flow: Flow) {
+        cell.set(flow);
+    }
+    /// Writes when a connection was last seen, and nothing else.
+    fn see_flow(&self, cell: &Cell<Flow>, now: u32) {
+        let flow = Flow {
+            seen: now,
+            ..cell.get()
+        };
+        cell.set(flow);
+    }
     /// Enters a connection into `FLOWS4`; false where there is no room.
     fn enter4(&self, key: &FlowKey4, flow: &Flow) -> bool;
     /// Enters a connection into `FLOWS6`; false where there is no room.

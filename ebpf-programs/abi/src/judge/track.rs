@@ -154,7 +154,7 @@ pub(super) fn connection<T: Tables, F: Frame>(
     let packet = &view.packet;
     let now = scene.tables.tick();
     if let Some(cell) = view.key.find(scene.tables) {
-        let flow = cell.get();
+        let flow = scene.tables.read_flow(cell);
         let state = State::from_number(flow.state);
         let reply = opening_of(&flow) as u8 != scene.at.direction() as u8;
         if age(now, flow.seen) <= lifetime(scene, packet.protocol, state) {
@@ -249,7 +249,7 @@ fn known<T: Tables>(
     }
     // Most packets change nothing: the cache line stays clean.
     if next.seen != flow.seen || next.state != flow.state || again {
-        cell.set(next);
+        scene.tables.write_flow(cell, next);
     }
     if ruling.reason as u8 == Reason::Established as u8 {
         ruling.rule = next.rule;
@@ -528,10 +528,10 @@ pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32)
         payer: stamp,
     };
     if let Some(old) = key.find(tables) {
-        let held = old.get();
+        let held = tables.read_flow(old);
         if !goes_on(scene, packet, &held, now) {
             recharge(tables, view, held.payer, flow.payer);
-            old.set(flow);
+            tables.write_flow(old, flow);
         }
         return Remembered::Yes;
     }
@@ -658,7 +658,7 @@ pub fn is_related<T: Tables, F: Frame>(
     let Some(cell) = quoted.key.find(tables) else {
         return false;
     };
-    let flow = cell.get();
+    let flow = tables.read_flow(cell);
     let keeps = scene.flags() & control_flags::KEEP_ESTABLISHED != 0;
     let state = State::from_number(flow.state);
     age(tables.tick(), flow.seen) <= lifetime(scene, sent.protocol, state)
