@@ -25,6 +25,8 @@ suites=(
 )
 # What the suites' interfaces, filters and sockets are made of. Built in with some kernels.
 modules=(veth bridge macvlan ipvlan dummy 8021q sctp sch_ingress cls_bpf act_bpf nf_tables nft_meta_bridge)
+# Of network address translation, by iptables' nftables variant and by nftables itself, of bridged packets too; of a tunnel.
+modules+=(nft_compat nft_chain_nat nft_masq nft_nat xt_MASQUERADE xt_nat br_netfilter vxlan)
 # Parts of nf_tables itself with newer kernels, which do not know the names any more.
 modules+=(nft_counter nft_objref)
 

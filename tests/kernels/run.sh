@@ -21,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 }
 
 kernels=(5.10 6.1 6.12 newest)
-suites=(requirements packets judged datapath tables links attack modes first_packet subinterfaces)
+suites=(requirements packets judged datapath tables links attack modes senders leave channels first_packet subinterfaces)
 # For one kernel. Longer than the longest run, shorter than anybody's patience.
 seconds=${KERNEL_SECONDS:-1800}
 
@@ -39,7 +39,7 @@ lay_guest() {
   mkdir -p "$guest"/{bin,sbin,usr,etc,suites.d}
   ln -s ../bin "$guest/usr/bin"
   ln -s ../sbin "$guest/usr/sbin"
-  local suite program tool library
+  local suite program tool library extensions
   for suite in "${suites[@]}"; do
     program=$(cargo test --quiet --profile emulated --no-run --message-format=json -p netpold-tests --test "$suite" |
       sed -n "s/.*\"kind\":\[\"test\"\].*\"name\":\"$suite\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -1)
@@ -49,10 +49,16 @@ lay_guest() {
   # Beside the suites, where those look for them.
   for program in netpold netpol; do cp "target/emulated/$program" "$guest/"; done
   for tool in ip tc nft busybox; do cp "$(command -v "$tool")" "$guest/bin/"; done
+  # iptables has its extensions as files of their own. The variant of nftables, which iptables is with today's engines.
+  extensions=$(dirname "$(find /usr/lib -path '*/xtables/libxt_MASQUERADE.so' | head -1)")
+  mkdir -p "$guest$extensions"
+  cp "$extensions"/lib{xt,ipt,ip6t}_*.so "$guest$extensions/"
+  cp "$(command -v xtables-nft-multi)" "$guest/bin/"
+  for tool in iptables ip6tables iptables-save ip6tables-save; do ln -s xtables-nft-multi "$guest/bin/$tool"; done
   "$guest/bin/busybox" --list | while read -r tool; do
     [ -e "$guest/bin/$tool" ] || ln -s busybox "$guest/bin/$tool"
   done
-  for program in "$guest"/bin/{ip,tc,nft} "$guest"/netpol* "$guest"/suites.d/*; do
+  for program in "$guest"/bin/{ip,tc,nft,xtables-nft-multi} "$guest"/netpol* "$guest"/suites.d/*; do
     ldd "$program" | grep -o '/[^ ]*'
   done | sort -u | while read -r library; do
     install -D "$library" "$guest$library"

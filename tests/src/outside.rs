@@ -34,7 +34,8 @@ impl Outside {
         let host = lab.host();
         host.ip(&["link", "add", "lan0", "type", "bridge"])?;
         host.ip(&["link", "set", "lan0", "up"])?;
-        for (number, end) in [host, &namespace].into_iter().enumerate() {
+        // The far end first: Linux 5.10 makes a link in this namespace first, where no other one may have its name.
+        for (number, end) in [host, &namespace].into_iter().enumerate().rev() {
             let wire = ["link", "add", "uplink", "link", "lan0", "netns", end.name()];
             host.ip(&[&wire[..], &["type", "macvlan", "mode", "bridge"]].concat())?;
             let [v4, v6] = UPLINK.map(|ends| ends[number]);
