@@ -13,7 +13,8 @@ use netpol_abi::{
     Reason,
     judge::{
         Opening, Question, View, answer, first_fragment, is_established, is_related,
-        later_fragment, leave, link_control, place, read, remember, rule, search_blocks,
+        later_fragment, leave, link_control, place, place_question, question, read, remember, rule,
+        search_blocks,
     },
     packet::{Direction, Socket, protocol, records, source_route},
 };
@@ -71,11 +72,7 @@ pub extern "C" fn netpold_fast(skb: *mut __sk_buff, direction: u32) -> u32 {
 pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
     let context = TcContext::new(skb);
     let direction = Direction::of_bit(direction);
-    let read = match netpold_read(skb) {
-        0 => Ok(()),
-        // What it returns is a reason's number; another one could only mean that nothing was read.
-        number => Err(Reason::from_number(number as u8).unwrap_or(Reason::Truncated)),
-    };
+    let read = read_result(netpold_read(skb));
     let (maps, frame) = (Maps { skb }, Skb::new(&context));
     match view_to_fill() {
         Some(view) => place(&maps, direction, ifindex(skb), view),
@@ -93,6 +90,34 @@ pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
         set_stamp(skb, outcome.tc_index);
     }
     outcome.passes.into()
+}
+
+/// Judges a packet to the engine's resolver. Nonzero: it passes.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_question(skb: *mut __sk_buff) -> u32 {
+    let read = read_result(netpold_read(skb));
+    let maps = Maps { skb };
+    match view_to_fill() {
+        Some(view) => place_question(&maps, ifindex(skb), view),
+        None => return 0,
+    }
+    let (Some(view), Some(outcome)) = (view(), maps::OUTCOME.get_ptr_mut(0)) else {
+        return 0;
+    };
+    // SAFETY: the element is this processor's own, and used here alone until it is reported.
+    let room = unsafe { &mut *outcome };
+    question(&maps, view, read, room).passes.into()
+}
+
+/// What [`netpold_read`] has returned.
+#[inline(always)]
+fn read_result(number: u32) -> Result<(), Reason> {
+    match number {
+        0 => Ok(()),
+        // It is a reason's number; another one could only mean that nothing was read.
+        number => Err(Reason::from_number(number as u8).unwrap_or(Reason::Truncated)),
+    }
 }
 
 /// Counts and reports what was judged.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use netpol_abi::packet::Direction;
 
-use crate::parts::{netpold_fast, netpold_judge, netpold_report};
+use crate::parts::{netpold_fast, netpold_judge, netpold_question, netpold_report};
 
 /// From the container: TC ingress of the host's end, or TC egress inside.
 #[classifier]
@@ -19,6 +19,15 @@ pub fn netpold_egress(context: TcContext) -> i32 {
 #[classifier]
 pub fn netpold_ingress(context: TcContext) -> i32 {
     run(&context, Direction::Ingress)
+}
+
+/// To the engine's resolver: TC ingress of the container's own loopback interface.
+#[classifier]
+pub fn netpold_asks(context: TcContext) -> i32 {
+    let skb = context.skb.skb;
+    let passes = netpold_question(skb) != 0;
+    netpold_report(skb, Direction::Egress as u32);
+    if passes { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 
 #[inline(always)]

@@ -122,10 +122,10 @@ impl Engine {
     ///
     /// # Errors
     /// As there.
-    pub fn start_resolving(lab: &Lab, etc: &Path) -> Result<Self> {
+    pub fn start_resolving(lab: &Lab, etc: &Path, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("npd-docker-").tempdir()?;
         let etc = Some(etc.to_owned());
-        Self::of(Program::Docker, lab, directory, &[], etc)
+        Self::of(Program::Docker, lab, directory, arguments, etc)
     }
 
     /// Starts Podman's Docker-compatible service in the lab's host namespace.

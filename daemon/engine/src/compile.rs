@@ -44,6 +44,7 @@
 //! Only what some endpoint's rules ask counts: a policy that selects nobody here changes
 //! nothing. A function of the worlds, without clock or I/O; called by the daemon's loop.
 
+mod asks;
 mod blocks;
 mod classes;
 mod flatten;
@@ -264,14 +265,9 @@ impl Known {
         atoms.update(&seen);
         classes.update(world, &all, parts, atoms)?;
         kinds.clone_from(&seen.known);
-        Ok(verdicts::update(
-            verdicts,
-            parts,
-            atoms.bound(),
-            subjects,
-            classes,
-            most,
-        )?)
+        verdicts::update(verdicts, parts, atoms.bound(), subjects, classes, most)?;
+        asks::update(world, classes, verdicts, &mut subjects.endpoints);
+        Ok(())
     }
 
     fn compiled(&self, world: &World) -> Compiled {

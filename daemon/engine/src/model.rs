@@ -264,6 +264,7 @@ impl Lanes {
                     egress: said.egress,
                     audited_ingress: said.audited_ingress,
                     audited_egress: said.audited_egress,
+                    asks: said.asks,
                     flags: said.flags,
                     bridges: endpoint.bridges,
                     revision: said.revision,

@@ -19,6 +19,12 @@ pub fn labels() -> Labels {
     [("k8s-app".to_owned(), "kube-dns".to_owned())].into()
 }
 
+/// Its name.
+#[must_use]
+pub fn name() -> ObjectName {
+    ObjectName::new(NAMESPACE, "kube-dns")
+}
+
 /// The peer at these addresses.
 #[must_use]
 pub fn kube_dns(addresses: BTreeSet<IpAddr>) -> (ObjectName, Pod) {
@@ -34,7 +40,7 @@ pub fn kube_dns(addresses: BTreeSet<IpAddr>) -> (ObjectName, Pod) {
         place: Place::External,
         ..Pod::default()
     };
-    (ObjectName::new(NAMESPACE, "kube-dns"), pod)
+    (name(), pod)
 }
 
 /// Adds the peer to a world made from files alone, unless one of them states it: a rule for DNS is

@@ -59,6 +59,8 @@ pub struct EndpointEntry {
     pub flags: u32,
     /// See [`netpol_abi::tables::Endpoint::bridges`].
     pub bridges: [u32; BRIDGES],
+    /// See [`netpol_abi::tables::EndpointLane::asks`].
+    pub asks: [u32; 4],
     /// See [`netpol_abi::tables::EndpointLane::revision`]. The compiler leaves it 0; the plan sets it.
     pub revision: u32,
 }

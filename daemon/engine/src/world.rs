@@ -95,13 +95,18 @@ pub struct Attached {
     /// Its number, 1 ..= 0xff_ffff.
     pub id: u32,
     /// The host's ends of its veths, by ifindex, and its interfaces without such an end, by number
-    /// ([`netpol_abi::limits::FIRST_INSIDE`]): the container end's MAC.
+    /// ([`netpol_abi::limits::FIRST_INSIDE`]): the container end's MAC. Its loopback interface is among them where
+    /// `asks` says something.
     pub interfaces: BTreeMap<u32, [u8; 6]>,
     /// The bridges that the host's ends are ports of, by ifindex.
     #[serde(default)]
     pub bridges: BTreeSet<u32>,
     /// The id by which the host's network namespace knows its own, where it is known.
     pub netns: Option<u32>,
+    /// Its engine asks for names on its behalf, from the host's network namespace, and asks these resolvers. Policy
+    /// judges that as questions to the peer `kube-dns`, or to one of these.
+    #[serde(default)]
+    pub asks: Option<BTreeSet<IpAddr>>,
 }
 
 /// A named port of a Pod.
@@ -181,6 +186,7 @@ mod tests {
                 interfaces: [(12, [2, 0, 0, 0, 0, 1])].into(),
                 bridges: [4].into(),
                 netns: Some(3),
+                asks: Some(["192.0.2.53".parse().unwrap()].into()),
             }),
             ..Pod::default()
         };

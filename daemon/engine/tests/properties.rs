@@ -4,15 +4,18 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_abi::Reason;
+use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, asks_index};
 use netpol_engine::compile::{Names, compile};
 use netpol_engine::evaluate::{By, Party, Side, evaluate};
 use netpol_engine::model::{Lanes, Ruling};
-use netpol_engine::policy::{Direction, Protocol, Tier};
-use netpol_engine::world::World;
+use netpol_engine::policy::{Direction, Mode, Protocol, Tier};
+use netpol_engine::resolver;
+use netpol_engine::world::{Place, World};
 use proptest::prelude::*;
 
 use support::tiers::Tiers;
@@ -107,6 +110,46 @@ proptest! {
                         names_the_same(&world, side, &ruling, &compiled.names),
                         "{:?} {:?} {:?} {:?}", probe, direction, side, ruling
                     );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_engine_may_ask_what_its_container_may_ask_of_some_resolver(world in worlds::world(), has_peer: bool) {
+        let mut world = world;
+        let (name, peer) = resolver::kube_dns(BTreeSet::new());
+        if has_peer {
+            world.pods.insert(name.clone(), peer);
+        }
+        let tables = compile(&world).unwrap().tables;
+        // Nothing is only audited: once as if what is were not there, and once as if all of it were in force.
+        world.audited.clear();
+        let (mut without, mut with) = (world.clone(), world.clone());
+        without.policies.retain(|_, policy| policy.mode == Mode::Enforce);
+        for policy in with.policies.values_mut() {
+            Arc::make_mut(policy).mode = Mode::Enforce;
+        }
+        for (from, pod) in &world.pods {
+            let Place::Attached(attached) = &pod.place else { continue };
+            let said = tables.endpoints[&attached.slot];
+            let Some(resolvers) = &attached.asks else {
+                prop_assert_eq!(said.asks, [0; 4]);
+                continue;
+            };
+            let addresses = resolvers.iter().copied().map(Party::Address);
+            let asked: Vec<Party> = addresses.chain(has_peer.then(|| Party::Pod(name.clone()))).collect();
+            let cases = [(&without, said.egress, false), (&with, said.audited_egress, true)];
+            for (world, subject, is_audited) in cases {
+                for (protocol, is_tcp) in [(Protocol::Udp, false), (Protocol::Tcp, true)] {
+                    let may = |to: &Party| {
+                        let verdict = evaluate(world, &Party::Pod(from.clone()), to, protocol, 53);
+                        verdict.unwrap().egress.allowed
+                    };
+                    // What no policy isolates is not asked.
+                    let expected = subject != SUBJECT_NOT_ISOLATED && asked.iter().any(may);
+                    let word = said.asks[asks_index(is_tcp, is_audited)];
+                    prop_assert_eq!(word != 0, expected, "{} {:?}, audited {}: {:#x}", from, protocol, is_audited, word);
                 }
             }
         }

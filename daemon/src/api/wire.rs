@@ -55,7 +55,7 @@ pub struct Origin {
     /// What a runtime says of it, without what a manifest adds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<Reported>,
-    /// Its engine asks its resolvers from the host's network namespace.
+    /// Its engine asks its resolvers from the host's network namespace, and no program is sure to see the questions.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub asked_from_host: bool,
 }

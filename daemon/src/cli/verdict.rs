@@ -109,7 +109,8 @@ pub(super) fn unseen_questions(
     let unseen = listing.origins.pods.get(from)?.asked_from_host;
     (unseen && port.port == 53 && !explanation.egress.verdict.allowed).then(|| {
         format!(
-            "{} resolves names all the same: its engine asks from the host's network, where no policy sees it",
+            "{} can resolve names all the same: its engine asks from the host's network, and policy is not sure to see the \
+             questions (`netpol status` says why)",
             printable(&from.to_string())
         )
     })

@@ -24,6 +24,7 @@ use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
+use netpol_abi::limits::FIRST_LOOPBACK;
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use thiserror::Error;
@@ -174,7 +175,7 @@ impl Attachments {
         self.mechanism
     }
 
-    /// Puts both programs on an interface, or replaces what is there by them.
+    /// Puts its programs on an interface, or replaces what is there by them.
     ///
     /// # Errors
     /// Where the kernel refuses one: the other may be on. An interface that vanishes
@@ -189,7 +190,7 @@ impl Attachments {
             self.forget(spot.number)?;
             return Ok(Attached::Gone);
         };
-        for hook in Hook::BOTH {
+        for hook in Hook::of(spot.number).iter().copied() {
             let done = match self.mechanism {
                 Mechanism::Tcx => self.attach_tcx(spot, &name, hook),
                 Mechanism::Clsact => self.attach_clsact(spot, &name, hook),
@@ -326,6 +327,10 @@ impl Attachments {
             };
             found.entry(number).or_default().set(hook, on);
         }
+        for hooks in found.range_mut(FIRST_LOOPBACK..) {
+            // It has one hook alone.
+            hooks.1.ingress = hooks.1.egress;
+        }
         Ok(found)
     }
 
@@ -335,6 +340,16 @@ impl Attachments {
     /// When the programs do not have it.
     pub fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
         Ok(self.programs.of(0, hook)?)
+    }
+
+    /// The program that judges at a hook of the interface with this number: those inside have all of them one. For
+    /// tests.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    #[doc(hidden)]
+    pub fn judge(&mut self, number: u32, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
+        Ok(self.programs.judge(number, hook)?)
     }
 
     /// The program of a hook of one interface, loaded for it if it is inside.

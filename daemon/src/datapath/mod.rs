@@ -38,7 +38,7 @@ pub use kernel::{Kernel, OpenError, Options, Origin, Sizes};
 pub use programs::LoadError;
 pub use tables::KernelTables;
 pub use uninstall::{Removed, uninstall};
-pub use within::{Location, Within, is_inside};
+pub use within::{Location, Within, is_inside, is_loopback};
 
 /// The eBPF programs, as the build script made them.
 pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netpol"));

@@ -13,7 +13,7 @@ use aya::maps::{MapError, ProgramArray};
 use aya::pin::PinError;
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use netpol_abi::limits::FIRST_INSIDE;
+use netpol_abi::limits::{FIRST_INSIDE, FIRST_LOOPBACK};
 use thiserror::Error;
 
 use super::hook::Hook;
@@ -105,6 +105,20 @@ impl Programs {
         Ok(true)
     }
 
+    /// The program that judges at a hook of an interface, by its number.
+    pub(super) fn judge(
+        &mut self,
+        number: u32,
+        hook: Hook,
+    ) -> Result<&mut SchedClassifier, LoadError> {
+        let judges = if number < FIRST_INSIDE {
+            &mut self.here
+        } else {
+            shared(&mut self.shared, &self.layout, self.stage, &self.sizes)?
+        };
+        of(judges, number, hook)
+    }
+
     /// The program of a hook of an interface, by its number.
     pub(super) fn of(
         &mut self,
@@ -112,12 +126,9 @@ impl Programs {
         hook: Hook,
     ) -> Result<&mut SchedClassifier, LoadError> {
         if number < FIRST_INSIDE {
-            return of(&mut self.here, hook);
+            return of(&mut self.here, number, hook);
         }
-        let shared = match &mut self.shared {
-            Some(shared) => shared,
-            none => none.insert(load(&self.layout, self.stage, &self.sizes, true)?),
-        };
+        let shared = shared(&mut self.shared, &self.layout, self.stage, &self.sizes)?;
         let pair = match self.inside.entry(number) {
             Entry::Occupied(pair) => pair.into_mut(),
             Entry::Vacant(place) => {
@@ -125,7 +136,7 @@ impl Programs {
                 place.insert(lead(&path, number, shared)?)
             }
         };
-        of(pair, hook)
+        of(pair, number, hook)
     }
 
     /// Lets go of the pair of an interface inside; what is attached stays.
@@ -134,11 +145,35 @@ impl Programs {
     }
 }
 
-fn of(programs: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, LoadError> {
+/// The program for a hook of the interface with this number.
+fn of(programs: &mut Ebpf, number: u32, hook: Hook) -> Result<&mut SchedClassifier, LoadError> {
+    let name = hook.program(number);
     programs
-        .program_mut(hook.program())
+        .program_mut(name)
         .and_then(|program| program.try_into().ok())
-        .ok_or(LoadError::NoProgram(hook.program()))
+        .ok_or(LoadError::NoProgram(name))
+}
+
+/// What a set for interfaces inside has: a program for each hook of any of them, each by a number of such an interface
+/// and its place in the table by which they are gone on to.
+const INSIDE_HOOKS: [(u32, Hook, u32); 3] = [
+    (FIRST_INSIDE, Hook::Egress, Hook::Egress.number()),
+    (FIRST_INSIDE, Hook::Ingress, Hook::Ingress.number()),
+    // `ASKS` in `ebpf-programs/src/bin/inside.rs`.
+    (FIRST_LOOPBACK, Hook::Egress, 2),
+];
+
+/// The set for interfaces inside, loaded with the first of them.
+fn shared<'s>(
+    known: &'s mut Option<Ebpf>,
+    layout: &Layout,
+    stage: Stage,
+    sizes: &[(&'static str, u32)],
+) -> Result<&'s mut Ebpf, LoadError> {
+    match known {
+        Some(shared) => Ok(shared),
+        none => Ok(none.insert(load(layout, stage, sizes, true)?)),
+    }
 }
 
 /// Loads the pair of an interface inside, and has it go on to this set.
@@ -150,12 +185,15 @@ fn lead(path: &Path, number: u32, shared: &mut Ebpf) -> Result<Ebpf, LoadError> 
     let failed = |error| load_error(EbpfError::MapError(error));
     let table = pair.map_mut(SHARED).ok_or(LoadError::NoTable(SHARED))?;
     let mut table = ProgramArray::try_from(table).map_err(failed)?;
-    for hook in Hook::BOTH {
-        let program = of(shared, hook)?.fd();
-        let program = program.map_err(|source| program_error(hook, source))?;
-        table.set(hook.number(), program, 0).map_err(failed)?;
+    for (of_number, hook, index) in INSIDE_HOOKS {
+        let program = of(shared, of_number, hook)?.fd();
+        let program = program.map_err(|source| program_error(of_number, hook, source))?;
+        table.set(index, program, 0).map_err(failed)?;
     }
-    verify(pair)
+    for hook in Hook::of(number) {
+        verify(&mut pair, number, *hook)?;
+    }
+    Ok(pair)
 }
 
 /// Loads a set, for the host's interfaces or for those inside.
@@ -174,18 +212,25 @@ fn load(
     }
     let coarse = u32::from(requirements::has_coarse_clock());
     loader.override_global("COARSE_CLOCK", &coarse, true);
-    let inside = u32::from(inside);
-    loader.override_global("INSIDE", &inside, true);
-    verify(loader.load(PROGRAMS).map_err(load_error)?)
-}
-
-/// Has the kernel verify both programs.
-fn verify(mut programs: Ebpf) -> Result<Ebpf, LoadError> {
-    for hook in Hook::BOTH {
-        let loaded = of(&mut programs, hook)?.load();
-        loaded.map_err(|source| program_error(hook, source))?;
+    let number = u32::from(inside);
+    loader.override_global("INSIDE", &number, true);
+    let mut programs = loader.load(PROGRAMS).map_err(load_error)?;
+    if inside {
+        for (number, hook, _) in INSIDE_HOOKS {
+            verify(&mut programs, number, hook)?;
+        }
+    } else {
+        for hook in Hook::BOTH {
+            verify(&mut programs, 0, hook)?;
+        }
     }
     Ok(programs)
+}
+
+/// Has the kernel verify a program.
+fn verify(programs: &mut Ebpf, number: u32, hook: Hook) -> Result<(), LoadError> {
+    let loaded = of(programs, number, hook)?.load();
+    loaded.map_err(|source| program_error(number, hook, source))
 }
 
 fn load_error(error: EbpfError) -> LoadError {
@@ -201,12 +246,12 @@ fn load_error(error: EbpfError) -> LoadError {
     }
 }
 
-fn program_error(hook: Hook, error: ProgramError) -> LoadError {
+fn program_error(number: u32, hook: Hook, error: ProgramError) -> LoadError {
     if no_right(&error) {
         LoadError::NoRight
     } else {
         LoadError::Program {
-            program: hook.program(),
+            program: hook.program(number),
             end: end(&error.to_string()).to_owned(),
         }
     }

@@ -1,4 +1,4 @@
-//! Interfaces that have no end in this network namespace (macvlan, ipvlan): where they are, and how
+//! Interfaces that have no end in this network namespace (macvlan, ipvlan, a container's loopback interface): where they are, and how
 //! to do something there.
 //!
 //! Their programs are attached inside the container's namespace, by a thread that enters it. What is known of
@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use netpol_abi::limits::FIRST_INSIDE;
+use netpol_abi::limits::{FIRST_INSIDE, FIRST_LOOPBACK};
 
 use crate::probe::namespace::{self, NamespaceError};
 
@@ -66,6 +66,12 @@ impl fmt::Display for Spot {
 #[must_use]
 pub const fn is_inside(number: u32) -> bool {
     number >= FIRST_INSIDE
+}
+
+/// Is this the number of a loopback interface inside another namespace?
+#[must_use]
+pub const fn is_loopback(number: u32) -> bool {
+    number >= FIRST_LOOPBACK
 }
 
 impl Location {

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use netpol_abi::Reason;
 use netpol_abi::event::{Event, Kind};
 use netpol_abi::judge::{Sender, SenderKind};
-use netpol_abi::limits::FIRST_INSIDE;
+use netpol_abi::limits::{FIRST_INSIDE, FIRST_LOOPBACK};
 use netpol_abi::tables::stamped_slot;
 use netpol_engine::compile::Names;
 use netpol_engine::labels::Labels;
 use netpol_engine::policy::ObjectName;
+use netpol_engine::resolver;
 use netpol_engine::world::{Place, World};
 
 use super::drop_reason;
@@ -124,6 +125,7 @@ impl Namer {
             _ => return None,
         };
         let ip = addresses(event);
+        let is_question = event.ifindex >= FIRST_LOOPBACK;
         let peer = |address: Option<IpAddr>| self.by_address(address);
         let own = |address: Option<IpAddr>| match self.by_number.get(&event.endpoint) {
             Some(name) => self.pod(name),
@@ -145,9 +147,16 @@ impl Namer {
             TrafficDirection::Ingress => to,
             TrafficDirection::Egress => from,
         }
-        .filter(|address| self.is_claimed(event.endpoint, *address));
+        // On its loopback interface it speaks from whichever address it likes.
+        .filter(|address| !is_question && self.is_claimed(event.endpoint, *address));
         let (source, destination) = match direction {
             TrafficDirection::Ingress => (peer(from), own(to)),
+            // What it asks its engine is judged as what it asks this peer.
+            TrafficDirection::Egress
+                if is_question && self.world.pods.contains_key(&resolver::name()) =>
+            {
+                (own(from), self.pod(&resolver::name()))
+            }
             TrafficDirection::Egress => (own(from), peer(to)),
         };
         let rule = self.names.rule(event.subject, event.rule);

@@ -31,6 +31,7 @@ use netpol_engine::world::{self, NamedPort, World};
 
 pub(super) use self::holds::ENDED;
 use self::holds::released;
+pub use self::resolvers::AskedFromHost;
 pub use self::subinterfaces::Child;
 use self::subinterfaces::Numbers;
 pub(super) use self::subinterfaces::has_no_veth;
@@ -73,8 +74,8 @@ pub struct Assembled {
     pub inside: BTreeMap<u32, Child>,
     /// Containers that no policy reaches.
     pub unprotected: Vec<Unprotected>,
-    /// Endpoints whose resolvers are asked from the host's network namespace, and what is known of those.
-    pub asked_from_host: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
+    /// Endpoints whose engine asks for them, from the host's network namespace.
+    pub asked_from_host: BTreeMap<ObjectName, AskedFromHost>,
     /// Interfaces on hold.
     pub unidentified: Vec<Unidentified>,
     /// Addresses that are claimed twice.
@@ -98,6 +99,8 @@ struct Candidate {
     leaves: BTreeSet<IpNet>,
     interfaces: BTreeMap<u32, Interface>,
     given: BTreeMap<u32, BTreeSet<IpAddr>>,
+    /// See [`world::Attached::asks`].
+    asks: Option<BTreeSet<IpAddr>>,
 }
 
 /// The world that these facts make. `programmed`: the interfaces that have programs now.
@@ -130,7 +133,7 @@ pub fn assemble(
     assembly.remembered(register);
     assembly.absent();
     assembly.addresses(register);
-    assembly.asked_from_host(register);
+    assembly.asked_from_host();
     let released = released(register);
     assembly.places(register);
     assembly.bridges(register);

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use netpol_abi::limits::FIRST_LOOPBACK;
 use netpol_engine::world::{Place, World};
 
 use super::assemble::Assembled;
@@ -21,6 +22,8 @@ pub struct Asked {
     pub nsid: Option<i32>,
     /// Its interfaces that have no end on the host, with their names.
     pub subinterfaces: Vec<(Location, String)>,
+    /// Its inode.
+    pub inode: u64,
 }
 
 /// How things stand.
@@ -52,8 +55,12 @@ pub fn of(asked: &Asked, standing: &Standing<'_>) -> Readiness {
         let known = known.find(|(_, child)| child.within.location == *location);
         (known.map(|(number, _)| *number), name.as_str())
     });
+    // Where an engine asks for it, what it asks has to be judged from the beginning, too.
+    let loopback = standing.assembled.inside.range(FIRST_LOOPBACK..);
+    let loopback = loopback.filter(|(_, child)| child.within.location.namespace == asked.inode);
+    let loopback = loopback.map(|(number, child)| (Some(*number), child.name.as_str()));
     let mut owners = Vec::new();
-    for (number, name) in veths.chain(subinterfaces) {
+    for (number, name) in veths.chain(subinterfaces).chain(loopback) {
         match owner(number, name, standing) {
             Ok(owner) => owners.extend(owner),
             Err(reason) => {
@@ -163,6 +170,7 @@ mod tests {
             let asked = Asked {
                 nsid,
                 subinterfaces: Vec::new(),
+                inode: 0,
             };
             let said = of(&asked, &standing);
             (said.ready, said.reason)
@@ -202,6 +210,7 @@ mod tests {
         let asked = Asked {
             nsid: Some(1),
             subinterfaces: vec![(location, "eth0".to_owned())],
+            inode: 7,
         };
         let engine = Engine {
             followed: true,
@@ -251,6 +260,18 @@ mod tests {
         assert_eq!(say(&assembled, Program::Pending), no(pending));
         let yes = (true, "shop/web is in force".to_owned());
         assert_eq!(say(&assembled, Program::On), yes);
+        // What it asks its engine is judged as well, or it has to wait.
+        let lo = FIRST_LOOPBACK + 1;
+        let mut with_lo = assembled.clone();
+        let mut child = with_lo.inside[&number].clone();
+        child.within.location.ifindex = 1;
+        child.name = "lo".to_owned();
+        with_lo.inside.insert(lo, child);
+        with_lo
+            .interfaces
+            .insert(lo, with_lo.interfaces[&number].clone());
+        let pending = "lo does not have its programs yet";
+        assert_eq!(say(&with_lo, Program::On), no(pending));
         // Another one has come since.
         assembled
             .inside

@@ -95,6 +95,9 @@ pub struct Record {
     /// what it gives itself later is not its own.
     #[serde(default)]
     pub given: BTreeMap<u32, BTreeSet<IpAddr>>,
+    /// The resolvers that its engine asks for it, from the host's network namespace.
+    #[serde(default)]
+    pub asks: Option<BTreeSet<IpAddr>>,
 }
 
 /// What a container has started with.
@@ -374,6 +377,7 @@ mod tests {
             )]
             .into(),
             given: BTreeMap::new(),
+            asks: Some(["10.0.0.53".parse().unwrap()].into()),
         }
     }
 

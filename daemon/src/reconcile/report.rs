@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use netpol_abi::limits::FIRST_LOOPBACK;
 use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, endpoint_flags};
 use netpol_engine::compile::Names;
 use netpol_engine::evaluate::{Party, evaluate};
@@ -13,7 +14,7 @@ use netpol_engine::resolver;
 use netpol_engine::tables::EndpointEntry;
 use netpol_engine::world::{Place, World};
 
-use super::assemble::{Assembled, ENDED};
+use super::assemble::{AskedFromHost, Assembled, ENDED};
 use super::facts::Facts;
 use super::gate::Keeper;
 use crate::api::wire::{
@@ -114,7 +115,7 @@ pub fn status(
         })
         .collect();
     let mut unprotected = unprotected(assembled, programs);
-    unprotected.extend(unseen_questions(assembled, in_force, &endpoints));
+    unprotected.extend(unseen_questions(assembled, in_force, programs, &endpoints));
     // As endpoints are: by name, and not by IDs, which change with each container.
     unprotected.sort_by(|one, other| one.container.cmp(&other.container));
     let mut warnings = Vec::new();
@@ -245,7 +246,8 @@ fn endpoints(
 /// its programs is open.
 fn unprotected(assembled: &Assembled, programs: &BTreeMap<u32, Program>) -> Vec<Unprotected> {
     let mut unprotected = assembled.unprotected.clone();
-    for (number, child) in &assembled.inside {
+    // On a loopback interface only questions are judged, which are told of by themselves.
+    for (number, child) in assembled.inside.range(..FIRST_LOOPBACK) {
         let Some(Program::Failed(why)) = programs.get(number) else {
             continue;
         };
@@ -262,14 +264,14 @@ fn unprotected(assembled: &Assembled, programs: &BTreeMap<u32, Program>) -> Vec<
     unprotected
 }
 
-/// Containers that may not ask the resolvers, and do so all the same: their engine asks from the host's network namespace,
-/// where no program sees it.
+/// Containers that may not ask the resolvers, and can do so all the same: their engine asks from the host's network
+/// namespace, and no program sees, or is sure to see, what they ask it.
 fn unseen_questions(
     assembled: &Assembled,
     in_force: &InForce,
+    programs: &BTreeMap<u32, Program>,
     endpoints: &[EndpointStatus],
 ) -> Vec<Unprotected> {
-    let (kube_dns, _) = resolver::kube_dns(BTreeSet::new());
     let isolated = endpoints.iter().filter(|one| one.isolated.egress);
     let mut found = Vec::new();
     for endpoint in isolated {
@@ -277,24 +279,46 @@ fn unseen_questions(
         let Some(asked) = assembled.asked_from_host.get(&name) else {
             continue;
         };
-        let addresses = asked.iter().copied().map(Party::Address);
-        let mut resolvers = std::iter::once(Party::Pod(kube_dns.clone())).chain(addresses);
-        let from = Party::Pod(name.clone());
-        let may_ask = resolvers.any(|resolver| {
-            evaluate(&in_force.world, &from, &resolver, Protocol::Udp, 53)
-                .is_ok_and(|verdict| verdict.egress.allowed)
+        let Some(why) = unseen(asked, programs).filter(|_| !may_ask(in_force, &name, asked)) else {
+            continue;
+        };
+        found.push(Unprotected {
+            container: name.to_string(),
+            reason: format!(
+                "it can resolve names past its egress policy, through its engine, which asks from the host's network: \
+                 {why}. Or give it a resolver of its own (docker run --dns, Compose `dns:`), or allow it \
+                 kube-system/kube-dns on 53/UDP"
+            ),
         });
-        if !may_ask {
-            found.push(Unprotected {
-                container: name.to_string(),
-                reason: "it resolves names past its egress policy, through its engine, which asks from the host's \
-                         network: give it a resolver of its own (docker run --dns, Compose `dns:`), or allow it \
-                         kube-system/kube-dns on 53/UDP"
-                    .to_owned(),
-            });
-        }
     }
     found
+}
+
+/// Why a container's questions may get to its engine without a verdict; `None`: they don't, or soon won't.
+pub fn unseen(asked: &AskedFromHost, programs: &BTreeMap<u32, Program>) -> Option<String> {
+    match asked.loopback.map(|number| programs.get(&number)) {
+        None => Some("no path leads to its network namespace, where a program would see them".to_owned()),
+        Some(Some(Program::Failed(why))) => {
+            Some(format!("the program could not be put on its interface `lo`: {why}"))
+        }
+        Some(_) if asked.net_admin => Some(
+            "it has NET_ADMIN in its own network namespace, and can get around the program on its interface `lo`: drop it \
+             (`--cap-drop NET_ADMIN`)"
+                .to_owned(),
+        ),
+        Some(_) => None,
+    }
+}
+
+/// May it ask by its policies? Then names are no secret to it.
+fn may_ask(in_force: &InForce, name: &ObjectName, asked: &AskedFromHost) -> bool {
+    let addresses = asked.resolvers.iter().copied().map(Party::Address);
+    let mut resolvers = std::iter::once(Party::Pod(resolver::name())).chain(addresses);
+    let from = Party::Pod(name.clone());
+    resolvers.any(|resolver| {
+        evaluate(&in_force.world, &from, &resolver, Protocol::Udp, 53)
+            .is_ok_and(|verdict| verdict.egress.allowed)
+    })
 }
 
 /// The index of an interface in the namespace that it is in; 0: it is inside one, and not found yet.

@@ -854,9 +854,15 @@ impl Daemon {
             tracing::info!("{}", report::line(&status));
             systemd::ready(&report::line(&status));
         }
+        let mut origins = self.assembled.origins.clone();
+        for (name, asked) in &self.assembled.asked_from_host {
+            if let Some(origin) = origins.pods.get_mut(name) {
+                origin.asked_from_host = report::unseen(asked, &self.programs).is_some();
+            }
+        }
         self.published.send_replace(Arc::new(Published {
             world: Arc::clone(&self.in_force.world),
-            origins: self.assembled.origins.clone(),
+            origins,
             status,
         }));
     }

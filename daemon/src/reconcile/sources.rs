@@ -28,7 +28,7 @@ use crate::gate::Kept;
 use crate::gate::rules::{is_engines, may_be_added};
 use crate::links::{self, Inside, Links, LinksError, Listener, Netns};
 use crate::printable::printable;
-use crate::runtime::container::{self, Container, Runtime, State};
+use crate::runtime::container::{self, AskedFrom, Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
 use crate::runtime::follow::{Follower, OpenQuestions};
 use crate::runtime::resolvers::Resolvers;
@@ -342,9 +342,11 @@ impl Sources {
         let mut asked = Asked {
             nsid: self.links.nsid(&netns)?,
             subinterfaces: Vec::new(),
+            inode: 0,
         };
         if asked.nsid.is_some() {
             let (_, namespace) = netns.identity()?;
+            asked.inode = namespace;
             let inside = links::inside(&netns)?.into_iter();
             asked.subinterfaces = inside
                 .filter(Inside::is_hooked)
@@ -674,8 +676,13 @@ impl Sources {
             );
         }
         self.refused = refused;
+        let all = snapshots.iter().flat_map(|snapshot| &snapshot.containers);
+        let asked_from_host: BTreeSet<&str> = all
+            .filter(|container| container.dns.asked_from != AskedFrom::Container)
+            .map(|container| container.id.as_str())
+            .collect();
         for (id, namespace) in &mut containers {
-            if subinterfaces(namespace).next().is_some() {
+            if subinterfaces(namespace).next().is_some() || asked_from_host.contains(id.as_str()) {
                 namespace.rights = self.rights(id, namespace.identity);
             }
         }

@@ -146,6 +146,8 @@ pub enum AskedFrom {
     HostIfLoopback,
     /// The host's.
     Host,
+    /// It runs, and its engine was not asked about it yet.
+    Unknown,
 }
 
 /// A container's part in a Pod of a Kubernetes runtime. All parts of a Pod are one endpoint,

@@ -19,12 +19,18 @@ pub const SENDERS: u32 = 131_072;
 /// power of two. An interface whose slot is taken is found in a hash instead.
 pub const INTERFACE_SLOTS: u32 = 16384;
 /// Entries of that hash.
-pub const INTERFACE_OVERFLOW: u32 = 4096;
+///
+/// Interfaces inside other network namespaces stand here alone: a loopback interface for each endpoint, and as many
+/// others.
+pub const INTERFACE_OVERFLOW: u32 = 2 * ENDPOINTS;
 
 /// The first of the numbers of interfaces that are inside other network namespaces, whose indices may be
 /// those of the host's own interfaces. The kernel gives none from here on: they are positive `int`s.
 /// They stand in the hash alone.
 pub const FIRST_INSIDE: u32 = 1 << 31;
+/// The first of those among them that are loopback interfaces: only questions for names are judged there
+/// ([`crate::judge::question`]).
+pub const FIRST_LOOPBACK: u32 = 3 << 30;
 
 /// Exact addresses (endpoints, external Pods, the host) per family.
 pub const ADDRESSES: u32 = 131_072;

@@ -197,7 +197,23 @@ pub struct EndpointLane {
     pub audited_ingress: u64,
     /// Likewise for egress.
     pub audited_egress: u64,
+    /// What policy says of questions for names that the endpoint's engine asks for it, at [`asks_index`]: the number of
+    /// the rule in the subject that allows them, 0 where none does, or [`ASKS_PASS`] and a reason. 0 as well where the
+    /// engine asks from the endpoint's own network namespace.
+    pub asks: [u32; 4],
 }
+
+/// Where in [`EndpointLane::asks`] it stands what the subject says of questions over this protocol: that of the policies
+/// in force, or the one as if those that are audited were.
+#[must_use]
+#[inline(always)]
+pub const fn asks_index(is_tcp: bool, audited: bool) -> usize {
+    is_tcp as usize | (audited as usize) << 1
+}
+
+/// In a word of [`EndpointLane::asks`] that is not [`RULE_DEFAULT`]: no rule is needed, and the lowest byte is the number of
+/// the reason why.
+pub const ASKS_PASS: u32 = 0xffff_ff00;
 
 /// Bits of [`EndpointLane::flags`].
 pub mod endpoint_flags {

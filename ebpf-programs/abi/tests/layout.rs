@@ -17,8 +17,8 @@ fn layouts_are_those_of_the_version() {
     let sizes = [
         ("Control", size_of::<Control>(), 104),
         ("Interface", size_of::<Interface>(), 20),
-        ("EndpointLane", size_of::<EndpointLane>(), 40),
-        ("Endpoint", size_of::<Endpoint>(), 104),
+        ("EndpointLane", size_of::<EndpointLane>(), 56),
+        ("Endpoint", size_of::<Endpoint>(), 136),
         ("Address", size_of::<Address>(), 32),
         ("LeaveKey4", size_of::<LeaveKey4>(), 8),
         ("LeaveKey6", size_of::<LeaveKey6>(), 20),
@@ -58,6 +58,7 @@ fn layouts_are_those_of_the_version() {
             offset_of!(EndpointLane, revision),
             16,
         ),
+        ("EndpointLane.asks", offset_of!(EndpointLane, asks), 40),
         ("Endpoint.bridges", offset_of!(Endpoint, bridges), 8),
         ("Endpoint.lanes", offset_of!(Endpoint, lanes), 24),
         ("Address.owner", offset_of!(Address, owner), 16),

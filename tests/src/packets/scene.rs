@@ -139,6 +139,7 @@ fn world(name: &str) -> Result<World> {
             // The kernel has none of this number, and finds no socket in it; the model finds those
             // that a packet's line says.
             netns: own.then_some(NETNS),
+            asks: None,
         });
     }
     let host = ["host", "host6"].into_iter();

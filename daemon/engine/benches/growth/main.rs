@@ -135,6 +135,7 @@ fn attach(pod: &mut Pod, number: u32) {
             interfaces: BTreeMap::from([(number + 10, [2, 0, 0, b, c, d])]),
             bridges: [].into(),
             netns: None,
+            asks: None,
         })
     };
 }

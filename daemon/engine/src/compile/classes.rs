@@ -1,7 +1,7 @@
 //! Peer classes: what rules can see of an address, numbered.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::numbers::{Collision, list, ports as named};
 use super::parts::{Parts, Resolved, resolve};
 use super::peers::{AtomSet, Atoms};
 use crate::kinds::Kinds;
+use crate::resolver;
 use crate::tables::AddressEntry;
 use crate::world::{NamedPort, Place, World};
 
@@ -27,6 +28,10 @@ pub(super) struct Classes {
     pub fresh: Vec<u64>,
     /// The numbers of those that were there before, and are not any more.
     pub gone: Vec<u64>,
+    /// The peer `kube-dns`, for what it is and not for where; `None`: there is none, or no container's engine asks for it.
+    pub kube_dns: Option<AddressEntry>,
+    /// By address, of the resolvers that engines ask: who it is to policy.
+    pub resolvers: BTreeMap<IpAddr, AddressEntry>,
     /// What the blocks cover, for as long as they are the same, and the classes of its sets.
     covered: Covered,
     of_sets: Vec<Option<u64>>,
@@ -97,7 +102,67 @@ impl Classes {
             self.addresses.insert(*address, entry);
         }
         self.covered = covered;
+        self.ask(world, kinds, parts, atoms, &mut before)?;
         self.gone = before.into_keys().collect();
+        Ok(())
+    }
+
+    /// The classes of those that engines ask for their containers.
+    fn ask(
+        &mut self,
+        world: &World,
+        kinds: &Kinds,
+        parts: &Parts,
+        atoms: &Atoms,
+        before: &mut BTreeMap<u64, Class>,
+    ) -> Result<(), Collision> {
+        let asks = world.pods.values().filter_map(|pod| match &pod.place {
+            Place::Attached(attached) => attached.asks.as_ref(),
+            _ => None,
+        });
+        let asks: Vec<&BTreeSet<IpAddr>> = asks.collect();
+        self.kube_dns = None;
+        self.resolvers.clear();
+        let name = resolver::name();
+        if let Some(pod) = world.pods.get(&name).filter(|_| !asks.is_empty()) {
+            let mut all = kinds.all.iter();
+            let kind = all.position(|kind| kind.pods.iter().any(|(other, _)| **other == name));
+            let (nobody, mut ports) = (AtomSet::default(), Resolved::new());
+            let mut pods = &nobody;
+            // What is on a host's network has no kind, and no ports that a rule could name.
+            if let Some(kind) = kind {
+                pods = &atoms.matching[kind];
+                ports = resolve(parts.egress_names.iter(), pod);
+            }
+            let (owner, slot) = match &pod.place {
+                Place::Attached(attached) => (attached.id, attached.slot),
+                Place::HostNetwork if !pod.is_on_another_host(&world.host) => (OWNER_HOST, 0),
+                _ => (0, 0),
+            };
+            self.kube_dns = Some(AddressEntry {
+                class: self.intern(before, atoms, pods, &nobody, &ports)?,
+                owner,
+                slot,
+            });
+        }
+        let addresses: BTreeSet<IpAddr> = asks.into_iter().flatten().copied().collect();
+        for (address, set) in addresses
+            .iter()
+            .zip(self.covered.sets_of(addresses.iter().copied()))
+        {
+            let stranger = || AddressEntry {
+                class: self
+                    .of_sets
+                    .get(set)
+                    .copied()
+                    .flatten()
+                    .unwrap_or(CLASS_ANY),
+                ..AddressEntry::default()
+            };
+            let entry = self.addresses.get(address).copied();
+            self.resolvers
+                .insert(*address, entry.unwrap_or_else(stranger));
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netpol_abi::limits::FIRST_INSIDE;
+use netpol_abi::limits::{FIRST_INSIDE, FIRST_LOOPBACK};
 use netpol_abi::tables::{BRIDGES, SUBJECT_NOT_ISOLATED, endpoint_flags};
 
 use super::numbers::{Collision, list, ports as named};
@@ -118,6 +118,8 @@ impl Subjects {
                     audited_egress: egress.audited,
                     flags: audit | on_wire(attached),
                     bridges: bridges(attached),
+                    // Once there are verdicts.
+                    asks: [0; 4],
                     revision: 0,
                 };
                 self.endpoints.insert(attached.slot, endpoint);
@@ -208,7 +210,7 @@ impl Subjects {
 /// Has the endpoint an interface without an end on this host?
 fn on_wire(attached: &Attached) -> u32 {
     let mut interfaces = attached.interfaces.keys();
-    if interfaces.any(|interface| *interface >= FIRST_INSIDE) {
+    if interfaces.any(|interface| (FIRST_INSIDE..FIRST_LOOPBACK).contains(interface)) {
         endpoint_flags::ON_WIRE
     } else {
         0

@@ -27,6 +27,7 @@ fn pod(world: &mut World, id: u8, app: &str) {
             interfaces: [(u32::from(id) + 40, [2, 0, 0, 0, 0, id])].into(),
             bridges: [].into(),
             netns: Some(u32::from(id)),
+            asks: None,
         }),
         ..Pod::default()
     };

@@ -14,6 +14,7 @@ pub(crate) fn lane(entry: &EndpointEntry) -> EndpointLane {
         flags: entry.flags,
         audited_ingress: entry.audited_ingress,
         audited_egress: entry.audited_egress,
+        asks: entry.asks,
     }
 }
 

@@ -42,6 +42,7 @@ pub fn number(world: &mut World, base: u32) {
                 interfaces: [(1000 + index, [2, 0, 0, 0, 0, index as u8])].into(),
                 bridges: [].into(),
                 netns: None,
+                asks: None,
             });
         }
     }

@@ -55,7 +55,7 @@ impl Inside {
 }
 
 impl Attachments {
-    /// Puts both programs on the interface with this number, or replaces what is there by them.
+    /// Puts its programs on the interface with this number, or replaces what is there by them.
     /// `within`: where it is; without it, what is there already is all that can be seen to.
     ///
     /// # Errors
@@ -71,15 +71,15 @@ impl Attachments {
             self.within.remember(&self.layout, number, within)?;
         }
         if is_there
-            && Hook::BOTH
-                .into_iter()
-                .all(|hook| self.is_alive(number, hook))
+            && Hook::of(number)
+                .iter()
+                .all(|hook| self.is_alive(number, *hook))
         {
             return Ok(Attached::Yes);
         }
         let Some(within) = within else {
-            let is_marked = |hook| self.layout.mark(number, hook).exists();
-            if Hook::BOTH.into_iter().all(is_marked) {
+            let is_marked = |hook: &Hook| self.layout.mark(number, *hook).exists();
+            if Hook::of(number).iter().all(is_marked) {
                 return Ok(Attached::Yes);
             }
             self.forget(number)?;

@@ -172,3 +172,26 @@ fn no_two_flows_share_a_uuid() {
     assert_eq!(first.len(), 36);
     assert_eq!(first.as_bytes()[14], b'4');
 }
+
+#[test]
+fn a_question_to_an_engine_is_one_to_the_resolvers_whatever_address_it_comes_from() {
+    let mut event = event(Kind::Dropped, Reason::PolicyDenied);
+    event.direction = 1;
+    event.endpoint = 7;
+    event.ifindex = FIRST_LOOPBACK + 3;
+    event.source[..4].copy_from_slice(&[127, 0, 0, 1]);
+    event.destination[..4].copy_from_slice(&[127, 0, 0, 11]);
+    let without = namer().flow(&event, clock()).unwrap();
+    assert_eq!(without.destination.labels, ["reserved:world"]);
+    let mut namer = namer();
+    let (name, dns) = resolver::kube_dns(["192.0.2.53".parse().unwrap()].into());
+    let mut world = World::clone(&namer.world);
+    world.pods.insert(name, dns);
+    namer.world = Arc::new(world);
+    let flow = namer.flow(&event, clock()).unwrap();
+    assert_eq!(flow.source.pod_name, "api");
+    assert_eq!(flow.destination.pod_name, "kube-dns");
+    assert_eq!(flow.destination.namespace, "kube-system");
+    let detail = flow.extensions.unwrap().value;
+    assert_eq!((detail.claimed, detail.ifindex), (None, 0));
+}

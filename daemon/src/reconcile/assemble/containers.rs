@@ -102,6 +102,10 @@ impl Assembly<'_> {
             claims.extend(end.flat_map(Inside::usable).filter(is_link_local));
         }
         interfaces.extend(subinterfaces);
+        let asks = self.asks(container, known, register).filter(|_| !elsewhere);
+        if asks.is_some() {
+            interfaces.extend(self.loopback(namespace, known));
+        }
         self.candidates.push(Candidate {
             key,
             name,
@@ -114,6 +118,7 @@ impl Assembly<'_> {
             leaves: pod.leaves,
             interfaces,
             given,
+            asks,
         });
     }
 
@@ -185,6 +190,7 @@ impl Assembly<'_> {
                 leaves: record.leaves.clone(),
                 interfaces,
                 given: record.given.clone(),
+                asks: record.asks.clone(),
             });
         }
     }

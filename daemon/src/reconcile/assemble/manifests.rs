@@ -146,6 +146,7 @@ impl Assembly<'_> {
             leaves: pod.leaves.clone(),
             interfaces,
             given: BTreeMap::new(),
+            asks: None,
         });
     }
 

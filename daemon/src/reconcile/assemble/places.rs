@@ -175,6 +175,7 @@ impl Assembly<'_> {
                             .interfaces
                             .values()
                             .find_map(|interface| u32::try_from(interface.nsid?).ok()),
+                        asks: candidate.asks.clone(),
                     });
                     for ifindex in candidate.interfaces.keys() {
                         if let Some(child) = self.out.inside.get(ifindex) {
@@ -197,6 +198,7 @@ impl Assembly<'_> {
                         leaves: pod.leaves.clone(),
                         interfaces: candidate.interfaces,
                         given: candidate.given,
+                        asks: candidate.asks,
                     };
                     register.records.insert(candidate.key, record);
                 } else {

@@ -1,15 +1,29 @@
-//! The resolvers that containers may have been given, as one peer; and whose questions no policy sees.
+//! The resolvers that containers may have been given, as one peer; and whose questions are asked from the host's network
+//! namespace.
 //!
 //! A container keeps the resolvers that the host had when it started: its resolv.conf(5) and the resolver of its engine
 //! are made then. So the register has them for as long as it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use netpol_engine::resolver;
 
 use super::Assembly;
-use crate::reconcile::register::{Key, Register, Started};
+use crate::datapath::is_loopback;
+use crate::reconcile::register::{Key, Record, Register, Started};
 use crate::runtime::container::{AskedFrom, Container, State};
+
+/// An endpoint whose engine asks for names on its behalf, from the host's network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AskedFromHost {
+    /// The resolvers that it asks, as far as they are known.
+    pub resolvers: BTreeSet<IpAddr>,
+    /// The number of the endpoint's loopback interface, where its questions are judged; `None`: no path leads there.
+    pub loopback: Option<u32>,
+    /// Somebody in its network namespace has CAP_NET_ADMIN there, and can lead questions around the program.
+    pub net_admin: bool,
+}
 
 impl Assembly<'_> {
     /// Notes what containers have started with, and makes the peer.
@@ -58,36 +72,46 @@ impl Assembly<'_> {
         }
     }
 
-    /// Endpoints whose resolvers are asked from the host's network namespace.
-    pub(super) fn asked_from_host(&mut self, register: &Register) {
-        let containers: BTreeMap<Key, &Container> = self
-            .facts
-            .all_containers()
-            .filter(|container| container.dns.asked_from != AskedFrom::Container)
-            .map(|container| (Key::of(container), container))
-            .collect();
+    /// The resolvers that a container's engine asks for it, from the host's network namespace; `None`: it does not.
+    /// `known`: what was there before.
+    pub(super) fn asks(
+        &self,
+        container: &Container,
+        known: Option<&Record>,
+        register: &Register,
+    ) -> Option<BTreeSet<IpAddr>> {
+        let started = register.started.get(&Key::of(container));
+        // What has not started yet will do so with those of now.
+        let resolvers = started.map_or(&self.facts.resolvers, |started| &started.resolvers);
+        let from_host = match container.dns.asked_from {
+            AskedFrom::Container => false,
+            AskedFrom::HostIfLoopback => resolvers.loopback,
+            AskedFrom::Host => true,
+            AskedFrom::Unknown => return known?.asks.clone(),
+        };
+        from_host.then(|| {
+            let all = resolvers.addresses.iter().chain(&container.dns.servers);
+            all.copied().collect()
+        })
+    }
+
+    /// Notes the endpoints whose engine asks for them.
+    pub(super) fn asked_from_host(&mut self) {
         for candidate in &self.candidates {
-            let Some(container) = containers.get(&candidate.key) else {
+            let Some(resolvers) = &candidate.asks else {
                 continue;
             };
-            let started = register.started.get(&candidate.key);
-            let from_host = match container.dns.asked_from {
-                AskedFrom::Container => false,
-                AskedFrom::HostIfLoopback => {
-                    started.is_some_and(|started| started.resolvers.loopback)
-                }
-                AskedFrom::Host => true,
+            let mut numbers = candidate.interfaces.keys().copied();
+            let container = candidate.key.container();
+            let namespace = container.and_then(|(_, id)| self.facts.containers.get(id));
+            let asked = AskedFromHost {
+                resolvers: resolvers.clone(),
+                loopback: numbers.find(|number| is_loopback(*number)),
+                net_admin: namespace.is_some_and(|namespace| namespace.rights.net_admin),
             };
-            if from_host {
-                let asked = started.map(|started| started.resolvers.addresses.clone());
-                let asked = asked.unwrap_or_default();
-                if let Some(origin) = self.out.origins.pods.get_mut(&candidate.name) {
-                    origin.asked_from_host = true;
-                }
-                self.out
-                    .asked_from_host
-                    .insert(candidate.name.clone(), asked);
-            }
+            self.out
+                .asked_from_host
+                .insert(candidate.name.clone(), asked);
         }
     }
 }

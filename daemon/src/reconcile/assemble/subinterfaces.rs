@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use netpol_abi::limits::FIRST_INSIDE;
+use netpol_abi::limits::{FIRST_INSIDE, FIRST_LOOPBACK};
 use netpol_engine::policy::ObjectName;
 
 use super::Assembly;
-use crate::datapath::{Location, Within, is_inside};
+use crate::datapath::{Location, Within, is_inside, is_loopback};
 use crate::links::{Inside, Subinterface};
 use crate::printable::printable;
 use crate::reconcile::facts::Namespace;
@@ -22,9 +22,12 @@ pub struct Child {
     pub within: Within,
     /// Its name there.
     pub name: String,
-    /// `macvlan` or `ipvlan`.
+    /// `macvlan`, `ipvlan` or `loopback`.
     pub kind: &'static str,
 }
+
+/// The loopback interface's index: the same in every network namespace (`LOOPBACK_IFINDEX`, since Linux 3.6).
+const LOOPBACK: u32 = 1;
 
 /// Numbers for interfaces inside: in rising order, so that one is free for long before it is given again.
 #[derive(Debug)]
@@ -50,9 +53,22 @@ impl Numbers {
 
     fn give(&mut self) -> u32 {
         loop {
-            self.last = self.last.wrapping_add(1).max(FIRST_INSIDE);
+            self.last = self.last.wrapping_add(1);
+            if !(FIRST_INSIDE..FIRST_LOOPBACK).contains(&self.last) {
+                self.last = FIRST_INSIDE;
+            }
             if self.used.insert(self.last) {
                 return self.last;
+            }
+        }
+    }
+
+    /// One for a loopback interface.
+    fn give_loopback(&mut self) -> u32 {
+        loop {
+            let number = self.give() - FIRST_INSIDE + FIRST_LOOPBACK;
+            if self.used.insert(number) {
+                return number;
             }
         }
     }
@@ -95,7 +111,9 @@ impl Assembly<'_> {
             };
             let before = known.and_then(|record| {
                 let mut interfaces = record.interfaces.iter();
-                interfaces.find(|(number, before)| is_inside(**number) && **before == interface)
+                interfaces.find(|(number, before)| {
+                    is_inside(**number) && !is_loopback(**number) && **before == interface
+                })
             });
             let number = before.map_or_else(|| self.numbers.give(), |(number, _)| *number);
             let child = Child {
@@ -113,6 +131,45 @@ impl Assembly<'_> {
             found.insert(number, interface);
         }
         found
+    }
+
+    /// The loopback interface of a namespace, where an engine is asked for names that asks from the host's: its number.
+    /// `known`: what was there before.
+    pub(super) fn loopback(
+        &mut self,
+        namespace: &Namespace,
+        known: Option<&Record>,
+    ) -> Option<(u32, Interface)> {
+        // No path leads to a build's.
+        if namespace.path.as_os_str().is_empty() {
+            return None;
+        }
+        let interface = Interface {
+            mac: [0; 6],
+            peer: Some(LOOPBACK),
+            nsid: namespace.nsid,
+        };
+        let before = known.and_then(|record| {
+            let mut interfaces = record.interfaces.iter();
+            interfaces.find(|(number, before)| is_loopback(**number) && **before == interface)
+        });
+        let number = match before {
+            Some((number, _)) => *number,
+            None => self.numbers.give_loopback(),
+        };
+        let child = Child {
+            within: Within {
+                namespace: namespace.path.clone(),
+                location: Location {
+                    namespace: namespace.identity.1,
+                    ifindex: LOOPBACK,
+                },
+            },
+            name: "lo".to_owned(),
+            kind: "loopback",
+        };
+        self.out.inside.insert(number, child);
+        Some((number, interface))
     }
 
     /// Reports what those who are with these interfaces in one namespace can do about their programs.
@@ -220,11 +277,21 @@ mod tests {
     #[test]
     fn numbers_rise_and_skip_those_in_use() {
         let mut register = Register::default();
-        register.last_inside = u32::MAX - 1;
-        let programmed = BTreeSet::from([3, FIRST_INSIDE, FIRST_INSIDE + 2]);
+        register.last_inside = FIRST_LOOPBACK - 2;
+        let programmed = BTreeSet::from([
+            3,
+            FIRST_INSIDE,
+            FIRST_INSIDE + 2,
+            FIRST_LOOPBACK + 4,
+            // Of an earlier netpold, which gave such numbers to others too.
+            u32::MAX,
+        ]);
         let mut numbers = Numbers::of(&register, &programmed);
         let given: Vec<u32> = (0..3).map(|_| numbers.give()).collect();
-        assert_eq!(given, [u32::MAX, FIRST_INSIDE + 1, FIRST_INSIDE + 3]);
+        let last = FIRST_LOOPBACK - 1;
+        assert_eq!(given, [last, FIRST_INSIDE + 1, FIRST_INSIDE + 3]);
+        assert_eq!(numbers.give_loopback(), FIRST_LOOPBACK + 5);
+        assert_eq!(numbers.give(), FIRST_INSIDE + 6);
         assert_eq!(
             Numbers::of(&Register::default(), &[].into()).give(),
             FIRST_INSIDE

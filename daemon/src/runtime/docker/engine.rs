@@ -127,6 +127,11 @@ impl Engine {
         Ok(engine)
     }
 
+    /// The version of the API that is spoken.
+    pub(super) const fn api(&self) -> Option<(u32, u32)> {
+        self.api
+    }
+
     /// Every container, running or not. Takes none of the engine's locks.
     pub(super) async fn containers(&self) -> Result<Listing, EngineError> {
         let read = async |path: &str, mut body: Incoming| {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
+use super::dns;
 use super::elements::LARGEST;
 use super::engine::{Engine, EngineError, Events, Listing};
 use super::model::{self, wire};
@@ -73,7 +74,10 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
     let engine = Engine::connect(desk.socket()).await?;
     // Events first: what happens while the listing is made is listed again.
     let mut events = engine.events().await?;
-    let mut world = World::default();
+    let mut world = World {
+        api: engine.api(),
+        ..World::default()
+    };
     world.take_listing(list(&engine).await?);
     tracing::info!(socket = %desk.socket().display(), containers = world.containers.len(), "following the container engine");
     let mut listings = FuturesUnordered::new();
@@ -197,6 +201,8 @@ async fn ready(events: &mut Events) -> Result<Option<wire::Event>, EngineError> 
 /// What is known within one session.
 #[derive(Debug, Default)]
 struct World {
+    /// The version of the engine's API.
+    api: Option<(u32, u32)>,
     /// As the answers about each of them say, without what networks add.
     containers: BTreeMap<String, Container>,
     networks: Vec<wire::Network>,
@@ -283,6 +289,9 @@ impl World {
                 }
             }
             model::resolve(&mut container, &self.networks);
+            if !container.is_running() && container.dns.servers.is_empty() {
+                container.dns.asked_from = dns::before_start(&container, self.api);
+            }
             container
         });
         let builds = self.builds.iter().filter_map(|(id, networks)| {
@@ -299,9 +308,10 @@ impl World {
         let mut containers = model::containers(listed, &networks);
         for (id, container) in &mut containers {
             // No listing tells.
-            if let Some(known) = self.containers.get(id) {
-                container.dns.clone_from(&known.dns);
-            }
+            container.dns = match self.containers.get(id) {
+                Some(known) => known.dns.clone(),
+                None => dns::before_inspection(),
+            };
             let known = self.containers.get(id).filter(|known| known.pid != 0);
             let Some(known) = known else {
                 if container.is_running() {

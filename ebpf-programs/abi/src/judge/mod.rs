@@ -16,6 +16,7 @@ mod fast;
 mod fragment;
 mod link;
 mod lookup;
+mod question;
 mod sender;
 mod track;
 
@@ -37,6 +38,7 @@ pub use fast::is_established;
 pub use fragment::{Later, first as first_fragment, later as later_fragment};
 pub use link::control as link_control;
 pub use lookup::{Answer, NOT_LISTED, Question, answer, find_rule, leave, search_blocks};
+pub use question::{RESOLVER, place_question, question};
 pub use sender::{Sender, SenderKind};
 pub use track::{Key, Opening, Remembered, is_related, remember};
 
@@ -428,18 +430,7 @@ pub fn rule<'o, T: Tables, F: Frame>(
         return outcome.write(Outcome::default());
     };
     if view.place.id == 0 {
-        let flags = control.flags[control.lane()];
-        let passes = flags & control_flags::UNIDENTIFIED_PASS != 0;
-        return outcome.write(Outcome {
-            reason: if passes {
-                Reason::UnidentifiedAllowed
-            } else {
-                Reason::Unidentified
-            },
-            passes: passes || flags & control_flags::AUDIT != 0,
-            generation: control.generation,
-            ..Outcome::default()
-        });
+        return outcome.write(unidentified(control));
     }
     let Some(scene) = Scene::of(tables, &view.place) else {
         return outcome.write(Outcome::default());
@@ -467,6 +458,23 @@ pub fn rule<'o, T: Tables, F: Frame>(
             _ => 0,
         },
     })
+}
+
+/// On an interface whose endpoint is not known.
+#[inline(always)]
+fn unidentified(control: &Control) -> Outcome {
+    let flags = control.flags[control.lane()];
+    let passes = flags & control_flags::UNIDENTIFIED_PASS != 0;
+    Outcome {
+        reason: if passes {
+            Reason::UnidentifiedAllowed
+        } else {
+            Reason::Unidentified
+        },
+        passes: passes || flags & control_flags::AUDIT != 0,
+        generation: control.generation,
+        ..Outcome::default()
+    }
 }
 
 /// Where a packet is judged: what was found of the interface and its endpoint.

@@ -1,5 +1,7 @@
 //! The resolvers that containers may have been given.
 
+use netpol_abi::limits::FIRST_LOOPBACK;
+
 use super::*;
 use crate::runtime::container::{AskedFrom, Dns};
 
@@ -113,5 +115,59 @@ fn who_asks_from_the_hosts_network_depends_on_the_resolver_of_its_start() {
     let found = go(&facts, &mut Register::default());
     assert_eq!(names(&found), ["default/c2", "default/c3"]);
     let c2 = "default/c2".parse().unwrap();
-    assert_eq!(found.asked_from_host[&c2], set(&["10.0.0.1"]));
+    let asked = &found.asked_from_host[&c2];
+    assert_eq!(asked.resolvers, set(&["10.0.0.1"]));
+    assert_eq!(
+        attached(&found, "default/c2").asks,
+        Some(set(&["10.0.0.1"]))
+    );
+    assert_eq!(attached(&found, "default/c1").asks, None);
+}
+
+#[test]
+fn what_asks_from_the_host_has_its_loopback_interface_among_its_own() {
+    let mut facts = engine(vec![container(1, &[]), container(2, &[])]);
+    state(&mut facts, 0, |one| {
+        one.dns.asked_from = AskedFrom::Host;
+        one.dns.servers = set(&["10.0.0.9"]);
+    });
+    facts.resolvers.addresses = set(&["10.0.0.1"]);
+    let mut register = Register::default();
+    let found = go(&facts, &mut register);
+    let name: ObjectName = "default/c1".parse().unwrap();
+    let number = FIRST_LOOPBACK;
+    let asked = &found.asked_from_host[&name];
+    assert_eq!(asked.loopback, Some(number));
+    assert_eq!(asked.resolvers, set(&["10.0.0.1", "10.0.0.9"]));
+    let own = attached(&found, "default/c1");
+    assert_eq!(own.interfaces.get(&number), Some(&[0; 6]));
+    assert_eq!(found.interfaces[&number], Some(name.clone()));
+    let child = &found.inside[&number];
+    assert_eq!((child.name.as_str(), child.kind), ("lo", "loopback"));
+    let namespace = &facts.containers[&facts.docker[0].snapshot.containers[0].id];
+    assert_eq!(child.within.namespace, namespace.path);
+    assert_eq!(child.within.location.namespace, namespace.identity.1);
+    assert_eq!(child.within.location.ifindex, 1);
+
+    // The same number in the next look, and while another daemon waits for the engine; a new start gets another one.
+    assert_eq!(attached(&go(&facts, &mut register), "default/c1"), own);
+    let mut silent = facts.clone();
+    silent.docker[0].listed = false;
+    silent.docker[0].snapshot = Arc::default();
+    let before = go(&silent, &mut register);
+    assert_eq!(attached(&before, "default/c1"), own);
+    assert_eq!(before.asked_from_host[&name].loopback, Some(number));
+    let id = facts.docker[0].snapshot.containers[0].id.clone();
+    facts.containers.get_mut(&id).unwrap().identity.1 += 1000;
+    let again = attached(&go(&facts, &mut register), "default/c1");
+    assert!(
+        !again.interfaces.contains_key(&number) && again.interfaces.len() == own.interfaces.len()
+    );
+
+    // What asks by itself, or is on a network that is not in sight, has none.
+    state(&mut facts, 0, |one| {
+        one.dns.asked_from = AskedFrom::Container
+    });
+    let found = go(&facts, &mut register);
+    assert!(found.inside.is_empty() && found.asked_from_host.is_empty());
 }

@@ -1,0 +1,143 @@
+//! Questions for names that a container asks its engine.
+//!
+//! Docker's resolver is a socket at 127.0.0.11 in the container's network namespace, and may pass a question on from the
+//! host's. So a question is judged on its way to that socket, at the container's own loopback interface:
+//!
+//! ```text
+//!  process ─▶ 127.0.0.11:53 ─▶ the engine's NAT rule ─▶ 127.0.0.11:PORT ─▶ lo [here] ─▶ the engine ─▶ the host's resolver
+//! ```
+//!
+//! By then it has a port that only the engine knows, so all that is sent to the address counts as a question to port 53.
+//! What policy says of it stands with the endpoint ([`crate::tables::EndpointLane::asks`]): the compiler looks up what
+//! the endpoint's subject says of the peer `kube-dns` and of the resolvers that the engine asks.
+//!
+//! Nothing is remembered: the policy in force judges each packet, so a change holds for the next one. Answers have the
+//! address as their source, and pass, as everything else on the interface does.
+
+use core::mem::MaybeUninit;
+
+use super::{Outcome, Ruling, Scene, Tables, View, marks, place, unidentified};
+use crate::{
+    packet::{Direction, Packet, Piece, protocol, tcp},
+    reason::Reason,
+    tables::{ASKS_PASS, RULE_DEFAULT, SUBJECT_NOT_ISOLATED, asks_index},
+};
+
+/// Where Docker's resolver is in each container, in network order: it has had this address since it exists, and no
+/// setting of an engine changes it (`resolverIPSandbox` of its libnetwork).
+pub const RESOLVER: [u8; 4] = [127, 0, 0, 11];
+
+/// The port that a question counts for.
+const PORT: u16 = 53;
+
+/// Finds whose loopback interface it is, and completes the `view` of a packet that was [`super::read`].
+#[inline(always)]
+pub fn place_question<T: Tables>(tables: &T, number: u32, view: &mut View) {
+    place(tables, Direction::Egress, number, view);
+    view.packet.destination_port = PORT;
+}
+
+/// Judges a packet to [`RESOLVER`] that was [`super::read`] and placed by [`place_question`]; TCP and UDP alone lead to the
+/// engine. `outcome` is room for what comes of it, which is written once.
+#[inline(always)]
+pub fn question<'o, T: Tables>(
+    tables: &T,
+    view: &View,
+    read: Result<(), Reason>,
+    outcome: &'o mut MaybeUninit<Outcome>,
+) -> &'o Outcome {
+    let Some(control) = tables.control() else {
+        return outcome.write(Outcome::default());
+    };
+    if view.place.id == 0 {
+        return outcome.write(unidentified(control));
+    }
+    let Some(scene) = Scene::of(tables, &view.place) else {
+        return outcome.write(Outcome::default());
+    };
+    let ruling = match read {
+        Ok(()) => rule_on(&scene, &view.packet),
+        Err(reason) => scene.unless_isolated(reason),
+    };
+    outcome.write(Outcome {
+        reason: ruling.reason,
+        passes: scene.passes(&ruling),
+        opened: ruling.reason.allows() && opens(&view.packet),
+        rule: ruling.rule,
+        slot: view.place.slot,
+        endpoint: view.place.id,
+        subject: ruling.subject,
+        generation: control.generation,
+        ..Outcome::default()
+    })
+}
+
+#[inline(always)]
+fn rule_on<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> Ruling {
+    let is_tcp = packet.protocol == protocol::TCP;
+    let subject = scene.subject(Direction::Egress);
+    let audited = scene.audited_subject(Direction::Egress);
+    let is = said(subject, scene.said.asks[asks_index(is_tcp, false)]);
+    if audited == subject || !is.reason.allows() {
+        return is;
+    }
+    let would = said(audited, scene.said.asks[asks_index(is_tcp, true)]);
+    if would.reason.allows() {
+        return is;
+    }
+    would.marked(marks::AUDITED, true)
+}
+
+/// What a subject says by this word of [`crate::tables::EndpointLane::asks`].
+#[inline(always)]
+const fn said(subject: u64, word: u32) -> Ruling {
+    if subject == SUBJECT_NOT_ISOLATED {
+        return Ruling::of(Reason::NotIsolated);
+    }
+    if word >= ASKS_PASS && word != RULE_DEFAULT {
+        const ITSELF: u8 = Reason::Itself as u8;
+        // Of reasons that need no rule there are two.
+        return Ruling::of(match word as u8 {
+            ITSELF => Reason::Itself,
+            _ => Reason::Host,
+        });
+    }
+    Ruling {
+        rule: word,
+        subject,
+        ..Ruling::of(if word == 0 {
+            Reason::PolicyDenied
+        } else {
+            Reason::RuleAllowed
+        })
+    }
+}
+
+/// Does it begin a question? A datagram is one; TCP begins with a SYN.
+#[inline(always)]
+const fn opens(packet: &Packet) -> bool {
+    let is_later = matches!(packet.piece, Piece::Later);
+    !is_later && (packet.protocol != protocol::TCP || packet.tcp_flags & tcp::STATEFUL == tcp::SYN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_says_a_rule_or_why_none_is_needed() {
+        let said = |subject, word| {
+            let ruling = said(subject, word);
+            (ruling.reason, ruling.rule, ruling.subject)
+        };
+        assert_eq!(said(0, 0), (Reason::NotIsolated, 0, 0));
+        assert_eq!(said(20, 0), (Reason::PolicyDenied, 0, 20));
+        assert_eq!(said(20, 7), (Reason::RuleAllowed, 7, 20));
+        let default = (Reason::RuleAllowed, RULE_DEFAULT, 20);
+        assert_eq!(said(20, RULE_DEFAULT), default);
+        let host = ASKS_PASS | Reason::Host as u32;
+        assert_eq!(said(20, host), (Reason::Host, 0, 0));
+        let itself = ASKS_PASS | Reason::Itself as u32;
+        assert_eq!(said(20, itself), (Reason::Itself, 0, 0));
+    }
+}
