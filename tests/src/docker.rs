@@ -4,9 +4,10 @@
 //! firewalls are left to nobody: the engine makes no rules.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use netpold::probe::namespace;
@@ -23,12 +24,13 @@ const PROGRAMS: [&str; 9] = [
     "sh", "sleep", "nc", "ping", "httpd", "ip", "wget", "cat", "true",
 ];
 
-/// Podman writes where it has leases of addresses: to the lab's (`$1`), not to the machine's.
+/// Podman writes where it has leases of addresses: to the lab's (`$1`), not to the machine's. One mount namespace for its
+/// service and podman(1): it mounts the network namespaces of its containers. It lasts until its input ends.
 const IN_ITS_PLACE: &str = r#"
-lab=$1; shift
-mount -t overlay overlay -o "lowerdir=$lab/over:/var/lib" /var/lib
-mount --bind "$lab/cni" /var/lib/cni
-exec podman "$@"
+mount -t overlay overlay -o "lowerdir=$1/over:/var/lib" /var/lib
+mount --bind "$1/cni" /var/lib/cni
+echo ready
+exec cat
 "#;
 
 /// Who speaks the engine's API.
@@ -36,6 +38,8 @@ exec podman "$@"
 enum Program {
     Docker,
     Podman,
+    /// With a network namespace of its own.
+    PodmanOutOfSight,
 }
 
 /// Who builds an image.
@@ -58,6 +62,8 @@ pub struct Engine {
     arguments: Vec<String>,
     /// What it has in the place of the machine's /etc.
     etc: Option<PathBuf>,
+    /// A process in Podman's mount namespace.
+    mounts: Option<Child>,
 }
 
 /// A copy of the machine's /etc for [`resolving`], in this directory.
@@ -133,6 +139,19 @@ impl Engine {
     /// # Errors
     /// When there is no podman, or it does not start.
     pub fn start_podman(lab: &Lab) -> Result<Self> {
+        Self::podman_of(lab, Program::Podman)
+    }
+
+    /// As [`Engine::start_podman`], with its networks where a rootless engine has its own: in a network namespace that
+    /// is not the lab's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_podman_out_of_sight(lab: &Lab) -> Result<Self> {
+        Self::podman_of(lab, Program::PodmanOutOfSight)
+    }
+
+    fn podman_of(lab: &Lab, program: Program) -> Result<Self> {
         // An overlay can't lie on another one, which /tmp may be.
         let directory = tempfile::Builder::new()
             .prefix("npd-podman-")
@@ -145,7 +164,7 @@ impl Engine {
         let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
                         [engine]\nevents_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n";
         fs::write(root.join("containers.conf"), settings)?;
-        Self::of(Program::Podman, lab, directory, &[], None)
+        Self::of(program, lab, directory, &[], None)
     }
 
     fn of(
@@ -164,7 +183,11 @@ impl Engine {
                 .map(|argument| (*argument).to_owned())
                 .collect(),
             etc,
+            mounts: None,
         };
+        if program != Program::Docker {
+            engine.mounts = Some(mounts_of_podman(engine.directory.path(), program)?);
+        }
         engine.launch()?;
         engine.import()?;
         Ok(engine)
@@ -177,8 +200,8 @@ impl Engine {
     pub fn launch(&mut self) -> Result<()> {
         let command = match self.program {
             Program::Docker => self.dockerd(),
-            Program::Podman => {
-                let mut command = self.podman_command();
+            Program::Podman | Program::PodmanOutOfSight => {
+                let mut command = self.podman_command()?;
                 command.args(["system", "service", "--time", "0"]);
                 command.arg(format!("unix://{}", self.socket().display()));
                 command
@@ -217,8 +240,7 @@ impl Engine {
     /// # Errors
     /// It is another engine's, or what podman(1) says.
     pub fn podman(&self, arguments: &[&str]) -> Result<String> {
-        ensure!(self.program == Program::Podman, "the engine is Docker");
-        let mut command = self.podman_command();
+        let mut command = self.podman_command()?;
         command.args(arguments);
         let output = namespace::inside(self.server.host(), move || command.output())?
             .context("can't run podman(1)")?;
@@ -232,14 +254,16 @@ impl Engine {
         Ok(printed)
     }
 
-    fn podman_command(&self) -> Command {
+    fn podman_command(&self) -> Result<Command> {
         let root = self.directory.path();
-        let mut command = Command::new("unshare");
+        let mounts = self.mounts.as_ref().context("the engine is Docker")?;
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", mounts.id()));
+        if self.program == Program::PodmanOutOfSight {
+            command.arg(format!("--net=/proc/{}/ns/net", mounts.id()));
+        }
         command
-            .args(["--mount", "--propagation", "private"])
-            .args(["sh", "-ec", IN_ITS_PLACE, "sh"])
-            .arg(root)
-            .arg("--root")
+            .args(["podman", "--root"])
             .arg(root.join("data"))
             .arg("--runroot")
             .arg(root.join("exec"))
@@ -249,7 +273,7 @@ impl Engine {
             .arg(root.join("networks"))
             .args(["--storage-driver", "vfs"])
             .env("CONTAINERS_CONF", root.join("containers.conf"));
-        command
+        Ok(command)
     }
 
     fn import(&self) -> Result<()> {
@@ -414,6 +438,10 @@ impl Drop for Engine {
         }
         // What is left is seen by the residue check.
         let _ = self.stop();
+        if let Some(mut mounts) = self.mounts.take() {
+            let _ = mounts.kill();
+            let _ = mounts.wait();
+        }
         let data = self.directory.path().join("data");
         let _ = nix::mount::umount2(&data, nix::mount::MntFlags::MNT_DETACH);
         for path in ["exec/netns/default", "data"] {
@@ -421,6 +449,26 @@ impl Drop for Engine {
             let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// See [`IN_ITS_PLACE`].
+fn mounts_of_podman(directory: &Path, program: Program) -> Result<Child> {
+    let mut command = Command::new("unshare");
+    if program == Program::PodmanOutOfSight {
+        command.arg("--net");
+    }
+    let mut process = command
+        .args(["--mount", "--propagation", "private"])
+        .args(["sh", "-ec", IN_ITS_PLACE, "sh"])
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = String::new();
+    let output = process.stdout.as_mut().context("no output")?;
+    BufReader::new(output).read_line(&mut said)?;
+    ensure!(said == "ready\n", "Podman's mounts can't be made");
+    Ok(process)
 }
 
 /// The first docker(1) that can build by BuildKit: up to 20.10 each can by itself, from 23 on it takes the plugin buildx.

@@ -1,7 +1,7 @@
 //! The whole daemon beside several engines at once: each has containers of its own, and none waits for another one.
 //! Needs root, dockerd, podman, docker(1) and busybox.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
 use netpold::probe::{Outcome, Probe};
-use netpold_tests::docker::Running;
-use netpold_tests::patience::within;
+use netpold_tests::docker::{IMAGE, Running};
+use netpold_tests::newcomer::gate;
+use netpold_tests::patience::{within, within_time};
 use netpold_tests::{Daemon, Engine, Lab, residue};
 use serde_json::Value;
 
@@ -155,6 +156,267 @@ fn two_engines_have_containers_of_one_name_and_neither_waits_for_the_other() -> 
     let name = lab.name.clone();
     drop((daemon, one, other, lab));
     residue::check(&name)
+}
+
+/// What is said of interfaces that no policy reaches, once it is said of so many.
+fn unreached(daemon: &Daemon, number: usize) -> Result<Vec<Value>> {
+    let mut found = Vec::new();
+    // Ten seconds, and an answer of each engine.
+    within_time(Duration::from_secs(40), "what no policy reaches", || {
+        let (code, said) = status(daemon)?;
+        found = said["unreached"].as_array().cloned().unwrap_or_default();
+        // It is said by the exit code, too.
+        ensure!((code == Some(0)) == found.is_empty(), "{code:?} {said}");
+        Ok(found.len() == number)
+    })
+    .with_context(|| format!("{number} expected: {found:?}\n{}", daemon.log()))?;
+    Ok(found)
+}
+
+/// What is said of the one on this bridge: what passes, and where it leads to, and what is to be done has these words.
+fn expect_unreached(
+    found: &[Value],
+    bridge: &str,
+    passes: bool,
+    container: &Running,
+    help: &str,
+) -> Result<()> {
+    let on_it = |one: &&Value| {
+        one["bridge"]
+            .as_str()
+            .is_some_and(|it| it.starts_with(bridge))
+    };
+    let one = found.iter().find(on_it);
+    let one = one.with_context(|| format!("none on {bridge}: {found:?}"))?;
+    let has = |field: &str, words: &str| one[field].as_str().is_some_and(|it| it.contains(words));
+    ensure!(
+        one["passes"] == passes
+            && has("leads_to", &format!("container {} of", &container.id[..12]))
+            && has("help", help),
+        "expected to pass: {passes}, {}, {help}: {one:#}",
+        container.id
+    );
+    Ok(())
+}
+
+/// The log warns of an interface once, and says when that is over.
+fn expect_log(daemon: &Daemon, number: usize) -> Result<()> {
+    let log = daemon.log();
+    let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    let (said, over) = (
+        lines("no policy reaches the interface: "),
+        lines("no longer: no policy reaches the interface"),
+    );
+    ensure!((said, over) == (number, number), "{said} and {over}\n{log}");
+    Ok(())
+}
+
+#[test]
+fn a_second_docker_engine_that_is_not_followed_is_named_with_its_socket() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.host().route_packets()?;
+    let (one, other) = (Engine::start(&lab, &[])?, second(&lab)?);
+    // On a bridge of no engine's name, which is nobody's, and on one that may be the first engine's.
+    let open = run(&other, "open", "web", &[])?;
+    other.docker(&["network", "create", "--subnet", "172.28.0.0/16", "own"])?;
+    let shut = run(&other, "shut", "db", &["--network", "own"])?;
+    let metrics = "[metrics]\nlisten = \"127.0.0.1:9469\"";
+    let mut daemon = Daemon::prepare_beside_all(&lab, &[one.socket()], metrics)?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    daemon.wait()?;
+    let (code, said) = status(&daemon)?;
+    ensure!(code == Some(0), "said before its time: {said}");
+    let found = unreached(&daemon, 2)?;
+    let help = format!("\"{}\" to `[docker] sockets`", other.socket().display());
+    expect_unreached(&found, "shop0", true, &open, &help)?;
+    expect_unreached(&found, "br-", false, &shut, &help)?;
+    ensure!(daemon.metrics()?["netpold_unreached_interfaces"] == 2);
+    let text = daemon.netpol(&["status"])?.stdout;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    for words in ["on shop0: everything passes: ", ": nothing passes: ", &help] {
+        ensure!(text.contains(words), "{words}: {text}");
+    }
+    // One that the first engine has is none of them.
+    run(&one, "web", "web", &[])?;
+    daemon.wait()?;
+    unreached(&daemon, 2)?;
+    // The help is right.
+    let config = std::fs::read_to_string(daemon.config())?;
+    let sockets = |all: &[&Engine]| {
+        let all: Vec<_> = all.iter().map(|engine| engine.socket()).collect();
+        format!("sockets = {all:?}")
+    };
+    let config = config.replace(&sockets(&[&one]), &sockets(&[&one, &other]));
+    std::fs::write(daemon.config(), config)?;
+    daemon.stop()?;
+    daemon.launch()?;
+    daemon.wait()?;
+    until_connected(&daemon, &other.socket())?;
+    daemon.wait()?;
+    unreached(&daemon, 0)?;
+    expect(
+        &daemon,
+        &[(&open, &shut, 5432, true), (&open, &shut, 5433, false)],
+    )?;
+    let name = lab.name.clone();
+    drop((daemon, one, other, lab));
+    residue::check(&name)
+}
+
+/// A container that podman(1) starts, with no service of its API, and the engine.
+fn podman_alone(lab: &Lab) -> Result<(Engine, Running)> {
+    let mut podman = Engine::start_podman(lab)?;
+    podman.stop()?;
+    let _ = std::fs::remove_file(podman.socket());
+    let arguments = [
+        "run", "--detach", "--name", "db", "--label", "app=db", IMAGE,
+    ];
+    podman.podman(&[&arguments[..], &IDLE].concat())?;
+    let format = "{{.Id}} {{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let said = podman.podman(&["inspect", "--format", format, "db"])?;
+    let mut words = said.split_whitespace();
+    let mut word = || words.next().context("podman inspect says too little");
+    let db = Running {
+        name: "db".to_owned(),
+        id: word()?.to_owned(),
+        pid: word()?.parse()?,
+        addresses: vec![word()?.parse().with_context(|| said.clone())?],
+    };
+    Ok((podman, db))
+}
+
+#[test]
+fn podman_without_its_service_beside_docker_is_named_until_that_runs() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.host().route_packets()?;
+    let docker = Engine::start(&lab, &[])?;
+    let (mut podman, db) = podman_alone(&lab)?;
+    let sockets = [docker.socket(), podman.socket()];
+    let mut daemon = Daemon::prepare_beside_all(&lab, &sockets, "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    let web = run(&docker, "web", "web", &[])?;
+    daemon.wait()?;
+    let found = unreached(&daemon, 1)?;
+    expect_unreached(&found, "", false, &db, "start Podman's API")?;
+    podman.launch()?;
+    until_connected(&daemon, &podman.socket())?;
+    daemon.wait()?;
+    unreached(&daemon, 0)?;
+    expect_log(&daemon, 1)?;
+    expect(
+        &daemon,
+        &[(&web, &db, 5432, true), (&web, &db, 5433, false)],
+    )?;
+    let name = lab.name.clone();
+    drop((daemon, docker, podman, lab));
+    residue::check(&name)
+}
+
+/// What no policy can select is not cut, and is said.
+#[test]
+fn containers_pass_and_are_named_where_no_engine_is_there() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.host().route_packets()?;
+    let (mut podman, db) = podman_alone(&lab)?;
+    let mut daemon = Daemon::prepare_beside_all(&lab, &[podman.socket()], "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    gate(&lab, &daemon.config(), "install")?;
+    daemon.launch()?;
+    daemon.wait()?;
+    let found = unreached(&daemon, 1)?;
+    expect_unreached(&found, "", true, &db, "start Podman's API")?;
+    let host = format!("/proc/{}/ns/net", daemon.pid().context("it has ended")?);
+    let probe = Probe {
+        from: host.into(),
+        source: gateway(&db)?,
+        to: Some(db.netns()),
+        destination: SocketAddr::new(db.addresses[0], 5433),
+        protocol: Protocol::Tcp,
+        timeout: Duration::from_millis(800),
+    };
+    ensure!(
+        probe.run()? == Outcome::Reached,
+        "what no policy can select is cut"
+    );
+    podman.launch()?;
+    until_connected(&daemon, &podman.socket())?;
+    daemon.wait()?;
+    unreached(&daemon, 0)?;
+    expect_log(&daemon, 1)?;
+    let web = run(&podman, "web", "web", &[])?;
+    daemon.wait()?;
+    expect(
+        &daemon,
+        &[(&web, &db, 5432, true), (&web, &db, 5433, false)],
+    )?;
+    let name = lab.name.clone();
+    drop((daemon, podman, lab));
+    residue::check(&name)
+}
+
+/// As a rootless engine has it: its bridge, and the host's ends of its veths, are in a network namespace of its own, and
+/// programs there are out of reach. So nothing of it is enforced, whatever `verdict` says, and `status` says so.
+#[test]
+fn containers_of_an_engine_with_networks_out_of_sight_are_unprotected_and_said_so() -> Result<()> {
+    let lab = Lab::new()?;
+    let podman = Engine::start_podman_out_of_sight(&lab)?;
+    let (web, db) = (
+        run(&podman, "web", "web", &[])?,
+        run(&podman, "db", "db", &[])?,
+    );
+    run(&podman, "none", "db", &["--network", "none"])?;
+    let mut daemon = Daemon::prepare_beside_all(&lab, &[podman.socket()], "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    let unprotected = || -> Result<Vec<String>> {
+        daemon.wait()?;
+        let (code, status) = status(&daemon)?;
+        let all = status["unprotected"].as_array().context("no list")?;
+        ensure!((code == Some(1)) != all.is_empty(), "{code:?} {status}");
+        ensure!(
+            all.iter().all(|one| one["reason"]
+                .as_str()
+                .is_some_and(|reason| reason.contains("out of this host's sight"))),
+            "{status}"
+        );
+        let names = all.iter().filter_map(|one| one["container"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    };
+    ensure!(unprotected()? == ["default/db", "default/web"]);
+    // It is true.
+    ensure!(outcome(&web, &db, 5433)? == Outcome::Reached);
+    // One that comes while netpold runs, and one that goes.
+    run(&podman, "late", "web", &[])?;
+    within("late", || {
+        Ok(unprotected()?.contains(&"default/late".to_owned()))
+    })?;
+    podman.docker(&["kill", "db"])?;
+    within("the end of db", || {
+        Ok(unprotected()? == ["default/late", "default/web"])
+    })?;
+    let log = daemon.log();
+    let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    ensure!(
+        lines("WARN netpold::reconcile::report: the container is not protected") == 3
+            && lines("no longer: the container is not protected") == 1,
+        "{log}"
+    );
+    let name = lab.name.clone();
+    drop((daemon, podman, lab));
+    residue::check(&name)
+}
+
+/// The host's address on a container's network: Podman gives it the first.
+fn gateway(container: &Running) -> Result<IpAddr> {
+    match container.addresses.first() {
+        Some(IpAddr::V4(address)) => {
+            let [a, b, c, _] = address.octets();
+            Ok(IpAddr::from([a, b, c, 1]))
+        }
+        _ => anyhow::bail!("no IPv4 address"),
+    }
 }
 
 #[test]

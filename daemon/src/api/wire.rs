@@ -96,6 +96,8 @@ pub struct Status {
     pub unprotected: Vec<Unprotected>,
     /// Interfaces whose container is not known yet.
     pub unidentified: Vec<Unidentified>,
+    /// Interfaces that lead to containers, as far as can be told, and that no policy reaches: no engine has claimed them.
+    pub unreached: Vec<Unreached>,
     /// Addresses that more than one endpoint claims.
     pub conflicts: Vec<Conflict>,
     /// The container runtimes.
@@ -116,7 +118,7 @@ impl Status {
     /// Is there something that makes `netpol status` answer 'no'?
     #[must_use]
     pub fn falls_short(&self) -> bool {
-        !self.rejected.is_empty() || !self.unprotected.is_empty()
+        !self.rejected.is_empty() || !self.unprotected.is_empty() || !self.unreached.is_empty()
     }
 }
 
@@ -264,6 +266,28 @@ pub struct Unidentified {
     pub ifindex: u32,
     /// What is known about it.
     pub reason: String,
+}
+
+/// An interface that no engine has claimed for longer than a container's start takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unreached {
+    /// Its name on the host, or inside.
+    pub interface: String,
+    /// Its index there.
+    pub ifindex: u32,
+    /// The bridge that it is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// Who is in the network namespace that it leads to, as far as can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leads_to: Option<String>,
+    /// Does all pass there, without a policy? Else nothing does.
+    pub passes: bool,
+    /// Why nobody has claimed it.
+    pub reason: String,
+    /// What to do.
+    pub help: String,
 }
 
 /// An address that two endpoints claim.

@@ -7,7 +7,7 @@ use netpol_engine::policy::Mode;
 use super::Exit;
 use super::output::{Columns, Form, Output};
 use crate::api::Client;
-use crate::api::wire::{EndpointStatus, GateStatus, Status as Known};
+use crate::api::wire::{EndpointStatus, GateStatus, Status as Known, Unidentified};
 use crate::printable::printable;
 
 /// Show what is enforced, and what is not
@@ -16,7 +16,8 @@ use crate::printable::printable;
 /// protected, how it is attached, and how full the tables are.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code 1 where a file is rejected or a container is unprotected.
+Exit code 1 where a file is rejected, a container is unprotected, or no engine has claimed a
+container's interface for ten seconds.
 
 Examples:
   netpol status
@@ -106,11 +107,16 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
             .iter()
             .map(|found| vec![found.container.clone(), found.reason.clone()]),
     )?;
+    write_unreached(out, status)?;
+    let is_young = |found: &&Unidentified| {
+        let mut old = status.unreached.iter();
+        !old.any(|old| old.ifindex == found.ifindex && old.interface == found.interface)
+    };
     section(
         out,
-        "Interfaces that nobody has claimed",
+        "Interfaces that nobody has claimed yet",
         &["INTERFACE", "INDEX", "REASON"],
-        status.unidentified.iter().map(|found| {
+        status.unidentified.iter().filter(is_young).map(|found| {
             vec![
                 found.interface.clone(),
                 found.ifindex.to_string(),
@@ -208,6 +214,29 @@ fn write_gate(out: &mut dyn Write, gate: &GateStatus) -> std::io::Result<()> {
         write!(out, "; further bridges: {}", printable(&bridges))?;
     }
     writeln!(out)
+}
+
+/// Interfaces of containers that no engine has claimed, each with what to do.
+fn write_unreached(out: &mut dyn Write, status: &Known) -> std::io::Result<()> {
+    if status.unreached.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nInterfaces that no policy reaches:")?;
+    for one in &status.unreached {
+        let on = one.bridge.as_ref().map(|bridge| format!(" on {bridge}"));
+        let passes = if one.passes { "everything" } else { "nothing" };
+        let what = format!(
+            "{}{}: {passes} passes: {}",
+            one.interface,
+            on.unwrap_or_default(),
+            one.reason
+        );
+        writeln!(out, "  {}", printable(&what))?;
+        let leads_to = one.leads_to.as_deref().unwrap_or("nobody who can be seen");
+        writeln!(out, "    leads to: {}", printable(leads_to))?;
+        writeln!(out, "    help: {}", printable(&one.help))?;
+    }
+    Ok(())
 }
 
 /// Namespaces, and policies of others.

@@ -160,6 +160,11 @@ impl Links {
     pub fn nsid(&mut self, netns: &Netns) -> Result<Option<i32>, LinksError> {
         netns::nsid(&mut self.route, self.own, netns)
     }
+
+    /// The id by which this namespace knows another one already; `None`: by none, or there is no such namespace.
+    pub fn known_nsid(&mut self, netns: &Netns) -> Option<i32> {
+        netns::known_nsid(&mut self.route, netns)
+    }
 }
 
 fn veth(link: Link) -> Veth {

@@ -108,6 +108,12 @@ pub(super) fn nsid(
     }
 }
 
+/// See [`super::Links::known_nsid`].
+pub(super) fn known_nsid(route: &mut Route, netns: &Netns) -> Option<i32> {
+    let file = netns.open().ok()?;
+    known(route, file.as_raw_fd()).ok().flatten()
+}
+
 /// The id that a namespace has already.
 fn known(route: &mut Route, descriptor: i32) -> Result<Option<i32>, LinksError> {
     let id = route.ask(

@@ -29,8 +29,8 @@ use netpol_engine::manifest::PodManifest;
 use netpol_engine::policy::ObjectName;
 use netpol_engine::world::{self, NamedPort, World};
 
-pub(super) use self::holds::ENDED;
 use self::holds::released;
+pub(super) use self::holds::{ENDED, UNKNOWN};
 pub use self::resolvers::AskedFromHost;
 pub use self::subinterfaces::Child;
 use self::subinterfaces::Numbers;

@@ -17,7 +17,7 @@ use crate::api::GateMeter;
 use crate::api::wire::{GateDrops, GateStatus};
 use crate::config::{Config, Enabled};
 use crate::gate::kept::KeptBridge;
-use crate::gate::rules::may_be_added;
+use crate::gate::rules::{is_engines, may_be_added};
 use crate::gate::{self, Contents, Found, GateError, Kept, Kernel, Listener, Scope};
 use crate::links::Veth;
 
@@ -396,6 +396,16 @@ impl Keeper {
             self.said = Some(problem.clone());
         }
         self.problem = Some(problem);
+    }
+
+    /// Does it shut an interface that is on this bridge?
+    pub fn shuts(&self, ifindex: u32, bridge: &str) -> bool {
+        self.found.as_ref().is_some_and(|found| {
+            let contents = &found.contents;
+            found.scope == Scope::Bridges
+                && !contents.ready.contains(&ifindex)
+                && (is_engines(bridge) || contents.bridges.contains(bridge))
+        })
     }
 
     /// What is to be said of it.

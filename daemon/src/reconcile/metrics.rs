@@ -224,6 +224,11 @@ fn render(counts: &[Count], status: &Status, gate: GateDrops) -> String {
             status.unidentified.len(),
         ),
         (
+            "netpold_unreached_interfaces",
+            "Interfaces of containers, as far as can be told, that no engine has claimed.",
+            status.unreached.len(),
+        ),
+        (
             "netpold_address_conflicts",
             "Addresses that two endpoints claim.",
             status.conflicts.len(),

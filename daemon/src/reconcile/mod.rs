@@ -29,6 +29,7 @@ pub mod agreement;
 mod announcer;
 mod assemble;
 mod attacher;
+mod behind;
 mod builds;
 mod facts;
 mod gate;
@@ -45,5 +46,6 @@ mod report;
 mod run;
 mod sources;
 mod traffic;
+mod unreached;
 
 pub use run::{End, StartError, run};

@@ -19,7 +19,7 @@ use super::facts::Facts;
 use super::gate::Keeper;
 use crate::api::wire::{
     DatapathStatus, EndpointStatus, InterfaceStatus, Isolated, PolicyStatus, Problem, Rejected,
-    RuntimeStatus, Status, TableStatus, Unprotected,
+    RuntimeStatus, Status, TableStatus, Unprotected, Unreached,
 };
 use crate::datapath::is_inside;
 use crate::datapath::tables::Fill;
@@ -166,6 +166,7 @@ pub fn status(
         rejected: rejected(facts),
         unprotected,
         unidentified: assembled.unidentified.clone(),
+        unreached: Vec::new(),
         conflicts: assembled.conflicts.clone(),
         runtimes: runtimes(facts),
         tables,
@@ -359,6 +360,7 @@ pub fn line(status: &Status) -> String {
         (status.rejected.len(), "files rejected"),
         (status.unprotected.len(), "containers unprotected"),
         (status.unidentified.len(), "interfaces unidentified"),
+        (status.unreached.len(), "interfaces out of policy's reach"),
         (status.warnings.len(), "warnings"),
     ] {
         if number > 0 {
@@ -429,6 +431,17 @@ pub fn log(before: &Status, after: &Status) {
             "the interface is on hold"
         );
     }
+    for one in unreached(before, after) {
+        tracing::warn!(
+            interface = %printable(&one.interface),
+            bridge = %printable(one.bridge.as_deref().unwrap_or("none")),
+            leads_to = %printable(one.leads_to.as_deref().unwrap_or("unknown")),
+            traffic = traffic(one),
+            "no policy reaches the interface: {}\nhelp: {}",
+            printable(&one.reason),
+            printable(&one.help)
+        );
+    }
     for one in added(&before.conflicts, &after.conflicts) {
         tracing::warn!(
             address = %one.address,
@@ -448,6 +461,12 @@ pub fn log(before: &Status, after: &Status) {
             "no longer: the container is not protected"
         );
     }
+    for one in unreached(after, before) {
+        tracing::info!(
+            interface = %printable(&one.interface),
+            "no longer: no policy reaches the interface"
+        );
+    }
     for one in added(&after.conflicts, &before.conflicts) {
         tracing::info!(
             address = %one.address,
@@ -463,6 +482,25 @@ pub fn log(before: &Status, after: &Status) {
 
 fn shown(endpoint: &EndpointStatus) -> String {
     printable(&format!("{}/{}", endpoint.namespace, endpoint.name)).into_owned()
+}
+
+/// Interfaces that no policy reaches only now. What is known of one may change meanwhile, and is not said again.
+fn unreached<'a>(before: &'a Status, after: &'a Status) -> impl Iterator<Item = &'a Unreached> {
+    let is = |one: &Unreached| (one.ifindex, one.interface.clone(), one.passes);
+    let known: BTreeSet<_> = before.unreached.iter().map(is).collect();
+    after
+        .unreached
+        .iter()
+        .filter(move |one| !known.contains(&is(one)))
+}
+
+/// What becomes of packets there, in words.
+pub const fn traffic(one: &Unreached) -> &'static str {
+    if one.passes {
+        "everything passes"
+    } else {
+        "nothing passes"
+    }
 }
 
 fn added<'a, T: PartialEq>(before: &'a [T], after: &'a [T]) -> impl Iterator<Item = &'a T> {

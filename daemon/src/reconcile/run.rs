@@ -32,6 +32,7 @@ use super::register::{self, EmptyTables, Register};
 use super::report::{self, How, InForce, Program};
 use super::sources::{self, Sources, SourcesError};
 use super::traffic::{self, Claim, Naming, Waker};
+use super::unreached;
 use crate::api::listener::ListenError;
 use crate::api::wire::Synced;
 use crate::api::{self, Published, ReadyRequest, SyncRequest};
@@ -204,6 +205,8 @@ pub async fn run(
 /// How often it is looked whether programs are where they were put. Interfaces and pins tell when
 /// they change; a link that is detached by force, and a file system that is unmounted, don't.
 const ROUND: Duration = Duration::from_secs(10);
+/// How long an engine may take to list its containers once more, before it is said that no engine has claimed an interface.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
 /// How long the last look may take, behind what else is being attached.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
@@ -276,6 +279,10 @@ struct Daemon {
     waiting: Vec<Waiting>,
     /// Containers that wait to be in force.
     starting: Vec<ReadyRequest>,
+    /// Interfaces that no engine has claimed.
+    unreached: unreached::Watch,
+    /// What is on hold passes.
+    holds_pass: bool,
     ready: bool,
 }
 
@@ -436,8 +443,11 @@ impl Daemon {
             progress: Threads::default(),
             waiting: Vec::new(),
             starting: Vec::new(),
+            unreached: unreached::Watch::default(),
+            holds_pass: config.enforcement.unidentified == Unidentified::Allow,
             ready: false,
         };
+        daemon.wait_for_claims();
         // The gate first: whoever has lost his programs waits behind it.
         daemon.let_through();
         daemon.attach();
@@ -456,9 +466,17 @@ impl Daemon {
         is_other: impl Fn() -> bool,
     ) -> Result<End, StartError> {
         let mut syncing = FuturesUnordered::new();
+        let mut claiming = FuturesUnordered::new();
         let mut rounds = tokio::time::interval(ROUND);
         let mut watchdog = systemd::watchdog().map(tokio::time::interval);
         loop {
+            let overdue = self.unreached.due();
+            let overdue = async {
+                match overdue {
+                    Some(time) => tokio::time::sleep_until(time.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             let beat = async {
                 match &mut watchdog {
                     Some(interval) => interval.tick().await,
@@ -530,6 +548,23 @@ impl Daemon {
                     self.look();
                     self.look_at_programs();
                 }
+                () = overdue => {
+                    let wanted = self.unreached.begin(std::time::Instant::now());
+                    let engines = self.sources.engines();
+                    claiming.push(async move {
+                        let answers = futures_util::future::join_all(engines.iter().map(Follower::sync));
+                        // One that takes longer does not answer: what is known is said.
+                        let _ = tokio::time::timeout(LAST_ANSWER, answers).await;
+                        wanted
+                    });
+                }
+                Some(wanted) = claiming.next(), if !claiming.is_empty() => {
+                    self.sources.doubt_all();
+                    self.look();
+                    let (behind, sockets) = self.sources.look_behind(&wanted);
+                    self.unreached.end(&behind, sockets);
+                    self.publish();
+                }
                 () = self.pins.changed() => self.look_at_programs(),
                 _ = rounds.tick() => {
                     self.gate.try_again();
@@ -539,6 +574,13 @@ impl Daemon {
                     }
                     if !self.programs.is_empty() {
                         self.look_at_programs();
+                    }
+                    let unseen = self.unreached.unseen();
+                    if !unseen.is_empty() {
+                        let (behind, _) = self.sources.look_behind(&unseen);
+                        if self.unreached.see(&behind) {
+                            self.publish();
+                        }
                     }
                 }
                 now = beat => match self.stuck(now) {
@@ -598,6 +640,7 @@ impl Daemon {
         self.round += 1;
         let same = assembled.world == self.assembled.world;
         self.assembled = Arc::new(assembled);
+        self.wait_for_claims();
         self.lint();
         self.attach();
         self.let_through();
@@ -609,6 +652,13 @@ impl Daemon {
         } else {
             self.install();
         }
+    }
+
+    /// Takes up which interfaces no engine has claimed.
+    fn wait_for_claims(&mut self) {
+        let now = std::time::Instant::now();
+        self.unreached
+            .look(self.sources.facts(), &self.assembled, now);
     }
 
     /// Has the manifests linted that are new.
@@ -833,7 +883,7 @@ impl Daemon {
 
     fn publish(&mut self) {
         let facts = self.sources.facts();
-        let status = report::status(
+        let mut status = report::status(
             facts,
             &self.assembled,
             &self.in_force,
@@ -842,6 +892,8 @@ impl Daemon {
             &self.flows.borrow_and_update(),
             &self.gate,
         );
+        let is_shut = |number, bridge: &str| self.gate.shuts(number, bridge);
+        status.unreached = self.unreached.said(facts, self.holds_pass, is_shut);
         let before = Arc::clone(&self.published.borrow());
         if before.status != status {
             report::log(&before.status, &status);

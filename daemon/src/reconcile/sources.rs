@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::agreement;
 use super::assemble::has_no_veth;
+use super::behind::{self, Behind};
 use super::builds;
 use super::facts::{Declared, Engine, Facts, Namespace, Rights};
 use super::processes::{self, Search};
@@ -357,6 +358,18 @@ impl Sources {
                 .collect();
         }
         Ok(asked)
+    }
+
+    /// Who is in these network namespaces, as far as can be told, and the sockets of Docker engines that run here.
+    pub fn look_behind(&mut self, nsids: &BTreeSet<i32>) -> (BTreeMap<i32, Behind>, Vec<PathBuf>) {
+        let behind = behind::look(&mut self.links, nsids);
+        let mut containers = behind.values().filter_map(Behind::container);
+        let is_dockers = containers.any(|(_, maker)| maker == behind::Maker::Docker);
+        let sockets = match is_dockers {
+            true => behind::docker_sockets(),
+            false => Vec::new(),
+        };
+        (behind, sockets)
     }
 
     /// Containers are starting in these namespaces. True: in one that nobody said so of before, and it is time

@@ -16,6 +16,8 @@ const MOST_BRIDGES: usize = 64;
 
 /// Why an interface is on hold whose container has ended: it is about to go, and that is nothing to tell of.
 pub(in crate::reconcile) const ENDED: &str = "the endpoint that it belonged to is gone";
+/// Why one is on hold that no engine has claimed.
+pub(in crate::reconcile) const UNKNOWN: &str = "the container behind it is not known yet";
 
 impl Assembly<'_> {
     /// Remembers where containerd's containers are: what will be there next may be one.
@@ -149,7 +151,7 @@ impl Assembly<'_> {
             } else if !candidates.is_empty() && self.has_ended(register.owned.get(&veth.ifindex)) {
                 ENDED.to_owned()
             } else if !candidates.is_empty() {
-                "the container behind it is not known yet".to_owned()
+                UNKNOWN.to_owned()
             } else if let Some(engine) = facts
                 .engines()
                 .find(|engine| engine.followed && silent(engine))

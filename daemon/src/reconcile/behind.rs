@@ -1,0 +1,290 @@
+//! Who is in a network namespace that no engine has claimed, as the control groups of its processes tell: for people, who
+//! are to know which engine to name in the configuration. Nothing becomes an endpoint by it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::processes;
+use crate::links::{Links, Netns};
+use crate::runtime::identity::containers_of_cgroup;
+
+/// Where ip(8) and container runtimes mount network namespaces that outlive processes.
+const MOUNTED: &str = "/run/netns";
+
+/// Whose containers have control groups of this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// A Docker engine.
+    Docker,
+    /// Podman.
+    Podman,
+    /// A client of containerd's.
+    Containerd,
+    /// CRI-O, whose API netpold does not speak.
+    CriO,
+    /// Any of them: nothing but the container's ID is known.
+    Unknown,
+}
+
+impl Maker {
+    /// In words, for `container ID of …`.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Docker => "a Docker engine",
+            Self::Podman => "Podman",
+            Self::Containerd => "a client of containerd",
+            Self::CriO => "CRI-O",
+            Self::Unknown => "an unknown engine",
+        }
+    }
+}
+
+/// Who is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// A container of some engine's.
+    Container {
+        /// Its ID.
+        id: String,
+        /// Whose it is.
+        maker: Maker,
+        /// One of its processes, in words.
+        process: String,
+    },
+    /// A process that is in no container's control group.
+    Process(String),
+    /// No process that can be seen: the namespace is mounted there.
+    Mounted(PathBuf),
+}
+
+impl Behind {
+    /// The container's ID and whose it is, if it is one.
+    pub fn container(&self) -> Option<(&str, Maker)> {
+        match self {
+            Self::Container { id, maker, .. } => Some((id, *maker)),
+            _ => None,
+        }
+    }
+
+    /// In words.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Container { id, maker, process } => {
+                let short = id.get(..12).unwrap_or(id);
+                format!("container {short} of {} ({process})", maker.label())
+            }
+            Self::Process(process) => format!("no container that can be told: {process}"),
+            Self::Mounted(path) => format!("the network namespace {}", path.display()),
+        }
+    }
+}
+
+/// Who is in each of these network namespaces, by the ids that they have here. Looks at every process: some
+/// milliseconds where there are a thousand.
+pub fn look(links: &mut Links, wanted: &BTreeSet<i32>) -> BTreeMap<i32, Behind> {
+    let mut found = BTreeMap::new();
+    if wanted.is_empty() {
+        return found;
+    }
+    let host = processes::own();
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let own = namespace("self");
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut pids: Vec<u32> = names.filter_map(|name| name.parse().ok()).collect();
+    // A namespace's first process has the lowest number, but for those that wrapped around.
+    pids.sort_unstable();
+    let mut ids: BTreeMap<PathBuf, Option<i32>> = BTreeMap::new();
+    for pid in pids {
+        let Some(there) = namespace(&pid.to_string()).filter(|there| own.as_ref() != Some(there))
+        else {
+            continue;
+        };
+        let id = ids
+            .entry(there)
+            .or_insert_with(|| links.known_nsid(&Netns::Pid(pid)));
+        let Some(id) = id.filter(|id| wanted.contains(id)) else {
+            continue;
+        };
+        // One in a container's group tells more than one that somebody sent after it.
+        if matches!(found.get(&id), Some(Behind::Container { .. })) {
+            continue;
+        }
+        let group = processes::group(&pid.to_string()).unwrap_or_default();
+        let process = words_of_process(pid, &group);
+        match container(&group, &host) {
+            Some((id_there, maker)) => {
+                let id_there = id_there.to_owned();
+                let there = Behind::Container {
+                    id: id_there,
+                    maker,
+                    process,
+                };
+                found.insert(id, there);
+            }
+            None => {
+                found.entry(id).or_insert(Behind::Process(process));
+            }
+        }
+    }
+    for entry in fs::read_dir(MOUNTED).into_iter().flatten().flatten() {
+        let id = links.known_nsid(&Netns::Path(entry.path()));
+        if let Some(id) = id.filter(|id| wanted.contains(id)) {
+            found.entry(id).or_insert(Behind::Mounted(entry.path()));
+        }
+    }
+    found
+}
+
+/// `process 4711, "sleep", control group /docker/…`.
+fn words_of_process(pid: u32, group: &str) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let paths = group.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let path = paths.max_by_key(|path| path.len()).unwrap_or_default();
+    format!("process {pid}, `{}`, control group {path}", name.trim())
+}
+
+/// The container that a process is in, and whose: of several the outermost, which an engine of this host started.
+fn container<'a>(group: &'a str, host: &str) -> Option<(&'a str, Maker)> {
+    let id = *containers_of_cgroup(group, host).first()?;
+    let paths = group.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let makers = paths.filter_map(|path| maker(path, id));
+    let known = makers.max_by_key(|maker| *maker != Maker::Unknown);
+    Some((id, known.unwrap_or(Maker::Unknown)))
+}
+
+/// Whose container's group has this ID in this path.
+fn maker(path: &str, id: &str) -> Option<Maker> {
+    let (before, _) = path.split_once(id)?;
+    let (parent, start) = before.rsplit_once('/')?;
+    let parent = parent.rsplit('/').next().unwrap_or_default();
+    Some(match (start, parent) {
+        ("docker-", _) | ("", "docker") => Maker::Docker,
+        ("libpod-", _) => Maker::Podman,
+        ("crio-", _) => Maker::CriO,
+        ("cri-containerd-" | "nerdctl-", _) => Maker::Containerd,
+        // containerd's own clients: `/NAMESPACE/ID`.
+        ("", "default" | "k8s.io") => Maker::Containerd,
+        _ => Maker::Unknown,
+    })
+}
+
+/// Sockets at which Docker engines listen that are in this network namespace, as the kernel tells.
+pub fn docker_sockets() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let namespace = |process: &Path| fs::read_link(process.join("ns/net")).ok();
+    let own = namespace(Path::new("/proc/self"));
+    let engines = entries.map(|entry| entry.path()).filter(|process| {
+        fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == "dockerd")
+            && namespace(process) == own
+    });
+    let mut sockets = BTreeSet::new();
+    for process in engines {
+        let files = fs::read_dir(process.join("fd"));
+        let files = files.into_iter().flatten().flatten();
+        let links = files.filter_map(|file| fs::read_link(file.path()).ok());
+        let own: BTreeSet<String> = links
+            .filter_map(|link| {
+                let link = link.to_str()?;
+                let inode = link.strip_prefix("socket:[")?.strip_suffix(']')?;
+                Some(inode.to_owned())
+            })
+            .collect();
+        let all = fs::read_to_string(process.join("net/unix")).unwrap_or_default();
+        sockets.extend(listening(&all, &own));
+    }
+    sockets.into_iter().collect()
+}
+
+/// Of `/proc/PID/net/unix`, the paths at which these sockets listen for clients of the engine's API.
+fn listening(all: &str, own: &BTreeSet<String>) -> Vec<PathBuf> {
+    /// `__SO_ACCEPTCON`
+    const LISTENS: &str = "00010000";
+    let lines = all.lines().map(|line| line.split_whitespace());
+    let paths = lines.filter_map(|mut words| {
+        let flags = words.nth(3)?;
+        let inode = words.nth(2)?;
+        let path = Path::new(words.next()?);
+        // What dockerd has for its own parts.
+        let is_internal = path.ends_with("metrics.sock")
+            || path.ends_with("swarm/control.sock")
+            || path
+                .parent()
+                .is_some_and(|folder| folder.ends_with("libnetwork"));
+        (flags == LISTENS && own.contains(inode) && path.is_absolute() && !is_internal)
+            .then(|| path.to_owned())
+    });
+    paths.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn control_groups_tell_whose_a_container_is() {
+        let id = "0123456789abcdef".repeat(4);
+        for (group, expected) in [
+            (
+                format!("0::/system.slice/docker-{id}.scope\n"),
+                Maker::Docker,
+            ),
+            (format!("5:pids:/docker/{id}\n0::/\n"), Maker::Docker),
+            (format!("0::/docker/{id}/init.scope\n"), Maker::Docker),
+            (
+                format!("0::/machine.slice/libpod-{id}.scope/container\n"),
+                Maker::Podman,
+            ),
+            (format!("0::/libpod_parent/libpod-{id}\n"), Maker::Podman),
+            (
+                format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope\n"),
+                Maker::Containerd,
+            ),
+            (format!("0::/default/{id}\n"), Maker::Containerd),
+            (
+                format!("0::/kubepods.slice/kubepods-pod1.slice/crio-{id}.scope\n"),
+                Maker::CriO,
+            ),
+            (format!("0::/kubepods/pod1/{id}\n"), Maker::Unknown),
+            (
+                format!("1:pids:/docker/{id}\n0::/shop/{id}\n"),
+                Maker::Docker,
+            ),
+        ] {
+            assert_eq!(
+                container(&group, ""),
+                Some((id.as_str(), expected)),
+                "{group}"
+            );
+        }
+        for group in [
+            "0::/user.slice/user-1000.slice/session-3.scope\n",
+            "0::/lxc.payload.web\n",
+            "0::/machine.slice/machine-qemu\\x2d1\\x2dvm.scope\n",
+            "",
+        ] {
+            assert_eq!(container(group, ""), None, "{group}");
+        }
+    }
+
+    #[test]
+    fn an_engines_sockets_are_those_that_take_clients() {
+        let all = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000: 00000002 00000000 00010000 0001 01 11 /run/two/docker.sock\n\
+            0000: 00000002 00000000 00010000 0001 01 12 /run/docker/metrics.sock\n\
+            0000: 00000002 00000000 00010000 0001 01 13 /run/docker/libnetwork/1b.sock\n\
+            0000: 00000003 00000000 00000000 0001 03 14 /run/two/docker.sock\n\
+            0000: 00000002 00000000 00010000 0001 01 15 @abstract\n\
+            0000: 00000002 00000000 00010000 0001 01 16 /run/podman/podman.sock\n\
+            0000: 00000002 00000000 00010000 0001 01 17\n";
+        let own = ["11", "12", "13", "14", "15", "17"]
+            .map(str::to_owned)
+            .into();
+        assert_eq!(
+            listening(all, &own),
+            [PathBuf::from("/run/two/docker.sock")]
+        );
+    }
+}
