@@ -3,7 +3,7 @@
 //! Both give the same [`Listing`], so that what is explained offline is what is
 //! enforced. Files are found by the daemon's own rules.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -18,7 +18,7 @@ use super::exit::Exit;
 use crate::api::Client;
 use crate::api::wire::{Listing, Origin};
 use crate::printable::printable;
-use crate::store::is_manifest;
+use crate::{config, store};
 
 /// Where the world comes from.
 #[derive(Clone, Debug)]
@@ -155,50 +155,31 @@ pub fn read(path: &Path) -> anyhow::Result<Text> {
     })
 }
 
-/// The manifests of a directory and its sub-folders, sorted. Hidden files and those
-/// that editors leave are not manifests; a folder that is reached twice is read once.
+/// The manifests of a directory and its sub-folders, sorted, by the rules and within the bounds of netpold's own look.
+/// Hidden files and those that editors leave are not manifests; a folder that is reached twice is read once.
 /// A file is itself, whatever its name.
 ///
 /// # Errors
-/// When a folder can't be read.
+/// When something can't be read, leads elsewhere, or is more than netpold takes.
 pub fn manifests(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if directory.is_file() {
         return Ok(vec![directory.to_owned()]);
     }
-    let mut found = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(folder) = open.pop() {
-        let failed = || format!("can't read the folder `{}`", folder.display());
-        if !seen.insert(folder.canonicalize().with_context(failed)?) {
-            continue;
-        }
-        for entry in fs::read_dir(&folder).with_context(failed)? {
-            let path = entry.with_context(failed)?.path();
-            if is_left_out(&path) {
-                continue;
-            }
-            match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => open.push(path),
-                Ok(metadata) if metadata.is_file() && has_manifest_name(&path) => {
-                    found.insert(path);
-                }
-                // A link to nowhere, a pipe, a file that went away meanwhile.
-                _ => {}
-            }
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
-fn is_left_out(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| matches!(name.as_encoded_bytes().first(), Some(b'.' | b'#' | b'~')))
-}
-
-fn has_manifest_name(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| is_manifest(&name.to_string_lossy()))
+    // Where it is netpold's own directory, links lead where its configuration says. One that can't be read says nothing.
+    let config = config::load(None).unwrap_or_default();
+    let is_own = match (
+        directory.canonicalize(),
+        config.manifests.directory.canonicalize(),
+    ) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    };
+    let follow = match is_own {
+        true => config.manifests.follow,
+        false => Vec::new(),
+    };
+    store::manifests(directory, &follow)
+        .with_context(|| format!("the manifests in `{}` can't be listed", directory.display()))
 }
 
 /// The valid manifests of a directory, or of one file.

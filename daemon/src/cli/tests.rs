@@ -89,6 +89,31 @@ fn verdicts_say_why() {
 }
 
 #[test]
+fn a_link_that_leads_elsewhere_is_an_error_offline() {
+    let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(root.path().join("all.yaml"), MANIFESTS).unwrap();
+    std::os::unix::fs::symlink(other.path(), root.path().join("out")).unwrap();
+    let path = root.path().to_str().unwrap();
+    for arguments in [
+        "check DIR",
+        "verdict --manifests DIR --from web/frontend --to payments/api --port 8080",
+        "matrix --manifests DIR --port 8080",
+        "audit --manifests DIR",
+        "get pods --manifests DIR",
+        "diff DIR DIR",
+    ] {
+        let words = arguments.split_whitespace();
+        let words = words.map(|word| word.replace("DIR", path));
+        let cli = Cli::try_parse_from(std::iter::once("netpol".to_owned()).chain(words)).unwrap();
+        let error = format!("{:#}", run(&cli, &mut Vec::new()).unwrap_err());
+        assert!(
+            error.contains("can't be listed") && error.contains("which is not followed"),
+            "{arguments}: {error}"
+        );
+    }
+}
+
+#[test]
 fn what_ipv6_gets_otherwise_is_said() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("all.yaml");

@@ -17,6 +17,7 @@
 mod alarm;
 mod lease;
 mod ledger;
+mod once;
 mod reader;
 mod saved;
 mod scan;
@@ -24,6 +25,7 @@ mod scan;
 mod tests;
 mod trust;
 
+pub use once::{NotListed, manifests};
 pub use reader::{Ended, Reader};
 pub use scan::is_manifest;
 
