@@ -12,6 +12,7 @@ use netpol_abi::Reason;
 use netpol_abi::event::{Event, Kind};
 use netpol_abi::judge::{Sender, SenderKind};
 use netpol_abi::limits::{FIRST_INSIDE, FIRST_LOOPBACK};
+use netpol_abi::packet::ethertype;
 use netpol_abi::tables::stamped_slot;
 use netpol_engine::compile::Names;
 use netpol_engine::labels::Labels;
@@ -215,12 +216,12 @@ impl Namer {
                     SenderKind::Forged => "forged".to_owned(),
                 },
                 claimed,
-                ethertype: if ip.is_some() {
+                ethertype: if event.version != 0 {
                     String::new()
                 } else {
                     format!("{:#06x}", event.ethertype)
                 },
-                protocol: (ip.is_some() && l4.is_none()).then_some(event.protocol),
+                protocol: (event.version != 0 && l4.is_none()).then_some(event.protocol),
             })),
             ip,
             l4,
@@ -300,6 +301,14 @@ impl Namer {
 }
 
 fn addresses(event: &Event) -> Option<Ip> {
+    if event.ethertype == ethertype::ARP {
+        let (source, destination) = event.arp_ends()?;
+        return Some(Ip {
+            source: source.into(),
+            destination: destination.into(),
+            version: IpVersion::V4,
+        });
+    }
     let (convert, version): (fn([u8; 16]) -> IpAddr, _) = match event.version {
         4 => (
             |octets| Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),

@@ -216,7 +216,7 @@ fn claim(event: &Event) -> Option<Claim> {
             Some(IpAddr::from([a, b, c, d]))
         }
         6 => Some(IpAddr::from(event.source)),
-        _ => None,
+        _ => event.arp_ends().map(|(source, _)| source.into()),
     };
     Some(Claim {
         endpoint: event.endpoint,
@@ -241,6 +241,8 @@ fn wake(event: &Event, waker: &Waker) {
 
 #[cfg(test)]
 mod tests {
+    use netpol_abi::packet::ethertype;
+
     use super::*;
 
     #[test]
@@ -264,7 +266,21 @@ mod tests {
             version: 0,
             ..event(Reason::ForgedArp)
         };
+        // Of another ethertype, and not read.
         assert_eq!(of(&arp), Some((7, None)));
+        let arp = Event {
+            ethertype: ethertype::ARP,
+            ..arp
+        };
+        assert_eq!(of(&arp), Some((7, address)));
+        // A probe names no sender.
+        let mut probe = Event {
+            source: [0; 16],
+            ..arp
+        };
+        assert_eq!(of(&probe), Some((7, None)));
+        probe.destination = arp.source;
+        assert_eq!(of(&probe), Some((7, address)));
         let unidentified = Event {
             endpoint: 0,
             ..event(Reason::SpoofedAddress)

@@ -1,7 +1,11 @@
 //! The record that a program writes to the `EVENTS` ring: one for the first
 //! packet of a connection and one for a drop, within the endpoint's budget.
 
+use core::net::Ipv4Addr;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::packet::ethertype;
 
 /// What happened to the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +53,9 @@ pub struct Event {
     pub ifindex: u32,
     /// Length of the frame in bytes.
     pub length: u32,
-    /// Source address.
+    /// Source address; ARP: the sender's, as the message claims it.
     pub source: [u8; 16],
-    /// Destination address.
+    /// Destination address; ARP: the target's.
     pub destination: [u8; 16],
     /// Source port; ICMP: type.
     pub source_port: u16,
@@ -81,4 +85,24 @@ pub struct Event {
     pub destination_mac: [u8; 6],
     /// What was found of a peer that opens a connection, beside its address: a [`crate::judge::Sender`].
     pub sender: u32,
+}
+
+impl Event {
+    /// Whom an ARP message claims to be from, and whom it is about. A probe (RFC 5227) names no sender: what it claims is
+    /// the target. `None`: it is no ARP message, or names nobody.
+    #[must_use]
+    pub fn arp_ends(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        let first = |octets: [u8; 16]| {
+            let [a, b, c, d, ..] = octets;
+            Ipv4Addr::new(a, b, c, d)
+        };
+        let (sender, target) = (first(self.source), first(self.destination));
+        let claimed = if sender.is_unspecified() {
+            target
+        } else {
+            sender
+        };
+        let is_said = self.ethertype == ethertype::ARP && !claimed.is_unspecified();
+        is_said.then_some((claimed, target))
+    }
 }

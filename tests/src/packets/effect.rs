@@ -13,6 +13,7 @@ use netpol_abi::judge::{Sender, SenderKind};
 use netpol_abi::limits::ENDPOINTS;
 use netpol_abi::link::{Class, LINK_RATES, LinkRate, NEIGHBOURS, Neighbour, rate_index};
 use netpol_abi::packet::Direction;
+use netpol_abi::packet::ethertype;
 use netpol_abi::tables::{
     Counter, Flow, Fragment, FragmentKey, RULE_DEFAULT, SUBJECT_NOT_ISOLATED, Usage, flow_flags,
     stamped_slot,
@@ -170,7 +171,10 @@ fn show_packet(event: &Event) -> String {
         return "no addresses".to_owned();
     }
     let ends = [event.source, event.destination].map(|octets| show(address(version, octets)));
-    let name = show_protocol(protocol);
+    let name = match event.ethertype {
+        ethertype::ARP => "arp".to_owned(),
+        _ => show_protocol(protocol),
+    };
     match name.as_str() {
         "tcp" | "udp" | "sctp" => {
             let flags = match name.as_str() {

@@ -152,6 +152,29 @@ fn what_is_no_ip_says_what_it_is() {
     assert_eq!(flow.extensions.unwrap().value.ethertype, "0x88cc");
 }
 
+/// Also of a probe, which names no sender.
+#[test]
+fn forged_arp_shows_the_address_that_it_claims() {
+    for source in [[192, 0, 2, 9], [0; 4]] {
+        let mut event = event(Kind::Dropped, Reason::ForgedArp);
+        (event.version, event.ethertype, event.protocol) = (0, 0x0806, 0);
+        (event.direction, event.endpoint) = (1, 7);
+        event.source[..4].copy_from_slice(&source);
+        event.destination[..4].copy_from_slice(&[192, 0, 2, 9]);
+        let flow = namer().flow(&event, clock()).unwrap();
+        assert_eq!(flow.source.pod_name, "api");
+        let detail = &flow.extensions.as_ref().unwrap().value;
+        assert_eq!(detail.claimed, Some([192, 0, 2, 9].into()));
+        let line = crate::flows::text::line(&flow);
+        assert!(
+            line.contains(
+                "api(192.0.2.9) -> 192.0.2.9  ethertype 0x0806  DROPPED  egress  forged-arp"
+            ),
+            "{line}"
+        );
+    }
+}
+
 #[test]
 fn what_is_not_known_is_no_flow() {
     for spoil in [

@@ -554,9 +554,22 @@ pub fn read<F: Frame>(frame: &F, view: &mut View) -> Result<(), Reason> {
     view.packet = Packet::default();
     match view.ethernet.ethertype {
         _ if frame.has_vlan_tag() => Err(Reason::Vlan),
-        ethertype::ARP => Ok(()),
+        ethertype::ARP => {
+            name_ends(frame, &mut view.packet);
+            Ok(())
+        }
         ethertype::VLAN | ethertype::QINQ => Err(Reason::Vlan),
         _ => Err(Reason::EtherType),
+    }
+}
+
+/// Whom an ARP message is from and whom it is about, as it claims, for the report. It stays a packet of no version.
+#[inline(always)]
+fn name_ends<F: Frame>(frame: &F, packet: &mut Packet) {
+    if let Ok(message) = packet::arp(frame) {
+        let in_sixteen = |address| u128::from(u32::from_ne_bytes(address)).to_ne_bytes();
+        packet.source = in_sixteen(message.sender);
+        packet.destination = in_sixteen(message.target);
     }
 }
 
