@@ -49,6 +49,8 @@ pub enum Builder {
     Engine,
     /// BuildKit, which Docker has within.
     BuildKit,
+    /// The same, by `docker compose build`.
+    Compose,
     /// podman(1).
     Podman,
 }
@@ -355,16 +357,26 @@ impl Engine {
                 let client = client_with_buildkit();
                 (client.context("no docker(1) has BuildKit")?, "1")
             }
+            Builder::Compose => (PathBuf::from("docker"), "1"),
             Builder::Podman => {
                 let context = context.path().display().to_string();
                 return self.podman(&["build", "--no-cache", &context]);
             }
         };
+        let folder = context.path().display().to_string();
+        let file = format!("{folder}/compose.yaml");
+        let arguments = match builder {
+            Builder::Compose => {
+                // What Compose reads is YAML, and so JSON, too.
+                fs::write(&file, r#"{"services": {"step": {"build": "."}}}"#)?;
+                vec!["compose", "--file", &file, "build", "--no-cache"]
+            }
+            _ => vec!["build", "--no-cache", &folder],
+        };
         let output = Command::new(client)
             .arg("--host")
             .arg(format!("unix://{}", self.socket().display()))
-            .args(["build", "--no-cache"])
-            .arg(context.path())
+            .args(arguments)
             .env("DOCKER_BUILDKIT", buildkit)
             .env("BUILDKIT_PROGRESS", "plain")
             .env("BUILDX_CONFIG", context.path().join("buildx"))
@@ -491,6 +503,13 @@ pub fn client_with_buildkit() -> Option<PathBuf> {
         .find(|client| {
             can_itself(client).unwrap_or(false) || said(client, &["buildx", "version"]).is_some()
         })
+}
+
+/// Has docker(1) Compose v2?
+#[must_use]
+pub fn has_compose() -> bool {
+    let version = Command::new("docker").args(["compose", "version"]).output();
+    version.is_ok_and(|output| output.status.success())
 }
 
 /// Packs the image's one layer into this directory.

@@ -1,6 +1,6 @@
 //! Builds of images: what a step of a Dockerfile runs is in a container that no listing of the engine's has. No policy
 //! selects it, so it reaches what is open for everybody, and no policy names it, so it reaches nothing else. By docker(1)'s
-//! own builder, BuildKit and Podman. Needs root, dockerd, podman and busybox.
+//! own builder, BuildKit, Compose and Podman. Needs root, dockerd, podman and busybox.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
-use netpold_tests::docker::{Builder, client_with_buildkit};
+use netpold_tests::docker::{Builder, client_with_buildkit, has_compose};
 use netpold_tests::newcomer::gate;
 use netpold_tests::{Daemon, Engine, Lab, docker, patience, residue, sockets};
 
@@ -20,6 +20,9 @@ const TIME: Duration = Duration::from_secs(5);
 const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut}\n\
     spec:\n  podSelector: {matchLabels: {app: shut}}\n  policyTypes: [Ingress]\n  \
     ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]\n";
+/// Nothing in the Namespace may ask anything.
+const NOTHING: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: all}\n\
+    spec: {podSelector: {}, policyTypes: [Egress]}\n";
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -34,6 +37,9 @@ fn main() {
         case("docker_by_buildkit", engine, Builder::BuildKit)
             .with_kind("needs buildx")
             .with_ignored_flag(lacks_buildkit),
+        case("docker_compose", engine, Builder::Compose)
+            .with_kind("needs compose")
+            .with_ignored_flag(!has_compose()),
         case("podman", Engine::start_podman, Builder::Podman),
         case("podman_by_its_api", Engine::start_podman, Builder::Engine),
     ];
@@ -98,6 +104,18 @@ fn builds(start: fn(&Lab) -> Result<Engine>, builder: Builder) -> Result<()> {
         seen.is_ok() == is_host,
         "a step that is the host: {is_host}; it reaches what is for others: {seen:?}\n{}",
         String::from_utf8_lossy(&daemon.netpol(&["observe"])?.stdout)
+    );
+    // A policy that selects every Pod isolates builds too.
+    daemon.put("all.yaml", NOTHING)?;
+    daemon.wait()?;
+    let seen = dials(&open);
+    ensure!(seen.is_ok() == is_host, "{seen:?}\n{}", daemon.log());
+    // Docker's own builder runs each step in a container with a name.
+    let is_container = builder == Builder::Engine;
+    ensure!(
+        is_host || is_container || daemon.log().contains("endpoint=default/build-"),
+        "{}",
+        daemon.log()
     );
     // Nothing of the builds is left for the daemon to wait for.
     daemon.wait()?;

@@ -2,7 +2,6 @@
 //! Namespace of the project, through scaling, re-creation and its end. Needs root, dockerd, Compose v2 and busybox.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,14 +17,12 @@ const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmet
 
 fn main() {
     let arguments = Arguments::from_args();
-    let version = Command::new("docker").args(["compose", "version"]).output();
-    let has_compose = version.is_ok_and(|output| output.status.success());
     let trial = Trial::test("a_project_is_a_namespace", || {
         project().map_err(|error| format!("{error:#}").into())
     });
     let trial = trial
         .with_kind("needs compose")
-        .with_ignored_flag(!has_compose);
+        .with_ignored_flag(!docker::has_compose());
     libtest_mimic::run(&arguments, vec![trial]).exit();
 }
 
