@@ -25,6 +25,8 @@ pub struct Facts {
     pub builds: Vec<Container>,
     /// Network namespaces of running containers, by container ID.
     pub containers: BTreeMap<String, Namespace>,
+    /// Network namespaces of the engines' own, by their ids here: no container is in them.
+    pub engines_own: BTreeSet<i32>,
     /// Declared endpoints, in the order of their manifests.
     pub declared: Vec<Declared>,
     /// This host's interfaces and addresses.

@@ -29,7 +29,7 @@ use crate::gate::Kept;
 use crate::gate::rules::{is_engines, may_be_added};
 use crate::links::{self, Inside, Links, LinksError, Listener, Netns};
 use crate::printable::printable;
-use crate::runtime::container::{self, AskedFrom, Container, Runtime, State};
+use crate::runtime::container::{self, AskedFrom, Attachment, Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
 use crate::runtime::follow::{Follower, OpenQuestions};
 use crate::runtime::resolvers::Resolvers;
@@ -606,7 +606,10 @@ impl Sources {
         }
         self.claimed.retain(|_, claims| !claims.is_empty());
         let known = self.facts.containers.values();
-        let known = known.filter_map(|namespace| namespace.nsid).collect();
+        let known = known.filter_map(|namespace| namespace.nsid);
+        let known = known
+            .chain(self.facts.engines_own.iter().copied())
+            .collect();
         for (runs, engine) in self.docker.iter().zip(&self.facts.docker) {
             let mut questions = disagreements(engine, &self.facts.containers, &mut self.claimed);
             questions.bridges = agreement::unknown(&self.facts.links, &engine.bridges, &known);
@@ -670,6 +673,14 @@ impl Sources {
             containers.insert(container.id.clone(), namespace);
         }
         let mut known: BTreeSet<i32> = containers.values().filter_map(|one| one.nsid).collect();
+        let ingress = snapshots.iter().filter_map(|one| one.ingress.as_ref());
+        let own = ingress.filter_map(|(attachment, said)| {
+            let network = std::slice::from_ref(attachment);
+            self.find_by_mac(network, *said, &known)
+        });
+        let own: BTreeSet<i32> = own.collect();
+        known.extend(&own);
+        self.facts.engines_own = own;
         for build in snapshots.iter().flat_map(|snapshot| &snapshot.containers) {
             if let Some(namespace) = self.find_build(build, &known) {
                 known.extend(namespace.nsid);
@@ -706,13 +717,28 @@ impl Sources {
     /// one's, is an interface with the MAC address that the network gave the step. What the network said must be newer
     /// than the interface, as an address is given again.
     fn find_build(&mut self, build: &Container, known: &BTreeSet<i32>) -> Option<Namespace> {
-        let said = build.build?;
+        let nsid = self.find_by_mac(&build.networks, build.build?, known)?;
+        Some(Namespace {
+            // No path leads there: the id tells one from the other.
+            identity: (0, u64::try_from(nsid).ok()?),
+            nsid: Some(nsid),
+            ..Namespace::default()
+        })
+    }
+
+    /// The id of the namespace, of which no process is known, that an interface on one of these networks' bridges leads
+    /// to, and not another one's: its end in there has the MAC address that the network said at that time.
+    fn find_by_mac(
+        &mut self,
+        networks: &[Attachment],
+        said: Instant,
+        known: &BTreeSet<i32>,
+    ) -> Option<i32> {
         let links = &mut self.links;
         let veth = self.facts.links.veths.iter().find(|veth| {
             let bridge = veth.master.and_then(|it| self.facts.links.bridges.get(&it));
-            let network = build
-                .networks
-                .iter()
+            let mut networks = networks.iter();
+            let network = networks
                 .find(|network| network.bridge.is_some() && network.bridge.as_ref() == bridge);
             let Some(mac) = network.and_then(|network| network.mac) else {
                 return false;
@@ -724,12 +750,7 @@ impl Sources {
             let is_free = veth.peer_nsid.is_some_and(|nsid| !known.contains(&nsid));
             is_new && is_free && links.peer_mac(veth) == Some(mac)
         })?;
-        Some(Namespace {
-            // No path leads there: the id tells one from the other.
-            identity: (0, u64::try_from(veth.peer_nsid?).ok()?),
-            nsid: veth.peer_nsid,
-            ..Namespace::default()
-        })
+        veth.peer_nsid
     }
 
     /// Steps of Podman's builds, by their control groups, in namespaces that are nobody's so far and have an interface on

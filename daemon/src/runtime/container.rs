@@ -18,6 +18,9 @@ pub struct Snapshot {
     pub containers: Vec<Container>,
     /// The host's bridges of its networks, whether anybody is on them or not.
     pub bridges: BTreeSet<String>,
+    /// An interface of the engine's own on one of its bridges, by which a swarm's published ports come in, and when the
+    /// engine was asked: it is no container's.
+    pub ingress: Option<(Attachment, Instant)>,
     /// Is the runtime there, and was everything listed?
     pub connected: bool,
     /// Does its last listing lack an inspection, so that some PID is not known yet?

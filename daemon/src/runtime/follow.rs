@@ -198,6 +198,7 @@ impl Desk {
         self.put(Snapshot {
             containers: old.containers.clone(),
             bridges: old.bridges.clone(),
+            ingress: old.ingress.clone(),
             connected: false,
             incomplete: false,
             error: (!expected).then(|| error.to_string()),

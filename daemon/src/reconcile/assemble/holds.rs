@@ -107,6 +107,10 @@ impl Assembly<'_> {
                     .insert(veth.ifindex, veth.name.clone());
                 continue;
             }
+            let is_engines = |nsid| facts.engines_own.contains(&nsid);
+            if veth.peer_nsid.is_some_and(is_engines) {
+                continue;
+            }
             let bridge = veth.master.and_then(|master| links.bridges.get(&master));
             let bridge = bridge.map(String::as_str);
             // An unenslaved veth with both ends here may be the end that moves to the container

@@ -106,6 +106,7 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
             let snapshot = Snapshot {
                 containers: world.known(),
                 bridges: world.bridges(),
+                ingress: world.ingress(),
                 incomplete: world.is_incomplete(),
                 error: world.too_large(),
                 ..Snapshot::default()
@@ -226,6 +227,11 @@ struct World {
     members: BTreeMap<String, BTreeMap<String, Attachment>>,
     /// Steps of builds, by ID: by network, what that says of them, and when it was asked.
     builds: BTreeMap<String, BTreeMap<String, (Attachment, Instant)>>,
+    /// What the network [`model::GATEWAY`] says of the interface that a swarm's published ports come in by, and when it
+    /// was asked.
+    ingress: Option<(Attachment, Instant)>,
+    /// That network has not named its members yet since it may have got others.
+    gateway_due: bool,
     /// How often somebody has left a network, or ended.
     departures: u64,
     /// Which of those was a container's last, while a network is asked.
@@ -275,6 +281,26 @@ impl World {
 
     fn bridges(&self) -> BTreeSet<String> {
         self.networks.iter().filter_map(model::bridge).collect()
+    }
+
+    fn gateway(&self) -> Option<&wire::Network> {
+        let mut networks = self.networks.iter();
+        networks.find(|network| network.name == model::GATEWAY)
+    }
+
+    /// Has the network asked on which only its own listing names containers: neither an event nor what the engine
+    /// says of a container does.
+    fn ask_gateway(&mut self) {
+        if let Some(id) = self.gateway().map(|network| network.id.clone()) {
+            self.joined.insert(id);
+            self.gateway_due = true;
+        }
+    }
+
+    fn ingress(&self) -> Option<(Attachment, Instant)> {
+        let (mut attachment, asked) = self.ingress.clone()?;
+        attachment.bridge = self.gateway().and_then(model::bridge);
+        Some((attachment, asked))
     }
 
     /// The containers, with what networks say of them.
@@ -331,16 +357,23 @@ impl World {
             container.name.clone_from(&known.name);
             container.networks.clone_from(&known.networks);
         }
-        if !self.begun {
-            self.begun = true;
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        if is_first {
             self.joined = starting(&containers, &networks);
         }
         self.uninspected.retain(|id| containers.contains_key(id));
         self.started.retain(|id| containers.contains_key(id));
         self.undescribed.retain(|id| containers.contains_key(id));
-        self.members.retain(|id, _| containers.contains_key(id));
+        // Not `members`: a network may know a container that the listing does not have yet, and drops it itself.
         self.containers = containers;
+        let had_gateway = self.gateway().is_some();
         self.networks = networks;
+        if self.gateway().is_none() {
+            self.gateway_due = false;
+            self.ingress = None;
+        } else if is_first || !had_gateway {
+            self.ask_gateway();
+        }
     }
 
     fn next_to_meet(&mut self) -> Option<Question> {
@@ -365,8 +398,16 @@ impl World {
         answer: Result<wire::Members, EngineError>,
     ) -> Result<(), EngineError> {
         self.meeting.remove(&question.network);
+        let of_gateway = self.gateway().map(|network| &network.id);
+        self.gateway_due &= of_gateway != Some(&question.network);
         match answer {
             Ok(network) => {
+                if network.name == model::GATEWAY {
+                    let mut members = network.containers.iter();
+                    let ingress = members.find(|(id, _)| model::is_ingress(id));
+                    self.ingress = ingress
+                        .map(|(_, member)| (model::member(&network.name, member), question.asked));
+                }
                 // Whoever left since may be named for it, and may have come back.
                 let has_left = |id: &String| {
                     let departure = self.departed.get(id);
@@ -423,9 +464,18 @@ impl World {
         self.second_looks.insert(id.to_owned(), now + SECOND_LOOK);
         self.joined
             .extend(model::joined(event).map(ToOwned::to_owned));
+        if self.may_change_gateway(event) {
+            self.ask_gateway();
+        }
         if let Some(id) = model::subject(event) {
             if event.action == "disconnect" || matches!(event.action.as_str(), "die" | "died") {
-                self.members.remove(id);
+                // On that one it stays, while it is on another network that needs it.
+                let said = self.members.remove(id).into_iter().flatten();
+                let said = said.filter(|(name, _)| name == model::GATEWAY);
+                let stays: BTreeMap<_, _> = said.filter(|_| event.kind == "network").collect();
+                if !stays.is_empty() {
+                    self.members.insert(id.to_owned(), stays);
+                }
                 self.departures += 1;
                 self.departed.insert(id.to_owned(), self.departures);
             }
@@ -448,6 +498,15 @@ impl World {
         }
     }
 
+    /// Has a container joined or left a network beside which the engine adds it to [`model::GATEWAY`]?
+    fn may_change_gateway(&self, event: &wire::Event) -> bool {
+        let mut networks = self.networks.iter();
+        let network = networks.find(|network| network.id == event.actor.id);
+        event.kind == "network"
+            && matches!(event.action.as_str(), "connect" | "disconnect")
+            && network.is_none_or(|network| network.driver != "bridge")
+    }
+
     /// What is known of a container's process may be old.
     fn doubt(&mut self, id: String) {
         if let Some(doubted) = self.asked.get_mut(&id) {
@@ -458,6 +517,7 @@ impl World {
 
     fn doubt_all(&mut self) {
         self.is_stale = true;
+        self.ask_gateway();
         let running = self
             .containers
             .values()
@@ -524,6 +584,11 @@ impl World {
             let ids: Vec<String> = known.map(|network| network.id.clone()).collect();
             // A network that no listing of networks has had.
             self.is_stale |= ids.len() < names.len();
+            let gateway = self
+                .gateway()
+                .filter(|_| model::may_have_gateway(container));
+            let gateway = gateway.map(|network| network.id.clone());
+            self.joined.extend(gateway);
             self.joined.extend(ids);
             self.doubt(id);
         }
@@ -600,7 +665,9 @@ impl World {
             let container = self.containers.get(id);
             container.is_some_and(|container| container.is_running() || self.started.contains(id))
         };
-        self.uninspected.iter().any(runs)
+        let mut running = self.containers.values().filter(|one| one.is_running());
+        let is_gateway_due = self.gateway_due && running.any(model::may_have_gateway);
+        is_gateway_due || self.uninspected.iter().any(runs)
     }
 }
 

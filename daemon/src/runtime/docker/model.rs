@@ -333,6 +333,23 @@ pub(super) fn is_build(id: &str) -> bool {
     id.len() == 25 && id.bytes().all(is_digit)
 }
 
+/// The network by which a container reaches beyond its overlay networks. The engine makes it and adds containers to it by
+/// itself: only its own listing names them, and no event does (libnetwork, `default_gateway.go`).
+pub(super) const GATEWAY: &str = "docker_gwbridge";
+
+/// Is this the ID under which the network [`GATEWAY`] names the interface by which a swarm's published ports come in?
+/// It leads into a namespace of the engine's own (libnetwork, `controller.go`: `"ingress-sbox"`). A container's ID is never
+/// this word, whatever its name is.
+pub(super) fn is_ingress(id: &str) -> bool {
+    id == "ingress-sbox"
+}
+
+/// May the engine have added this container to the network [`GATEWAY`]?
+pub(super) fn may_have_gateway(container: &Container) -> bool {
+    let mut networks = container.networks.iter();
+    networks.any(|network| !matches!(network.driver.as_str(), "bridge" | "null" | "host"))
+}
+
 /// A step of a build: without labels, and without a process that the engine would name.
 pub(super) fn build(id: &str, networks: Vec<Attachment>, seen: Instant) -> Container {
     Container {

@@ -211,3 +211,15 @@ fn containers_of_two_engines_with_one_id_and_one_name_are_two_endpoints() {
     let found = go(&facts, &mut register);
     assert!(names(&found).is_empty());
 }
+
+/// By which a swarm's published ports come in.
+#[test]
+fn an_interface_of_the_engines_own_is_not_on_hold() {
+    let mut facts = engine(vec![]);
+    facts.links.veths = vec![veth(9, Some(3), Some(BRIDGE))];
+    let held = go(&facts, &mut Register::default());
+    assert_eq!(held.interfaces, [(9, None)].into());
+    facts.engines_own.insert(3);
+    let free = go(&facts, &mut Register::default());
+    assert!(free.interfaces.is_empty() && free.unidentified.is_empty());
+}

@@ -15,6 +15,8 @@ use super::*;
 /// IDs; none is ever given twice.
 const CONTAINERS: [&str; 8] = ["1", "2", "3", "4", "5", "6", "7", "8"];
 const NETWORKS: [&str; 2] = ["n0", "n1"];
+/// The ID of the network that the engine adds a container to which runs on the second one, an overlay.
+const GATEWAY: &str = "gw";
 
 /// Runs a stream, and panics where the follower ends up elsewhere than a new one. A stream
 /// that begins with 255 is the engine's own text: it may be nonsense, and breaks nothing.
@@ -63,6 +65,21 @@ struct Real {
     label: u8,
     /// Its number in each network that it is on.
     networks: BTreeMap<&'static str, u8>,
+    /// Its number in the one that the engine adds it to by itself, and tells nobody; 0: it is not on it.
+    gateway: u8,
+}
+
+impl Real {
+    /// It is on the engine's own network while it runs on an overlay.
+    fn adjust_gateway(&mut self, number: u8) {
+        let runs = matches!(self.state, "running" | "paused");
+        let needs_it = runs && self.networks.contains_key(NETWORKS[1]);
+        self.gateway = match (needs_it, self.gateway) {
+            (false, _) => 0,
+            (true, 0) => number,
+            (true, own) => own,
+        };
+    }
 }
 
 #[derive(Default)]
@@ -150,6 +167,8 @@ impl Run {
         }
         self.pids += 1;
         (real.state, real.pid) = ("running", self.pids);
+        self.numbers = self.numbers.wrapping_add(1).max(1);
+        real.adjust_gateway(self.numbers);
         let networks: Vec<&'static str> = real.networks.keys().copied().collect();
         for network in networks {
             self.numbers = self.numbers.wrapping_add(1).max(1);
@@ -173,6 +192,7 @@ impl Run {
         for number in real.networks.values_mut() {
             *number = 0;
         }
+        real.adjust_gateway(0);
         for network in networks {
             self.network_event("disconnect", id, network);
         }
@@ -190,11 +210,16 @@ impl Run {
         self.numbers = self.numbers.wrapping_add(1).max(1);
         real.networks
             .insert(network, if runs { self.numbers } else { 0 });
+        real.adjust_gateway(self.numbers);
         self.network_event("connect", id, network);
     }
 
     fn disconnect(&mut self, id: &'static str, network: &'static str) {
-        let gone = |real: &mut Real| real.networks.remove(network);
+        let gone = |real: &mut Real| {
+            let gone = real.networks.remove(network);
+            real.adjust_gateway(real.gateway);
+            gone
+        };
         if self.real.get_mut(id).and_then(gone).is_some() {
             self.network_event("disconnect", id, network);
         }
@@ -259,14 +284,20 @@ impl Run {
             .real
             .iter()
             .filter_map(|(id, real)| {
-                let number = real.networks.get(network).filter(|number| **number != 0)?;
-                Some((
-                    *id,
-                    json!({"IPv4Address": format!("{}/16", ipv4(network, *number))}),
-                ))
+                let number = match network {
+                    GATEWAY => real.gateway,
+                    network => *real.networks.get(network)?,
+                };
+                let address = format!("{}/16", ipv4(network, number));
+                (number != 0).then(|| (*id, json!({"IPv4Address": address})))
             })
             .collect();
-        json!({"Name": network, "Containers": containers})
+        let name = if network == GATEWAY {
+            model::GATEWAY
+        } else {
+            network
+        };
+        json!({"Name": name, "Containers": containers})
     }
 
     /// The engine answers the oldest questions; the answers are on their way.
@@ -324,6 +355,10 @@ impl Run {
         while let Some(id) = fresh.next_to_inspect() {
             assert!(fresh.inspected(&id, Ok(read(self.inspection(&id)))).is_ok());
         }
+        while let Some(question) = fresh.next_to_meet() {
+            let answer = read(self.of_network(&question.network));
+            assert!(fresh.met(question, Ok(answer)).is_ok());
+        }
         assert_eq!(self.world.known(), fresh.known());
     }
 
@@ -353,12 +388,23 @@ fn read<T: for<'de> serde::Deserialize<'de>>(value: serde_json::Value) -> T {
 }
 
 fn networks() -> Vec<wire::Network> {
-    let network = |name: &&str| read(json!({"Id": name, "Name": name, "Driver": "bridge"}));
-    NETWORKS.iter().map(network).collect()
+    let network = |id: &str, name: &str, driver: &str| {
+        read(json!({"Id": id, "Name": name, "Driver": driver}))
+    };
+    vec![
+        network(NETWORKS[0], NETWORKS[0], "bridge"),
+        network(NETWORKS[1], NETWORKS[1], "overlay"),
+        network(GATEWAY, model::GATEWAY, "bridge"),
+    ]
 }
 
 fn ipv4(network: &str, number: u8) -> String {
-    format!("172.{}.0.{number}", if network == "n0" { 17 } else { 18 })
+    let second = match network {
+        "n0" => 17,
+        "n1" => 18,
+        _ => 19,
+    };
+    format!("172.{second}.0.{number}")
 }
 
 /// Without an address until it has started.

@@ -330,3 +330,102 @@ async fn what_the_engine_has_not_saved_yet_is_asked_about_until_it_has() {
     assert_eq!(lan.ipv4, Some("10.8.0.2".parse().unwrap()));
     assert_eq!(lan.bridge.as_deref(), Some("br-88aaaaaaaaaa"));
 }
+
+/// The network by which a container reaches beyond an overlay is in nothing that the engine says of the container.
+#[test]
+fn on_the_gateway_only_its_own_listing_names_containers() {
+    fn read<T: for<'de> serde::Deserialize<'de>>(value: serde_json::Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+    let networks = || -> Vec<wire::Network> {
+        let network = |id: &str, name: &str, driver: &str| serde_json::json!({"Id": id, "Name": name, "Driver": driver});
+        read(serde_json::json!([
+            network("gateway", "docker_gwbridge", "bridge"),
+            network("overlay", "ov", "overlay"),
+            network("default", "bridge", "bridge"),
+        ]))
+    };
+    let inspection = || -> wire::Inspection {
+        read(serde_json::json!({
+            "State": {"Status": "running", "Pid": 7},
+            "NetworkSettings": {"Networks": {
+                "ov": {"NetworkID": "overlay", "IPAddress": "10.0.1.2", "MacAddress": "02:42:0a:00:01:02"},
+                "bridge": {"NetworkID": "default", "IPAddress": "172.30.0.2"},
+            }},
+        }))
+    };
+    let members = |world: &mut World, all: serde_json::Value| {
+        let question = world.next_to_meet().expect("nothing is asked");
+        assert_eq!(question.network, "gateway");
+        let answer = read(serde_json::json!({"Name": "docker_gwbridge", "Containers": all}));
+        world.met(question, Ok(answer)).unwrap();
+    };
+    let all = || {
+        serde_json::json!({
+            "c": {"MacAddress": "02:42:ac:11:00:03", "IPv4Address": "172.17.0.3/16"},
+            "ingress-sbox": {"MacAddress": "02:42:ac:11:00:02", "IPv4Address": "172.17.0.2/16"},
+            "ep-0698ccd2": {"MacAddress": "02:42:ac:11:00:04", "IPv4Address": "172.17.0.4/16"},
+        })
+    };
+    let gateway = |world: &World| -> Option<Attachment> {
+        let known = world.known();
+        let mut of_container = known.iter().find(|one| one.id == "c")?.networks.iter();
+        of_container
+            .find(|one| one.name == "docker_gwbridge")
+            .cloned()
+    };
+    let event = |action: &str, network: &str| -> wire::Event {
+        read(serde_json::json!({
+            "Type": "network", "Action": action,
+            "Actor": {"ID": network, "Attributes": {"container": "c", "name": network}},
+        }))
+    };
+    let now = Instant::now();
+    let mut world = World::default();
+    let running = read(serde_json::json!([{"Id": "c", "State": "running"}]));
+    world.listed(running, networks());
+    assert_eq!(world.next_to_inspect().as_deref(), Some("c"));
+    world.inspected("c", Ok(inspection())).unwrap();
+    assert!(world.is_incomplete(), "an address is missing");
+    members(&mut world, all());
+    assert!(!world.is_incomplete());
+    let found = gateway(&world).unwrap();
+    assert_eq!(found.ipv4, Some([172, 17, 0, 3].into()));
+    // The engine's own interface is no container's; the third is nobody's.
+    assert_eq!(world.known().len(), 1);
+    let (ingress, _) = world.ingress().unwrap();
+    assert_eq!(ingress.mac, Some([2, 0x42, 172, 17, 0, 2]));
+    // It leaves another network: it stays there, until the listing says otherwise.
+    world.take(&event("disconnect", "default"), now);
+    assert!(gateway(&world).is_some());
+    world.take(&event("disconnect", "overlay"), now);
+    assert!(gateway(&world).is_some());
+    members(&mut world, serde_json::json!({}));
+    assert_eq!(gateway(&world), None);
+    assert_eq!(world.ingress(), None);
+    // It joins one; the kernel shows it before any event.
+    world.take(&event("connect", "overlay"), now);
+    while let Some(question) = world.next_to_meet() {
+        let (name, all) = match question.network.as_str() {
+            "gateway" => ("docker_gwbridge", all()),
+            name => (name, serde_json::json!({})),
+        };
+        let answer = read(serde_json::json!({"Name": name, "Containers": all}));
+        world.met(question, Ok(answer)).unwrap();
+    }
+    assert!(gateway(&world).is_some());
+    let shown = BTreeSet::from(["172.17.0.9".parse().unwrap()]);
+    world.question(
+        OpenQuestions {
+            containers: [("c".to_owned(), shown)].into(),
+            ..OpenQuestions::default()
+        },
+        now,
+    );
+    world.recheck(now);
+    assert!(world.joined.contains("gateway"));
+    // It ends, and leaves all.
+    let died = serde_json::json!({"Type": "container", "Action": "die", "Actor": {"ID": "c"}});
+    world.take(&read(died), now);
+    assert_eq!(gateway(&world), None);
+}
