@@ -456,8 +456,10 @@ impl Drop for Engine {
         }
         let data = self.directory.path().join("data");
         let _ = nix::mount::umount2(&data, nix::mount::MntFlags::MNT_DETACH);
-        for path in ["exec/netns/default", "data"] {
-            let path = self.directory.path().join(path);
+        let root = self.directory.path();
+        let namespaces = fs::read_dir(root.join("exec/netns")).into_iter();
+        let namespaces = namespaces.flatten().flatten().map(|entry| entry.path());
+        for path in namespaces.chain([root.join("data")]) {
             let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
         }
     }

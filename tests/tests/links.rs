@@ -194,6 +194,16 @@ fn the_inside_of_a_namespace(site: &Site) -> Result<()> {
         ensure!(eth0.addresses.contains(&address), "{address}: {eth0:?}");
     }
     ensure!(found.iter().any(|interface| interface.name == "lo"));
+    // One whose other end is neither here nor there, and both ends of one that is inside.
+    let other = site.containers[1].as_str();
+    run(&[
+        "link", "add", "ov0", "type", "veth", "peer", "name", "x", "netns", other,
+    ])?;
+    run(&["link", "add", "in0", "type", "veth", "peer", "name", "in1"])?;
+    let found = inside(&Netns::Path(site.path(0)))?;
+    let hidden = found.iter().filter(|interface| interface.is_hidden);
+    let hidden: Vec<&str> = hidden.map(|interface| interface.name.as_str()).collect();
+    ensure!(hidden == ["ov0"], "{hidden:?}");
     // A process in it tells the same.
     let mut process = Command::new("ip")
         .args(["netns", "exec", namespace, "cat"])

@@ -101,6 +101,10 @@ pub struct Attached {
     /// The bridges that the host's ends are ports of, by ifindex.
     #[serde(default)]
     pub bridges: BTreeSet<u32>,
+    /// May what it sends come without the stamp by which senders are known, as it leaves by an interface without an end
+    /// on the host (macvlan, ipvlan)? Then its address has to do.
+    #[serde(default)]
+    pub on_wire: bool,
     /// The id by which the host's network namespace knows its own, where it is known.
     pub netns: Option<u32>,
     /// Its engine asks for names on its behalf, from the host's network namespace, and asks these resolvers. Policy
@@ -185,6 +189,7 @@ mod tests {
                 id: 7,
                 interfaces: [(12, [2, 0, 0, 0, 0, 1])].into(),
                 bridges: [4].into(),
+                on_wire: false,
                 netns: Some(3),
                 asks: Some(["192.0.2.53".parse().unwrap()].into()),
             }),

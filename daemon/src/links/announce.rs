@@ -43,6 +43,7 @@ pub fn announce(wanted: Announcement) -> Result<usize, LinksError> {
     if netns::identity(&path, &file)? != wanted.identity {
         return Ok(0);
     }
+    let host = netns::current()?;
     let sender = thread::Builder::new()
         .name("announcer".to_owned())
         .spawn({
@@ -50,7 +51,7 @@ pub fn announce(wanted: Announcement) -> Result<usize, LinksError> {
             move || {
                 setns(file, CloneFlags::CLONE_NEWNET)
                     .map_err(|error| failed(&path, error.into()))?;
-                let inside = netns::read()?;
+                let inside = netns::read(&host)?;
                 let interface = inside.iter().find(|one| {
                     one.iflink == Some(wanted.ifindex) && one.kind.as_deref() == Some("veth")
                 });

@@ -19,6 +19,8 @@ use super::message::{self, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, RTM_NEWNSID};
 use super::socket::Route;
 use crate::nsfs;
 
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// Where a network namespace is to be found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Netns {
@@ -66,7 +68,12 @@ pub(super) fn failed(path: &Path, source: io::Error) -> LinksError {
 
 /// The identity of the calling thread's namespace.
 pub(super) fn own() -> Result<(u64, u64), LinksError> {
-    Netns::Path(PathBuf::from("/proc/thread-self/ns/net")).identity()
+    Netns::Path(PathBuf::from(OWN)).identity()
+}
+
+/// The calling thread's namespace.
+pub(super) fn current() -> Result<File, LinksError> {
+    Netns::Path(PathBuf::from(OWN)).open()
 }
 
 /// See [`super::Links::nsid`]; `own` is the namespace that the socket is in.
@@ -139,6 +146,8 @@ pub struct Inside {
     pub iflink: Option<u32>,
     /// Is that one, or what this one stands on, in another namespace?
     pub leads_out: bool,
+    /// Is the other end of a veth in another namespace that is not the caller's?
+    pub is_hidden: bool,
     /// The mode of a macvlan or ipvlan, as the kernel counts them.
     pub mode: Option<u32>,
     /// All its addresses, link-local ones too.
@@ -194,13 +203,14 @@ impl Inside {
     }
 }
 
-/// The interfaces inside a namespace, loopback included.
+/// The interfaces inside a namespace, loopback included. To be called in the host's namespace.
 ///
 /// # Errors
 /// There is no such namespace (any more), or see [`LinksError`].
 pub fn inside(netns: &Netns) -> Result<Vec<Inside>, LinksError> {
     let path = netns.path();
     let file = netns.open()?;
+    let host = current()?;
     let reader = thread::Builder::new()
         .name("netns".to_owned())
         .spawn({
@@ -208,7 +218,7 @@ pub fn inside(netns: &Netns) -> Result<Vec<Inside>, LinksError> {
             move || {
                 setns(file, CloneFlags::CLONE_NEWNET)
                     .map_err(|error| failed(&path, error.into()))?;
-                read()
+                read(&host)
             }
         })
         .map_err(|source| failed(&path, source))?;
@@ -217,13 +227,18 @@ pub fn inside(netns: &Netns) -> Result<Vec<Inside>, LinksError> {
         .unwrap_or_else(|_| Err(failed(&path, io::Error::other("its reader panicked"))))
 }
 
-/// What is inside the calling thread's namespace.
-pub(super) fn read() -> Result<Vec<Inside>, LinksError> {
+/// What is inside the calling thread's namespace, beside this host's.
+pub(super) fn read(host: &File) -> Result<Vec<Inside>, LinksError> {
     let mut route = Route::open()?;
-    let mut found: Vec<Inside> = route
-        .links("listing a container's interfaces")?
+    let links = route.links("listing a container's interfaces")?;
+    // The listing gave an id to each namespace in which an interface has its other end.
+    let host = known(&mut route, host.as_raw_fd())?;
+    let mut found: Vec<Inside> = links
         .into_iter()
         .map(|link| Inside {
+            is_hidden: link.kind.as_deref() == Some("veth")
+                && link.link_nsid.is_some()
+                && link.link_nsid != host,
             ifindex: link.ifindex,
             name: link.name,
             kind: link.kind,

@@ -98,6 +98,7 @@ struct Candidate {
     claims: BTreeSet<IpAddr>,
     leaves: BTreeSet<IpNet>,
     interfaces: BTreeMap<u32, Interface>,
+    hidden: BTreeSet<u32>,
     given: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// See [`world::Attached::asks`].
     asks: Option<BTreeSet<IpAddr>>,

@@ -91,6 +91,9 @@ pub struct Record {
     pub leaves: BTreeSet<IpNet>,
     /// Its interfaces: by index, or by number where they are inside another namespace.
     pub interfaces: BTreeMap<u32, Interface>,
+    /// Those of them inside that are veths with the other end in a hidden namespace: stamps get through there.
+    #[serde(default)]
+    pub hidden: BTreeSet<u32>,
     /// The addresses that its interfaces had when it began to run, where no runtime tells them:
     /// what it gives itself later is not its own.
     #[serde(default)]
@@ -376,6 +379,7 @@ mod tests {
                 },
             )]
             .into(),
+            hidden: [7].into(),
             given: BTreeMap::new(),
             asks: Some(["10.0.0.53".parse().unwrap()].into()),
         }

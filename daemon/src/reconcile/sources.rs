@@ -350,7 +350,7 @@ impl Sources {
             asked.inode = namespace;
             let inside = links::inside(&netns)?.into_iter();
             asked.subinterfaces = inside
-                .filter(Inside::is_hooked)
+                .filter(|one| one.is_hooked() || one.is_hidden)
                 .map(|one| {
                     let ifindex = one.ifindex;
                     (Location { namespace, ifindex }, one.name)
@@ -960,7 +960,7 @@ pub fn truthful(container: &str, address: IpAddr) {
 /// Its interfaces that have no end on the host.
 fn subinterfaces(namespace: &Namespace) -> impl Iterator<Item = &Inside> {
     let inside = namespace.inside.iter();
-    inside.filter(|one| one.subinterface().is_some())
+    inside.filter(|one| one.subinterface().is_some() || one.is_hidden)
 }
 
 /// Is the process still in that namespace?

@@ -136,6 +136,7 @@ fn world(name: &str) -> Result<World> {
                 BTreeMap::from([(port, [2, 0, 0, 0, 0, port as u8])])
             },
             bridges: find(&PLACES, "bridge").into_iter().collect(),
+            on_wire: false,
             // The kernel has none of this number, and finds no socket in it; the model finds those
             // that a packet's line says.
             netns: own.then_some(NETNS),

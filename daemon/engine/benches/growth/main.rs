@@ -134,6 +134,7 @@ fn attach(pod: &mut Pod, number: u32) {
             id: number,
             interfaces: BTreeMap::from([(number + 10, [2, 0, 0, b, c, d])]),
             bridges: [].into(),
+            on_wire: false,
             netns: None,
             asks: None,
         })

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netpol_abi::limits::{FIRST_INSIDE, FIRST_LOOPBACK};
 use netpol_abi::tables::{BRIDGES, SUBJECT_NOT_ISOLATED, endpoint_flags};
 
 use super::numbers::{Collision, list, ports as named};
@@ -207,10 +206,8 @@ impl Subjects {
     }
 }
 
-/// Has the endpoint an interface without an end on this host?
 fn on_wire(attached: &Attached) -> u32 {
-    let mut interfaces = attached.interfaces.keys();
-    if interfaces.any(|interface| (FIRST_INSIDE..FIRST_LOOPBACK).contains(interface)) {
+    if attached.on_wire {
         endpoint_flags::ON_WIRE
     } else {
         0

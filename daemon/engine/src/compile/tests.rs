@@ -26,6 +26,7 @@ fn pod(world: &mut World, id: u8, app: &str) {
             id: u32::from(id),
             interfaces: [(u32::from(id) + 40, [2, 0, 0, 0, 0, id])].into(),
             bridges: [].into(),
+            on_wire: false,
             netns: Some(u32::from(id)),
             asks: None,
         }),

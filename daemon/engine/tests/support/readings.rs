@@ -41,6 +41,7 @@ pub fn number(world: &mut World, base: u32) {
                 id: base * 256 + index,
                 interfaces: [(1000 + index, [2, 0, 0, 0, 0, index as u8])].into(),
                 bridges: [].into(),
+                on_wire: false,
                 netns: None,
                 asks: None,
             });

@@ -449,6 +449,7 @@ fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(Obj
                 .then_some(60 + u32::from(kind % 4))
                 .into_iter()
                 .collect(),
+            on_wire: false,
             netns: (kind != 7).then_some(u32::from(index)),
             asks: asks(kind),
         }),

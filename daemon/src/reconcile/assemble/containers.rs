@@ -56,7 +56,15 @@ impl Assembly<'_> {
                 })
                 .or_else(|| namespace.peer_of(veth)?.mac)
         });
-        let subinterfaces = self.subinterfaces(&name, namespace, known);
+        let subinterfaces = self.subinterfaces(&name, &container.networks, namespace, known);
+        let hidden: BTreeSet<u32> = subinterfaces
+            .iter()
+            .filter(|(_, interface)| {
+                let inside = namespace.interface(interface.peer);
+                inside.is_some_and(|inside| inside.is_hidden)
+            })
+            .map(|(number, _)| *number)
+            .collect();
         let elsewhere = self.is_elsewhere(container, namespace);
         if elsewhere {
             self.unprotected(
@@ -117,6 +125,7 @@ impl Assembly<'_> {
             claims,
             leaves: pod.leaves,
             interfaces,
+            hidden,
             given,
             asks,
         });
@@ -131,7 +140,7 @@ impl Assembly<'_> {
             && container.is_running()
             && container.network_mode != "none"
             && !has_veth
-            && inside.all(|one| one.subinterface().is_none())
+            && inside.all(|one| one.subinterface().is_none() && !one.is_hidden)
             && namespace
                 .inside
                 .iter()
@@ -189,6 +198,7 @@ impl Assembly<'_> {
                 claims: record.addresses.clone(),
                 leaves: record.leaves.clone(),
                 interfaces,
+                hidden: record.hidden.clone(),
                 given: record.given.clone(),
                 asks: record.asks.clone(),
             });

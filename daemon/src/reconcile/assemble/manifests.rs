@@ -1,6 +1,6 @@
 //! What manifests state of the world: policies, Namespaces, declared Pods and peers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -130,7 +130,12 @@ impl Assembly<'_> {
         self.owners.insert(nsid, pod.name.clone());
         let key = Key::Declared(pod.name.clone());
         let mut interfaces = self.interfaces(nsid, |veth, _| namespace.peer_of(veth)?.mac);
-        interfaces.extend(self.subinterfaces(&pod.name, namespace, register.of(&key, namespace)));
+        interfaces.extend(self.subinterfaces(
+            &pod.name,
+            &[],
+            namespace,
+            register.of(&key, namespace),
+        ));
         // What it takes turns with others for is nobody's own, wherever it is found.
         let is_own = |address: &IpAddr| !pod.leaves.contains(&IpNet::from(*address));
         let found = namespace.inside.iter().flat_map(Inside::usable);
@@ -145,6 +150,7 @@ impl Assembly<'_> {
             claims,
             leaves: pod.leaves.clone(),
             interfaces,
+            hidden: BTreeSet::new(),
             given: BTreeMap::new(),
             asks: None,
         });

@@ -11,6 +11,7 @@ use netpol_engine::world::{self, Place, Pod};
 
 use super::Assembly;
 use crate::api::wire::Conflict;
+use crate::datapath::{is_inside, is_loopback};
 use crate::reconcile::register::{Key, Record, Register};
 
 impl Assembly<'_> {
@@ -170,6 +171,11 @@ impl Assembly<'_> {
                             .keys()
                             .filter_map(|ifindex| bridges.get(ifindex).copied())
                             .collect(),
+                        on_wire: candidate.interfaces.keys().any(|number| {
+                            let is_other =
+                                is_loopback(*number) || candidate.hidden.contains(number);
+                            is_inside(*number) && !is_other
+                        }),
                         // All of them lead to one namespace, which has one id.
                         netns: candidate
                             .interfaces
@@ -197,6 +203,7 @@ impl Assembly<'_> {
                         addresses: pod.addresses.clone(),
                         leaves: pod.leaves.clone(),
                         interfaces: candidate.interfaces,
+                        hidden: candidate.hidden,
                         given: candidate.given,
                         asks: candidate.asks,
                     };

@@ -13,7 +13,7 @@ use crate::links::{Inside, Subinterface};
 use crate::printable::printable;
 use crate::reconcile::facts::Namespace;
 use crate::reconcile::register::{Interface, Record, Register};
-use crate::runtime::container::Container;
+use crate::runtime::container::{Attachment, Container};
 
 /// An interface that programs are put on inside its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +22,28 @@ pub struct Child {
     pub within: Within,
     /// Its name there.
     pub name: String,
-    /// `macvlan`, `ipvlan` or `loopback`.
+    /// `macvlan`, `ipvlan`, `veth` or `loopback`.
     pub kind: &'static str,
 }
 
 /// The loopback interface's index: the same in every network namespace (`LOOPBACK_IFINDEX`, since Linux 3.6).
 const LOOPBACK: u32 = 1;
+
+/// How programs get at an interface of a container on these networks that has no end on the host.
+fn subinterface(inside: &Inside, networks: &[Attachment]) -> Option<Subinterface> {
+    let own = inside.subinterface();
+    own.or_else(|| given(inside, networks).map(|_| Subinterface::Hooked("veth")))
+}
+
+/// The network that a veth is for whose other end is in a hidden namespace, as an overlay network's is. The engine's word
+/// tells: what a container itself makes for others within it leads to hidden namespaces as well, and is its own business.
+fn given<'n>(inside: &Inside, networks: &'n [Attachment]) -> Option<&'n Attachment> {
+    let mut networks = networks.iter().filter(|_| inside.is_hidden);
+    networks.find(|network| {
+        let is_other = matches!(network.driver.as_str(), "bridge" | "null" | "none" | "host");
+        !is_other && network.mac.is_some() && network.mac == inside.mac
+    })
+}
 
 /// Numbers for interfaces inside: in rising order, so that one is free for long before it is given again.
 #[derive(Debug)]
@@ -80,12 +96,25 @@ impl Assembly<'_> {
     pub(super) fn subinterfaces(
         &mut self,
         name: &ObjectName,
+        networks: &[Attachment],
         namespace: &Namespace,
         known: Option<&Record>,
     ) -> BTreeMap<u32, Interface> {
         let mut found = BTreeMap::new();
         for inside in &namespace.inside {
-            let kind = match inside.subinterface() {
+            // What was enforced stays so, also where the engine does not name it for a moment.
+            let was_given = known.and_then(|record| {
+                let mut hidden = record.hidden.iter();
+                let number = hidden.find(|number| {
+                    let before = record.interfaces.get(number);
+                    before.is_some_and(|before| {
+                        before.peer == Some(inside.ifindex) && before.nsid == namespace.nsid
+                    })
+                })?;
+                record.interfaces.get(number).filter(|_| inside.is_hidden)
+            });
+            let subinterface = subinterface(inside, networks);
+            let kind = match subinterface.or(was_given.map(|_| Subinterface::Hooked("veth"))) {
                 Some(Subinterface::Hooked(kind)) => kind,
                 Some(Subinterface::HalfHooked) => {
                     self.unprotected(
@@ -103,7 +132,9 @@ impl Assembly<'_> {
                 }
                 None => continue,
             };
-            let Some(mac) = inside.mac else { continue };
+            // Of a veth it is as the engine gave it.
+            let mac = was_given.map(|before| before.mac).or(inside.mac);
+            let Some(mac) = mac else { continue };
             let interface = Interface {
                 mac,
                 peer: Some(inside.ifindex),
@@ -179,10 +210,12 @@ impl Assembly<'_> {
         name: &ObjectName,
         namespace: &Namespace,
     ) {
+        let is_hooked =
+            |inside: &&Inside| inside.is_hooked() || given(inside, &container.networks).is_some();
         let shown: Vec<String> = namespace
             .inside
             .iter()
-            .filter(|inside| inside.is_hooked())
+            .filter(is_hooked)
             .map(|inside| format!("`{}`", printable(&inside.name)))
             .collect();
         // Before that its first process is the runtime's own, and drops what it must not have.
@@ -231,7 +264,9 @@ impl Assembly<'_> {
             };
             let inside = namespace.inside.iter().find(is_of);
             // Others are spoken of as interfaces.
-            if inside.is_some_and(|inside| inside.subinterface().is_some()) {
+            let is_spoken_of =
+                |inside: &Inside| subinterface(inside, &container.networks).is_some();
+            if inside.is_some_and(is_spoken_of) {
                 continue;
             }
             self.unprotected(

@@ -225,3 +225,86 @@ fn silent_facts() -> Facts {
         ..Facts::default()
     }
 }
+
+/// Docker with one container on an overlay, of whose veth the other end is in a hidden namespace.
+fn overlay() -> Facts {
+    let mut facts = docker_with(Inside {
+        is_hidden: true,
+        ..lan("veth")
+    });
+    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+    docker.containers[0].networks[0] = Attachment {
+        name: "ov".to_owned(),
+        driver: "overlay".to_owned(),
+        mac: Some([2, 0x42, 10, 78, 0, 9]),
+        ipv4: Some([10, 78, 0, 9].into()),
+        ..Attachment::default()
+    };
+    facts
+}
+
+#[test]
+fn a_veth_to_a_hidden_namespace_is_enforced_inside_where_the_engine_names_it() {
+    let mut facts = overlay();
+    let mut register = Register::default();
+    let found = go(&facts, &mut register);
+    assert_eq!(reasons(&found), [""; 0]);
+    let mac = [2, 0x42, 10, 78, 0, 9];
+    let own = attached(&found, "default/c1");
+    assert_eq!(own.interfaces, [(FIRST_INSIDE, mac)].into());
+    assert!(!own.on_wire, "stamps get through an overlay's bridge");
+    assert_eq!(found.inside[&FIRST_INSIDE].kind, "veth");
+    // One that leads to a container within the container is that one's business.
+    let id = container(1, &[]).id;
+    let namespace = facts.containers.get_mut(&id).unwrap();
+    namespace.inside.push(Inside {
+        ifindex: 5,
+        mac: Some([6; 6]),
+        addresses: vec!["10.78.0.9".parse().unwrap()],
+        is_hidden: true,
+        ..lan("veth")
+    });
+    assert_eq!(go(&facts, &mut register).interfaces, found.interfaces);
+    // What has it cannot get out of it: neither by another MAC address, nor where the engine names it no more.
+    facts.containers.get_mut(&id).unwrap().inside[0].mac = Some([7; 6]);
+    let changed = go(&facts, &mut register);
+    assert_eq!(attached(&changed, "default/c1").interfaces, own.interfaces);
+    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+    docker.containers[0].networks.clear();
+    let unnamed = go(&facts, &mut register);
+    assert_eq!(attached(&unnamed, "default/c1").interfaces, own.interfaces);
+    // Nor by a restart, while the engine does not answer.
+    let silent = go(&silent_facts_with(&facts), &mut register);
+    assert!(!attached(&silent, "default/c1").on_wire);
+    // The engine's word alone makes it so.
+    let fresh = go(&facts, &mut Register::default());
+    assert!(fresh.interfaces.is_empty());
+    // A macvlan's frames come back over the wire, where stamps are lost.
+    let macvlan = go(&docker_with(lan("macvlan")), &mut Register::default());
+    assert!(attached(&macvlan, "default/c1").on_wire);
+}
+
+/// The same links, and an engine that has not answered.
+fn silent_facts_with(facts: &Facts) -> Facts {
+    Facts {
+        links: facts.links.clone(),
+        ..silent_facts()
+    }
+}
+
+#[test]
+fn an_overlay_whose_veth_is_not_there_yet_is_reported_as_not_enforced() {
+    let mut facts = overlay();
+    let namespace = facts.containers.values_mut().next().unwrap();
+    namespace.inside.clear();
+    let found = go(&facts, &mut Register::default());
+    assert!(reasons(&found)[0].contains("`overlay`"), "{found:?}");
+    let mut facts = overlay();
+    let rights = Rights {
+        net_admin: false,
+        net_raw: true,
+    };
+    facts.containers.values_mut().next().unwrap().rights = rights;
+    let found = go(&facts, &mut Register::default());
+    assert!(reasons(&found)[0].contains("NET_RAW"), "{found:?}");
+}
