@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use netpol_engine::policy::Protocol;
 use netpold::probe::{Outcome, Probe, namespace};
 use netpold_tests::docker::{IMAGE, Running};
@@ -137,6 +137,13 @@ impl Site {
         let mut addresses = running.addresses.iter();
         let ingress = addresses.find(|address| is_of("10.0.0.", address));
         let ingress = *ingress.context("the task is not on `ingress`")?;
+        let format = "{{range .Endpoint.VirtualIPs}}{{.Addr}} {{end}}";
+        let addresses = self
+            .engine
+            .docker(&["service", "inspect", "--format", format, app])?;
+        let mut addresses = addresses.split_whitespace();
+        let vip = addresses.find(|address| !address.starts_with("10.0.0."));
+        let vip = vip.and_then(|vip| vip.split('/').next());
         let task = Task {
             own: Running {
                 addresses: running
@@ -148,6 +155,7 @@ impl Site {
                 ..running
             },
             ingress,
+            vip: vip.context("no virtual address")?.parse()?,
         };
         if !Path::new("/proc/net/ip_vs").exists() {
             self.stand_in_for_ipvs(&task)?;
@@ -155,51 +163,73 @@ impl Site {
         Ok(task)
     }
 
-    /// From the host to the sandbox, and from there to the task, under the sandbox's address.
+    /// From the host to the sandbox, and from there to the task, under the sandbox's address; and from the service's virtual
+    /// address to the task, under that of the sandbox that has it.
     fn stand_in_for_ipvs(&self, task: &Task) -> Result<()> {
-        let inspect = "{{range $id, $one := .Containers}}{{$id}} {{$one.IPv4Address}}\n{{end}}";
-        let address = |network: &str| -> Result<String> {
-            let said = self
-                .engine
-                .docker(&["network", "inspect", "--format", inspect, network])?;
-            let line = said
-                .lines()
-                .find_map(|line| line.strip_prefix("ingress-sbox "));
-            let address = line.and_then(|line| line.split('/').next());
-            Ok(address.context("no sandbox")?.to_owned())
-        };
-        let (gateway, ingress) = (address("docker_gwbridge")?, address("ingress")?);
-        let port = INGRESS.to_string();
-        let dnat = |chain: &str, to: &str| {
-            let rule = format!("-t nat -A {chain} -p tcp --dport {port} -j DNAT --to {to}:{port}");
-            rule.split(' ').map(str::to_owned).collect::<Vec<_>>()
-        };
+        let (gateway, ingress) = (
+            self.member("docker_gwbridge", "ingress-sbox")?,
+            self.member("ingress", "ingress-sbox")?,
+        );
+        let to_port = format!("-p tcp --dport {INGRESS}");
         let host = self.lab.host().path();
-        iptables(&host, &dnat("PREROUTING", &gateway))?;
-        iptables(&host, &dnat("OUTPUT", &gateway))?;
-        let forward = format!("-I FORWARD -d {gateway} -p tcp --dport {port} -j ACCEPT");
+        for chain in ["PREROUTING", "OUTPUT"] {
+            let local = "-m addrtype --dst-type LOCAL";
+            let to = format!("-j DNAT --to {gateway}:{INGRESS}");
+            iptables(&host, &format!("-t nat -I {chain} {to_port} {local} {to}"))?;
+        }
         iptables(
             &host,
-            &forward.split(' ').map(str::to_owned).collect::<Vec<_>>(),
+            &format!("-I FORWARD -d {gateway} {to_port} -j ACCEPT"),
         )?;
-        let sandbox = self.sandbox()?;
-        iptables(&sandbox, &dnat("PREROUTING", &task.ingress.to_string()))?;
-        let snat = format!("-t nat -A POSTROUTING -p tcp --dport {port} -j SNAT --to {ingress}");
+        let sandbox = self.sandbox("ingress_sbox")?;
+        let dnat = format!("-j DNAT --to {}", task.ingress);
+        iptables(&sandbox, &format!("-t nat -A PREROUTING {to_port} {dnat}"))?;
+        let snat = format!("-j SNAT --to {ingress}");
+        iptables(&sandbox, &format!("-t nat -A POSTROUTING {to_port} {snat}"))?;
+        let balancer = self.sandbox("lb_")?;
+        let (vip, own) = (task.vip, self.member("ov", "lb-ov")?);
+        inside(&balancer, "ip", &format!("addr add {vip}/32 dev eth0"))?;
+        let address = task.own.addresses.first().context("no address")?;
         iptables(
-            &sandbox,
-            &snat.split(' ').map(str::to_owned).collect::<Vec<_>>(),
+            &balancer,
+            &format!("-t nat -A PREROUTING -d {vip} -j DNAT --to {address}"),
         )?;
-        namespace::inside(&sandbox, || {
-            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
-        })??;
+        iptables(
+            &balancer,
+            &format!("-t nat -A POSTROUTING -d {address} -j SNAT --to {own}"),
+        )?;
+        for namespace in [&sandbox, &balancer] {
+            namespace::inside(namespace, || {
+                std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+            })??;
+        }
         Ok(())
     }
 
-    /// The namespace of the ingress sandbox.
-    fn sandbox(&self) -> Result<PathBuf> {
+    /// The address of who has this ID on a network.
+    fn member(&self, network: &str, id: &str) -> Result<String> {
+        let format = "{{range $id, $one := .Containers}}{{$id}} {{$one.IPv4Address}}\n{{end}}";
+        let said = self
+            .engine
+            .docker(&["network", "inspect", "--format", format, network])?;
+        let line = said.lines().find_map(|line| line.strip_prefix(id));
+        let address = line.and_then(|line| line.trim().split('/').next());
+        Ok(address
+            .with_context(|| format!("no `{id}` on `{network}`"))?
+            .to_owned())
+    }
+
+    /// The namespace of the engine's own that begins so.
+    fn sandbox(&self, name: &str) -> Result<PathBuf> {
         let socket = self.engine.socket();
         let root = socket.parent().context("no directory")?;
-        Ok(root.join("exec/netns/ingress_sbox"))
+        for entry in std::fs::read_dir(root.join("exec/netns"))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(name) {
+                return Ok(entry.path());
+            }
+        }
+        bail!("no namespace `{name}`")
     }
 
     fn outcome(&self, from: &Running, to: &Running, port: u16) -> Result<Outcome> {
@@ -302,15 +332,22 @@ struct Task {
     own: Running,
     /// Its address on `ingress`.
     ingress: IpAddr,
+    /// The service's virtual address on its own network.
+    vip: IpAddr,
 }
 
-fn iptables(namespace: &Path, arguments: &[String]) -> Result<()> {
-    let output = namespace::inside(namespace, || {
-        Command::new("iptables").args(arguments).output()
-    })??;
+fn iptables(namespace: &Path, arguments: &str) -> Result<()> {
+    inside(namespace, "iptables", arguments)
+}
+
+/// A program with these words as its arguments.
+fn inside(namespace: &Path, program: &str, arguments: &str) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(arguments.split(' '));
+    let output = namespace::inside(namespace, move || command.output())??;
     ensure!(
         output.status.success(),
-        "iptables {arguments:?}: {}",
+        "{program} {arguments}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
@@ -359,6 +396,11 @@ fn nothing_is_cut_where_no_policy_selects() -> Result<()> {
         }
         site.far_reaches(OPEN, PUBLISHED, true)?;
         site.far_reaches(OPEN, INGRESS, true)?;
+        ensure!(
+            dials(&new.netns(), None, SocketAddr::new(task.vip, 80))?,
+            "{}",
+            site.said()
+        );
         let ingress = SocketAddr::new(UPLINK.parse()?, INGRESS);
         ensure!(dials(&new.netns(), None, ingress)?, "{}", site.said());
         ensure!(
@@ -466,7 +508,10 @@ fn policies_hold_behind_the_ingress_sandbox() -> Result<()> {
             dials(&other.netns(), None, ingress)?,
         ])
     };
-    let block = format!("{{ipBlock: {{cidr: {}/32}}}}", sandbox_address(&site)?);
+    let block = format!(
+        "{{ipBlock: {{cidr: {}/32}}}}",
+        site.member("ingress", "ingress-sbox")?
+    );
     for (from, expected) in [
         (
             "{podSelector: {matchLabels: {app: web}}}",
@@ -480,24 +525,35 @@ fn policies_hold_behind_the_ingress_sandbox() -> Result<()> {
         let found = answers(&web, &other)?;
         ensure!(found == expected, "{from}: {found:?}\n{}", site.said());
     }
+    let vip = SocketAddr::new(task.vip, 80);
+    for (address, expected) in [
+        ("203.0.113.8", [false, false]),
+        (&task.own.addresses[0].to_string(), [false, false]),
+        (&task.vip.to_string(), [true, false]),
+    ] {
+        // A client's policy sees where it sends to; the server's, who sends.
+        let client = format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: web}}\nspec:\n  \
+            podSelector: {{matchLabels: {{app: web}}}}\n  policyTypes: [Egress]\n  egress:\n  \
+            - to: [{{ipBlock: {{cidr: {address}/32}}}}]\n"
+        );
+        site.daemon.put("web.yaml", &client)?;
+        let server =
+            policy("{podSelector: {matchLabels: {app: web}}}").replace(&INGRESS.to_string(), "80");
+        site.daemon.put("policy.yaml", &server)?;
+        site.daemon.wait()?;
+        let found = [
+            dials(&web.netns(), None, vip)?,
+            dials(&other.netns(), None, vip)?,
+        ];
+        ensure!(found == expected, "{address}: {found:?}\n{}", site.said());
+    }
+    site.daemon.remove("web.yaml")?;
+    site.daemon.wait()?;
     // Past the sandbox, on the network that both are on.
     site.expect(&web, &task.own, INGRESS, false)?;
     site.is_well()?;
     site.finish()
-}
-
-/// The sandbox's address on the network `ingress`.
-fn sandbox_address(site: &Site) -> Result<String> {
-    let sandbox = site.sandbox()?;
-    let output = namespace::inside(&sandbox, || {
-        Command::new("ip")
-            .args(["-4", "-o", "addr", "show", "dev", "eth0"])
-            .output()
-    })??;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut words = text.split_whitespace().skip_while(|word| *word != "inet");
-    let address = words.nth(1).and_then(|it| it.split('/').next());
-    Ok(address.context("the sandbox has no address")?.to_owned())
 }
 
 #[test]
@@ -644,5 +700,86 @@ fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
         );
         site.engine.docker(&["rm", "--force", &name])?;
     }
+    site.finish()
+}
+
+/// A host elsewhere in the swarm, without netpold: who is on it has an address on the overlay, and no labels here.
+#[test]
+fn who_is_on_another_host_is_an_address() -> Result<()> {
+    let site = Site::new("")?;
+    site.daemon.put("policy.yaml", POLICY)?;
+    let lab = Lab::new()?;
+    let (here, there) = (site.lab.host(), lab.host());
+    let wire = [
+        "link", "add", "peer0", "type", "veth", "peer", "name", "peer1",
+    ];
+    here.ip(&[&wire[..], &["netns", there.name()]].concat())?;
+    for (host, name, address) in [
+        (here, "peer0", "172.31.250.1/30"),
+        (there, "peer1", "172.31.250.2/30"),
+    ] {
+        host.ip(&["addr", "add", address, "dev", name])?;
+        host.ip(&["link", "set", name, "up"])?;
+    }
+    // The kernel drops what comes through a tunnel from elsewhere than the engines told one another.
+    here.ip(&[
+        "route",
+        "add",
+        "172.31.250.2",
+        "dev",
+        "peer0",
+        "src",
+        UPLINK,
+    ])?;
+    there.ip(&["route", "add", UPLINK, "via", "172.31.250.1"])?;
+    let elsewhere = Engine::start(&lab, &["--iptables=true"])?;
+    let token = site
+        .engine
+        .docker(&["swarm", "join-token", "--quiet", "worker"])?;
+    let manager = format!("{UPLINK}:2377");
+    let mut join = vec!["swarm", "join", "--advertise-addr", "172.31.250.2"];
+    join.extend(["--token", &token, &manager]);
+    elsewhere.docker(&join)?;
+    let db = site.run("db", &[], &IDLE)?;
+    let web = site.run("web", &[], &IDLE)?;
+    let run = |name: &str, options: &[&str]| {
+        let all = [&["--network", "ov", "--label", "app=web"], options].concat();
+        elsewhere.run(name, &all, &IDLE)
+    };
+    let far = run("far", &["--cap-add", "NET_ADMIN"])?;
+    site.daemon.wait()?;
+    site.expect(&web, &db, 5432, true)?;
+    // The engines tell one another of their containers by gossip.
+    within("a way to the other host", || {
+        Ok(site.outcome(&db, &far, 5432)? == Outcome::Reached)
+    })
+    .with_context(|| format!("{}\n{}", site.said(), elsewhere.log()))?;
+    site.expect(&far, &web, 5432, true)?;
+    site.expect(&far, &db, 5432, false)?;
+    site.expect(&web, &far, 5432, false)?;
+    let address = *far.addresses.first().context("no address")?;
+    let block = POLICY.replace("203.0.113.9/32", &format!("{address}/32"));
+    site.daemon.put("policy.yaml", &block)?;
+    site.daemon.wait()?;
+    site.expect(&far, &db, 80, true)?;
+    site.expect(&far, &db, 5432, false)?;
+    site.expect(&web, &far, 5432, true)?;
+    // Under the address of a container here that may.
+    let stolen = *web.addresses.first().context("no address")?;
+    site.engine.docker(&["pause", "web"])?;
+    inside(
+        &far.netns(),
+        "ip",
+        &format!("addr add {stolen}/24 dev eth0"),
+    )?;
+    let thief = Running {
+        addresses: vec![stolen],
+        ..far
+    };
+    site.expect(&thief, &db, 5432, false)?;
+    let _ = elsewhere.docker(&["swarm", "leave", "--force"]);
+    let name = lab.name.clone();
+    drop((elsewhere, lab));
+    residue::check(&name)?;
     site.finish()
 }
