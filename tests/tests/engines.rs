@@ -270,7 +270,16 @@ fn podman_alone(lab: &Lab) -> Result<(Engine, Running)> {
     podman.stop()?;
     let _ = std::fs::remove_file(podman.socket());
     let arguments = [
-        "run", "--detach", "--name", "db", "--label", "app=db", IMAGE,
+        "run",
+        "--detach",
+        "--name",
+        "db",
+        "--label",
+        "app=db",
+        // As when its API is asked to: the controller may not be there.
+        "--pids-limit",
+        "0",
+        IMAGE,
     ];
     podman.podman(&[&arguments[..], &IDLE].concat())?;
     let format = "{{.Id}} {{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";

@@ -74,8 +74,11 @@ impl Watch {
         let mut before = std::mem::take(&mut self.waiting);
         for (number, nobodys) in nobodys(facts, assembled) {
             let known = before.remove(&number);
-            // With another one behind it, it is another one.
-            let known = known.filter(|known| known.nobodys.nsid == nobodys.nsid);
+            // With another one behind it, it is another one. Where an engine has come or gone, it has its time.
+            let is_same = |known: &Nobodys| {
+                known.nsid == nobodys.nsid && known.hold.is_some() == nobodys.hold.is_some()
+            };
+            let known = known.filter(|known| is_same(&known.nobodys));
             let waiting = match known {
                 Some(known) => Waiting { nobodys, ..known },
                 None => Waiting {
@@ -488,7 +491,13 @@ mod tests {
         claimed.interfaces.insert(VETH, Some(web));
         watch.look(&facts, &claimed, at(20));
         assert_eq!(all(&watch), 0);
-        // It has none once more: from the beginning.
+        // An engine has gone, and it passes: from the beginning. And so where one has come.
+        watch.look(&facts, &Assembled::default(), at(21));
+        assert_eq!((watch.due(), all(&watch)), (Some(at(31)), 0));
+        watch.look(&facts, &unknown, at(25));
+        assert_eq!((watch.due(), all(&watch)), (Some(at(35)), 0));
+        watch.look(&facts, &claimed, at(26));
+        // It has none once more.
         watch.look(&facts, &unknown, at(30));
         assert_eq!((watch.due(), all(&watch)), (Some(at(40)), 0));
         // Claimed while the engines are asked.
