@@ -14,7 +14,7 @@ there=$PWD/target/engines/$suite
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 # Engines, what they call, and what the suites call beside them.
 packages=(docker.io docker-cli docker-buildx docker-compose containerd runc podman netavark aardvark-dns crun
-  containernetworking-plugins iptables nftables iproute2 ethtool util-linux busybox-static ca-certificates)
+  containernetworking-plugins iptables nftables iproute2 ethtool bpftool util-linux busybox-static ca-certificates)
 shown='docker.io|docker-buildx|docker-compose|containerd|runc|podman|netavark|aardvark-dns|crun|iptables|nftables'
 
 # A tree that was made of other packages is made again.

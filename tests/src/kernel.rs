@@ -73,6 +73,19 @@ impl InKernel {
         Ok(result.return_value != SHOT)
     }
 
+    /// Runs a frame on a loopback interface inside a namespace, by its number.
+    ///
+    /// # Errors
+    /// When the run fails.
+    pub fn passes_loopback(&mut self, frame: &[u8], number: u32) -> Result<bool> {
+        let program = self.kernel.attachments.program_of(number, Hook::Egress)?;
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::new()
+        })?;
+        Ok(result.return_value != SHOT)
+    }
+
     /// The same for a frame that came to the interface in some way, which a test run can't be given whole: the stamp
     /// is set by a program that stands before it.
     ///
@@ -89,6 +102,19 @@ impl InKernel {
         };
         set(INGRESS_IFINDEX, arrival.ifindex);
         set(CONTROL_BLOCK_1, arrival.tc_index.into());
+        let result = before(self.arrived()?)?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        })?;
+        Ok(result.return_value != SHOT)
+    }
+
+    /// The program that says how a frame came, loaded with the first call.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn arrived(&mut self) -> Result<&mut Ebpf> {
         if self.arrived.is_none() {
             let program = self.kernel.attachments.program(Hook::Ingress)?;
             let mut loaded = Ebpf::load(ARRIVED).context("load the program before it")?;
@@ -97,13 +123,7 @@ impl InKernel {
             before(&mut loaded)?.load()?;
             self.arrived = Some(loaded);
         }
-        let loaded = self.arrived.as_mut().context("the program before it")?;
-        let result = before(loaded)?.test_run(TestRunOptions {
-            data_in: Some(frame),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        })?;
-        Ok(result.return_value != SHOT)
+        self.arrived.as_mut().context("the program before it")
     }
 
     /// Runs a frame on interface 1, and reads from the counters which reason it

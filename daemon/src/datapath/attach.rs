@@ -352,8 +352,15 @@ impl Attachments {
         Ok(self.programs.judge(number, hook)?)
     }
 
-    /// The program of a hook of one interface, loaded for it if it is inside.
-    fn program_of(&mut self, number: u32, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
+    /// The program of a hook of one interface, loaded for it if it is inside; public for test runs.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn program_of(
+        &mut self,
+        number: u32,
+        hook: Hook,
+    ) -> Result<&mut SchedClassifier, AttachError> {
         if is_inside(number) && !self.programs.has_maps() {
             // Or it would make others, and pin those.
             self.restore()?;

@@ -36,7 +36,7 @@ use netpold_tests::packets::script::{Action, Script};
 use netpold_tests::packets::state::Connection;
 
 /// Every world that a sequence can be in.
-const WORLDS: [&str; 15] = [
+const WORLDS: [&str; 23] = [
     "guarded",
     "open",
     "pinging",
@@ -52,6 +52,14 @@ const WORLDS: [&str; 15] = [
     "open keep",
     "by-block",
     "guarded-foe",
+    "asking asks=stranger",
+    "asking audit asks=stranger",
+    "asking-by-block asks=stranger,block",
+    "asking-by-block asks=stranger",
+    "asking-tried asks=stranger",
+    "open asks=stranger",
+    "guarded asks=host",
+    "guarded host-policy asks=host",
 ];
 
 /// Peers of made-up segments.
@@ -125,7 +133,9 @@ pub fn encode(script: &Script) -> Vec<u8> {
             Action::Frames { direction, frames } => {
                 // What the fuzzer can't make anyway is left out.
                 let short = frames.iter().filter(|frame| {
-                    frame.bytes.len() < 2000 && frame.arrival == Arrival::default()
+                    frame.bytes.len() < 2000
+                        && frame.arrival == Arrival::default()
+                        && !frame.loopback
                 });
                 for frame in short.take(12) {
                     bytes.push(*direction as u8 | u8::from(frame.tagged) << 1);

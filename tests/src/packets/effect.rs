@@ -21,7 +21,7 @@ use netpol_abi::tables::{
 
 use super::executor::BEGINNING;
 use super::names::{show, show_flags, show_mac, show_protocol};
-use super::scene::{BOX, INTERFACE, SLOT};
+use super::scene::{BOX, INTERFACE, LOOPBACK, SLOT};
 use super::state::{Connection, Effect, Fate};
 
 /// What numbers stand for in the world at hand.
@@ -120,7 +120,9 @@ fn show_event(
     if direction.map(|direction| direction as u8) != Some(event.direction) {
         let _ = write!(line, ", direction {}", event.direction);
     }
-    if (event.endpoint, event.ifindex) != (BOX, INTERFACE) {
+    if (event.endpoint, event.ifindex) == (BOX, LOOPBACK) {
+        line.push_str(", on lo");
+    } else if (event.endpoint, event.ifindex) != (BOX, INTERFACE) {
         let _ = write!(line, ", endpoint {} on {}", event.endpoint, event.ifindex);
     }
     if event.time_ns != u64::from(now) {

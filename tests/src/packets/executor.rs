@@ -16,7 +16,7 @@ use netpol_engine::model::packets::{Datapath, Seen};
 use netpol_engine::plan::Step;
 
 use super::frame::Bytes;
-use super::scene::{INTERFACE, STAMP_KEY};
+use super::scene::{INTERFACE, LOOPBACK, STAMP_KEY};
 use super::state::{Effect, Fate, State, datagrams};
 
 /// The clock's first tick. Not 0, which an empty table's entries have.
@@ -159,6 +159,9 @@ impl Executor for Modelled {
         Ok(())
     }
     fn see(&mut self, frame: &Bytes, direction: Direction) -> Result<bool> {
+        if frame.loopback {
+            return Ok(self.datapath.question(frame, LOOPBACK).passes);
+        }
         self.datapath.sockets = frame.sockets;
         let seen = self.datapath.see(frame, direction, INTERFACE);
         if seen == Seen::Shortly {

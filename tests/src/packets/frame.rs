@@ -30,6 +30,8 @@ pub struct Bytes {
     pub sockets: Sockets,
     /// How it came here.
     pub arrival: Arrival,
+    /// It is at the endpoint's own loopback interface, on its way to the engine's resolver.
+    pub loopback: bool,
 }
 
 impl Frame for Bytes {
@@ -66,6 +68,7 @@ pub fn build(line: &str, direction: Direction, repetition: u64) -> Result<Bytes>
     while let Some(first) = headers.first().filter(|first| is_beside(first.name)) {
         match (first.name, first.words.as_slice()) {
             ("tagged", []) => beside.tagged = true,
+            ("lo", []) => beside.loopback = true,
             ("socket", []) => beside.sockets.connected = true,
             ("socket", ["listening"]) => {
                 beside.sockets.connected = true;
@@ -125,7 +128,7 @@ fn ethernet(source: Mac, destination: Mac, ethertype: u16, payload: &[u8]) -> Ve
 
 /// What the kernel knows beside the frame's bytes.
 fn is_beside(name: &str) -> bool {
-    matches!(name, "tagged" | "socket" | "arrived")
+    matches!(name, "tagged" | "lo" | "socket" | "arrived")
 }
 
 /// Where a frame came from, and whose stamp it has.

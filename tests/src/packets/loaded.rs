@@ -28,7 +28,7 @@ use zerocopy::FromBytes as _;
 
 use super::executor::{BEGINNING, Counters, Executor};
 use super::frame::Bytes;
-use super::scene::STAMP_KEY;
+use super::scene::{LOOPBACK, STAMP_KEY};
 use super::state::{State, datagrams};
 use crate::kernel::InKernel;
 use crate::patience::patience;
@@ -283,8 +283,17 @@ impl Executor for Loaded {
         if let Some(why) = Self::refuses(frame) {
             bail!("{why}");
         }
+        // What is loaded with the first frame that needs it takes longer than a step may.
+        if frame.loopback {
+            let attachments = &mut self.kernel.kernel.attachments;
+            attachments.program_of(LOOPBACK, Hook::Egress)?;
+        } else if frame.arrival != Arrival::default() {
+            self.kernel.arrived()?;
+        }
         self.set_clock()?;
-        let passes = if frame.arrival == Arrival::default() {
+        let passes = if frame.loopback {
+            self.kernel.passes_loopback(&frame.bytes, LOOPBACK)?
+        } else if frame.arrival == Arrival::default() {
             self.kernel.passes(&frame.bytes, direction)?
         } else {
             self.kernel.passes_arrived(&frame.bytes, frame.arrival)?

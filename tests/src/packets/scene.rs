@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use netpol_abi::limits::FIRST_LOOPBACK;
 use netpol_abi::tables::{Control, control_flags, stamp, stamp_key};
 use netpol_engine::compile::compile;
 use netpol_engine::leave;
@@ -29,6 +30,8 @@ const NETNS: u32 = 987_654_321;
 pub const STAMP_KEY: u16 = 0x9d2f;
 /// The interface that test runs are on: the loopback's number.
 pub const INTERFACE: u32 = 1;
+/// The number of the box's own loopback interface, where its engine asks for it.
+pub const LOOPBACK: u32 = FIRST_LOOPBACK + 5;
 
 /// The control flags that a world may be given with.
 const FLAGS: [(&str, u32); 3] = [
@@ -63,6 +66,16 @@ pub fn tables(text: &str) -> Result<Tables> {
             "unknown" => {
                 world.pods.remove(&ObjectName::new("lab", "box"));
             }
+            _ if word.starts_with("asks=") => {
+                let pod = world.pods.get_mut(&ObjectName::new("lab", "box"));
+                let Place::Attached(attached) = &mut pod.context("there is no box")?.place else {
+                    bail!("the box is not attached");
+                };
+                let names = word.trim_start_matches("asks=").split(',');
+                let addresses = names.map(|name| address(name, 0));
+                attached.asks = Some(addresses.collect::<Result<_>>()?);
+                attached.interfaces.insert(LOOPBACK, [0; 6]);
+            }
             _ if word.starts_with("leave=") => {
                 let text = word.trim_start_matches("leave=");
                 let pod = world.pods.get_mut(&ObjectName::new("lab", "box"));
@@ -72,7 +85,7 @@ pub fn tables(text: &str) -> Result<Tables> {
                 flags |= find(&FLAGS, word).with_context(|| {
                     format!(
                         "`{word}` is nothing that a world can have: audit, keep, \
-                         unidentified-pass, host-policy, unknown, leave=PREFIXES"
+                         unidentified-pass, host-policy, unknown, leave=PREFIXES, asks=ADDRESSES"
                     )
                 })?;
             }

@@ -8,6 +8,7 @@ mod store;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -126,6 +127,24 @@ impl Datapath {
         self.count(outcome.reason, &sighting);
         self.report(&outcome, &view, &sighting);
         Seen::Judged(outcome)
+    }
+
+    /// Sees a packet to the engine's resolver on an endpoint's loopback interface, as the program there does.
+    pub fn question<F: Frame>(&self, frame: &F, number: u32) -> Outcome {
+        let sighting = Sighting {
+            time_ns: u64::from(self.tick) << TICK_SHIFT,
+            ifindex: number,
+            length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+            direction: Direction::Egress,
+        };
+        let mut view = View::default();
+        let read = judge::read(frame, &mut view);
+        judge::place_question(self, number, &mut view);
+        let mut room = MaybeUninit::uninit();
+        let outcome = *judge::question(self, &view, read, &mut room);
+        self.count(outcome.reason, &sighting);
+        self.report(&outcome, &view, &sighting);
+        outcome
     }
 
     fn count(&self, reason: Reason, seen: &Sighting) {
