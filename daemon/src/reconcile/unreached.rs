@@ -308,11 +308,9 @@ fn nobodys(facts: &Facts, assembled: &Assembled) -> Vec<(u32, Nobodys)> {
         let hold = match assembled.interfaces.get(&veth.ifindex) {
             Some(Some(_)) => return None,
             Some(None) => Some(hold(&veth.name, veth.ifindex)),
-            // An end that leads to this very namespace leads nowhere.
-            None => {
-                veth.peer_nsid?;
-                None
-            }
+            // An end that leads to this very namespace leads nowhere, and what leads to an engine's own is that engine's.
+            None if facts.engines_own.contains(&veth.peer_nsid?) => return None,
+            None => None,
         };
         let bridge = veth.master.and_then(|master| links.bridges.get(&master));
         let nobodys = Nobodys {
@@ -616,6 +614,10 @@ mod tests {
         watch.end(&BTreeMap::new(), Vec::new());
         let shut = |number, bridge: &str| number == VETH && bridge == "docker0";
         assert!(!watch.said(&facts, false, shut)[0].passes);
+        // An engine's own.
+        let mut own = facts.clone();
+        own.engines_own.insert(NSID);
+        assert!(said(&own, &none, None).is_empty());
         // A veth with both ends here leads to nobody.
         let mut both = facts;
         both.links.veths[0].peer_nsid = None;

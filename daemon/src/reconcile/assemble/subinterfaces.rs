@@ -35,13 +35,14 @@ fn subinterface(inside: &Inside, networks: &[Attachment]) -> Option<Subinterface
     own.or_else(|| given(inside, networks).map(|_| Subinterface::Hooked("veth")))
 }
 
-/// The network that a veth is for whose other end is in a hidden namespace, as an overlay network's is. The engine's word
-/// tells: what a container itself makes for others within it leads to hidden namespaces as well, and is its own business.
+/// The network that a veth is for whose other end is in a hidden namespace, as those of overlay networks are, and all of an
+/// engine with a network namespace of its own (rootless). The engine's word tells: what a container itself makes for others
+/// within it leads to hidden namespaces as well, and is its own business.
 fn given<'n>(inside: &Inside, networks: &'n [Attachment]) -> Option<&'n Attachment> {
     let mut networks = networks.iter().filter(|_| inside.is_hidden);
     networks.find(|network| {
-        let is_other = matches!(network.driver.as_str(), "bridge" | "null" | "none" | "host");
-        !is_other && network.mac.is_some() && network.mac == inside.mac
+        let has_none = matches!(network.driver.as_str(), "null" | "none" | "host");
+        !has_none && network.mac.is_some() && network.mac == inside.mac
     })
 }
 
