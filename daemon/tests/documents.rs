@@ -121,6 +121,7 @@ fn the_sizes_in_the_readme_are_the_programs() {
         limits::PREFIXES,
         limits::LEAVES_EACH as u32,
         limits::LEAVES,
+        limits::PUBLISHED,
         limits::VERDICTS,
         limits::FLOWS4,
         limits::FLOWS6,

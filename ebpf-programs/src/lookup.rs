@@ -14,14 +14,14 @@ use aya_ebpf::{
 use netpol_abi::{
     Reason,
     connection::TICK_SHIFT,
-    judge::{Answer, Later, Opening, Question, Remembered, Tables, View},
+    judge::{Answer, Dialled, Later, Opening, Question, Remembered, Tables, View},
     limits::INTERFACE_SLOTS,
     link::{LinkRate, Neighbour},
-    packet::{Frame, Socket},
+    packet::{Direction, Frame, Socket},
     tables::{
         Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor, FragmentSet,
-        Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix, SenderAddress, Verdict,
-        VerdictKey,
+        Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix, Published, PublishedKey,
+        SenderAddress, Verdict, VerdictKey,
     },
 };
 
@@ -162,6 +162,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn published(&self, first: u64, second: u64, service: u32) -> Option<&Published> {
+        let key = maps::DIALLED.get_ptr_mut(0)?;
+        // SAFETY: the element is this processor's own, and used here alone.
+        let key = unsafe { &mut *key };
+        *key = [first, second, service.into()];
+        let key: &PublishedKey = zerocopy::transmute_ref!(&*key);
+        unsafe { maps::PUBLISHED.get(key) }
+    }
+
+    #[inline(always)]
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict> {
         unsafe { maps::VERDICTS.get(key) }
     }
@@ -277,8 +287,38 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn find_rule(&self, key: &VerdictKey, protocol: u8, port: u32) -> u32 {
+        parts::netpold_rule(key.subject, key.class, protocol.into(), port)
+    }
+
+    #[inline(always)]
     fn ask(&self, _view: &View, question: Question) -> Answer {
         Answer(parts::netpold_policy(question.0))
+    }
+
+    #[inline(always)]
+    fn ask_own(&self, _view: &View, question: Question) -> Answer {
+        Answer(parts::netpold_own_policy(question.0))
+    }
+
+    #[inline(always)]
+    fn ask_target(&self, _view: &View, question: Question) -> Answer {
+        Answer(parts::netpold_target_policy(question.0))
+    }
+
+    #[inline(always)]
+    fn dialled(&self, _view: &View, opening: Direction) -> Dialled {
+        Dialled::from_number(parts::netpold_dialled(opening as u32))
+    }
+
+    #[inline(always)]
+    fn class_of_own(&self, _view: &View) -> u64 {
+        parts::netpold_class()
+    }
+
+    #[inline(always)]
+    fn subject_of(&self, _view: &View, opening: Direction, answer: Answer) -> u64 {
+        parts::netpold_subject(opening as u32, answer.0)
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ use netpol_abi::{
     tables::{
         Address, COUNTERS as COUNTER_SLOTS, Collected, Control, Counter, Endpoint, Entered, Flow,
         FlowKey4, FlowKey6, FragmentCursor, FragmentSet, Interface, Leave, LeaveKey4, LeaveKey6,
-        PortBlock, Prefix, SenderAddress, Usage, Verdict, VerdictKey,
+        PortBlock, Prefix, Published, PublishedKey, SenderAddress, Usage, Verdict, VerdictKey,
     },
 };
 
@@ -45,6 +45,9 @@ pub static LEAVES4: LpmTrie<LeaveKey4, Leave> =
 #[map]
 pub static LEAVES6: LpmTrie<LeaveKey6, Leave> =
     LpmTrie::with_max_entries(limits::LEAVES, BPF_F_NO_PREALLOC);
+#[map]
+pub static PUBLISHED: HashMap<PublishedKey, Published> =
+    HashMap::with_max_entries(limits::PUBLISHED, BPF_F_NO_PREALLOC);
 #[map]
 pub static PREFIXES4: LpmTrie<[u8; 4], Prefix> =
     LpmTrie::with_max_entries(limits::PREFIXES, BPF_F_NO_PREALLOC);
@@ -86,5 +89,8 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENT_RING_BYTES, 0
 pub static SCRATCH: PerCpuArray<View> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static QUOTED: PerCpuArray<View> = PerCpuArray::with_max_entries(1, 0);
+/// A key of `PUBLISHED` while it is looked up.
+#[map]
+pub static DIALLED: PerCpuArray<[u64; 3]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static OUTCOME: PerCpuArray<MaybeUninit<Outcome>> = PerCpuArray::with_max_entries(1, 0);

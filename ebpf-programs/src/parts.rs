@@ -12,9 +12,10 @@ use aya_ebpf::{
 use netpol_abi::{
     Reason,
     judge::{
-        Opening, Question, View, answer, first_fragment, is_established, is_related,
-        later_fragment, leave, link_control, place, place_question, question, read, remember, rule,
-        search_blocks,
+        Answer, Opening, Question, View, answer, answer_of_own, answer_of_target, class_of_own,
+        dialled, find_rule, first_fragment, is_established, is_related, later_fragment, leave,
+        link_control, place, place_question, question, read, remember, rule, search_blocks,
+        subject_of,
     },
     packet::{Direction, Socket, protocol, records, source_route},
 };
@@ -180,11 +181,63 @@ pub extern "C" fn netpold_policy(question: u32) -> u64 {
     answer(&WITHOUT_PACKET, view, Question(question)).0
 }
 
+/// What the endpoint's own policies say.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_own_policy(question: u32) -> u64 {
+    let Some(view) = view() else { return 0 };
+    answer_of_own(&WITHOUT_PACKET, view, Question(question)).0
+}
+
+/// What the container behind a published port says.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_target_policy(question: u32) -> u64 {
+    let Some(view) = view() else { return 0 };
+    answer_of_target(&WITHOUT_PACKET, view, Question(question)).0
+}
+
+/// Which entry speaks for the port that the endpoint dials.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_dialled(opening: u32) -> u32 {
+    let Some(view) = view() else { return 0 };
+    dialled(&WITHOUT_PACKET, view, Direction::of_bit(opening)) as u32
+}
+
+/// The class of the endpoint's own address.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_class() -> u64 {
+    let Some(view) = view() else { return 0 };
+    class_of_own(&WITHOUT_PACKET, view)
+}
+
+/// The subject that has given an answer.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_subject(opening: u32, answer: u64) -> u64 {
+    let Some(view) = view() else { return 0 };
+    subject_of(
+        &WITHOUT_PACKET,
+        view,
+        Direction::of_bit(opening),
+        Answer(answer),
+    )
+}
+
 /// The leave for an address.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_leave(slot: u32, version: u32, high: u64, low: u64) -> u64 {
     leave(&WITHOUT_PACKET, slot, version, high, low)
+}
+
+/// The rule that allows.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_rule(subject: u64, class: u64, protocol: u32, port: u32) -> u32 {
+    find_rule(&WITHOUT_PACKET, subject, class, protocol as u8, port)
 }
 
 /// Looks through spilled port ranges.

@@ -164,11 +164,12 @@ const ALL: Answers = Answers {
 };
 
 /// As the engine is installed: whoever is not forwarded comes from docker-proxy, and so from
-/// the host.
+/// the host, but a container of this host is asked about where it dials.
 #[test]
 fn beside_docker_proxy() -> Result<()> {
     let host_allowed = Answers {
         far_shut: false,
+        other: false,
         ..ALL
     };
     let by_policy = Answers {

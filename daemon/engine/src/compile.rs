@@ -53,6 +53,7 @@ mod leaves;
 mod numbers;
 mod parts;
 mod peers;
+mod published;
 mod seen;
 mod sets;
 mod subjects;
@@ -302,13 +303,19 @@ impl Known {
                 }
             }
         }
+        let published = published::of(world, &self.subjects.endpoints);
+        let publishes = match published.is_empty() {
+            true => 0,
+            false => control_flags::PUBLISHES,
+        };
         Tables {
-            flags: flags(world.settings),
+            flags: flags(world.settings) | publishes,
             endpoints: self.subjects.endpoints.clone(),
             interfaces,
             addresses: self.classes.addresses.clone(),
             senders,
             leaves: leaves::without_repetitions(&leaves),
+            published,
             prefixes: Arc::clone(&self.classes.prefixes),
             verdicts: self.verdicts.clone(),
             port_blocks: PortBlocks::default(),

@@ -7,15 +7,16 @@
 //! Nothing here knows what a policy is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use netpol_abi::Reason;
+use netpol_abi::packet::protocol::UDP;
 use netpol_abi::tables::{
     Address, CLASS_ANY, CLASS_UNLISTED, Control, Endpoint, Interface, Leave, OWNER_HOST, PortBlock,
-    Prefix, SUBJECT_NOT_ISOLATED, SenderAddress, Verdict, VerdictKey, control_flags,
-    endpoint_flags,
+    Prefix, Published, PublishedLane, SUBJECT_NOT_ISOLATED, SenderAddress, Verdict, VerdictKey,
+    control_flags, endpoint_flags, published_flags,
 };
 
 use crate::plan::Step;
@@ -24,7 +25,7 @@ use crate::plan::leaves::{LOWEST, longest};
 use crate::plan::spread::{Spread, gather, spread_or_deny};
 use crate::policy::Direction;
 use crate::tables::{
-    AddressEntry, EndpointEntry, InterfaceEntry, PortBlocks, Tables, VerdictEntry,
+    AddressEntry, EndpointEntry, InterfaceEntry, PortBlocks, PublishedAt, Tables, VerdictEntry,
 };
 
 pub mod packets;
@@ -46,6 +47,8 @@ pub struct Lanes {
     pub senders: BTreeMap<u32, SenderAddress>,
     /// `LEAVES4` and `LEAVES6`, by slot and prefix.
     pub leaves: BTreeMap<(u32, IpNet), Leave>,
+    /// `PUBLISHED`.
+    pub published: BTreeMap<PublishedAt, Published>,
     /// `PREFIXES4` and `PREFIXES6`.
     pub prefixes: BTreeMap<IpNet, Prefix>,
     /// `VERDICTS`.
@@ -104,6 +107,10 @@ impl Lanes {
         for (key, word) in &tables.leaves {
             lanes.leaves.insert(*key, Leave { words: [*word; 2] });
         }
+        for (at, lane) in &tables.published {
+            let value = Published { lanes: [*lane; 2] };
+            lanes.published.insert(*at, value);
+        }
         for (net, class) in &*tables.prefixes {
             lanes.prefixes.insert(*net, Prefix { class: [*class; 2] });
         }
@@ -145,6 +152,12 @@ impl Lanes {
             }
             Step::DeleteLeave { slot, net } => {
                 self.leaves.remove(&(*slot, *net));
+            }
+            Step::PutPublished { at, value } => {
+                self.published.insert(*at, *value);
+            }
+            Step::DeletePublished { at } => {
+                self.published.remove(at);
             }
             Step::PutPrefix { net, value } => {
                 self.prefixes.insert(*net, *value);
@@ -224,6 +237,13 @@ impl Lanes {
                 match self.leaves.get(&(slot, net)).copied() {
                     Some(value) => Step::PutLeave { slot, net, value },
                     None => Step::DeleteLeave { slot, net },
+                }
+            }
+            Step::PutPublished { at, .. } | Step::DeletePublished { at } => {
+                let at = *at;
+                match self.published.get(&at).copied() {
+                    Some(value) => Step::PutPublished { at, value },
+                    None => Step::DeletePublished { at },
                 }
             }
             Step::PutPrefix { net, .. } | Step::DeletePrefix { net } => {
@@ -312,6 +332,12 @@ impl Lanes {
                 .iter()
                 .filter(|(key, _)| !needless.contains(key))
                 .map(|(key, leave)| (*key, leave.words[lane]))
+                .collect(),
+            published: self
+                .published
+                .iter()
+                .filter(|(_, found)| found.lanes[lane].flags != 0)
+                .map(|(at, found)| (*at, found.lanes[lane]))
                 .collect(),
             prefixes: Arc::new(
                 self.prefixes
@@ -458,6 +484,65 @@ impl Lanes {
                 ..would
             }
         })
+    }
+
+    /// What the endpoint behind a published port says where another one, from this address of its own, dials an
+    /// address there; `None`: no objection. Ports that no policy's endpoint is behind are not in the tables.
+    #[must_use]
+    pub fn behind(&self, from: IpAddr, to: IpAddr, protocol: u8, port: u16) -> Option<Ruling> {
+        let lane = self.control.lane();
+        let sender = self.peer(from);
+        let said = self.dialled(to, protocol, port)?;
+        if said.id == sender.owner {
+            return None;
+        }
+        let of = |subject| {
+            let ruling = self.rule(subject, sender.class, protocol, said.port);
+            (subject != SUBJECT_NOT_ISOLATED && !ruling.reason.allows()).then_some(ruling)
+        };
+        let is_audited = said.flags & published_flags::AUDIT != 0
+            || self.control.flags[lane] & control_flags::AUDIT != 0;
+        let in_force = of(said.ingress).map(|ruling| Ruling {
+            audited: is_audited,
+            ..ruling
+        });
+        in_force.or_else(|| {
+            of(said.audited_ingress).map(|ruling| Ruling {
+                audited: true,
+                ..ruling
+            })
+        })
+    }
+
+    fn dialled(&self, to: IpAddr, protocol: u8, port: u16) -> Option<&PublishedLane> {
+        let lane = self.control.lane();
+        let find = |address| {
+            let at = PublishedAt {
+                port,
+                protocol,
+                address,
+            };
+            let said = &self.published.get(&at)?.lanes[lane];
+            (said.flags & published_flags::LISTED != 0).then_some(said)
+        };
+        let everywhere = match to {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let is_for_everybody = PublishedAt {
+            port: 0,
+            protocol: 0,
+            address: to,
+        };
+        let is_broadcast = |found: &Published| found.lanes[lane].flags != 0;
+        let reaches_host = self.peer(to).owner == OWNER_HOST
+            || (protocol == UDP
+                && (to.is_multicast()
+                    || self
+                        .published
+                        .get(&is_for_everybody)
+                        .is_some_and(is_broadcast)));
+        find(to).or_else(|| find(everywhere).filter(|_| reaches_host))
     }
 
     /// What the rules of a subject say to a peer of this class.

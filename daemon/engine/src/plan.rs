@@ -22,6 +22,7 @@
 //!      prefix says. The longest of all prefixes that cover an address then answers in each lane
 //!      as the longest of that lane's own would: whichever of them are there, in any order. Leaves likewise, each
 //!      slot's for itself;
+//!    - a published port that only one state has is not listed in the other's lane;
 //!    - an endpoint that only one state has is without a revision in the other's lane, and no
 //!      interface leads to it there;
 //! 4. flips: one write of the generation. A packet reads it once, so all its look-ups are in
@@ -53,7 +54,9 @@ use std::iter;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netpol_abi::tables::{Address, CLASS_UNLISTED, Endpoint, EndpointLane, Prefix, VerdictKey};
+use netpol_abi::tables::{
+    Address, CLASS_UNLISTED, Endpoint, EndpointLane, Prefix, Published, PublishedLane, VerdictKey,
+};
 
 use self::prefixes::Node;
 pub use self::recover::recover;
@@ -112,6 +115,8 @@ pub struct Demand {
     pub prefixes4: usize,
     /// `PREFIXES6`.
     pub prefixes6: usize,
+    /// `PUBLISHED`.
+    pub published: usize,
     /// `VERDICTS`.
     pub verdicts: usize,
     /// `PORT_BLOCKS`.
@@ -135,6 +140,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         || installed.addresses != desired.addresses
         || installed.senders != desired.senders
         || installed.leaves != desired.leaves
+        || installed.published != desired.published
         || installed.prefixes != desired.prefixes;
     let mut planner = Planner {
         installed,
@@ -153,6 +159,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         planner.stage_addresses(&mut settle);
         planner.stage_senders(&mut settle);
         planner.stage_leaves(&mut settle);
+        planner.stage_published(&mut settle);
         planner.stage_prefixes(&nodes, &mut settle);
         planner.steps.push(Step::Flip {
             generation: next,
@@ -323,6 +330,25 @@ impl Planner<'_> {
         }
     }
 
+    /// Where only one state has an entry, the other's lane does not list it.
+    fn stage_published(&mut self, settle: &mut Vec<Step>) {
+        for (at, before, after) in changes(&self.installed.published, &self.desired.published) {
+            let at = *at;
+            let lane = |found: Option<&PublishedLane>| found.copied().unwrap_or_default();
+            let value = Published {
+                lanes: self.lanes(lane(before), lane(after)),
+            };
+            self.steps.push(Step::PutPublished { at, value });
+            settle.push(match after {
+                Some(lane) => Step::PutPublished {
+                    at,
+                    value: Published { lanes: [*lane; 2] },
+                },
+                None => Step::DeletePublished { at },
+            });
+        }
+    }
+
     fn stage_prefixes(&mut self, nodes: &[Node], settle: &mut Vec<Step>) {
         for node in nodes.iter().filter(|node| node.installed != node.desired) {
             let net = node.net;
@@ -401,12 +427,19 @@ fn demand(installed: &Tables, desired: &Tables, nodes: &[Node], verdicts: Staged
         .fold([0; 2], |count, (_, net)| {
             more(count, matches!(net, IpNet::V4(_)))
         });
+    let published = installed.published.len()
+        + desired
+            .published
+            .keys()
+            .filter(|at| !installed.published.contains_key(at))
+            .count();
     let slots = installed.endpoints.keys().chain(desired.endpoints.keys());
     Demand {
         addresses4,
         addresses6,
         leaves4,
         leaves6,
+        published,
         prefixes4,
         prefixes6,
         verdicts: verdicts.verdicts,

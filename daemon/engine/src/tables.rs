@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use netpol_abi::tables::{BRIDGES, PortRange};
+use netpol_abi::tables::{BRIDGES, PortRange, PublishedLane};
 
 pub use self::blocks::PortBlocks;
 pub use self::verdicts::Verdicts;
@@ -33,6 +33,8 @@ pub struct Tables {
     /// Prefixes that an endpoint may use by leave, by its slot: a word of [`netpol_abi::tables::Leave`]. None says
     /// what the next shorter one of the same slot says.
     pub leaves: BTreeMap<(u32, IpNet), u32>,
+    /// Where engines publish ports of endpoints: what stands there in a lane.
+    pub published: BTreeMap<PublishedAt, PublishedLane>,
     /// `ipBlock` prefixes and their `except`s: class of the strangers inside.
     pub prefixes: Arc<BTreeMap<IpNet, u64>>,
     /// Verdicts of (subject, class). Content-addressed: a key's value never changes.
@@ -85,6 +87,17 @@ pub struct AddressEntry {
     pub owner: u32,
     /// Slot of that endpoint; 0: no endpoint.
     pub slot: u32,
+}
+
+/// Where a port is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublishedAt {
+    /// The host's port.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The host's address; unspecified: each of the family.
+    pub address: IpAddr,
 }
 
 /// A verdict, its ranges in one list (how they are spread over blocks is the writer's business).

@@ -31,6 +31,10 @@ pub struct World {
     /// The host's own addresses: all that make an address the host's. The daemon has them from
     /// the kernel; offline those that Pods on the host's network state stand in for them.
     pub host: BTreeSet<IpAddr>,
+    /// Addresses for everybody on a link of the host's (`10.0.0.255`): a port that is published for datagrams at each
+    /// of the host's addresses hears what is sent there, too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub broadcasts: BTreeSet<IpAddr>,
     /// What the configuration says about the host.
     pub settings: Settings,
 }
@@ -68,6 +72,9 @@ pub struct Pod {
     /// leave for the same.
     #[serde(default)]
     pub leaves: BTreeSet<IpNet>,
+    /// Its ports that an engine publishes at addresses of the host: who dials them there dials the Pod.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub published: BTreeSet<PublishedPort>,
     /// Whether it is enforced here, and as what.
     pub place: Place,
 }
@@ -122,6 +129,19 @@ pub struct NamedPort {
     pub port: u16,
     /// `protocol`, TCP where left out.
     pub protocol: Protocol,
+}
+
+/// A port of a Pod that is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The host's address; unspecified (`0.0.0.0`, `::`): each of the family.
+    pub address: IpAddr,
+    /// The host's port.
+    pub port: u16,
+    /// The Pod's port.
+    pub target: u16,
 }
 
 /// The label that every namespace has, with its name as the value.
@@ -184,6 +204,13 @@ mod tests {
         let pod = Pod {
             addresses: ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()].into(),
             leaves: ["10.99.0.0/24".parse().unwrap()].into(),
+            published: [PublishedPort {
+                protocol: Protocol::Udp,
+                address: "0.0.0.0".parse().unwrap(),
+                port: 5353,
+                target: 53,
+            }]
+            .into(),
             place: Place::Attached(Attached {
                 slot: 1,
                 id: 7,
@@ -225,6 +252,7 @@ mod tests {
             pods: [(name.clone(), pod)].into(),
             policies: [(name, Arc::new(policy))].into(),
             host: ["192.0.2.1".parse().unwrap()].into(),
+            broadcasts: ["192.0.2.255".parse().unwrap()].into(),
             settings: Settings {
                 host_ingress: false,
                 host_egress: true,

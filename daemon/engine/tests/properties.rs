@@ -15,9 +15,10 @@ use netpol_engine::evaluate::{By, Party, Side, evaluate};
 use netpol_engine::model::{Lanes, Ruling};
 use netpol_engine::policy::{Direction, Mode, Protocol, Tier};
 use netpol_engine::resolver;
-use netpol_engine::world::{Place, World};
+use netpol_engine::world::{Place, Pod, World};
 use proptest::prelude::*;
 
+use support::reference::Answer;
 use support::tiers::Tiers;
 use support::{readings, reference, worlds};
 
@@ -110,6 +111,58 @@ proptest! {
                         names_the_same(&world, side, &ruling, &compiled.names),
                         "{:?} {:?} {:?} {:?}", probe, direction, side, ruling
                     );
+                }
+            }
+        }
+    }
+
+    /// What is said behind a published port is what the container's own policies say of whoever dials: the address that
+    /// the port leads to stands in the world.
+    #[test]
+    fn behind_a_published_port_the_containers_policies_are_asked(world in worlds::world()) {
+        let lanes = Lanes::steady(&compile(&world).unwrap().tables, 7);
+        let tiers = Tiers::of(&world);
+        let froms = worlds::endpoints(&world).flat_map(|(id, pod)| pod.addresses.iter().map(move |from| (id, *from)));
+        for (id, from) in froms {
+            for to in worlds::addresses(&world).into_iter().filter(|to| to.is_ipv4() == from.is_ipv4()) {
+                for (protocol, port) in Protocol::ALL.into_iter().flat_map(|it| worlds::PUBLISHED.map(|port| (it, port))) {
+                    let said = lanes.behind(from, to, protocol.number(), port);
+                    let of_kind = |wanted: &[&str]| -> Vec<(u32, &Pod, u16)> {
+                        let wanted: Vec<IpAddr> = wanted.iter().map(|text| text.parse().unwrap()).collect();
+                        let mut found = Vec::new();
+                        for (id, pod) in worlds::endpoints(&world) {
+                            for one in &pod.published {
+                                let is_at = wanted.contains(&one.address) || (wanted.is_empty() && one.address == to);
+                                if is_at && (one.protocol, one.port) == (protocol, port) {
+                                    found.push((id, pod, one.target));
+                                }
+                            }
+                        }
+                        found
+                    };
+                    // The address itself, then its family, then the other one.
+                    let mut behind = of_kind(&[]);
+                    if behind.is_empty() && world.host.contains(&to) {
+                        let families = if to.is_ipv4() { ["0.0.0.0", "::"] } else { ["::", "0.0.0.0"] };
+                        behind = of_kind(&families[..1]);
+                        if behind.is_empty() {
+                            behind = of_kind(&families[1..]);
+                        }
+                    }
+                    // `None`: its own port. Of several one of those that are isolated.
+                    let answers: Vec<Option<Answer>> = behind
+                        .into_iter()
+                        .map(|(other, pod, target)| {
+                            let own = *pod.addresses.iter().next().unwrap();
+                            let side = tiers.side(reference::Direction::Ingress, from, own, protocol, target);
+                            (other != id).then_some(side)
+                        })
+                        .collect();
+                    let found = match said.map(|ruling| readings::answer(&ruling)) {
+                        Some(now) => answers.contains(&Some(now)),
+                        None => answers.is_empty() || answers.iter().any(|one| one.is_none_or(|one| one == Answer::Passes)),
+                    };
+                    prop_assert!(found, "{} {} {} {}: {:?} {:?}", from, to, protocol, port, said, answers);
                 }
             }
         }

@@ -38,6 +38,27 @@ fn rulings(lanes: &Lanes, peers: &[IpAddr], endpoint: u32) -> Rulings {
     rulings
 }
 
+/// What is said behind published ports, to whoever dials from each of these addresses.
+fn behind(lanes: &Lanes, peers: &[IpAddr]) -> Vec<Option<Ruling>> {
+    let hosts = [
+        "192.0.2.1",
+        worlds::BROADCAST,
+        "224.0.0.1",
+        "fd00::4000",
+        "203.0.113.63",
+    ];
+    let hosts = hosts.map(|text| text.parse::<IpAddr>().unwrap());
+    let mut said = Vec::new();
+    for (from, to) in peers.iter().flat_map(|from| hosts.map(|to| (*from, to))) {
+        if from.is_ipv4() == to.is_ipv4() {
+            for port in worlds::PUBLISHED {
+                said.extend([6, 17, 132].map(|protocol| lanes.behind(from, to, protocol, port)));
+            }
+        }
+    }
+    said
+}
+
 /// By endpoint number.
 fn all_rulings(lanes: &Lanes, peers: &[IpAddr]) -> BTreeMap<u32, Rulings> {
     let endpoints = lanes.read_back().endpoints;
@@ -74,6 +95,7 @@ fn check_demand(lanes: &Lanes, plan: &Plan) {
     let v4 = |key: &&(u32, IpNet)| matches!(key.1, IpNet::V4(_));
     assert!(lanes.leaves.keys().filter(v4).count() <= demand.leaves4);
     assert!(lanes.leaves.keys().filter(|key| !v4(key)).count() <= demand.leaves6);
+    assert!(lanes.published.len() <= demand.published);
     assert!(lanes.verdicts.len() <= demand.verdicts);
     assert!(lanes.port_blocks.len() <= demand.port_blocks);
     assert!(lanes.endpoints.keys().all(|slot| *slot < demand.endpoints));
@@ -97,6 +119,7 @@ proptest! {
         let start = Lanes::steady(&old, GENERATION);
         let end = Lanes::steady(&new, plan.generation);
         let (rulings_old, rulings_new) = (all_rulings(&start, &peers), all_rulings(&end, &peers));
+        let (behind_old, behind_new) = (behind(&start, &peers), behind(&end, &peers));
 
         let mut lanes = start.clone();
         let mut undo = Vec::new();
@@ -122,6 +145,8 @@ proptest! {
                     prop_assert!(lanes.interfaces.contains_key(ifindex), "on hold without need");
                 }
             }
+            let expected_behind = if flipped { &behind_new } else { &behind_old };
+            prop_assert_eq!(&behind(&lanes, &peers), expected_behind, "after {} steps", done);
             check_demand(&lanes, &plan);
 
             // Stopped here and started again: the same verdicts, tidy maps, and the goal within reach.
@@ -134,6 +159,7 @@ proptest! {
             for (id, rulings) in all_rulings(&recovered, &peers) {
                 prop_assert_eq!(Some(&rulings), expected.get(&id));
             }
+            prop_assert_eq!(&behind(&recovered, &peers), expected_behind);
             prop_assert_eq!(&Lanes::steady(&found, lanes.control.generation), &recovered);
             prop_assert_eq!(recover(&recovered), Vec::new());
             let again = netpol_engine::plan::plan(&found, &desired, lanes.control.generation);
@@ -172,6 +198,16 @@ proptest! {
                 continue;
             };
             if was.revision == endpoint.revision {
+                let own: Vec<IpAddr> = peers
+                    .iter()
+                    .filter(|peer| end.peer(**peer).owner == endpoint.id)
+                    .copied()
+                    .collect();
+                let allows = |lanes: &Lanes| -> Vec<_> {
+                    let said = behind(lanes, &own);
+                    said.into_iter().map(|said| said.map(|ruling| ruling.passes())).collect()
+                };
+                prop_assert_eq!(allows(&start), allows(&end));
                 for peer in &peers {
                     let owner = |lanes: &Lanes| lanes.peer(*peer).owner;
                     prop_assert_eq!(start.leave(*slot, *peer), end.leave(*slot, *peer), "{}", peer);

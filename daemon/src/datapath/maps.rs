@@ -12,8 +12,8 @@ use netpol_abi::limits;
 use netpol_abi::link::{LINK_RATES, LinkRate, NEIGHBOURS, Neighbour};
 use netpol_abi::tables::{
     Address, COUNTERS, Collected, Control, Counter, Endpoint, Entered, Flow, FlowKey4, FlowKey6,
-    FragmentCursor, FragmentSet, Interface, Leave, PortBlock, Prefix, SenderAddress, Usage,
-    Verdict, VerdictKey,
+    FragmentCursor, FragmentSet, Interface, Leave, PortBlock, Prefix, Published, PublishedKey,
+    SenderAddress, Usage, Verdict, VerdictKey,
 };
 use thiserror::Error;
 
@@ -52,7 +52,7 @@ type Lpm<const N: usize> = ([u8; 4], [u8; N]);
 
 /// Every map that is pinned. The programs may have others (scratch space): those come
 /// and go with the programs.
-pub const MAPS: [Spec; 24] = [
+pub const MAPS: [Spec; 25] = [
     spec::<u32, Control>("CONTROL", 1),
     spec::<u32, Interface>("INTERFACES", limits::INTERFACE_SLOTS),
     spec::<u32, Interface>("INTERFACE_OVERFLOW", limits::INTERFACE_OVERFLOW),
@@ -62,6 +62,7 @@ pub const MAPS: [Spec; 24] = [
     spec::<u32, SenderAddress>("SENDERS", limits::SENDERS),
     spec::<Lpm<8>, Leave>("LEAVES4", limits::LEAVES),
     spec::<Lpm<20>, Leave>("LEAVES6", limits::LEAVES),
+    spec::<PublishedKey, Published>("PUBLISHED", limits::PUBLISHED),
     spec::<Lpm<4>, Prefix>("PREFIXES4", limits::PREFIXES),
     spec::<Lpm<16>, Prefix>("PREFIXES6", limits::PREFIXES),
     spec::<VerdictKey, Verdict>("VERDICTS", limits::VERDICTS),

@@ -15,10 +15,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netpol_abi::limits::INTERFACE_SLOTS;
 use netpol_abi::tables::{
     Address, Control, Endpoint, Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix,
-    SenderAddress, Verdict, VerdictKey,
+    Published, PublishedKey, SenderAddress, Verdict, VerdictKey,
 };
 use netpol_engine::model::Lanes;
-use netpol_engine::plan::{Demand, Step, both::sender};
+use netpol_engine::plan::both::{published_at, published_key, sender};
+use netpol_engine::plan::{Demand, Step};
 use nix::errno::Errno;
 use thiserror::Error;
 
@@ -105,6 +106,7 @@ pub struct KernelTables {
     senders: Hash<u32, SenderAddress>,
     leaves4: Trie<LeaveKey4, Leave>,
     leaves6: Trie<LeaveKey6, Leave>,
+    published: Hash<PublishedKey, Published>,
     prefixes4: Trie<[u8; 4], Prefix>,
     prefixes6: Trie<[u8; 16], Prefix>,
     verdicts: Hash<VerdictKey, Verdict>,
@@ -126,6 +128,7 @@ struct Rooms {
     senders: u32,
     leaves4: u32,
     leaves6: u32,
+    published: u32,
     prefixes4: u32,
     prefixes6: u32,
     verdicts: u32,
@@ -149,6 +152,7 @@ impl KernelTables {
             senders: opener.hash("SENDERS")?,
             leaves4: opener.trie("LEAVES4")?,
             leaves6: opener.trie("LEAVES6")?,
+            published: opener.hash("PUBLISHED")?,
             prefixes4: opener.trie("PREFIXES4")?,
             prefixes6: opener.trie("PREFIXES6")?,
             verdicts: opener.hash("VERDICTS")?,
@@ -161,6 +165,7 @@ impl KernelTables {
                 senders: opener.room("SENDERS")?,
                 leaves4: opener.room("LEAVES4")?,
                 leaves6: opener.room("LEAVES6")?,
+                published: opener.room("PUBLISHED")?,
                 prefixes4: opener.room("PREFIXES4")?,
                 prefixes6: opener.room("PREFIXES6")?,
                 verdicts: opener.room("VERDICTS")?,
@@ -207,6 +212,7 @@ impl KernelTables {
             ("ADDRESSES6", demand.addresses6, rooms.addresses6),
             ("LEAVES4", demand.leaves4, rooms.leaves4),
             ("LEAVES6", demand.leaves6, rooms.leaves6),
+            ("PUBLISHED", demand.published, rooms.published),
             ("PREFIXES4", demand.prefixes4, rooms.prefixes4),
             ("PREFIXES6", demand.prefixes6, rooms.prefixes6),
             ("VERDICTS", demand.verdicts, rooms.verdicts),
@@ -284,6 +290,11 @@ impl KernelTables {
         }
         self.read_leaves()
             .map_err(|source| access("LEAVES", source))?;
+        for entry in self.published.iter() {
+            let (key, value) = entry.map_err(|source| access("PUBLISHED", source))?;
+            let at = published_at(&key.0);
+            self.installed.published.insert(at, value.0);
+        }
         self.read_prefixes()
             .map_err(|source| access("PREFIXES", source))?;
         for entry in self.verdicts.iter() {
@@ -324,6 +335,7 @@ impl KernelTables {
             fill("ADDRESSES6", addresses.len() - addresses4, rooms.addresses6),
             fill("LEAVES4", leaves4, rooms.leaves4),
             fill("LEAVES6", leaves.len() - leaves4, rooms.leaves6),
+            fill("PUBLISHED", self.installed.published.len(), rooms.published),
             fill("PREFIXES4", prefixes4, rooms.prefixes4),
             fill("PREFIXES6", prefixes.len() - prefixes4, rooms.prefixes6),
             fill("VERDICTS", self.installed.verdicts.len(), rooms.verdicts),
@@ -390,6 +402,15 @@ impl KernelTables {
                 IpNet::V4(net) => delete("LEAVES4", self.leaves4.remove(&leave_key4(*slot, net))),
                 IpNet::V6(net) => delete("LEAVES6", self.leaves6.remove(&leave_key6(*slot, net))),
             },
+            Step::PutPublished { at, value } => put(
+                "PUBLISHED",
+                rooms.published,
+                self.published
+                    .insert(Wire(published_key(at)), Wire(*value), 0),
+            ),
+            Step::DeletePublished { at } => {
+                delete("PUBLISHED", self.published.remove(&Wire(published_key(at))))
+            }
             Step::PutPrefix { net, value } => match *net {
                 IpNet::V4(net) => put(
                     "PREFIXES4",

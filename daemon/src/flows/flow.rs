@@ -383,6 +383,10 @@ pub struct Detail {
     /// The endpoint's address in the packet, where it is none of its own: it has leave for it, or claims it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed: Option<std::net::IpAddr>,
+    /// The container's port, where the endpoint dialled one that an engine publishes at an address of the host: the
+    /// addresses and ports of the flow are those of the packet, and `destination` is the container behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published: Option<u16>,
     /// `0x…`, where the frame is neither IPv4 nor IPv6.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub ethertype: String,

@@ -16,7 +16,7 @@ use netpol_abi::packet::ethertype;
 use netpol_abi::tables::stamped_slot;
 use netpol_engine::compile::Names;
 use netpol_engine::labels::Labels;
-use netpol_engine::policy::ObjectName;
+use netpol_engine::policy::{self, ObjectName};
 use netpol_engine::resolver;
 use netpol_engine::world::{Place, World};
 
@@ -77,6 +77,8 @@ pub struct Namer {
     by_number: BTreeMap<u32, ObjectName>,
     by_address: BTreeMap<IpAddr, ObjectName>,
     by_slot: BTreeMap<u32, ObjectName>,
+    /// By protocol, port and address of the host: who publishes it, and its own port.
+    by_published: BTreeMap<(u8, u16, IpAddr), (ObjectName, u16)>,
 }
 
 impl Namer {
@@ -86,10 +88,17 @@ impl Namer {
         let mut by_number = BTreeMap::new();
         let mut by_address = BTreeMap::new();
         let mut by_slot = BTreeMap::new();
+        let mut by_published = BTreeMap::new();
         for (name, pod) in &world.pods {
             if let Place::Attached(attached) = &pod.place {
                 by_number.insert(attached.id, name.clone());
                 by_slot.insert(attached.slot, name.clone());
+                for port in &pod.published {
+                    let at = (port.protocol.number(), port.port, port.address);
+                    by_published
+                        .entry(at)
+                        .or_insert_with(|| (name.clone(), port.target));
+                }
             }
             // A Pod on the host's network has the host's addresses: they stay the host's.
             if pod.place != Place::HostNetwork {
@@ -103,7 +112,26 @@ impl Namer {
             by_number,
             by_address,
             by_slot,
+            by_published,
         }
+    }
+
+    /// Whose published port the endpoint dials, where the container behind it denies it, and that one's port. The report
+    /// has a subject for ingress then, and is about a connection that the endpoint opens.
+    fn dialled(&self, event: &Event, dialled: IpAddr, port: u16) -> Option<&(ObjectName, u16)> {
+        let subject = self.names.subjects.get(&event.subject)?;
+        let is_opened_by_endpoint = (event.direction == 1) != (event.reply != 0);
+        if subject.direction != policy::Direction::Ingress || !is_opened_by_endpoint {
+            return None;
+        }
+        let everywhere: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let (own_family, other) = match dialled {
+            IpAddr::V4(_) => (everywhere[0], everywhere[1]),
+            IpAddr::V6(_) => (everywhere[1], everywhere[0]),
+        };
+        [dialled, own_family, other]
+            .into_iter()
+            .find_map(|address| self.by_published.get(&(event.protocol, port, address)))
     }
 
     /// Is it a single host's address, and none of this endpoint's own?
@@ -150,7 +178,7 @@ impl Namer {
         }
         // On its loopback interface it speaks from whichever address it likes.
         .filter(|address| !is_question && self.is_claimed(event.endpoint, *address));
-        let (source, destination) = match direction {
+        let (mut source, mut destination) = match direction {
             TrafficDirection::Ingress => (peer(from), own(to)),
             // What it asks its engine is judged as what it asks this peer.
             TrafficDirection::Egress
@@ -159,6 +187,20 @@ impl Namer {
                 (own(from), self.pod(&resolver::name()))
             }
             TrafficDirection::Egress => (own(from), peer(to)),
+        };
+        let (dialled, port, behind) = match direction {
+            TrafficDirection::Ingress => (from, event.source_port, &mut source),
+            TrafficDirection::Egress => (to, event.destination_port, &mut destination),
+        };
+        let published = dialled.and_then(|address| self.dialled(event, address, port));
+        let published = published.map(|(name, port)| {
+            *behind = self.pod(name);
+            *port
+        });
+        // It is the container's policy that has decided.
+        let direction = match published {
+            Some(_) => TrafficDirection::Ingress,
+            None => direction,
         };
         let rule = self.names.rule(event.subject, event.rule);
         let policies = match (rule, reason) {
@@ -216,6 +258,7 @@ impl Namer {
                     SenderKind::Forged => "forged".to_owned(),
                 },
                 claimed,
+                published,
                 ethertype: if event.version != 0 {
                     String::new()
                 } else {

@@ -1,7 +1,7 @@
 //! A flow on one line, for people.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::flow::{Endpoint, Flow, Policy, TrafficDirection, Verdict};
 use crate::printable::printable;
@@ -21,6 +21,10 @@ pub fn line(flow: &Flow) -> String {
         .extensions
         .as_ref()
         .and_then(|extensions| extensions.value.claimed);
+    let published = flow
+        .extensions
+        .as_ref()
+        .and_then(|extensions| extensions.value.published);
     let end = |endpoint: &Endpoint, address: Option<IpAddr>, port: Option<u16>| {
         let mut text = name(endpoint, address);
         if claimed.is_some() && claimed == address && !endpoint.pod_name.is_empty() {
@@ -53,6 +57,11 @@ pub fn line(flow: &Flow) -> String {
             ports.map(|ports| ports.1),
         ),
     };
+    let (from, to) = match published {
+        Some(port) if flow.is_reply => (behind(flow, port, true), to),
+        Some(port) => (from, behind(flow, port, false)),
+        None => (from, to),
+    };
     let direction = match flow.traffic_direction {
         TrafficDirection::Ingress => "ingress",
         TrafficDirection::Egress => "egress",
@@ -82,6 +91,25 @@ pub fn line(flow: &Flow) -> String {
         }
     }
     text
+}
+
+/// The container behind a published port, with its own port, and where that is published.
+fn behind(flow: &Flow, port: u16, is_source: bool) -> String {
+    let ports = flow.l4.as_ref().and_then(|l4| l4.ports().1);
+    let (endpoint, address, dialled) = if is_source {
+        let address = flow.ip.as_ref().map(|ip| ip.source);
+        (&flow.source, address, ports.map(|ports| ports.0))
+    } else {
+        let address = flow.ip.as_ref().map(|ip| ip.destination);
+        (&flow.destination, address, ports.map(|ports| ports.1))
+    };
+    let own = format!("{}:{port}", name(endpoint, None));
+    match (address, dialled) {
+        (Some(address), Some(dialled)) => {
+            format!("{own} (published as {})", SocketAddr::new(address, dialled))
+        }
+        _ => own,
+    }
 }
 
 /// Local time as the reader's day has it would need a time zone database; UTC to
@@ -189,6 +217,25 @@ mod tests {
             "2026-01-02T03:04:05.678Z  payments/api-server:40000 -> payments/postgres:5432  TCP  \
              DROPPED  ingress  policy-denied  by payments/default-deny (no rule allows it)"
         );
+    }
+
+    #[test]
+    fn a_published_port_is_named_by_who_is_behind_it() {
+        let mut flow = denied();
+        flow.extensions = Some(Extensions::new(Detail {
+            reason: "policy-denied".to_owned(),
+            published: Some(80),
+            ..Detail::default()
+        }));
+        let text = line(&flow);
+        let expected = "payments/api-server:40000 -> payments/postgres:80 (published as 10.0.0.2:5432)  TCP  DROPPED  \
+                        ingress  policy-denied";
+        assert!(text.contains(expected), "{text}");
+        flow.is_reply = true;
+        let text = line(&flow);
+        let expected =
+            "payments/api-server:80 (published as 10.0.0.1:40000) -> payments/postgres:5432";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

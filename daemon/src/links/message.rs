@@ -4,7 +4,10 @@
 //! unexpected length, is skipped and never costs the whole message. Everything is in
 //! host byte order but addresses and MACs, which are in network order. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+use ipnet::Ipv4Net;
 
 use crate::netlink::{
     Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, attribute, attributes, read_i32, read_u32,
@@ -44,6 +47,7 @@ const IFF_UP: u32 = 1;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
 const IFA_FLAGS: u16 = 8;
 /// It stays until it is removed: neither a router nor a lease gave it.
 const IFA_F_PERMANENT: u32 = 0x80;
@@ -115,10 +119,12 @@ fn mode(data: &[u8]) -> Option<u32> {
 }
 
 /// An address of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkAddress {
     pub ifindex: u32,
     pub address: IpAddr,
+    /// Of IPv4: the addresses for everybody on its link. The first of a subnet is one before Linux 5.14.
+    pub broadcasts: BTreeSet<IpAddr>,
     /// It was set by hand or by an engine, not by a router's advertisement or a lease.
     pub permanent: bool,
 }
@@ -130,6 +136,7 @@ pub fn address(message: &Message<'_>) -> Option<LinkAddress> {
     }
     let ifindex = read_u32(message.payload, 4)?;
     let (mut local, mut address) = (None, None);
+    let mut broadcasts = BTreeSet::new();
     // The header has the lower eight flags; the attribute, since 3.14, all.
     let mut flags = u32::from(*message.payload.get(2)?);
     for (kind, value) in attributes(message.payload.get(IFADDRMSG..)?) {
@@ -137,13 +144,22 @@ pub fn address(message: &Message<'_>) -> Option<LinkAddress> {
             // On a point-to-point interface IFA_ADDRESS is the other side's.
             IFA_LOCAL => local = ip_address(value),
             IFA_ADDRESS => address = ip_address(value),
+            IFA_BROADCAST => broadcasts.extend(ip_address(value)),
             IFA_FLAGS => flags = read_u32(value, 0).unwrap_or(flags),
             _ => {}
         }
     }
+    let length = *message.payload.get(1)?;
+    if let Some(IpAddr::V4(subnet)) = address
+        && (1..31).contains(&length)
+        && let Ok(subnet) = Ipv4Net::new(subnet, length)
+    {
+        broadcasts.extend([subnet.network(), subnet.broadcast()].map(IpAddr::V4));
+    }
     Some(LinkAddress {
         ifindex,
         address: local.or(address)?,
+        broadcasts,
         permanent: flags & IFA_F_PERMANENT != 0,
     })
 }
@@ -314,9 +330,33 @@ mod tests {
         let expected = LinkAddress {
             ifindex: 0,
             address: IpAddr::from([10, 0, 0, 1]),
+            broadcasts: BTreeSet::new(),
             permanent: false,
         };
         assert_eq!(address(&message), Some(expected));
+    }
+
+    #[test]
+    fn a_subnet_has_addresses_for_everybody() {
+        let of = |length: u8, own: [u8; 4], broadcast: Option<[u8; 4]>| {
+            let mut body = vec![0; IFADDRMSG];
+            body[1] = length;
+            attribute(&mut body, IFA_ADDRESS, &own);
+            if let Some(broadcast) = broadcast {
+                attribute(&mut body, IFA_BROADCAST, &broadcast);
+            }
+            let bytes = request(RTM_NEWADDR, 0, 1, &body);
+            let found = address(&messages(&bytes).next().unwrap()).unwrap();
+            let all = found.broadcasts.iter().map(ToString::to_string);
+            all.collect::<Vec<_>>()
+        };
+        let both = ["10.0.0.0", "10.0.0.255"];
+        assert_eq!(of(24, [10, 0, 0, 1], Some([10, 0, 0, 255])), both);
+        assert_eq!(of(24, [10, 0, 0, 1], None), both);
+        let set = of(24, [10, 0, 0, 1], Some([10, 0, 255, 255]));
+        assert_eq!(set, ["10.0.0.0", "10.0.0.255", "10.0.255.255"]);
+        assert_eq!(of(31, [10, 0, 0, 1], None), [""; 0]);
+        assert_eq!(of(32, [10, 0, 0, 1], None), [""; 0]);
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub struct Snapshot {
     pub bridges: BTreeMap<u32, String>,
     /// Every address of every interface, loopback and link-local ones too.
     pub host_addresses: BTreeSet<IpAddr>,
+    /// Addresses for everybody on the link of an interface.
+    pub broadcasts: BTreeSet<IpAddr>,
 }
 
 /// Asks netlink, one request after the other.
@@ -131,12 +133,10 @@ impl Links {
             }
         }
         snapshot.veths.sort_by_key(|veth| veth.ifindex);
-        snapshot.host_addresses = self
-            .route
-            .addresses("listing addresses")?
-            .into_iter()
-            .map(|address| address.address)
-            .collect();
+        for address in self.route.addresses("listing addresses")? {
+            snapshot.host_addresses.insert(address.address);
+            snapshot.broadcasts.extend(address.broadcasts);
+        }
         Ok(snapshot)
     }
 

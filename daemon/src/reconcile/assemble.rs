@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use netpol_engine::labels::Labels;
 use netpol_engine::manifest::PodManifest;
 use netpol_engine::policy::ObjectName;
-use netpol_engine::world::{self, NamedPort, World};
+use netpol_engine::world::{self, NamedPort, PublishedPort, World};
 
 use self::holds::released;
 pub(super) use self::holds::{ENDED, UNKNOWN};
@@ -97,6 +97,7 @@ struct Candidate {
     path: Option<PathBuf>,
     claims: BTreeSet<IpAddr>,
     leaves: BTreeSet<IpNet>,
+    published: BTreeSet<PublishedPort>,
     interfaces: BTreeMap<u32, Interface>,
     hidden: BTreeSet<u32>,
     given: BTreeMap<u32, BTreeSet<IpAddr>>,
@@ -128,6 +129,11 @@ pub fn assemble(
         .world
         .host
         .clone_from(&facts.links.host_addresses);
+    assembly
+        .out
+        .world
+        .broadcasts
+        .clone_from(&facts.links.broadcasts);
     assembly.manifests(register);
     assembly.kube_dns(register);
     assembly.containers(register);

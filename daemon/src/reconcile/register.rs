@@ -17,7 +17,7 @@ use netpol_abi::limits::ENDPOINTS;
 use netpol_engine::labels::Labels;
 use netpol_engine::policy::ObjectName;
 use netpol_engine::tables::Tables;
-use netpol_engine::world::NamedPort;
+use netpol_engine::world::{NamedPort, PublishedPort};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -89,6 +89,9 @@ pub struct Record {
     /// What it may use by leave.
     #[serde(default)]
     pub leaves: BTreeSet<IpNet>,
+    /// Its ports that its engine publishes.
+    #[serde(default)]
+    pub published: BTreeSet<PublishedPort>,
     /// Its interfaces: by index, or by number where they are inside another namespace.
     pub interfaces: BTreeMap<u32, Interface>,
     /// Those of them inside that are veths with the other end in a hidden namespace: stamps get through there.
@@ -370,6 +373,7 @@ mod tests {
             ports: Vec::new(),
             addresses: ["10.0.0.1".parse().unwrap()].into(),
             leaves: ["10.99.0.0/24".parse().unwrap()].into(),
+            published: BTreeSet::new(),
             interfaces: [(
                 7,
                 Interface {

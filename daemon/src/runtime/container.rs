@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Instant;
 
+use netpol_engine::world::PublishedPort;
+
 /// What a runtime says, as of the last time it said something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -104,6 +106,8 @@ pub struct Container {
     pub host_network: bool,
     /// The networks that it is on; containerd knows of none.
     pub networks: Vec<Attachment>,
+    /// Its ports that the engine publishes at the host's addresses; before it runs, those that it is to.
+    pub published: BTreeSet<PublishedPort>,
     /// Its resolvers.
     pub dns: Dns,
     /// Its part in a Pod of a Kubernetes runtime.

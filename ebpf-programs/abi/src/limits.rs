@@ -38,6 +38,9 @@ pub const ADDRESSES: u32 = 131_072;
 pub const LEAVES_EACH: usize = 64;
 /// Such prefixes of all endpoints, per family.
 pub const LEAVES: u32 = 65_536;
+/// Ports of the host's that engines lead to containers which a policy isolates, each once for each address that it is
+/// published at. Room for every port of TCP and UDP in both families.
+pub const PUBLISHED: u32 = 262_144;
 /// `ipBlock` prefixes with their `except`s per family.
 pub const PREFIXES: u32 = 131_072;
 /// Pairs of subject and peer class for which some rule holds.

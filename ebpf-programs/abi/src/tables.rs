@@ -53,6 +53,8 @@ pub mod control_flags {
     pub const KEEP_ESTABLISHED: u32 = 1 << 3;
     /// Unidentified interfaces pass traffic.
     pub const UNIDENTIFIED_PASS: u32 = 1 << 4;
+    /// There are entries in `PUBLISHED`.
+    pub const PUBLISHES: u32 = 1 << 5;
 }
 
 /// The one element of `CONTROL`.
@@ -284,6 +286,81 @@ pub const LEAVE_CLAIMS: u32 = 1 << 31;
 #[inline(always)]
 pub const fn leave_holder(word: u32) -> u32 {
     word & 0x00ff_ffff
+}
+
+/// Key of `PUBLISHED`: where an engine publishes a container's port. The address stands first: it is written by eight
+/// bytes at a time, which the verifier wants aligned.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C, align(8))]
+pub struct PublishedKey {
+    /// An address of the host in network order, IPv4 in the first four octets; all zero: each that it has. With
+    /// [`service`] of protocol and port 0 it is one for everybody on a link of the host's.
+    pub address: [u8; 16],
+    /// See [`service`].
+    pub service: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
+}
+
+/// The rest of a [`PublishedKey`]: the port of the host's, the protocol's number above it, and 4 or 6 above that.
+#[must_use]
+#[inline(always)]
+pub const fn service(version: u8, protocol: u8, port: u16) -> u32 {
+    port as u32 | (protocol as u32) << 16 | (version as u32) << 24
+}
+
+/// One lane of a published port: what is asked of the container behind it when an endpoint of this host dials the port.
+/// A process of the host may take the connection and dial the container itself (docker-proxy does), where nothing tells
+/// any more who it was.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PublishedLane {
+    /// The container's subject for ingress, or [`SUBJECT_NOT_ISOLATED`].
+    pub ingress: u64,
+    /// What that would be if the policies that are only audited were enforced.
+    pub audited_ingress: u64,
+    /// The container's number.
+    pub id: u32,
+    /// The container's port.
+    pub port: u16,
+    /// [`published_flags`]; 0: this lane does not list it.
+    pub flags: u16,
+}
+
+/// Bits of [`PublishedLane::flags`].
+pub mod published_flags {
+    /// The port is published here.
+    pub const LISTED: u16 = 1 << 0;
+    /// In the entry for all addresses: single addresses have entries of their own.
+    pub const BY_ADDRESS: u16 = 1 << 1;
+    /// Nothing of the container behind it is dropped; would-be drops are reported as audited.
+    pub const AUDIT: u16 = 1 << 2;
+}
+
+/// Value of `PUBLISHED`, per lane.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Published {
+    /// What each lane says.
+    pub lanes: [PublishedLane; 2],
 }
 
 /// Value of `PREFIXES4` and `PREFIXES6` (LPM tries): peer class per lane.

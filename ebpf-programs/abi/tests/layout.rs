@@ -9,7 +9,7 @@ use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::tables::{
     Address, Control, Counter, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, Fragment,
     FragmentKey, FragmentSet, Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, PortRange, Prefix,
-    Usage, Verdict, VerdictKey,
+    Published, PublishedKey, PublishedLane, Usage, Verdict, VerdictKey,
 };
 
 #[test]
@@ -23,6 +23,9 @@ fn layouts_are_those_of_the_version() {
         ("LeaveKey4", size_of::<LeaveKey4>(), 8),
         ("LeaveKey6", size_of::<LeaveKey6>(), 20),
         ("Leave", size_of::<Leave>(), 8),
+        ("PublishedKey", size_of::<PublishedKey>(), 24),
+        ("PublishedLane", size_of::<PublishedLane>(), 24),
+        ("Published", size_of::<Published>(), 48),
         ("Prefix", size_of::<Prefix>(), 16),
         ("VerdictKey", size_of::<VerdictKey>(), 16),
         ("PortRange", size_of::<PortRange>(), 12),
@@ -63,6 +66,13 @@ fn layouts_are_those_of_the_version() {
         ("Endpoint.lanes", offset_of!(Endpoint, lanes), 24),
         ("Address.owner", offset_of!(Address, owner), 16),
         ("Address.slot", offset_of!(Address, slot), 24),
+        (
+            "PublishedKey.service",
+            offset_of!(PublishedKey, service),
+            16,
+        ),
+        ("PublishedLane.id", offset_of!(PublishedLane, id), 16),
+        ("PublishedLane.port", offset_of!(PublishedLane, port), 20),
         ("Verdict.spill", offset_of!(Verdict, spill), 8),
         ("Verdict.ranges", offset_of!(Verdict, ranges), 16),
         ("PortBlock.ranges", offset_of!(PortBlock, ranges), 16),

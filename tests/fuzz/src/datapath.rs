@@ -36,7 +36,7 @@ use netpold_tests::packets::script::{Action, Script};
 use netpold_tests::packets::state::Connection;
 
 /// Every world that a sequence can be in.
-const WORLDS: [&str; 23] = [
+const WORLDS: [&str; 26] = [
     "guarded",
     "open",
     "pinging",
@@ -60,6 +60,9 @@ const WORLDS: [&str; 23] = [
     "open asks=stranger",
     "guarded asks=host",
     "guarded host-policy asks=host",
+    "behind",
+    "behind-shut",
+    "behind-trial",
 ];
 
 /// Peers of made-up segments.
@@ -115,8 +118,10 @@ pub fn encode(script: &Script) -> Vec<u8> {
     for step in &script.steps {
         match &step.action {
             Action::World(name) => {
-                // What holds here of every sequence does not where an endpoint may use others' addresses.
-                let words = name.split(' ').filter(|word| !word.starts_with("leave="));
+                // What holds here of every sequence does not where an endpoint may use others' addresses, or where
+                // others' policies are asked.
+                let words = name.split(' ').filter(|word| !word.contains('='));
+                let words = words.filter(|word| *word != "audited");
                 let name = words.collect::<Vec<_>>().join(" ");
                 let index = WORLDS.iter().position(|known| *known == name);
                 let index = index.unwrap_or_else(|| panic!("`{name}` is not among the worlds"));

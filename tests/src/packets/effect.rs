@@ -31,6 +31,8 @@ pub struct Meanings {
     pub ingress: u64,
     /// The box's subject for egress.
     pub egress: u64,
+    /// The friend's subject for ingress, as if all its policies were in force.
+    pub friend: u64,
     /// The generation in force.
     pub generation: u64,
     /// The box's revision.
@@ -110,6 +112,7 @@ fn show_event(
             SUBJECT_NOT_ISOLATED => "nobody".to_owned(),
             subject if subject == meanings.ingress => "ingress".to_owned(),
             subject if subject == meanings.egress => "egress".to_owned(),
+            subject if subject == meanings.friend => "the friend's ingress".to_owned(),
             subject => format!("{subject:#x}"),
         };
         let _ = write!(line, ", {} of {of}", show_rule(event.rule));

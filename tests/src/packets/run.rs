@@ -169,9 +169,11 @@ impl<'a> Run<'a> {
 
     fn meanings(&self) -> Meanings {
         let own = self.installed.endpoints.get(&SLOT);
+        let friend = self.installed.endpoints.get(&(SLOT + 1));
         Meanings {
             ingress: own.map_or(0, |own| own.ingress),
             egress: own.map_or(0, |own| own.egress),
+            friend: friend.map_or(0, |friend| friend.audited_ingress),
             generation: self.generation,
             revision: own.map_or(0, |own| own.revision),
         }

@@ -16,9 +16,9 @@ use netpol_engine::manifest::{assemble, parse_bytes};
 use netpol_engine::plan::both::sender;
 use netpol_engine::policy::ObjectName;
 use netpol_engine::tables::Tables;
-use netpol_engine::world::{Attached, Place, World};
+use netpol_engine::world::{Attached, Place, PublishedPort, World};
 
-use super::names::{ADDRESSES, MACS, PLACES, address, find};
+use super::names::{ADDRESSES, MACS, PLACES, address, find, number};
 
 /// The number of `lab/box`.
 pub const BOX: u32 = 7;
@@ -48,7 +48,7 @@ pub fn directory() -> PathBuf {
 
 /// The tables of a world, as the daemon would make them. `text` is its name and then flags, or
 /// what else the world has of its own: `host-policy` (the host is a peer like others), `unknown`
-/// (nobody knows yet whose interface it is).
+/// (nobody knows yet whose interface it is), `audited` (the Namespace of all three is), `leave=`, `published=`, `broadcast=`.
 ///
 /// # Errors
 /// There is no such world, flag, or its manifests are not valid.
@@ -76,6 +76,19 @@ pub fn tables(text: &str) -> Result<Tables> {
                 attached.asks = Some(addresses.collect::<Result<_>>()?);
                 attached.interfaces.insert(LOOPBACK, [0; 6]);
             }
+            _ if word.starts_with("published=") => {
+                let (who, port) = published(word.trim_start_matches("published="))?;
+                let pod = world.pods.get_mut(&ObjectName::new("lab", who));
+                let pod = pod.with_context(|| format!("`{who}`: box, friend, foe"))?;
+                pod.published.insert(port);
+            }
+            _ if word.starts_with("broadcast=") => {
+                let found = address(word.trim_start_matches("broadcast="), 0)?;
+                world.broadcasts.insert(found);
+            }
+            "audited" => {
+                world.audited.insert("lab".to_owned());
+            }
             _ if word.starts_with("leave=") => {
                 let text = word.trim_start_matches("leave=");
                 let pod = world.pods.get_mut(&ObjectName::new("lab", "box"));
@@ -85,7 +98,8 @@ pub fn tables(text: &str) -> Result<Tables> {
                 flags |= find(&FLAGS, word).with_context(|| {
                     format!(
                         "`{word}` is nothing that a world can have: audit, keep, \
-                         unidentified-pass, host-policy, unknown, leave=PREFIXES, asks=ADDRESSES"
+                         unidentified-pass, host-policy, unknown, audited, leave=PREFIXES, \
+                         published=WHO,PROTOCOL,ADDRESS,PORT,TARGET, broadcast=ADDRESS, asks=ADDRESSES"
                     )
                 })?;
             }
@@ -94,6 +108,22 @@ pub fn tables(text: &str) -> Result<Tables> {
     let mut tables = compile(&world)?.tables;
     tables.flags |= flags;
     Ok(tables)
+}
+
+/// A published port, `WHO,PROTOCOL,ADDRESS,PORT,TARGET`: whose, and at which address and port of the host's it leads to
+/// which of its own.
+fn published(text: &str) -> Result<(&str, PublishedPort)> {
+    let words: Vec<&str> = text.split(',').collect();
+    let [who, protocol, at, port, target] = words[..] else {
+        bail!("`{text}` is not WHO,PROTOCOL,ADDRESS,PORT,TARGET");
+    };
+    let port = PublishedPort {
+        protocol: protocol.to_ascii_uppercase().parse()?,
+        address: address(at, 0)?,
+        port: number(port, 0)?,
+        target: number(target, 0)?,
+    };
+    Ok((who, port))
 }
 
 /// The stamp, as it stands in `tc_index`, of what the endpoint with this address sends from it.

@@ -187,6 +187,7 @@ impl From<&PodManifest> for Pod {
             ports: manifest.ports.clone(),
             addresses: manifest.pod_ips.iter().copied().collect(),
             leaves: manifest.leaves.clone(),
+            published: Default::default(),
             place: if manifest.external {
                 Place::External
             } else if manifest.host_network {

@@ -21,12 +21,13 @@ use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::report::{self, Sighting};
 use netpol_abi::tables::{
     Address, Collected, Control, Counter, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
-    FragmentSet, Interface, Leave, PortBlock, Prefix, SenderAddress, Usage, Verdict, VerdictKey,
-    account,
+    FragmentSet, Interface, Leave, PortBlock, Prefix, Published, PublishedKey, SenderAddress,
+    Usage, Verdict, VerdictKey, account,
 };
 
 use self::store::Store;
 use super::Lanes;
+use crate::plan::both;
 
 /// A host's datapath: what policy decides, and what packets have done.
 #[derive(Default)]
@@ -314,6 +315,15 @@ impl Tables for Datapath {
     fn leave6(&self, slot: u32, high: u64, low: u64) -> Option<&Leave> {
         let address = u128::from(high) << 64 | u128::from(low);
         self.leave_of(slot, Ipv6Addr::from_bits(address).into())
+    }
+    fn published(&self, first: u64, second: u64, service: u32) -> Option<&Published> {
+        let whole = u128::from(second) << 64 | u128::from(first);
+        let key = PublishedKey {
+            address: whole.to_le_bytes(),
+            service,
+            reserved: 0,
+        };
+        self.lanes.published.get(&both::published_at(&key))
     }
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict> {
         self.lanes.verdicts.get(key)

@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netpol_abi::tables::{Address, Endpoint, EndpointLane, Interface, SenderAddress};
+use netpol_abi::tables::{
+    Address, Endpoint, EndpointLane, Interface, PublishedKey, SenderAddress, service,
+};
 
-use crate::tables::{AddressEntry, EndpointEntry, InterfaceEntry};
+use crate::tables::{AddressEntry, EndpointEntry, InterfaceEntry, PublishedAt};
 
 pub(crate) fn lane(entry: &EndpointEntry) -> EndpointLane {
     EndpointLane {
@@ -65,5 +67,31 @@ pub(crate) fn address_of_sender(key: u32, octets: &SenderAddress) -> IpAddr {
         Ipv4Addr::new(a, b, c, d).into()
     } else {
         Ipv6Addr::from(*octets).into()
+    }
+}
+
+/// A key of `PUBLISHED`.
+#[must_use]
+pub fn published_key(at: &PublishedAt) -> PublishedKey {
+    let version = if at.address.is_ipv4() { 4 } else { 6 };
+    PublishedKey {
+        address: sender(at.address),
+        service: service(version, at.protocol, at.port),
+        reserved: 0,
+    }
+}
+
+/// Where the port of this key is published.
+#[must_use]
+pub fn published_at(key: &PublishedKey) -> PublishedAt {
+    let [a, b, c, d, ..] = key.address;
+    PublishedAt {
+        port: key.service as u16,
+        protocol: (key.service >> 16) as u8,
+        address: if key.service >> 24 == 4 {
+            Ipv4Addr::new(a, b, c, d).into()
+        } else {
+            Ipv6Addr::from(key.address).into()
+        },
     }
 }

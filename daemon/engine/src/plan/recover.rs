@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use netpol_abi::tables::{Address, CLASS_UNLISTED, Endpoint, Leave, Prefix};
+use netpol_abi::tables::{Address, CLASS_UNLISTED, Endpoint, Leave, Prefix, Published};
 
 use super::step::Step;
 use crate::model::Lanes;
@@ -69,6 +69,15 @@ pub fn recover(lanes: &Lanes) -> Vec<Step> {
         } else if found.words != words {
             let value = Leave { words };
             settle.push(Step::PutLeave { slot, net, value });
+        }
+    }
+    for (at, found) in &lanes.published {
+        let (at, said) = (*at, found.lanes[lane]);
+        let value = Published { lanes: [said; 2] };
+        if said.flags == 0 {
+            settle.push(Step::DeletePublished { at });
+        } else if *found != value {
+            settle.push(Step::PutPublished { at, value });
         }
     }
     let chained = chained(lanes);

@@ -35,9 +35,18 @@ pub(super) fn revised(
             .entry((subject, direction))
             .or_insert_with(|| moved.affects(subject, direction, installed, desired))
     };
+    // Any endpoint may have dialled a published port.
+    let dialled = installed.published != desired.published
+        || (moved.host && !desired.published.is_empty())
+        || desired.published.values().any(|said| {
+            [said.ingress, said.audited_ingress]
+                .into_iter()
+                .any(|subject| affected(subject, Direction::Ingress))
+        });
     let revise = |(slot, after): (&u32, &EndpointEntry)| {
         let kept = installed.endpoints.get(slot).filter(|before| {
             installed.flags == desired.flags
+                && !dialled
                 && **before
                     == EndpointEntry {
                         revision: before.revision,

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netpol_abi::tables::{
-    Address, Endpoint, Interface, Leave, PortBlock, Prefix, Verdict, VerdictKey,
+    Address, Endpoint, Interface, Leave, PortBlock, Prefix, Published, Verdict, VerdictKey,
 };
+
+use crate::tables::PublishedAt;
 
 /// One step. A `Put` overwrites; a `Delete` of what is not there is no error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,13 @@ pub enum Step {
         net: IpNet,
         /// Both lanes.
         value: Leave,
+    },
+    /// `PUBLISHED`.
+    PutPublished {
+        /// The key.
+        at: PublishedAt,
+        /// Both lanes.
+        value: Published,
     },
     /// `PREFIXES4` or `PREFIXES6`.
     PutPrefix {
@@ -112,6 +121,11 @@ pub enum Step {
         slot: u32,
         /// The rest of the key.
         net: IpNet,
+    },
+    /// The lane that is read does not list it.
+    DeletePublished {
+        /// The key.
+        at: PublishedAt,
     },
     /// No endpoint has this stamp any more.
     DeleteSender {

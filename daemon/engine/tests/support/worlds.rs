@@ -11,7 +11,7 @@ use netpol_engine::policy::{
     Action, IpBlock, Mode, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports, Protocol,
     Rule, Tier,
 };
-use netpol_engine::world::{Attached, NamedPort, Place, Pod, Settings, World};
+use netpol_engine::world::{Attached, NamedPort, Place, Pod, PublishedPort, Settings, World};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -239,6 +239,7 @@ pub fn world() -> impl Strategy<Value = World> {
                     } else {
                         BTreeSet::new()
                     },
+                    broadcasts: [BROADCAST.parse().unwrap()].into(),
                     namespaces,
                     audited: audited.into_iter().collect(),
                     pods,
@@ -462,6 +463,7 @@ fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(Obj
             _ => &["0.0.0.0/0", "10.0.0.0/29", "::/0", "fd00::/16"],
         };
         pod.leaves = leaves.iter().map(|text| text.parse().unwrap()).collect();
+        pod.published = published(index, kind);
     }
     Some((ObjectName::new(namespace, format!("pod-{index}")), pod))
 }
@@ -477,6 +479,50 @@ fn asks(kind: u8) -> Option<BTreeSet<IpAddr>> {
     };
     Some(asked.iter().map(|text| text.parse().unwrap()).collect())
 }
+
+/// What a Pod publishes: at each address of the host, of one family or both, or at one of them; some of it so that another
+/// Pod publishes the same.
+fn published(index: u8, kind: u8) -> BTreeSet<PublishedPort> {
+    let port = 8000 + u16::from(index % 3);
+    let at: &[(&str, Protocol, u16, u16)] = match kind {
+        3 => &[("0.0.0.0", Protocol::Tcp, port, 80)],
+        4 => &[
+            ("0.0.0.0", Protocol::Udp, port, 53),
+            ("::", Protocol::Udp, port, 53),
+        ],
+        5 => &[
+            ("::", Protocol::Tcp, port, 8080),
+            ("192.0.2.1", Protocol::Udp, port, 53),
+        ],
+        6 => &[
+            ("192.0.2.1", Protocol::Tcp, port, 80),
+            ("fd00::4000", Protocol::Tcp, port, 81),
+        ],
+        7 => &[
+            ("192.0.2.1", Protocol::Tcp, 8000, 80),
+            ("0.0.0.0", Protocol::Udp, port, 90),
+        ],
+        8 => &[
+            ("0.0.0.0", Protocol::Tcp, 8000, 90),
+            ("0.0.0.0", Protocol::Sctp, port, 53),
+        ],
+        _ => &[],
+    };
+    at.iter()
+        .map(|(address, protocol, port, target)| PublishedPort {
+            protocol: *protocol,
+            address: address.parse().unwrap(),
+            port: *port,
+            target: *target,
+        })
+        .collect()
+}
+
+/// The ports of the host's that Pods publish.
+pub const PUBLISHED: [u16; 3] = [8000, 8001, 8002];
+
+/// An address for everybody on a link of the host's.
+pub const BROADCAST: &str = "192.0.2.255";
 
 /// All addresses worth asking about.
 pub fn addresses(world: &World) -> BTreeSet<IpAddr> {

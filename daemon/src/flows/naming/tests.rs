@@ -4,7 +4,7 @@
 
 use netpol_engine::compile::{RuleName, SubjectNames};
 use netpol_engine::policy::Direction;
-use netpol_engine::world::{Attached, Pod};
+use netpol_engine::world::{Attached, Pod, PublishedPort};
 
 use super::*;
 
@@ -17,6 +17,13 @@ fn namer() -> Namer {
             id,
             ..Attached::default()
         }),
+        published: [PublishedPort {
+            protocol: policy::Protocol::Tcp,
+            address: "0.0.0.0".parse().unwrap(),
+            port: 8000 + id as u16,
+            target: 80,
+        }]
+        .into(),
         ..Pod::default()
     };
     let world = World {
@@ -127,6 +134,44 @@ fn a_spoofed_source_is_still_the_one_who_sent_it() {
     assert_eq!(flow.source.pod_name, "api");
     assert_eq!(flow.ip.unwrap().source.to_string(), "192.0.2.9");
     assert!(flow.egress_denied_by.is_empty());
+}
+
+#[test]
+fn a_denial_behind_a_published_port_is_the_containers() {
+    let mut event = event(Kind::Dropped, Reason::PolicyDenied);
+    (event.direction, event.endpoint) = (1, 7);
+    event.destination[..4].copy_from_slice(&[10, 0, 0, 1]);
+    event.destination_port = 8008;
+    let flow = namer().flow(&event, clock()).unwrap();
+    assert_eq!(
+        (
+            flow.source.pod_name.as_str(),
+            flow.destination.pod_name.as_str()
+        ),
+        ("api", "db")
+    );
+    assert_eq!(flow.traffic_direction, TrafficDirection::Ingress);
+    assert_eq!(flow.ingress_denied_by.len(), 2);
+    assert_eq!(flow.extensions.unwrap().value.published, Some(80));
+
+    // By a reply of a connection that is not allowed any more.
+    (event.direction, event.reply) = (0, 1);
+    std::mem::swap(&mut event.source, &mut event.destination);
+    std::mem::swap(&mut event.source_port, &mut event.destination_port);
+    let flow = namer().flow(&event, clock()).unwrap();
+    assert_eq!(
+        (
+            flow.source.pod_name.as_str(),
+            flow.destination.pod_name.as_str()
+        ),
+        ("db", "api")
+    );
+    assert_eq!(flow.ingress_denied_by.len(), 2);
+
+    // The container's own report.
+    (event.direction, event.reply, event.endpoint) = (0, 0, 8);
+    let flow = namer().flow(&event, clock()).unwrap();
+    assert_eq!(flow.extensions.unwrap().value.published, None);
 }
 
 #[test]

@@ -149,6 +149,7 @@ impl Assembly<'_> {
             path: Some(namespace.path.clone()),
             claims,
             leaves: pod.leaves.clone(),
+            published: BTreeSet::new(),
             interfaces,
             hidden: BTreeSet::new(),
             given: BTreeMap::new(),

@@ -151,6 +151,7 @@ impl Assembly<'_> {
                 ports: candidate.ports,
                 addresses: candidate.claims,
                 leaves: candidate.leaves,
+                published: candidate.published,
                 place: Place::Local,
             };
             if let Some(path) = candidate.path {
@@ -202,6 +203,7 @@ impl Assembly<'_> {
                         ports: pod.ports.clone(),
                         addresses: pod.addresses.clone(),
                         leaves: pod.leaves.clone(),
+                        published: pod.published.clone(),
                         interfaces: candidate.interfaces,
                         hidden: candidate.hidden,
                         given: candidate.given,

@@ -104,6 +104,7 @@ fn engine(containers: Vec<Container>) -> Facts {
                 .collect(),
             bridges: [(BRIDGE, "docker0".to_owned())].into(),
             host_addresses: ["192.0.2.1".parse().unwrap()].into(),
+            broadcasts: ["192.0.2.255".parse().unwrap()].into(),
         },
         docker: vec![Engine {
             label: "docker".to_owned(),

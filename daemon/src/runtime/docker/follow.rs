@@ -334,10 +334,16 @@ impl World {
         let mut containers = model::containers(listed, &networks);
         for (id, container) in &mut containers {
             // No listing tells.
-            container.dns = match self.containers.get(id) {
-                Some(known) => known.dns.clone(),
-                None => dns::before_inspection(),
-            };
+            match self.containers.get(id) {
+                Some(known) => {
+                    container.dns.clone_from(&known.dns);
+                    if known.pid == 0 {
+                        // What it was to publish: the listing may be older than its start.
+                        container.published.extend(&known.published);
+                    }
+                }
+                None => container.dns = dns::before_inspection(),
+            }
             let known = self.containers.get(id).filter(|known| known.pid != 0);
             let Some(known) = known else {
                 if container.is_running() {
@@ -356,6 +362,7 @@ impl World {
             container.cgroup_parent.clone_from(&known.cgroup_parent);
             container.name.clone_from(&known.name);
             container.networks.clone_from(&known.networks);
+            container.published.clone_from(&known.published);
         }
         let is_first = !std::mem::replace(&mut self.begun, true);
         if is_first {

@@ -2,8 +2,12 @@
 //!
 //! Owns the reading of what the engine says. Pure. Called by `follow`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
+
+use netpol_engine::policy::Protocol;
+use netpol_engine::world::PublishedPort;
 
 use super::dns;
 use crate::runtime::container::{Attachment, Container, State};
@@ -49,9 +53,37 @@ pub(super) mod wire {
         #[serde(deserialize_with = "lenient")]
         pub created: serde_json::Value,
         #[serde(deserialize_with = "lenient")]
+        pub ports: Vec<Port>,
+        #[serde(deserialize_with = "lenient")]
         pub host_config: HostConfig,
         #[serde(deserialize_with = "lenient")]
         pub network_settings: NetworkSettings,
+    }
+
+    /// A port as a listing has it: without a public one it is not published.
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct Port {
+        #[serde(rename = "IP", deserialize_with = "lenient")]
+        pub ip: String,
+        #[serde(deserialize_with = "lenient")]
+        pub private_port: u16,
+        #[serde(deserialize_with = "lenient")]
+        pub public_port: u16,
+        #[serde(rename = "Type", deserialize_with = "lenient")]
+        pub protocol: String,
+    }
+
+    /// By the container's port (`80/tcp`) where it is published.
+    pub type Bindings = BTreeMap<String, Option<Vec<Binding>>>;
+
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct Binding {
+        #[serde(deserialize_with = "lenient")]
+        pub host_ip: String,
+        #[serde(deserialize_with = "lenient")]
+        pub host_port: String,
     }
 
     #[derive(Clone, Debug, Default, Deserialize)]
@@ -63,6 +95,8 @@ pub(super) mod wire {
         pub cgroup_parent: String,
         #[serde(deserialize_with = "lenient")]
         pub dns: Vec<String>,
+        #[serde(deserialize_with = "lenient")]
+        pub port_bindings: Bindings,
     }
 
     #[derive(Clone, Debug, Default, Deserialize)]
@@ -70,6 +104,8 @@ pub(super) mod wire {
     pub struct NetworkSettings {
         #[serde(deserialize_with = "lenient")]
         pub networks: BTreeMap<String, Endpoint>,
+        #[serde(deserialize_with = "lenient")]
+        pub ports: Bindings,
     }
 
     #[derive(Clone, Debug, Default, Deserialize)]
@@ -250,6 +286,7 @@ pub(super) fn containers(
                 host_network: network_mode == "host",
                 network_mode,
                 networks: attachments(one.network_settings, &networks),
+                published: listed_ports(&one.ports),
                 state: state(&one.state),
                 created: one.created.as_i64().unwrap_or(0),
                 id: one.id,
@@ -295,6 +332,62 @@ fn attachments(
                 ipv6: endpoint.global_ipv6_address.parse().ok(),
                 name,
             }
+        })
+        .collect()
+}
+
+/// The ports that a listing says are published.
+fn listed_ports(ports: &[wire::Port]) -> BTreeSet<PublishedPort> {
+    ports
+        .iter()
+        .flat_map(|port| {
+            published(
+                &port.ip,
+                port.public_port,
+                port.private_port,
+                &port.protocol,
+            )
+        })
+        .collect()
+}
+
+/// The ports that an inspection says are published, or are to be: ranges, and ports that the engine is to choose, are not
+/// known before it has.
+fn bound_ports(bindings: &wire::Bindings) -> BTreeSet<PublishedPort> {
+    let mut ports = BTreeSet::new();
+    for (own, at) in bindings {
+        let Some((target, protocol)) = own.split_once('/') else {
+            continue;
+        };
+        for binding in at.iter().flatten() {
+            if let (Ok(port), Ok(target)) = (binding.host_port.parse(), target.parse()) {
+                ports.extend(published(&binding.host_ip, port, target, protocol));
+            }
+        }
+    }
+    ports
+}
+
+/// One published port. Without an address it is so at each of both families.
+fn published(address: &str, port: u16, target: u16, protocol: &str) -> Vec<PublishedPort> {
+    let Ok(protocol) = protocol.to_ascii_uppercase().parse::<Protocol>() else {
+        return Vec::new();
+    };
+    let addresses = match address.parse() {
+        Ok(address) => vec![address],
+        Err(_) if address.is_empty() => {
+            vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+        }
+        Err(_) => Vec::new(),
+    };
+    addresses
+        .into_iter()
+        .filter(|_| port != 0)
+        .map(|address| PublishedPort {
+            protocol,
+            address,
+            port,
+            target,
         })
         .collect()
 }
@@ -425,6 +518,10 @@ pub(super) fn inspected(
         .cgroup_parent
         .clone_from(&inspection.host_config.cgroup_parent);
     container.dns = dns::of(inspection);
+    container.published = match &inspection.network_settings {
+        Some(settings) if container.is_running() => bound_ports(&settings.ports),
+        _ => bound_ports(&inspection.host_config.port_bindings),
+    };
     let name = inspection.name.trim_start_matches('/');
     if !name.is_empty() {
         name.clone_into(&mut container.name);
@@ -558,6 +655,63 @@ mod tests {
             &networks,
         );
         assert_eq!((web.pid, web.state), (0, State::Ended));
+    }
+
+    fn ports(container: &Container) -> Vec<String> {
+        let show = |port: &PublishedPort| {
+            let PublishedPort {
+                protocol,
+                address,
+                port,
+                target,
+            } = port;
+            format!("{protocol} {address} {port} -> {target}")
+        };
+        container.published.iter().map(show).collect()
+    }
+
+    #[test]
+    fn published_ports_are_those_of_the_engine_and_before_the_start_those_asked_for() {
+        let mut web = listed(
+            r#"[{"Id":"1","Names":["/web"],"State":"running","Ports":[
+                 {"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8080,"Type":"tcp"},
+                 {"IP":"::","PrivatePort":80,"PublicPort":8080,"Type":"tcp"},
+                 {"IP":"192.0.2.1","PrivatePort":53,"PublicPort":53,"Type":"udp"},
+                 {"IP":"","PrivatePort":9,"PublicPort":9,"Type":"sctp"},
+                 {"PrivatePort":443,"Type":"tcp"},
+                 {"IP":"nonsense","PrivatePort":1,"PublicPort":1,"Type":"tcp"},
+                 {"IP":"0.0.0.0","PrivatePort":1,"PublicPort":1,"Type":"icmp"}]}]"#,
+        )
+        .remove(0);
+        assert_eq!(
+            ports(&web),
+            [
+                "TCP 0.0.0.0 8080 -> 80",
+                "TCP :: 8080 -> 80",
+                "UDP 192.0.2.1 53 -> 53",
+                "SCTP 0.0.0.0 9 -> 9",
+                "SCTP :: 9 -> 9",
+            ]
+        );
+        let bindings = r#""HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}],
+            "81/tcp":[{"HostIp":"","HostPort":""}],"82/tcp":[{"HostIp":"","HostPort":"9000-9010"}],"83/tcp":null}}"#;
+        let mut say = |state: &str, settings: &str| {
+            let json =
+                format!(r#"{{"State":{{"Status":"{state}","Pid":42}},{bindings}{settings}}}"#);
+            inspected(&mut web, &serde_json::from_str(&json).unwrap(), &networks());
+            ports(&web)
+        };
+        let asked = ["TCP 0.0.0.0 8080 -> 80", "TCP :: 8080 -> 80"];
+        assert_eq!(say("created", r#","NetworkSettings":{"Ports":{}}"#), asked);
+        let now = r#","NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"}],
+            "81/tcp":[{"HostIp":"::","HostPort":"49153"}],"83/tcp":null}}"#;
+        let chosen = ["TCP 0.0.0.0 8080 -> 80", "TCP :: 49153 -> 81"];
+        assert_eq!(say("running", now), chosen);
+        // On a network that publishes nothing.
+        assert_eq!(
+            say("running", r#","NetworkSettings":{"Ports":{}}"#),
+            [""; 0]
+        );
     }
 
     #[test]

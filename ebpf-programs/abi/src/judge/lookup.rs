@@ -1,7 +1,7 @@
 //! From addresses and ports to a verdict: who is the peer, what does the subject say.
 
 use super::{
-    Ruling, Scene, Tables, View, marks,
+    Ruling, Scene, Tables, View, marks, published,
     sender::{self, Peer, Sender, SenderKind},
 };
 use crate::{
@@ -203,18 +203,31 @@ fn ruling<T: Tables>(
     question: Question,
 ) -> Ruling {
     let answer = scene.tables.ask(view, question);
-    let audited = answer.is_audited();
-    let reason = answer.reason();
-    let subject = match reason {
-        Reason::RuleAllowed | Reason::PolicyDenied if audited => scene.audited_subject(opening),
-        Reason::RuleAllowed | Reason::PolicyDenied => scene.subject(opening),
-        _ => 0,
-    };
     Ruling {
         rule: answer.rule(),
-        subject,
+        answer,
         sender: answer.sender(),
-        ..Ruling::of(reason).marked(marks::AUDITED, audited)
+        marks: answer.marks() | (opening as u8) << marks::OPENING_SHIFT,
+        ..Ruling::of(answer.reason())
+    }
+}
+
+/// The subject that has given this answer; 0: none was asked. Apart, and not where it is needed: the verifier looks at it once,
+/// and not anew on each path that leads there.
+#[inline(always)]
+pub fn subject_of<T: Tables>(tables: &T, view: &View, opening: Direction, answer: Answer) -> u64 {
+    if answer.is_of_target() {
+        return published::subject(tables, view, opening, answer.is_audited());
+    }
+    let Some(scene) = Scene::of(tables, &view.place) else {
+        return 0;
+    };
+    match answer.reason() {
+        Reason::RuleAllowed | Reason::PolicyDenied if answer.is_audited() => {
+            scene.audited_subject(opening)
+        }
+        Reason::RuleAllowed | Reason::PolicyDenied => scene.subject(opening),
+        _ => 0,
     }
 }
 
@@ -256,27 +269,36 @@ impl Question {
             self.0 >> Self::KIND_SHIFT & 3 | self.0 & 0xffff_0000,
         ))
     }
-    const fn opening(self) -> Direction {
+    pub(super) const fn opening(self) -> Direction {
         Direction::of_bit(self.0)
     }
-    const fn some_port(self) -> bool {
+    pub(super) const fn some_port(self) -> bool {
         self.0 & 2 != 0
     }
 }
 
 /// What policy answers: the rule in the lower half, the reason's number above it, in bit 40
-/// whether the answer is one of audited policies, and above that the [`Sender`]: its kind in bits 41 and 42, its stamp from
-/// bit 48 on.
+/// whether the answer is one of audited policies, in bits 41 and 42 the kind of the [`Sender`], in bit 43 whether it is the
+/// answer of the container behind a published port, and from bit 48 on the sender's stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer(pub u64);
 
 impl Answer {
+    /// Nobody was asked.
+    pub(super) const NONE: Self = Self::new(Reason::NotIsolated, 0);
+
     const AUDITED: u64 = 1 << 40;
     const KIND_SHIFT: u32 = 41;
+    const OF_TARGET: u64 = 1 << 43;
     const STAMP_SHIFT: u32 = 48;
 
-    const fn new(reason: Reason, rule: u32) -> Self {
+    pub(super) const fn new(reason: Reason, rule: u32) -> Self {
         Self((reason as u64) << 32 | rule as u64)
+    }
+    /// That of a container behind a published port, which denies. `audited`: it drops nothing.
+    pub(super) const fn of_target(audited: bool) -> Self {
+        let denied = Self::new(Reason::PolicyDenied, 0);
+        Self(denied.0 | Self::OF_TARGET | if audited { Self::AUDITED } else { 0 })
     }
     const fn about(self, sender: Sender) -> Self {
         Self(
@@ -294,6 +316,15 @@ impl Answer {
     }
     const fn is_audited(self) -> bool {
         self.0 & Self::AUDITED != 0
+    }
+    const fn is_of_target(self) -> bool {
+        self.0 & Self::OF_TARGET != 0
+    }
+    /// [`marks`], without a branch.
+    const fn marks(self) -> u8 {
+        let audited = (self.0 >> 40 & 1) as u8 * marks::AUDITED;
+        let of_target = (self.0 >> 43 & 1) as u8 * marks::OF_TARGET;
+        audited | of_target
     }
     /// Only these are given; whatever else it is denies.
     const fn reason(self) -> Reason {
@@ -313,9 +344,33 @@ impl Answer {
     }
 }
 
-/// What policy says of the packet in `view`.
+/// What policy says of the packet in `view`: the endpoint's own, and where it dials a port that an engine publishes for
+/// another container, also that container's.
 #[inline(always)]
 pub fn answer<T: Tables>(tables: &T, view: &View, question: Question) -> Answer {
+    let own = tables.ask_own(view, question);
+    if question.opening() as u8 != Direction::Egress as u8 || !has_ports(view.packet.protocol) {
+        return own;
+    }
+    let is_let_through = own.reason().allows()
+        || own.is_audited()
+        || match Scene::of(tables, &view.place) {
+            Some(scene) => scene.audits(),
+            None => false,
+        };
+    if question.some_port() || !is_let_through {
+        return own;
+    }
+    let other = tables.ask_target(view, question);
+    if other.reason().allows() || (other.is_audited() && !own.reason().allows()) {
+        return own;
+    }
+    other
+}
+
+/// What the endpoint's own policies say of it.
+#[inline(always)]
+pub fn answer_of_own<T: Tables>(tables: &T, view: &View, question: Question) -> Answer {
     let (packet, opening) = (&view.packet, question.opening());
     let Some(scene) = Scene::of(tables, &view.place) else {
         return Answer::new(Reason::PolicyDenied, 0);
@@ -388,7 +443,11 @@ fn of_subject<T: Tables>(
     if peer.owner == OWNER_HOST && scene.flags() & host_passes != 0 {
         return Answer::new(Reason::Host, 0);
     }
-    match find_rule(scene.tables, subject, peer.class, protocol, port) {
+    let key = VerdictKey {
+        subject,
+        class: peer.class,
+    };
+    match scene.tables.find_rule(&key, protocol, port) {
         0 => Answer::new(Reason::PolicyDenied, 0),
         rule => Answer::new(Reason::RuleAllowed, rule),
     }

@@ -16,6 +16,7 @@ mod fast;
 mod fragment;
 mod link;
 mod lookup;
+mod published;
 mod question;
 mod sender;
 mod track;
@@ -29,15 +30,19 @@ use crate::{
     reason::Reason,
     tables::{
         Address, Control, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, FragmentCursor,
-        FragmentSet, Interface, Leave, PortBlock, Prefix, SUBJECT_NOT_ISOLATED, SenderAddress,
-        Verdict, VerdictKey, control_flags, endpoint_flags, stamp,
+        FragmentSet, Interface, Leave, PortBlock, Prefix, Published, SUBJECT_NOT_ISOLATED,
+        SenderAddress, Verdict, VerdictKey, control_flags, endpoint_flags, stamp,
     },
 };
 
 pub use fast::is_established;
 pub use fragment::{Later, first as first_fragment, later as later_fragment};
 pub use link::control as link_control;
-pub use lookup::{Answer, NOT_LISTED, Question, answer, find_rule, leave, search_blocks};
+pub use lookup::{
+    Answer, NOT_LISTED, Question, answer, answer_of_own, find_rule, leave, search_blocks,
+    subject_of,
+};
+pub use published::{Dialled, answer_of_target, class_of_own, dialled};
 pub use question::{RESOLVER, place_question, question};
 pub use sender::{Sender, SenderKind};
 pub use track::{Key, Opening, Remembered, is_related, remember};
@@ -64,6 +69,8 @@ pub trait Tables {
     fn leave4(&self, slot: u32, address: u32) -> Option<&Leave>;
     /// The longest prefix of the slot in `LEAVES6` that holds the address, whose halves these are.
     fn leave6(&self, slot: u32, high: u64, low: u64) -> Option<&Leave>;
+    /// `PUBLISHED`, at the address whose first and second eight octets these are as they stand in memory.
+    fn published(&self, first: u64, second: u64, service: u32) -> Option<&Published>;
     /// `VERDICTS`.
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict>;
     /// `PORT_BLOCKS`.
@@ -128,6 +135,13 @@ pub trait Tables {
     {
         search_blocks(self, spill, protocol, port)
     }
+    /// See [`find_rule`].
+    fn find_rule(&self, key: &VerdictKey, protocol: u8, port: u32) -> u32
+    where
+        Self: Sized,
+    {
+        find_rule(self, key.subject, key.class, protocol, port)
+    }
     /// See [`leave`].
     fn leave(&self, slot: u32, version: u8, high: u64, low: u64) -> u64
     where
@@ -141,6 +155,41 @@ pub trait Tables {
         Self: Sized,
     {
         answer(self, view, question)
+    }
+    /// See [`answer_of_own`].
+    fn ask_own(&self, view: &View, question: Question) -> Answer
+    where
+        Self: Sized,
+    {
+        answer_of_own(self, view, question)
+    }
+    /// See [`answer_of_target`].
+    fn ask_target(&self, view: &View, question: Question) -> Answer
+    where
+        Self: Sized,
+    {
+        answer_of_target(self, view, question)
+    }
+    /// See [`dialled`].
+    fn dialled(&self, view: &View, opening: Direction) -> Dialled
+    where
+        Self: Sized,
+    {
+        dialled(self, view, opening)
+    }
+    /// See [`class_of_own`].
+    fn class_of_own(&self, view: &View) -> u64
+    where
+        Self: Sized,
+    {
+        class_of_own(self, view)
+    }
+    /// See [`subject_of`].
+    fn subject_of(&self, view: &View, opening: Direction, answer: Answer) -> u64
+    where
+        Self: Sized,
+    {
+        subject_of(self, view, opening, answer)
     }
     /// See [`remember`].
     fn remember(&self, view: &View, opening: Opening, rule: u32) -> Remembered
@@ -318,9 +367,17 @@ impl<T> Scene<'_, T> {
         }
         ruling.marked(marks::REPLY, otherwise.is(marks::REPLY))
     }
-    /// Does a frame with this ruling go on?
+    /// Does a frame with this ruling go on? That the endpoint is only audited opens nobody else's port.
     const fn passes(&self, ruling: &Ruling) -> bool {
-        ruling.reason.allows() || ruling.is(marks::AUDITED) || self.audits()
+        const {
+            assert!(control_flags::AUDIT == 1 && endpoint_flags::AUDIT == 1);
+            assert!(marks::OF_TARGET == 1 << 4);
+        };
+        // One number and one branch: the verifier looks at all that follows once for each way that leads there.
+        let marks = ruling.marks as u32;
+        let own = self.said.flags & endpoint_flags::AUDIT & !(marks >> 4);
+        let audits = own | self.flags() & control_flags::AUDIT | marks & marks::AUDITED as u32;
+        ruling.reason.allows() || audits != 0
     }
 }
 
@@ -329,7 +386,8 @@ impl<T> Scene<'_, T> {
 struct Ruling {
     reason: Reason,
     rule: u32,
-    subject: u64,
+    /// What policy said, where it was asked: its subject is looked for once all is decided.
+    answer: Answer,
     sender: Sender,
     /// [`marks`]. Bits of one byte: three `bool`s in a row are merged to a store that is not
     /// aligned, which the verifier does not take on the stack.
@@ -345,6 +403,10 @@ mod marks {
     pub const AUDITED: u8 = 1 << 2;
     /// The endpoint's address in the packet is one that it uses by leave.
     pub const BY_LEAVE: u8 = 1 << 3;
+    /// It is that of the container behind a published port which the endpoint dials.
+    pub const OF_TARGET: u8 = 1 << 4;
+    /// Where in the marks it stands which direction policy was asked about.
+    pub const OPENING_SHIFT: u32 = 5;
 }
 
 impl Ruling {
@@ -352,7 +414,7 @@ impl Ruling {
         Self {
             reason,
             rule: 0,
-            subject: 0,
+            answer: Answer::NONE,
             sender: Sender::UNASKED,
             marks: 0,
         }
@@ -367,6 +429,11 @@ impl Ruling {
 
     const fn is(&self, mark: u8) -> bool {
         self.marks & mark != 0
+    }
+
+    /// The direction that policy was asked about.
+    const fn opening(&self) -> Direction {
+        Direction::of_bit(self.marks as u32 >> marks::OPENING_SHIFT)
     }
 }
 
@@ -447,7 +514,7 @@ pub fn rule<'o, T: Tables, F: Frame>(
         rule: ruling.rule,
         slot: view.place.slot,
         endpoint: view.place.id,
-        subject: ruling.subject,
+        subject: tables.subject_of(view, ruling.opening(), ruling.answer),
         generation: control.generation,
         sender: ruling.sender,
         tc_index: match scene.at.direction() {
@@ -624,6 +691,9 @@ fn unread<T: Tables>(scene: &Scene<'_, T>, view: &View, reason: Reason) -> Rulin
             let whose = lookup::whose(scene, packet.version, &packet.source);
             if !whose.is_usable() {
                 return Ruling::of(Reason::SpoofedAddress);
+            }
+            if published::may_be_dialled(scene, packet) {
+                return Ruling::of(reason).marked(marks::OF_TARGET, true);
             }
             return scene
                 .unless_isolated(reason)

@@ -55,9 +55,9 @@ pub fn question<'o, T: Tables>(
     let Some(scene) = Scene::of(tables, &view.place) else {
         return outcome.write(Outcome::default());
     };
-    let ruling = match read {
+    let (ruling, subject) = match read {
         Ok(()) => rule_on(&scene, &view.packet),
-        Err(reason) => scene.unless_isolated(reason),
+        Err(reason) => (scene.unless_isolated(reason), 0),
     };
     outcome.write(Outcome {
         reason: ruling.reason,
@@ -66,51 +66,54 @@ pub fn question<'o, T: Tables>(
         rule: ruling.rule,
         slot: view.place.slot,
         endpoint: view.place.id,
-        subject: ruling.subject,
+        subject,
         generation: control.generation,
         ..Outcome::default()
     })
 }
 
 #[inline(always)]
-fn rule_on<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> Ruling {
+fn rule_on<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> (Ruling, u64) {
     let is_tcp = packet.protocol == protocol::TCP;
     let subject = scene.subject(Direction::Egress);
     let audited = scene.audited_subject(Direction::Egress);
     let is = said(subject, scene.said.asks[asks_index(is_tcp, false)]);
-    if audited == subject || !is.reason.allows() {
+    if audited == subject || !is.0.reason.allows() {
         return is;
     }
     let would = said(audited, scene.said.asks[asks_index(is_tcp, true)]);
-    if would.reason.allows() {
+    if would.0.reason.allows() {
         return is;
     }
-    would.marked(marks::AUDITED, true)
+    (would.0.marked(marks::AUDITED, true), would.1)
 }
 
-/// What a subject says by this word of [`crate::tables::EndpointLane::asks`].
+/// What a subject says by this word of [`crate::tables::EndpointLane::asks`], and the subject where a rule of it, or none,
+/// decides.
 #[inline(always)]
-const fn said(subject: u64, word: u32) -> Ruling {
+const fn said(subject: u64, word: u32) -> (Ruling, u64) {
     if subject == SUBJECT_NOT_ISOLATED {
-        return Ruling::of(Reason::NotIsolated);
+        return (Ruling::of(Reason::NotIsolated), 0);
     }
     if word >= ASKS_PASS && word != RULE_DEFAULT {
         const ITSELF: u8 = Reason::Itself as u8;
         // Of reasons that need no rule there are two.
-        return Ruling::of(match word as u8 {
+        let reason = match word as u8 {
             ITSELF => Reason::Itself,
             _ => Reason::Host,
-        });
+        };
+        return (Ruling::of(reason), 0);
     }
-    Ruling {
+    let reason = if word == 0 {
+        Reason::PolicyDenied
+    } else {
+        Reason::RuleAllowed
+    };
+    let ruling = Ruling {
         rule: word,
-        subject,
-        ..Ruling::of(if word == 0 {
-            Reason::PolicyDenied
-        } else {
-            Reason::RuleAllowed
-        })
-    }
+        ..Ruling::of(reason)
+    };
+    (ruling, subject)
 }
 
 /// Does it begin a question? A datagram is one; TCP begins with a SYN.
@@ -127,8 +130,8 @@ mod tests {
     #[test]
     fn a_word_says_a_rule_or_why_none_is_needed() {
         let said = |subject, word| {
-            let ruling = said(subject, word);
-            (ruling.reason, ruling.rule, ruling.subject)
+            let (ruling, subject) = said(subject, word);
+            (ruling.reason, ruling.rule, subject)
         };
         assert_eq!(said(0, 0), (Reason::NotIsolated, 0, 0));
         assert_eq!(said(20, 0), (Reason::PolicyDenied, 0, 20));

@@ -251,7 +251,7 @@ pub(super) fn peer<T: Tables>(
 
 /// Exact addresses first; strangers by their longest prefix.
 #[inline(always)]
-fn classify<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Peer {
+pub(super) fn classify<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Peer {
     if let Some(entry) = lookup::listed(scene, version, address) {
         return Peer {
             class: entry.class[scene.lane()],

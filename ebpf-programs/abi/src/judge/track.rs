@@ -182,7 +182,11 @@ fn known<T: Tables>(
     let keeps = scene.flags() & control_flags::KEEP_ESTABLISHED != 0;
     let audited = flow.flags & flow_flags::AUDITED != 0;
     let opening = opening_of(&flow);
-    let audits = scene.audits() || scene.subject(opening) != scene.audited_subject(opening);
+    let audits = scene.audits()
+        || scene.subject(opening) != scene.audited_subject(opening)
+        // Behind a published port another one may be audited. If not any more, the revision is another, too.
+        || (opening as u8 == Direction::Egress as u8
+            && scene.flags() & control_flags::PUBLISHES != 0);
     // What only audit let through is judged each time the opener speaks, and is nobody's
     // established connection once enforcement is on.
     let older = flow.revision != scene.said.revision;

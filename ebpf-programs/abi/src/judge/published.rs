@@ -1,0 +1,217 @@
+//! Ports that engines publish: an endpoint that dials an address of its host there may be dialling a container.
+//!
+//! ```text
+//!  endpoint A ─▶ [egress: B's policy, with A as the peer] ─▶ docker-proxy, a process of the host ─▶ [ingress: the host] ─▶ B
+//! ```
+//!
+//! Where a rule of the host translates the destination instead, the packet keeps its stamp, and B's own hook
+//! says the same once more. Behind a process that relays, B sees the host alone, so it is A's hook that asks, when A opens
+//! the connection and whenever it is judged again. The answer is what B's own would be, had A's address been kept.
+
+use super::{Answer, Question, Scene, Tables, View, lookup, sender, track};
+use crate::{
+    packet::{Direction, Packet, protocol},
+    reason::Reason,
+    tables::{
+        CLASS_UNLISTED, OWNER_HOST, PublishedLane, SUBJECT_NOT_ISOLATED, VerdictKey, control_flags,
+        published_flags, service,
+    },
+};
+
+/// The answer of the container that the endpoint in `view` dials by a published port: a denial, or no objection, as of one
+/// who is not isolated.
+#[inline(always)]
+pub fn answer_of_target<T: Tables>(tables: &T, view: &View, question: Question) -> Answer {
+    let Some(scene) = &Scene::of(tables, &view.place) else {
+        return Answer::new(Reason::PolicyDenied, 0);
+    };
+    let Some(said) = find(scene, view, question.opening()) else {
+        return Answer::NONE;
+    };
+    if said.id == scene.at.id {
+        // Its own port.
+        return Answer::NONE;
+    }
+    let packet = &view.packet;
+    let class = tables.class_of_own(view);
+    let allows = |subject| {
+        let key = VerdictKey { subject, class };
+        subject == SUBJECT_NOT_ISOLATED
+            || tables.find_rule(&key, packet.protocol, said.port.into()) != 0
+    };
+    if !allows(said.ingress) {
+        return Answer::of_target(said.flags & published_flags::AUDIT != 0);
+    }
+    if said.audited_ingress != said.ingress && !allows(said.audited_ingress) {
+        return Answer::of_target(true);
+    }
+    Answer::NONE
+}
+
+/// The class of the endpoint's address in a packet, as its peers see it.
+#[inline(always)]
+pub fn class_of_own<T: Tables>(tables: &T, view: &View) -> u64 {
+    let Some(scene) = &Scene::of(tables, &view.place) else {
+        return CLASS_UNLISTED;
+    };
+    let own = track::local(&view.packet, scene.at.direction());
+    sender::classify(scene, view.packet.version, own).class
+}
+
+/// May a packet that can't be read be one to a published port? The receiver's own hook would see it whole, once its pieces are
+/// together; a process of the host takes it there.
+#[inline(always)]
+pub(super) fn may_be_dialled<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> bool {
+    scene.flags() & control_flags::PUBLISHES != 0
+        && (packet.to_group() || is_host(scene, packet.version, &packet.destination))
+}
+
+/// The subject of that container which denies: the one in force, or the one as if all its policies were; 0: none.
+#[inline(always)]
+pub(super) fn subject<T: Tables>(
+    tables: &T,
+    view: &View,
+    opening: Direction,
+    audited: bool,
+) -> u64 {
+    let Some(scene) = &Scene::of(tables, &view.place) else {
+        return 0;
+    };
+    match find(scene, view, opening) {
+        // Of a container whose policies are all in force, and which is only audited itself, both are the same.
+        Some(said) if audited => said.audited_ingress,
+        Some(said) => said.ingress,
+        None => 0,
+    }
+}
+
+/// Which entry speaks for the port that the endpoint opens a connection to; a number, as the parts of a verdict speak in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Dialled {
+    /// None: it is not published.
+    Nothing = 0,
+    /// The one for all addresses.
+    Everywhere = 1,
+    /// That of the address itself.
+    ByAddress = 2,
+}
+
+impl Dialled {
+    /// The one with this number.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Everywhere,
+            2 => Self::ByAddress,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// The end that the endpoint opens a connection to.
+#[inline(always)]
+fn far(view: &View) -> (&[u8; 16], u16) {
+    let packet = &view.packet;
+    match view.place.direction() {
+        Direction::Egress => (&packet.destination, packet.destination_port),
+        Direction::Ingress => (&packet.source, packet.source_port),
+    }
+}
+
+/// What the lane that is read has there.
+#[inline(always)]
+fn find<'t, T: Tables>(
+    scene: &Scene<'t, T>,
+    view: &View,
+    opening: Direction,
+) -> Option<&'t PublishedLane> {
+    let (address, port) = far(view);
+    let packet = &view.packet;
+    let service = service(packet.version, packet.protocol, port);
+    match scene.tables.dialled(view, opening) {
+        Dialled::Nothing => None,
+        Dialled::Everywhere => entry(scene, EVERYWHERE, service),
+        Dialled::ByAddress => entry(scene, halves(packet, address), service),
+    }
+}
+
+/// Which entry speaks for the port that the endpoint opens a connection to?
+#[inline(always)]
+pub fn dialled<T: Tables>(tables: &T, view: &View, opening: Direction) -> Dialled {
+    let packet = &view.packet;
+    let Some(scene) = &Scene::of(tables, &view.place) else {
+        return Dialled::Nothing;
+    };
+    if opening as u8 != Direction::Egress as u8 {
+        return Dialled::Nothing;
+    }
+    let (address, port) = far(view);
+    let own = service(packet.version, packet.protocol, port);
+    // Most ports are not published: one look-up, whatever the address.
+    let Some(everywhere) = entry(scene, EVERYWHERE, own) else {
+        return Dialled::Nothing;
+    };
+    let flags = everywhere.flags;
+    if flags & published_flags::BY_ADDRESS != 0 && is_listed(scene, halves(packet, address), own) {
+        return Dialled::ByAddress;
+    }
+    if flags & published_flags::LISTED == 0 {
+        return Dialled::Nothing;
+    }
+    if is_host(scene, packet.version, address) {
+        return Dialled::Everywhere;
+    }
+    // A socket that is bound to all addresses also hears datagrams for everybody on the link.
+    let is_sent = scene.at.direction() as u8 == Direction::Egress as u8;
+    let of_link = service(packet.version, 0, 0);
+    if packet.protocol == protocol::UDP
+        && is_sent
+        && (packet.to_group() || is_listed(scene, halves(packet, address), of_link))
+    {
+        return Dialled::Everywhere;
+    }
+    Dialled::Nothing
+}
+
+/// In the place of an address: all of them.
+const EVERYWHERE: [u64; 2] = [0; 2];
+
+/// The address of a key, by halves: the programs have no room for a key on their stack.
+#[inline(always)]
+const fn halves(packet: &Packet, address: &[u8; 16]) -> [u64; 2] {
+    const { assert!(cfg!(target_endian = "little")) };
+    let whole = u128::from_ne_bytes(*address);
+    if packet.version == 4 {
+        [whole as u32 as u64, 0]
+    } else {
+        [whole as u64, (whole >> 64) as u64]
+    }
+}
+
+#[inline(always)]
+fn entry<'t, T: Tables>(
+    scene: &Scene<'t, T>,
+    [first, second]: [u64; 2],
+    service: u32,
+) -> Option<&'t PublishedLane> {
+    let entry = scene.tables.published(first, second, service)?;
+    Some(&entry.lanes[scene.lane()])
+}
+
+/// Does the lane that is read list this?
+#[inline(always)]
+fn is_listed<T: Tables>(scene: &Scene<'_, T>, address: [u64; 2], service: u32) -> bool {
+    match entry(scene, address, service) {
+        Some(said) => said.flags & published_flags::LISTED != 0,
+        None => false,
+    }
+}
+
+#[inline(always)]
+fn is_host<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> bool {
+    match lookup::listed(scene, version, address) {
+        Some(entry) => entry.owner[scene.lane()] == OWNER_HOST,
+        None => false,
+    }
+}
