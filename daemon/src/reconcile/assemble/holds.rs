@@ -9,7 +9,7 @@ use crate::datapath::is_inside;
 use crate::reconcile::facts::Engine;
 use crate::reconcile::register::{Key, Register};
 use crate::runtime::container::{Container, Runtime};
-use crate::runtime::{containerd, docker};
+use crate::runtime::containerd;
 
 /// Bridges that are remembered, at most: a host has few.
 const MOST_BRIDGES: usize = 64;
@@ -113,8 +113,9 @@ impl Assembly<'_> {
             }
             let bridge = veth.master.and_then(|master| links.bridges.get(&master));
             let bridge = bridge.map(String::as_str);
-            // An unenslaved veth with both ends here may be the end that moves to the container
-            // later, and would take a program along.
+            // An unenslaved veth may be the end that moves to the container later, and would take a program along: also
+            // where the other end has moved already, as that of an overlay to its hidden bridge. An engine that can't
+            // announce the container's address in there then does not start it.
             let alone = veth.master.is_none() && veth.peer_nsid.is_some();
             // An engine that has named it is the only one that can tell whose its ports are: no other one is waited for.
             let has_named = |engine: &&Engine| {
@@ -125,12 +126,10 @@ impl Assembly<'_> {
             let is_named = facts.docker.iter().any(|engine| has_named(&engine));
             let looks_like = |engine: &Engine| match engine.runtime {
                 Runtime::Docker if is_named => has_named(&engine),
-                Runtime::Docker => {
-                    bridge.is_some_and(|bridge| {
-                        matches!(maker(bridge), Some(Maker::Docker | Maker::Either))
-                            || engine.bridges.contains(bridge)
-                    }) || (alone && docker::is_veth_name(&veth.name))
-                }
+                Runtime::Docker => bridge.is_some_and(|bridge| {
+                    matches!(maker(bridge), Some(Maker::Docker | Maker::Either))
+                        || engine.bridges.contains(bridge)
+                }),
                 Runtime::Containerd => {
                     containerd::is_veth_name(&veth.name)
                         && match bridge {

@@ -250,7 +250,8 @@ impl Assembly<'_> {
         name: &ObjectName,
         namespace: &Namespace,
     ) {
-        for network in &container.networks {
+        // Until it runs, its engine may not have made all of its interfaces.
+        for network in container.networks.iter().filter(|_| container.is_running()) {
             if !has_no_veth(&network.driver) {
                 continue;
             }

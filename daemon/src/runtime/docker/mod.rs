@@ -19,15 +19,3 @@ mod recheck;
 #[cfg(fuzzing)]
 pub use follow::stream::hold;
 pub use follow::{follow, same};
-
-/// The name that Docker gives the host's end of a container's veth: `veth` and seven
-/// hexadecimal digits.
-#[must_use]
-pub fn is_veth_name(name: &str) -> bool {
-    name.strip_prefix("veth").is_some_and(|digits| {
-        digits.len() == 7
-            && digits
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
-}
