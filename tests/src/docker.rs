@@ -448,6 +448,10 @@ impl Drop for Engine {
                 let _ = self.docker(&["rm", "--force", id]);
             }
         }
+        if self.mounts.is_some() && !self.server.runs() {
+            // Its containers do not need it.
+            let _ = self.podman(&["rm", "--all", "--force"]);
+        }
         // What is left is seen by the residue check.
         let _ = self.stop();
         if let Some(mut mounts) = self.mounts.take() {
