@@ -221,7 +221,7 @@ pub const ASKS_PASS: u32 = 0xffff_ff00;
 pub mod endpoint_flags {
     /// Nothing of this endpoint is dropped; would-be drops are reported as audited.
     pub const AUDIT: u32 = 1 << 0;
-    /// An interface of the endpoint has no end on this host (macvlan, ipvlan): its packets may come back to the
+    /// An interface of the endpoint stands on one of the host's (macvlan, ipvlan): its packets may come back to the
     /// host over the wire, where they lose their stamp, so their address has to do.
     pub const ON_WIRE: u32 = 1 << 1;
 }
