@@ -167,6 +167,43 @@ refuses_to_reload() {
   systemctl is-active netpold.service && is "$(main)" "$old" && journal_says enforced
 }
 
+# ---- systemd-resolved -------------------------------------------------------------
+
+# The resolver that it asks, in a network namespace of its own, knows one name. The host's resolv.conf names its stub.
+resolved() {
+  ip netns add world
+  ip link add world type veth peer name eth0 netns world
+  ip addr add 198.51.100.1/24 dev world
+  ip link set world up
+  ip -n world addr add 198.51.100.53/24 dev eth0
+  ip -n world link set eth0 up
+  ip -n world link set lo up
+  ip -n world route add default via 198.51.100.1
+  # It goes on in the background.
+  ip netns exec world dnsmasq --user=root --no-hosts --no-resolv --pid-file= --bind-interfaces \
+    --listen-address=198.51.100.53 --address=/world.test/192.0.2.77
+  mkdir -p /etc/systemd/resolved.conf.d
+  printf '[Resolve]\nDNS=198.51.100.53\nDNSSEC=no\n' > /etc/systemd/resolved.conf.d/world.conf
+  systemctl start systemd-resolved.service && ln -sf /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+  grep -q '^nameserver 127.0.0.53' /etc/resolv.conf && soon host_resolves
+}
+host_resolves() { resolvectl query world.test | grep -F 192.0.2.77; }
+asker() {
+  docker run -d --name asker --network payments --label netpold.io/namespace=names scene /busybox sleep 1d &&
+    printf '%s\n' 'apiVersion: networking.k8s.io/v1' 'kind: NetworkPolicy' 'metadata: {name: shut, namespace: names}' \
+      'spec: {podSelector: {}, policyTypes: [Egress]}' > /etc/netpold/manifests/names.yaml && netpol wait --timeout 60s
+}
+resolves() { docker exec asker /busybox nslookup world.test | grep -F 192.0.2.77; }
+allow_names() {
+  printf '%s\n' 'apiVersion: networking.k8s.io/v1' 'kind: NetworkPolicy' 'metadata: {name: names, namespace: names}' \
+    'spec:' '  podSelector: {}' '  policyTypes: [Egress]' '  egress:' \
+    '  - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {k8s-app: kube-dns}}}]' \
+    '    ports: [{protocol: UDP, port: 53}]' > /etc/netpold/manifests/names-2.yaml && netpol wait --timeout 60s
+}
+forget_asker() {
+  docker rm -f asker && rm /etc/netpold/manifests/names*.yaml && netpol wait --timeout 60s
+}
+
 # ---- one boot after another -------------------------------------------------------
 
 boot=$(($(cat /var/lib/payload-boot 2> /dev/null || echo 0) + 1))
@@ -208,6 +245,15 @@ case $boot in
     holds firewalld-is-not-noticed meanwhile firewall-cmd --reload
     holds connections-are-as-policy-says as_policy_says
     holds gate-is-shut gate
+    end
+    begin names
+    holds systemd-resolved-resolves resolved
+    holds a-container-is-shut asker
+    holds it-does-not-resolve refuses resolves
+    holds status-says-nothing-else netpol status
+    holds names-are-allowed allow_names
+    holds it-resolves soon resolves
+    holds it-is-forgotten forget_asker
     end
     begin package
     holds upgrade-is-not-noticed meanwhile upgrade

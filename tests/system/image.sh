@@ -15,7 +15,7 @@ there=$PWD/target/system/$release
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org}/debian
 # firewalld's polkitd wants a logind, which debootstrap does not find by itself.
 packages=(systemd-sysv udev dbus kmod linux-image-cloud-amd64 initramfs-tools
-  docker.io apparmor iptables nftables firewalld libpam-systemd busybox-static iproute2)
+  docker.io apparmor iptables nftables firewalld libpam-systemd busybox-static iproute2 systemd-resolved dnsmasq-base)
 rm -rf "$there"
 mkdir -p "$there"
 echo "system: making a machine of Debian $release"
@@ -29,6 +29,10 @@ cd "$there/root"
 [ -e usr/bin/docker ] || chroot . sh -c 'apt-get -qq install docker-cli' >> "$there/log"
 # Begins with the second boot.
 chroot . systemctl -q disable firewalld.service
+# Begins with its own tests. Its package leads resolv.conf to it.
+chroot . systemctl -q disable systemd-resolved.service
+rm -f etc/resolv.conf
+echo 'nameserver 192.0.2.53' > etc/resolv.conf
 rm -rf var/cache/apt/archives/*.deb var/lib/apt/lists/*
 printf '%s\n' '/dev/vda / ext4 noatime 0 1' '/dev/vdb /payload ext4 ro 0 0' > etc/fstab
 mkdir payload

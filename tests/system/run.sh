@@ -46,7 +46,7 @@ timeout --foreground "$seconds" qemu-system-x86_64 \
   < /dev/null | tee "$run/said" || echo "system: the machine was stopped after $seconds s, or did not start"
 
 printf '\n'
-awk -v kernel="Debian $release" -v suites="install reboot package" -f tests/kernels/verdict.awk "$run/said" || {
+awk -v kernel="Debian $release" -v suites="install reboot names package" -f tests/kernels/verdict.awk "$run/said" || {
   printf '\nThe end of what the console showed (%s):\n' "$run/console"
   tail -n 30 "$run/console"
   exit 1
