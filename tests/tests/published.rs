@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use netpold_tests::docker::Running;
 use netpold_tests::{Daemon, Engine, Lab, Outside, residue, sockets};
 
@@ -203,4 +203,195 @@ fn without_docker_proxy() -> Result<()> {
         ..host_allowed
     };
     answers_are(&["--userland-proxy=false"], open, [host_allowed, by_policy])
+}
+
+/// The gateway of the engine's bridge, an address for everybody on it, and the gateway of its IPv6 network.
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 1));
+const BROADCAST: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 255, 255));
+const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+const GATEWAY6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd93, 0x66, 0, 0, 0, 0, 0, 1));
+/// Further ports of the shop's: one for a server of the test's own, and one for datagrams.
+const WORDS: u16 = 81;
+const DATAGRAMS: u16 = 5353;
+
+/// The same for the front alone, on every port.
+const FRONT_ALONE: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shop, namespace: default}\n\
+    spec:\n  podSelector: {matchLabels: {app: shop}}\n  policyTypes: [Ingress]\n  ingress:\n  \
+    - from: [{podSelector: {matchLabels: {app: front}}}]\n";
+/// Everybody.
+const ALL_IN: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shop, namespace: default}\n\
+    spec:\n  podSelector: {matchLabels: {app: shop}}\n  policyTypes: [Ingress]\n  ingress: [{}]\n";
+
+/// A shop that publishes its ports through docker-proxy, and two callers on its bridge: the front, and another one.
+struct Proxied {
+    lab: Lab,
+    engine: Engine,
+    callers: [Running; 2],
+}
+
+impl Proxied {
+    fn new() -> Result<Self> {
+        let lab = Lab::new()?;
+        lab.host().route_packets()?;
+        let arguments = [
+            "--iptables=true",
+            "--ipv6",
+            "--fixed-cidr-v6",
+            "fd93:66::/64",
+        ];
+        let engine = Engine::start(&lab, &arguments)?;
+        let run = |app: &str| {
+            let label = format!("app={app}");
+            engine.run(app, &["--label", &label], &["sleep", "1000"])
+        };
+        let callers = [run("front")?, run("other")?];
+        Ok(Self {
+            lab,
+            engine,
+            callers,
+        })
+    }
+
+    /// Runs a container that publishes the shop's ports.
+    fn publish(&self, name: &str) -> Result<Running> {
+        let label = format!("app={name}");
+        let ports = [
+            format!("{PUBLISHED}:{PORT}"),
+            format!("{WORDS}:{WORDS}"),
+            format!("{DATAGRAMS}:53/udp"),
+        ];
+        let [http, words, datagrams] = &ports;
+        let options = ["--label", &label, "-p", http, "-p", words, "-p", datagrams];
+        let serve = ["httpd", "-f", "-p", "80", "-h", "/bin"];
+        self.engine.run(name, &options, &serve)
+    }
+
+    fn daemon(&self, policy: &str) -> Result<Daemon> {
+        let socket = self.engine.socket();
+        let mut daemon = Daemon::prepare_beside(&self.lab, Some(&socket), "")?;
+        daemon.put("shop.yaml", policy)?;
+        daemon.launch()?;
+        daemon.wait()?;
+        Ok(daemon)
+    }
+
+    /// By which ways each caller gets there: TCP to each address of the host, and datagrams.
+    fn ways(&self, shop: &Running, patience: Duration) -> Result<[Vec<String>; 2]> {
+        let server = sockets::udp(&shop.netns(), Ipv4Addr::UNSPECIFIED.into(), 53)?;
+        let mut found = [Vec::new(), Vec::new()];
+        for (caller, ways) in self.callers.iter().zip(&mut found) {
+            for to in [GATEWAY, GATEWAY6] {
+                if dials(&caller.netns(), None, to, patience)? {
+                    ways.push(format!("TCP {to}"));
+                }
+            }
+            for to in [GATEWAY, BROADCAST, EVERYBODY] {
+                let client = sockets::udp(&caller.netns(), Ipv4Addr::UNSPECIFIED.into(), 0)?;
+                client.set_broadcast(true)?;
+                let word = format!("{} to {to}", caller.name);
+                client.send_to(word.as_bytes(), SocketAddr::new(to, DATAGRAMS))?;
+                // What another one has sent before may come late.
+                while let Some((heard, _)) = sockets::heard(&server, patience)? {
+                    if heard == word.as_bytes() {
+                        ways.push(format!("UDP {to}"));
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A denied neighbour has no way through docker-proxy, by any address of the host; an allowed one has all that there are.
+#[test]
+fn no_way_through_docker_proxy() -> Result<()> {
+    let site = Proxied::new()?;
+    let shop = site.publish("shop")?;
+    let [all, of_other] = site.ways(&shop, sockets::patience().min(SOON * 4))?;
+    ensure!(all == of_other, "without a daemon: {all:?} {of_other:?}");
+    for way in ["TCP 172.30.0.1", "UDP 172.30.0.1", "UDP 172.30.255.255"] {
+        ensure!(
+            all.iter().any(|one| one == way),
+            "no {way} without a daemon: {all:?}"
+        );
+    }
+    let daemon = site.daemon(FRONT_ALONE)?;
+    let [front, other] = site.ways(&shop, SOON)?;
+    let seen = daemon.netpol(&["observe", "--verdict", "dropped", "--to", "default/shop"])?;
+    let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+    ensure!(
+        front == all && other.is_empty(),
+        "{front:?} {other:?} of {all:?}\n{seen}\n{}",
+        daemon.log()
+    );
+    let line = "-> default/shop:80 (published as 172.30.0.1:8080)  TCP  DROPPED  ingress  policy-denied  by default/shop";
+    ensure!(seen.contains(line), "{seen}");
+
+    // A container that no policy selects takes the ports over, and then the shop again.
+    site.engine.docker(&["rm", "--force", "shop"])?;
+    let free = site.publish("free")?;
+    daemon.settle()?;
+    let [front, other] = site.ways(&free, SOON)?;
+    ensure!(
+        front == all && other == all,
+        "free: {front:?} {other:?}\n{}",
+        daemon.log()
+    );
+    site.engine.docker(&["rm", "--force", "free"])?;
+    let shop = site.publish("shop")?;
+    daemon.settle()?;
+    let [front, other] = site.ways(&shop, SOON)?;
+    ensure!(
+        front == all && other.is_empty(),
+        "again: {front:?} {other:?}\n{}",
+        daemon.log()
+    );
+    drop(daemon);
+    let name = site.lab.name.clone();
+    drop(site);
+    residue::check(&name)
+}
+
+/// A connection through docker-proxy ends when the policy behind it changes, and others go on.
+#[test]
+fn connections_through_docker_proxy_end() -> Result<()> {
+    let site = Proxied::new()?;
+    let shop = site.publish("shop")?;
+    let daemon = site.daemon(ALL_IN)?;
+    let listener = sockets::listen(&shop.netns(), Ipv4Addr::UNSPECIFIED.into(), WORDS)?;
+    let mut open = Vec::new();
+    for caller in &site.callers {
+        let to = SocketAddr::new(GATEWAY, WORDS);
+        let client = sockets::dial(&caller.netns(), to, sockets::patience())?;
+        let (server, _) = listener.accept()?;
+        open.push((client.context("nobody answers")?, server));
+    }
+    for (client, server) in &mut open {
+        ensure!(
+            sockets::says(client, server, sockets::patience())?,
+            "no word"
+        );
+        ensure!(
+            sockets::says(server, client, sockets::patience())?,
+            "no answer"
+        );
+    }
+    daemon.put("shop.yaml", FRONT_ALONE)?;
+    daemon.wait()?;
+    let mut heard = Vec::new();
+    for ((client, server), within) in open.iter_mut().zip([sockets::patience(), SOON]) {
+        // The other one is heard in neither direction.
+        let answer = sockets::says(server, client, within)?;
+        heard.push((answer, sockets::says(client, server, within)?));
+    }
+    ensure!(
+        heard == [(true, true), (false, false)],
+        "{heard:?}\n{}",
+        daemon.log()
+    );
+    drop((open, daemon));
+    let name = site.lab.name.clone();
+    drop(site);
+    residue::check(&name)
 }
