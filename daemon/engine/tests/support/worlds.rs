@@ -277,9 +277,20 @@ fn host_addresses(pods: &BTreeMap<ObjectName, Pod>) -> BTreeSet<IpAddr> {
 
 /// A world and one to follow it: another one, or one with other policies, or other Pods.
 pub fn change() -> impl Strategy<Value = (World, World)> {
-    (world(), world(), 0..4).prop_map(|(before, mut after, kind)| {
+    (world(), world(), 0..6).prop_map(|(before, mut after, kind)| {
         match kind {
             0 => {}
+            4 | 5 => {
+                // The engine leads ports elsewhere, and all else stays.
+                let leads: Vec<_> = after.pods.into_values().map(|pod| pod.published).collect();
+                after = before.clone();
+                let pods = after.pods.values_mut().skip(usize::from(kind == 5));
+                for (pod, published) in pods.zip(leads.into_iter().rev()) {
+                    if matches!(pod.place, Place::Attached(_)) {
+                        pod.published = published;
+                    }
+                }
+            }
             1 => after.policies.clone_from(&before.policies),
             2 => after.pods.clone_from(&before.pods),
             _ => {
