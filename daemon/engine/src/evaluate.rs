@@ -4,12 +4,14 @@
 //! Two Pods are asked about the addresses of the first family that both have, IPv4
 //! before IPv6: labels mean the same for each, an ipBlock need not. What is on the host's
 //! network is the host, and no policy of ours holds for the host's own side, for an
-//! external Pod or for a stranger: such a side allows.
+//! external Pod or for a stranger: such a side allows. Where an engine publishes a Pod's port at an address of the host,
+//! the other side is that Pod.
 //!
 //! A verdict says what is in force. A policy that is only audited, by its own mode or its
 //! Namespace's, is not: what it would deny is said beside the verdict.
 //! Ports are host order. Called by the command line, the API and the tests.
 
+mod behind;
 mod judge;
 mod party;
 
@@ -19,6 +21,7 @@ mod tests;
 use netpol_abi::Reason;
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::behind::behind;
 pub(crate) use self::judge::{Question, Unmet, selecting};
 pub(crate) use self::party::{End, addresses, is_link_local, meet};
 pub use self::party::{EvaluateError, Family, Party, PartyError};
@@ -81,6 +84,7 @@ pub fn evaluate(
     port: u16,
 ) -> Result<Verdict, EvaluateError> {
     let (from, to) = (End::of(world, from)?, End::of(world, to)?);
+    let behind = behind(world, &from, &to, protocol, port);
     let egress = Policed::of(world, from, Direction::Egress);
     let ingress = Policed::of(world, to, Direction::Ingress);
     let connection = Connection {
@@ -90,7 +94,28 @@ pub fn evaluate(
         protocol,
         port,
     };
-    Ok(connection.verdict())
+    let verdict = connection.verdict();
+    let Some((end, port)) = behind else {
+        return Ok(verdict);
+    };
+    let ingress = Policed::of(world, end, Direction::Ingress);
+    let to_pod = Connection {
+        to: &ingress,
+        port,
+        ..connection
+    };
+    Ok(verdict.with_ingress(to_pod.verdict().ingress))
+}
+
+impl Verdict {
+    /// With what the Pod says that is behind a published port.
+    pub(crate) fn with_ingress(self, ingress: Side) -> Self {
+        Self {
+            allowed: self.egress.allowed && ingress.allowed,
+            ingress,
+            ..self
+        }
+    }
 }
 
 /// An end with the policies that select it in one direction.

@@ -12,6 +12,7 @@ use netpol_abi::Reason;
 use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, asks_index};
 use netpol_engine::compile::{Names, compile};
 use netpol_engine::evaluate::{By, Party, Side, evaluate};
+use netpol_engine::explain::explain;
 use netpol_engine::model::{Lanes, Ruling};
 use netpol_engine::policy::{Direction, Mode, Protocol, Tier};
 use netpol_engine::resolver;
@@ -163,6 +164,15 @@ proptest! {
                         None => answers.is_empty() || answers.iter().any(|one| one.is_none_or(|one| one == Answer::Passes)),
                     };
                     prop_assert!(found, "{} {} {} {}: {:?} {:?}", from, to, protocol, port, said, answers);
+                    if world.host.contains(&to) {
+                        let ends = [Party::Address(from), Party::Address(to)];
+                        let verdict = evaluate(&world, &ends[0], &ends[1], protocol, port).unwrap();
+                        let expected = said.map_or(Answer::Passes, |ruling| readings::answer(&ruling));
+                        prop_assert_eq!(readings::rules_answer(&verdict.ingress), expected, "{} {} {} {}", from, to, protocol, port);
+                        let explained = explain(&world, &ends[0], &ends[1], protocol, port).unwrap();
+                        prop_assert_eq!(explained.ingress.verdict, verdict.ingress);
+                        prop_assert_eq!(explained.allowed, verdict.allowed);
+                    }
                 }
             }
         }

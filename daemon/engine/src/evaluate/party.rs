@@ -212,6 +212,12 @@ impl<'a> End<'a> {
         self
     }
 
+    /// The same end, dialled at this address.
+    pub(crate) fn at(mut self, address: IpAddr) -> Self {
+        self.addresses = vec![address];
+        self
+    }
+
     /// Are they one and the same endpoint (or both the host)?
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (self.pod, other.pod) {

@@ -167,6 +167,7 @@ pub fn explain(
     port: u16,
 ) -> Result<Explanation, EvaluateError> {
     let (source, destination) = (End::of(world, from)?, End::of(world, to)?);
+    let behind = evaluate::behind(world, &source, &destination, protocol, port);
     let egress = Policed::of(world, source, Direction::Egress);
     let ingress = Policed::of(world, destination, Direction::Ingress);
     let case = Case {
@@ -180,6 +181,29 @@ pub fn explain(
         },
     };
     let verdict = case.connection.verdict();
+    // Of a port that an engine publishes, the other side is the Pod behind it.
+    let pod = behind.map(|(end, port)| (Policed::of(world, end, Direction::Ingress), port));
+    let (verdict, of_ingress) = match &pod {
+        Some((to, port)) => {
+            let behind = Case {
+                world,
+                connection: Connection {
+                    to,
+                    port: *port,
+                    ..case.connection
+                },
+            };
+            let ingress = behind.connection.verdict().ingress;
+            (
+                verdict.with_ingress(ingress.clone()),
+                behind.side(Direction::Ingress, ingress),
+            )
+        }
+        None => {
+            let ingress = case.side(Direction::Ingress, verdict.ingress.clone());
+            (verdict, ingress)
+        }
+    };
     Ok(Explanation {
         from: from.clone(),
         to: to.clone(),
@@ -192,7 +216,7 @@ pub fn explain(
         }),
         hints: case.hints(&verdict),
         egress: case.side(Direction::Egress, verdict.egress),
-        ingress: case.side(Direction::Ingress, verdict.ingress),
+        ingress: of_ingress,
     })
 }
 
