@@ -36,7 +36,7 @@ use netpold_tests::packets::script::{Action, Script};
 use netpold_tests::packets::state::Connection;
 
 /// Every world that a sequence can be in.
-const WORLDS: [&str; 26] = [
+const WORLDS: [&str; 28] = [
     "guarded",
     "open",
     "pinging",
@@ -63,6 +63,8 @@ const WORLDS: [&str; 26] = [
     "behind",
     "behind-shut",
     "behind-trial",
+    "behind-shut audit",
+    "behind-shut keep",
 ];
 
 /// Peers of made-up segments.
