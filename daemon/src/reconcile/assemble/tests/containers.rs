@@ -1,5 +1,8 @@
 //! Endpoints that the Docker engine reports, and those of before.
 
+use netpol_engine::policy::Protocol;
+use netpol_engine::world::PublishedPort;
+
 use super::*;
 
 #[test]
@@ -26,6 +29,35 @@ fn containers_become_endpoints_with_what_the_engine_gave_them() {
     assert!(found.unidentified.is_empty() && found.unprotected.is_empty());
     // Nothing changed: nothing changes.
     assert_eq!(go(&facts, &mut register), found);
+}
+
+#[test]
+fn published_ports_are_the_endpoints_and_stay_while_the_engine_is_silent() {
+    let mut web = container(1, &[]);
+    let port = PublishedPort {
+        protocol: Protocol::Tcp,
+        address: "0.0.0.0".parse().unwrap(),
+        port: 8080,
+        target: 80,
+    };
+    web.published.insert(port);
+    let mut facts = engine(vec![web]);
+    let mut register = Register::default();
+    let found = go(&facts, &mut register);
+    assert_eq!(
+        found.world.broadcasts,
+        ["192.0.2.255".parse().unwrap()].into()
+    );
+    let name = "default/c1".parse().unwrap();
+    assert_eq!(found.world.pods[&name].published, [port].into());
+    // The engine does not answer any more.
+    facts.containers.clear();
+    facts.docker[0] = Engine {
+        followed: true,
+        ..Engine::default()
+    };
+    let found = go(&facts, &mut register);
+    assert_eq!(found.world.pods[&name].published, [port].into());
 }
 
 #[test]
