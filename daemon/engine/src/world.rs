@@ -31,8 +31,8 @@ pub struct World {
     /// The host's own addresses: all that make an address the host's. The daemon has them from
     /// the kernel; offline those that Pods on the host's network state stand in for them.
     pub host: BTreeSet<IpAddr>,
-    /// Addresses for everybody on a link of the host's (`10.0.0.255`): a port that is published for datagrams at each
-    /// of the host's addresses hears what is sent there, too.
+    /// Addresses for everybody on a link of the host's (`10.0.0.255`), or for its routers (`fd00::`): a port that is
+    /// published for datagrams at each of the host's addresses hears what is sent there, too.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub broadcasts: BTreeSet<IpAddr>,
     /// What the configuration says about the host.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::netlink::{
     Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, attribute, attributes, read_i32, read_u32,
@@ -123,7 +123,9 @@ fn mode(data: &[u8]) -> Option<u32> {
 pub struct LinkAddress {
     pub ifindex: u32,
     pub address: IpAddr,
-    /// Of IPv4: the addresses for everybody on its link. The first of a subnet is one before Linux 5.14.
+    /// The addresses by which its holder may be reached beside its own: those for everybody on the link, of which the first
+    /// of a subnet is one before Linux 5.14; and that first one of an IPv6 subnet, which is for its routers (RFC 4291, 2.6.1:
+    /// hosts that forward hear it).
     pub broadcasts: BTreeSet<IpAddr>,
     /// It was set by hand or by an engine, not by a router's advertisement or a lease.
     pub permanent: bool,
@@ -150,11 +152,19 @@ pub fn address(message: &Message<'_>) -> Option<LinkAddress> {
         }
     }
     let length = *message.payload.get(1)?;
-    if let Some(IpAddr::V4(subnet)) = address
-        && (1..31).contains(&length)
-        && let Ok(subnet) = Ipv4Net::new(subnet, length)
-    {
-        broadcasts.extend([subnet.network(), subnet.broadcast()].map(IpAddr::V4));
+    match address {
+        Some(IpAddr::V4(subnet)) if (1..31).contains(&length) => {
+            if let Ok(subnet) = Ipv4Net::new(subnet, length) {
+                broadcasts.extend([subnet.network(), subnet.broadcast()].map(IpAddr::V4));
+            }
+        }
+        // On a link of two there is none (RFC 6164).
+        Some(IpAddr::V6(subnet)) if (1..127).contains(&length) => {
+            if let Ok(subnet) = Ipv6Net::new(subnet, length) {
+                broadcasts.insert(subnet.network().into());
+            }
+        }
+        _ => {}
     }
     Some(LinkAddress {
         ifindex,
@@ -338,10 +348,10 @@ mod tests {
 
     #[test]
     fn a_subnet_has_addresses_for_everybody() {
-        let of = |length: u8, own: [u8; 4], broadcast: Option<[u8; 4]>| {
+        let of = |length: u8, own: &[u8], broadcast: Option<[u8; 4]>| {
             let mut body = vec![0; IFADDRMSG];
             body[1] = length;
-            attribute(&mut body, IFA_ADDRESS, &own);
+            attribute(&mut body, IFA_ADDRESS, own);
             if let Some(broadcast) = broadcast {
                 attribute(&mut body, IFA_BROADCAST, &broadcast);
             }
@@ -351,12 +361,17 @@ mod tests {
             all.collect::<Vec<_>>()
         };
         let both = ["10.0.0.0", "10.0.0.255"];
-        assert_eq!(of(24, [10, 0, 0, 1], Some([10, 0, 0, 255])), both);
-        assert_eq!(of(24, [10, 0, 0, 1], None), both);
-        let set = of(24, [10, 0, 0, 1], Some([10, 0, 255, 255]));
+        assert_eq!(of(24, &[10, 0, 0, 1], Some([10, 0, 0, 255])), both);
+        assert_eq!(of(24, &[10, 0, 0, 1], None), both);
+        let set = of(24, &[10, 0, 0, 1], Some([10, 0, 255, 255]));
         assert_eq!(set, ["10.0.0.0", "10.0.0.255", "10.0.255.255"]);
-        assert_eq!(of(31, [10, 0, 0, 1], None), [""; 0]);
-        assert_eq!(of(32, [10, 0, 0, 1], None), [""; 0]);
+        assert_eq!(of(31, &[10, 0, 0, 1], None), [""; 0]);
+        assert_eq!(of(32, &[10, 0, 0, 1], None), [""; 0]);
+        let own = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        assert_eq!(of(64, &own("fd00::1"), None), ["fd00::"]);
+        assert_eq!(of(64, &own("fe80::1"), None), ["fe80::"]);
+        assert_eq!(of(127, &own("fd00::1"), None), [""; 0]);
+        assert_eq!(of(128, &own("::1"), None), [""; 0]);
     }
 
     #[test]

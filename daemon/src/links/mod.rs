@@ -94,7 +94,7 @@ pub struct Snapshot {
     pub bridges: BTreeMap<u32, String>,
     /// Every address of every interface, loopback and link-local ones too.
     pub host_addresses: BTreeSet<IpAddr>,
-    /// Addresses for everybody on the link of an interface.
+    /// Addresses for everybody on the link of an interface, and for the routers of its IPv6 subnet.
     pub broadcasts: BTreeSet<IpAddr>,
 }
 

@@ -208,8 +208,13 @@ fn is_listed<T: Tables>(scene: &Scene<'_, T>, address: [u64; 2], service: u32) -
     }
 }
 
+/// Is the address the host's? Also each loopback address: what an endpoint sends there, the host alone can take, and does
+/// where `route_localnet` is set.
 #[inline(always)]
 fn is_host<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> bool {
+    if version == 4 && address[0] == 127 {
+        return true;
+    }
     match lookup::listed(scene, version, address) {
         Some(entry) => entry.owner[scene.lane()] == OWNER_HOST,
         None => false,
