@@ -100,6 +100,8 @@ struct Candidate {
     published: BTreeSet<PublishedPort>,
     interfaces: BTreeMap<u32, Interface>,
     hidden: BTreeSet<u32>,
+    /// Its addresses are those of an engine with a network namespace of its own: they say nothing of who has them here.
+    apart: bool,
     given: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// See [`world::Attached::asks`].
     asks: Option<BTreeSet<IpAddr>>,
@@ -122,6 +124,7 @@ pub fn assemble(
         candidates: Vec::new(),
         naming: Vec::new(),
         on_hold: BTreeMap::new(),
+        yielded: BTreeSet::new(),
     };
     assembly.out.world.settings = settings.host;
     assembly
@@ -139,9 +142,11 @@ pub fn assemble(
     assembly.containers(register);
     assembly.remembered(register);
     assembly.absent();
+    assembly.yield_addresses(register);
     assembly.addresses(register);
     assembly.asked_from_host();
-    let released = released(register);
+    let mut released = released(register);
+    released.append(&mut assembly.yielded);
     assembly.places(register);
     assembly.bridges(register);
     assembly.translations();
@@ -167,6 +172,8 @@ struct Assembly<'a> {
     naming: Vec<(PodManifest, Option<NotNamed>)>,
     /// Interfaces with an owner that can't be judged yet, and why.
     on_hold: BTreeMap<u32, String>,
+    /// Interfaces that are enforced no more, as their addresses are somebody else's here.
+    yielded: BTreeSet<u32>,
 }
 
 impl Assembly<'_> {

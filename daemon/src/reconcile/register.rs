@@ -97,6 +97,9 @@ pub struct Record {
     /// Those of them inside that are veths with the other end in a hidden namespace: stamps get through there.
     #[serde(default)]
     pub hidden: BTreeSet<u32>,
+    /// Its addresses are those of an engine with a network namespace of its own.
+    #[serde(default)]
+    pub apart: bool,
     /// The addresses that its interfaces had when it began to run, where no runtime tells them:
     /// what it gives itself later is not its own.
     #[serde(default)]
@@ -384,6 +387,7 @@ mod tests {
             )]
             .into(),
             hidden: [7].into(),
+            apart: true,
             given: BTreeMap::new(),
             asks: Some(["10.0.0.53".parse().unwrap()].into()),
         }

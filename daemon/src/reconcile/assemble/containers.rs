@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use netpol_engine::policy::ObjectName;
 use netpol_engine::world::{Place, Pod};
 
+use super::subinterfaces::is_apart;
 use super::{Assembly, Candidate};
 use crate::datapath::is_inside;
 use crate::links::{Inside, Veth};
@@ -65,6 +66,8 @@ impl Assembly<'_> {
             })
             .map(|(number, _)| *number)
             .collect();
+        let was_apart = known.is_some_and(|record| record.apart);
+        let apart = !hidden.is_empty() && (was_apart || is_apart(namespace, &container.networks));
         let elsewhere = self.is_elsewhere(container, namespace);
         if elsewhere {
             self.unprotected(
@@ -127,6 +130,7 @@ impl Assembly<'_> {
             published: container.published.clone(),
             interfaces,
             hidden,
+            apart,
             given,
             asks,
         });
@@ -201,6 +205,7 @@ impl Assembly<'_> {
                 published: record.published.clone(),
                 interfaces,
                 hidden: record.hidden.clone(),
+                apart: record.apart,
                 given: record.given.clone(),
                 asks: record.asks.clone(),
             });

@@ -152,6 +152,7 @@ impl Assembly<'_> {
             published: BTreeSet::new(),
             interfaces,
             hidden: BTreeSet::new(),
+            apart: false,
             given: BTreeMap::new(),
             asks: None,
         });

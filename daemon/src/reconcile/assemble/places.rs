@@ -9,12 +9,71 @@ use netpol_engine::policy::ObjectName;
 use netpol_engine::resolver;
 use netpol_engine::world::{self, Place, Pod};
 
-use super::Assembly;
+use super::{Assembly, Candidate};
 use crate::api::wire::Conflict;
 use crate::datapath::{is_inside, is_loopback};
 use crate::reconcile::register::{Key, Record, Register};
 
 impl Assembly<'_> {
+    /// Engines with network namespaces of their own draw from the same subnets as the host's. The tables have room for one
+    /// owner of an address: that is who has it here. The other one's packets are none of those that are judged by it, so
+    /// it is not enforced, rather than cut for an address that it truly has.
+    pub(super) fn yield_addresses(&mut self, register: &Register) {
+        let (dns, _) = resolver::kube_dns(BTreeSet::new());
+        let host = self.out.world.host.iter();
+        let host = host.map(|address| (*address, "this host".to_owned()));
+        let external = self.out.world.pods.iter();
+        let external = external.filter(|(name, pod)| pod.place == Place::External && **name != dns);
+        let external = external.flat_map(|(name, pod)| {
+            let addresses = pod.addresses.iter();
+            addresses.map(|address| (*address, name.to_string()))
+        });
+        let own = |candidate: &Candidate| {
+            let name = candidate.name.to_string();
+            let claims = candidate.claims.iter();
+            let claims = claims.map(move |address| (*address, name.clone()));
+            claims.collect::<Vec<_>>()
+        };
+        let here = self.candidates.iter().filter(|candidate| !candidate.apart);
+        let here = here.flat_map(own);
+        let mut taken: BTreeMap<IpAddr, String> = host.chain(external).chain(here).collect();
+        let candidates = self.candidates.iter().enumerate();
+        let mut apart: Vec<usize> = candidates
+            .filter_map(|(index, candidate)| candidate.apart.then_some(index))
+            .collect();
+        // Of two such engines the one keeps an address that had it first.
+        apart.sort_by_key(|index| !register.records.contains_key(&self.candidates[*index].key));
+        for index in apart {
+            let candidate = &mut self.candidates[index];
+            let mut claims = candidate.claims.iter();
+            let other = claims.find_map(|address| Some((*address, taken.get(address)?.clone())));
+            let Some((address, other)) = other else {
+                taken.extend(own(candidate));
+                continue;
+            };
+            candidate.apart = false;
+            candidate.asks = None;
+            candidate.claims.retain(|claim| !taken.contains_key(claim));
+            let hidden = std::mem::take(&mut candidate.hidden);
+            let is_there = |number: &u32| hidden.contains(number) || is_loopback(*number);
+            let all = std::mem::take(&mut candidate.interfaces).into_iter();
+            let (yielded, kept): (BTreeMap<_, _>, _) = all.partition(|(it, _)| is_there(it));
+            candidate.interfaces = kept;
+            let name = candidate.name.clone();
+            for number in yielded.into_keys() {
+                self.out.inside.remove(&number);
+                self.yielded.insert(number);
+            }
+            self.unprotected(
+                &name,
+                format!(
+                    "its engine has a network namespace of its own, and gave it {address}, which is {other}'s here: nothing is \
+                     enforced on it until that engine has other subnets (Docker's `bip` and `default-address-pools`, Podman's `default_subnet_pools`)"
+                ),
+            );
+        }
+    }
+
     /// Whose each address is.
     pub(super) fn addresses(&mut self, register: &Register) {
         let holders = register.holders();
@@ -206,6 +265,7 @@ impl Assembly<'_> {
                         published: pod.published.clone(),
                         interfaces: candidate.interfaces,
                         hidden: candidate.hidden,
+                        apart: candidate.apart,
                         given: candidate.given,
                         asks: candidate.asks,
                     };

@@ -46,6 +46,14 @@ fn given<'n>(inside: &Inside, networks: &'n [Attachment]) -> Option<&'n Attachme
     })
 }
 
+/// Are these the networks of an engine with a network namespace of its own? The host's engine has hidden ones for overlays
+/// alone.
+pub(super) fn is_apart(namespace: &Namespace, networks: &[Attachment]) -> bool {
+    let inside = namespace.inside.iter();
+    let mut given = inside.filter_map(|inside| given(inside, networks));
+    given.any(|network| network.driver != "overlay")
+}
+
 /// Numbers for interfaces inside: in rising order, so that one is free for long before it is given again.
 #[derive(Debug)]
 pub(super) struct Numbers {

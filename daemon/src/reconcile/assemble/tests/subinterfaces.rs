@@ -292,6 +292,81 @@ fn silent_facts_with(facts: &Facts) -> Facts {
     }
 }
 
+/// A container of an engine with a network namespace of its own, which gives the address that the host's engine gives, too;
+/// and the host's engine with that one, where `is_there`.
+fn two_engines(is_there: bool) -> Facts {
+    let mut hidden = engine(vec![container(2, &[])]);
+    let own = namespace(Some(7));
+    let id = container(2, &[]).id.replace("000", "fff");
+    let docker = Arc::make_mut(&mut hidden.docker[0].snapshot);
+    docker.containers[0].id = id.clone();
+    docker.containers[0].name = "hidden".to_owned();
+    let inside = Inside {
+        is_hidden: true,
+        mac: Some([2, 0x42, 0, 0, 0, 2]),
+        addresses: vec![[172, 17, 0, 2].into()],
+        ..lan("veth")
+    };
+    let own = Namespace {
+        inside: vec![inside],
+        looked_running: true,
+        ..own
+    };
+    let mut facts = engine(if is_there {
+        vec![container(2, &[])]
+    } else {
+        vec![]
+    });
+    facts.containers.insert(id, own);
+    facts.docker.insert(0, hidden.docker.remove(0));
+    facts
+}
+
+#[test]
+fn the_addresses_of_an_engine_in_another_network_namespace_take_nobodys_here() {
+    let mut register = Register::default();
+    let alone = go(&two_engines(false), &mut register);
+    assert_eq!(reasons(&alone), [""; 0]);
+    assert_eq!(attached(&alone, "default/hidden").interfaces.len(), 1);
+    // It had the address first.
+    let both = go(&two_engines(true), &mut register);
+    let address = "172.17.0.2".parse().unwrap();
+    let addresses = |name: &str| &both.world.pods[&name.parse().unwrap()].addresses;
+    assert!(addresses("default/c2").contains(&address), "{both:?}");
+    assert!(addresses("default/hidden").is_empty());
+    // It loses nothing by that but its enforcement, which is said.
+    assert_eq!(
+        both.world.pods[&"default/hidden".parse().unwrap()].place,
+        Place::Local
+    );
+    assert!(both.inside.is_empty() && !both.interfaces.contains_key(&FIRST_INSIDE));
+    let [reason] = reasons(&both)[..] else {
+        panic!("{:?}", both.unprotected);
+    };
+    assert!(
+        reason.contains("172.17.0.2") && reason.contains("default/c2"),
+        "{reason}"
+    );
+    assert!(both.conflicts.is_empty());
+    // Also where it does not say it any more, and is remembered.
+    let mut silent = two_engines(true);
+    silent.docker[0] = Engine {
+        followed: true,
+        ..Engine::default()
+    };
+    let mut register = Register::default();
+    go(&two_engines(false), &mut register);
+    let found = go(&silent, &mut register);
+    assert!(
+        found.world.pods[&"default/c2".parse().unwrap()]
+            .addresses
+            .contains(&address)
+    );
+    // And it is enforced once more when the other one has gone.
+    let again = go(&two_engines(false), &mut register);
+    assert_eq!(attached(&again, "default/hidden").interfaces.len(), 1);
+}
+
 #[test]
 fn an_overlay_whose_veth_is_not_there_yet_is_reported_as_not_enforced() {
     let mut facts = overlay();
