@@ -415,6 +415,60 @@ fn containers_of_an_engine_with_networks_out_of_sight_are_enforced_inside() -> R
     residue::check(&name)
 }
 
+/// Two engines draw from one subnet, and one of them has a network namespace of its own. Its container had the address first,
+/// and takes it from no container here; both are reached as if no policy were there, which holds for one of them alone.
+#[test]
+fn an_engine_with_networks_out_of_sight_takes_no_address_here() -> Result<()> {
+    let lab = Lab::new()?;
+    let apart = Engine::start_podman_out_of_sight(&lab)?;
+    let dropped = ["--cap-drop", "NET_RAW"];
+    let (web, db) = (
+        run(&apart, "web", "web", &dropped)?,
+        run(&apart, "db", "db", &dropped)?,
+    );
+    let here = Engine::start_podman(&lab)?;
+    let sockets = [apart.socket(), here.socket()];
+    let mut daemon = Daemon::prepare_beside_all(&lab, &sockets, "")?;
+    daemon.put("policy.yaml", POLICY)?;
+    daemon.launch()?;
+    daemon.wait()?;
+    expect(
+        &daemon,
+        &[(&web, &db, 5432, true), (&web, &db, 5433, false)],
+    )?;
+    let address = db.addresses.first().context("no address")?.to_string();
+    let own = run(&here, "own", "free", &["--ip", &address])?;
+    let peer = run(&here, "peer", "free", &[])?;
+    let unprotected = || -> Result<Vec<String>> {
+        daemon.wait()?;
+        let (_, status) = status(&daemon)?;
+        ensure!(
+            status["conflicts"].as_array().is_none_or(Vec::is_empty),
+            "{status}"
+        );
+        let all = status["unprotected"].as_array().context("no list")?;
+        let all = all.iter().filter(|one| {
+            let reason = one["reason"].as_str().unwrap_or_default();
+            reason.contains("a network namespace of its own") && reason.contains(&address)
+        });
+        let names = all.filter_map(|one| one["container"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    };
+    within("the one apart", || Ok(unprotected()? == ["default/db"]))?;
+    ensure!(outcome(&peer, &own, 80)? == Outcome::Reached, "it is cut");
+    ensure!(outcome(&own, &peer, 80)? == Outcome::Reached, "it is cut");
+    ensure!(outcome(&web, &db, 5433)? == Outcome::Reached, "it is cut");
+    here.docker(&["rm", "--force", "own"])?;
+    within("it is enforced once more", || Ok(unprotected()?.is_empty()))?;
+    expect(
+        &daemon,
+        &[(&web, &db, 5432, true), (&web, &db, 5433, false)],
+    )?;
+    let name = lab.name.clone();
+    drop((daemon, apart, here, lab));
+    residue::check(&name)
+}
+
 /// The host's address on a container's network: Podman gives it the first.
 fn gateway(container: &Running) -> Result<IpAddr> {
     match container.addresses.first() {
