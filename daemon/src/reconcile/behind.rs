@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::processes;
@@ -170,15 +171,21 @@ fn maker(path: &str, id: &str) -> Option<Maker> {
     })
 }
 
-/// Sockets at which Docker engines listen that are in this network namespace, as the kernel tells.
+/// Is this process a Docker engine of root's? Anybody may give a process that name, and whom netpold follows says which
+/// container is whose: so nobody is told to add another one's socket.
+fn is_engine(process: &Path) -> bool {
+    fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == "dockerd")
+        && fs::metadata(process).is_ok_and(|it| it.uid() == 0 && it.gid() == 0)
+}
+
+/// Sockets at which root's Docker engines listen that are in this network namespace, as the kernel tells.
 pub fn docker_sockets() -> Vec<PathBuf> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let namespace = |process: &Path| fs::read_link(process.join("ns/net")).ok();
     let own = namespace(Path::new("/proc/self"));
-    let engines = entries.map(|entry| entry.path()).filter(|process| {
-        fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == "dockerd")
-            && namespace(process) == own
-    });
+    let engines = entries
+        .map(|entry| entry.path())
+        .filter(|process| is_engine(process) && namespace(process) == own);
     let mut sockets = BTreeSet::new();
     for process in engines {
         let files = fs::read_dir(process.join("fd"));
@@ -221,6 +228,8 @@ fn listening(all: &str, own: &BTreeSet<String>) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -267,6 +276,32 @@ mod tests {
         ] {
             assert_eq!(container(group, ""), None, "{group}");
         }
+    }
+
+    #[test]
+    fn a_name_alone_makes_no_engine() {
+        use std::os::unix::process::CommandExt as _;
+        use std::process::Command;
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let program = folder.path().join("dockerd");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let is_root = nix::unistd::geteuid().is_root();
+        let is_engine_of = |user: Option<u32>| {
+            let mut command = Command::new(&program);
+            command.arg("60");
+            if let Some(user) = user {
+                command.uid(user).gid(user);
+            }
+            let mut child = command.spawn().unwrap();
+            let found = is_engine(Path::new(&format!("/proc/{}", child.id())));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            found
+        };
+        assert_eq!(is_engine_of(None), is_root);
+        // Others can't become somebody else, and are not root.
+        assert!(!is_engine_of(is_root.then_some(65534)));
     }
 
     #[test]
