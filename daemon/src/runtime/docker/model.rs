@@ -3,7 +3,7 @@
 //! Owns the reading of what the engine says. Pure. Called by `follow`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use netpol_engine::policy::Protocol;
@@ -373,8 +373,9 @@ fn published(address: &str, port: u16, target: u16, protocol: &str) -> Vec<Publi
     let Ok(protocol) = protocol.to_ascii_uppercase().parse::<Protocol>() else {
         return Vec::new();
     };
-    let addresses = match address.parse() {
-        Ok(address) => vec![address],
+    let addresses = match address.parse::<IpAddr>() {
+        // Podman has it as it was asked for: `::ffff:192.0.2.1` is an IPv4 address.
+        Ok(address) => vec![address.to_canonical()],
         Err(_) if address.is_empty() => {
             vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
         }
@@ -675,7 +676,7 @@ mod tests {
             r#"[{"Id":"1","Names":["/web"],"State":"running","Ports":[
                  {"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8080,"Type":"tcp"},
                  {"IP":"::","PrivatePort":80,"PublicPort":8080,"Type":"tcp"},
-                 {"IP":"192.0.2.1","PrivatePort":53,"PublicPort":53,"Type":"udp"},
+                 {"IP":"::ffff:192.0.2.1","PrivatePort":53,"PublicPort":53,"Type":"udp"},
                  {"IP":"","PrivatePort":9,"PublicPort":9,"Type":"sctp"},
                  {"PrivatePort":443,"Type":"tcp"},
                  {"IP":"nonsense","PrivatePort":1,"PublicPort":1,"Type":"tcp"},
