@@ -39,6 +39,7 @@ use super::facts::Facts;
 use super::register::{Interface, Key, Register};
 use crate::api::wire::{Conflict, Origins, Unidentified, Unprotected};
 use crate::config::{LabelSettings, Namespaces};
+use crate::datapath::Location;
 use crate::runtime::named::NotNamed;
 
 #[cfg(test)]
@@ -72,6 +73,8 @@ pub struct Assembled {
     pub interface_names: BTreeMap<u32, String>,
     /// Those of them that are inside other namespaces, where that is known.
     pub inside: BTreeMap<u32, Child>,
+    /// Interfaces inside that are not enforced, as their addresses are somebody else's here.
+    pub yielded: Vec<Location>,
     /// Containers that no policy reaches.
     pub unprotected: Vec<Unprotected>,
     /// Endpoints whose engine asks for them, from the host's network namespace.
@@ -172,7 +175,7 @@ struct Assembly<'a> {
     naming: Vec<(PodManifest, Option<NotNamed>)>,
     /// Interfaces with an owner that can't be judged yet, and why.
     on_hold: BTreeMap<u32, String>,
-    /// Interfaces that are enforced no more, as their addresses are somebody else's here.
+    /// The numbers of interfaces that are not enforced, as their addresses are somebody else's here.
     yielded: BTreeSet<u32>,
 }
 

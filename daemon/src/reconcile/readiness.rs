@@ -22,6 +22,8 @@ pub struct Asked {
     pub nsid: Option<i32>,
     /// Its interfaces that have no end on the host, with their names.
     pub subinterfaces: Vec<(Location, String)>,
+    /// Those of them that are veths whose other ends are in hidden namespaces.
+    pub hidden: Vec<Location>,
     /// Its inode.
     pub inode: u64,
 }
@@ -50,10 +52,22 @@ pub fn of(asked: &Asked, standing: &Standing<'_>) -> Readiness {
     let veths = standing.facts.links.veths.iter();
     let veths = veths.filter(|veth| veth.peer_nsid == Some(nsid));
     let veths = veths.map(|veth| (Some(veth.ifindex), veth.name.as_str()));
-    let subinterfaces = asked.subinterfaces.iter().map(|(location, name)| {
+    // Of a container that runs those are known that its engine gave it: what else leads to hidden namespaces is for
+    // containers within it, and none of the business of one that starts beside it.
+    let mut containers = standing.facts.all_containers();
+    let runs = containers.any(|container| {
+        let namespace = standing.facts.containers.get(&container.id);
+        container.is_running() && namespace.is_some_and(|found| found.nsid == Some(nsid))
+    });
+    let subinterfaces = asked.subinterfaces.iter().filter_map(|(location, name)| {
         let mut known = standing.assembled.inside.iter();
         let known = known.find(|(_, child)| child.within.location == *location);
-        (known.map(|(number, _)| *number), name.as_str())
+        let is_left_alone = standing.assembled.yielded.contains(location)
+            || (runs && asked.hidden.contains(location));
+        if known.is_none() && is_left_alone {
+            return None;
+        }
+        Some((known.map(|(number, _)| *number), name.as_str()))
     });
     // Where an engine asks for it, what it asks has to be judged from the beginning, too.
     let loopback = standing.assembled.inside.range(FIRST_LOOPBACK..);
@@ -125,11 +139,15 @@ mod tests {
     use netpol_engine::policy::ObjectName;
     use netpol_engine::world::{Attached, Pod};
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::api::wire::Unidentified;
     use crate::datapath::Within;
     use crate::links::Veth;
     use crate::reconcile::assemble::Child;
+    use crate::reconcile::facts::Namespace;
+    use crate::runtime::container::{Container, Snapshot, State};
 
     fn veth(ifindex: u32, nsid: i32) -> Veth {
         Veth {
@@ -170,6 +188,7 @@ mod tests {
             let asked = Asked {
                 nsid,
                 subinterfaces: Vec::new(),
+                hidden: Vec::new(),
                 inode: 0,
             };
             let said = of(&asked, &standing);
@@ -210,6 +229,7 @@ mod tests {
         let asked = Asked {
             nsid: Some(1),
             subinterfaces: vec![(location, "eth0".to_owned())],
+            hidden: Vec::new(),
             inode: 7,
         };
         let engine = Engine {
@@ -281,5 +301,68 @@ mod tests {
             .location
             .ifindex = 3;
         assert_eq!(say(&assembled, Program::On), no(unknown));
+    }
+
+    #[test]
+    fn what_leads_to_containers_within_a_container_keeps_nobody_from_starting_beside_it() {
+        let location = |ifindex| Location {
+            namespace: 7,
+            ifindex,
+        };
+        let asked = Asked {
+            nsid: Some(1),
+            subinterfaces: vec![(location(2), "eth0".to_owned())],
+            hidden: vec![location(2)],
+            inode: 7,
+        };
+        let container = Container {
+            id: "1".to_owned(),
+            pid: 4711,
+            state: State::Created,
+            ..Container::default()
+        };
+        let snapshot = Snapshot {
+            containers: vec![container],
+            ..Snapshot::default()
+        };
+        let mut facts = Facts {
+            docker: vec![Engine {
+                followed: true,
+                listed: true,
+                snapshot: Arc::new(snapshot),
+                ..Engine::default()
+            }],
+            ..Facts::default()
+        };
+        let namespace = Namespace {
+            nsid: Some(1),
+            ..Namespace::default()
+        };
+        facts.containers.insert("1".to_owned(), namespace);
+        let is_ready = |facts: &Facts, assembled: &Assembled, asked: &Asked| {
+            let standing = Standing {
+                facts,
+                assembled,
+                world: &World::default(),
+                programs: &BTreeMap::new(),
+            };
+            of(asked, &standing).ready
+        };
+        let mut assembled = Assembled::default();
+        // Its own, of which the engine has not told yet.
+        assert!(!is_ready(&facts, &assembled, &asked));
+        let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+        docker.containers[0].state = State::Running;
+        assert!(is_ready(&facts, &assembled, &asked));
+        let macvlan = Asked {
+            hidden: Vec::new(),
+            ..asked.clone()
+        };
+        assert!(!is_ready(&facts, &assembled, &macvlan));
+        // It is known, and not enforced.
+        assembled.yielded.push(location(2));
+        let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+        docker.containers[0].state = State::Created;
+        assert!(is_ready(&facts, &assembled, &asked));
     }
 }

@@ -343,13 +343,22 @@ impl Sources {
         let mut asked = Asked {
             nsid: self.links.nsid(&netns)?,
             subinterfaces: Vec::new(),
+            hidden: Vec::new(),
             inode: 0,
         };
         if asked.nsid.is_some() {
             let (_, namespace) = netns.identity()?;
             asked.inode = namespace;
-            let inside = links::inside(&netns)?.into_iter();
+            let inside = links::inside(&netns)?;
+            let hidden = inside.iter().filter(|one| one.is_hidden);
+            asked.hidden = hidden
+                .map(|one| Location {
+                    namespace,
+                    ifindex: one.ifindex,
+                })
+                .collect();
             asked.subinterfaces = inside
+                .into_iter()
                 .filter(|one| one.is_hooked() || one.is_hidden)
                 .map(|one| {
                     let ifindex = one.ifindex;

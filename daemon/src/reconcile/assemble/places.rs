@@ -61,7 +61,10 @@ impl Assembly<'_> {
             candidate.interfaces = kept;
             let name = candidate.name.clone();
             for number in yielded.into_keys() {
-                self.out.inside.remove(&number);
+                let child = self.out.inside.remove(&number);
+                self.out
+                    .yielded
+                    .extend(child.map(|child| child.within.location));
                 self.yielded.insert(number);
             }
             self.unprotected(

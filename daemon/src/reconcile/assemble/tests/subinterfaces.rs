@@ -340,6 +340,8 @@ fn the_addresses_of_an_engine_in_another_network_namespace_take_nobodys_here() {
         Place::Local
     );
     assert!(both.inside.is_empty() && !both.interfaces.contains_key(&FIRST_INSIDE));
+    // It may start as it is.
+    assert_eq!(both.yielded, [alone.inside[&FIRST_INSIDE].within.location]);
     let [reason] = reasons(&both)[..] else {
         panic!("{:?}", both.unprotected);
     };
