@@ -246,6 +246,9 @@ pub(super) fn some_port<T: Tables>(scene: &Scene<'_, T>, view: &View) -> bool {
 pub struct Question(pub u32);
 
 impl Question {
+    /// Of what the endpoint dials.
+    pub(super) const DIALLED: Self = Self::new(Direction::Egress, false);
+
     const KNOWN_SENDER: u32 = 1 << 2;
     const KIND_SHIFT: u32 = 3;
 
@@ -316,6 +319,10 @@ impl Answer {
     }
     const fn is_audited(self) -> bool {
         self.0 & Self::AUDITED != 0
+    }
+    /// Is it a denial that counts?
+    pub(super) const fn denies(self) -> bool {
+        !self.reason().allows() && !self.is_audited()
     }
     const fn is_of_target(self) -> bool {
         self.0 & Self::OF_TARGET != 0

@@ -9,8 +9,8 @@
 use core::cell::Cell;
 
 use super::{
-    Isolation, Ruling, Scene, Tables, View, lookup, marks,
-    sender::{self, Sender},
+    Isolation, Question, Ruling, Scene, Tables, View, lookup, marks,
+    sender::{self, Sender, SenderKind},
 };
 use crate::{
     bytes::words,
@@ -335,6 +335,13 @@ fn opened<T: Tables, F: Frame>(
         && ruling.is(marks::REPLY)
     {
         // Only the peer's own packet can show that it is the host: the next one does.
+        return ruling;
+    }
+    if packet.protocol == protocol::UDP
+        && ruling.sender.kind() as u8 == SenderKind::NotHost as u8
+        && scene.tables.ask_target(view, Question::DIALLED).denies()
+    {
+        // It would make answers of what the endpoint may not send to a port that is published there.
         return ruling;
     }
     let allowed = ruling.reason.allows();
