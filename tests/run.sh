@@ -26,43 +26,45 @@ refusal() {
   [ "$(id -u)" = 0 ] || { echo "they need root"; return; }
   mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf 2>/dev/null || { echo "there is no BPF file system"; return; }
 }
-# Runs the suites that need root, and what failed once more.
+# The programs of tests of a package, a line each: its name and its path. Builds them.
+programs() {
+  cargo test --quiet --no-run --message-format=json "$@" |
+    sed -n 's/.*"target":{[^}]*"name":"\([^"]*\)".*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1 \2/p'
+}
+# Runs one of them where cargo does. Its output goes to PARTS/NAME, and whether it failed to PARTS/NAME.failed.
+one() {
+  local name=$1 program=$2
+  (cd tests && "$program" --quiet --color never) > "$parts/$name" 2>&1 || touch "$parts/$name.failed"
+  # A suite at a time, so that two of them do not mix.
+  flock "$parts/lock" sh -c "printf '\n== %s\n' '$name' && cat '$parts/$name'"
+}
+# Runs the suites that need root, two at a time, as they mostly wait; and what failed once more, alone.
 flaky=()
 suites() {
-  local part target name failed=()
-  part=$(mktemp)
-  printf '\n== %s\n' 'cargo test --quiet --no-fail-fast -p netpold-tests'
-  if cargo test --quiet --no-fail-fast -p netpold-tests 2>&1 | tee -a "$log" "$part"; then
-    rm -f "$part"
-    return
-  fi
-  # A suite's tests come before the line that names the suite.
-  mapfile -t failed < <(sed -n -e 's/^\(test \)\{0,1\}\([^ ]*\) *\(---\|\.\.\.\) FAILED$/\2/p' \
-    -e 's/^error: test failed, to rerun pass `-p netpold-tests --test \(.*\)`$/= \1/p' "$part")
-  local names=() again=0 count
-  count=$(sed -n 's/^test result: FAILED\..* \([0-9]*\) failed;.*/\1/p' "$part" | awk '{ sum += $1 } END { print sum + 0 }')
-  rm -f "$part"
-  for name in "${failed[@]}"; do
-    if [ "${name#= }" = "$name" ]; then
-      names+=("$name")
-      continue
-    fi
-    target=${name#= }
+  local name program again failed=()
+  parts=$(mktemp -d)
+  export parts
+  export -f one
+  programs -p netpold-tests --lib --bins --tests | sort > "$parts/programs" || { status=1; return; }
+  [ -s "$parts/programs" ] || { echo 'no suite was built'; status=1; return; }
+  # shellcheck disable=SC2016 # the words are the inner shell's.
+  xargs -P 2 -L 1 bash -c 'one "$0" "$1"' < "$parts/programs" | tee -a "$log"
+  while read -r name program; do
+    [ -e "$parts/$name.failed" ] || continue
+    mapfile -t failed < <(sed -n 's/^\(test \)\{0,1\}\([^ ]*\) *\(---\|\.\.\.\) FAILED$/\2/p' "$parts/$name")
     # A suite that died has no failed tests.
-    [ ${#names[@]} != 0 ] || again=1
-    for name in "${names[@]}"; do
-      printf '\n== once more, alone: %s %s\n' "$target" "$name"
-      if cargo test --quiet -p netpold-tests --test "$target" -- --exact "$name" 2>&1 \
-        | tee /dev/stderr | grep '^test result: ok\. 1 passed' >/dev/null; then
-        flaky+=("$target: $name")
+    [ ${#failed[@]} != 0 ] || status=1
+    for again in "${failed[@]}"; do
+      printf '\n== once more, alone: %s %s\n' "$name" "$again"
+      if (cd tests && "$program" --color never --exact "$again") 2>&1 |
+        tee /dev/stderr | grep '^test result: ok\. 1 passed' > /dev/null; then
+        flaky+=("$name: $again")
       else
-        again=1
+        status=1
       fi
     done
-    names=()
-  done
-  # Nothing to run again is a failure of another kind: a suite that did not compile.
-  [ "$again" = 0 ] && [ "$count" != 0 ] && [ ${#flaky[@]} = "$count" ] || status=1
+  done < "$parts/programs"
+  rm -rf "$parts"
 }
 
 privileged=(tests/tests/*.rs)
