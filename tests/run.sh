@@ -34,7 +34,7 @@ programs() {
 # Runs one of them where cargo does. Its output goes to PARTS/NAME, and whether it failed to PARTS/NAME.failed.
 one() {
   local name=$1 program=$2
-  (cd tests && "$program" --quiet --color never) > "$parts/$name" 2>&1 || touch "$parts/$name.failed"
+  (cd tests && "$program" --color never) > "$parts/$name" 2>&1 || touch "$parts/$name.failed"
   # A suite at a time, so that two of them do not mix.
   flock "$parts/lock" sh -c "printf '\n== %s\n' '$name' && cat '$parts/$name'"
 }
@@ -51,7 +51,7 @@ suites() {
   xargs -P 2 -L 1 bash -c 'one "$0" "$1"' < "$parts/programs" | tee -a "$log"
   while read -r name program; do
     [ -e "$parts/$name.failed" ] || continue
-    mapfile -t failed < <(sed -n 's/^\(test \)\{0,1\}\([^ ]*\) *\(---\|\.\.\.\) FAILED$/\2/p' "$parts/$name")
+    mapfile -t failed < <(sed -n 's/^test *\(\[[^]]*\] *\)\{0,1\}\([^ ]*\) *\.\.\. FAILED$/\2/p' "$parts/$name")
     # A suite that died has no failed tests.
     [ ${#failed[@]} != 0 ] || status=1
     for again in "${failed[@]}"; do
