@@ -492,6 +492,42 @@ pub fn rule<'o, T: Tables, F: Frame>(
     read: Result<(), Reason>,
     outcome: &'o mut MaybeUninit<Outcome>,
 ) -> &'o Outcome {
+    on_scene(tables, view, outcome, |scene| {
+        let ruling = match read {
+            Ok(()) => rule_on(scene, frame, view),
+            Err(reason) => unread(scene, view, reason),
+        };
+        Outcome {
+            reason: ruling.reason,
+            passes: scene.passes(&ruling),
+            opened: ruling.is(marks::OPENED),
+            reply: ruling.is(marks::REPLY),
+            rule: ruling.rule,
+            slot: view.place.slot,
+            endpoint: view.place.id,
+            subject: tables.subject_of(view, ruling.opening(), ruling.answer),
+            generation: scene.control.generation,
+            sender: ruling.sender,
+            tc_index: match scene.at.direction() {
+                // What it forwards is not its own: policy sees the source address, and not the endpoint.
+                Direction::Egress if !ruling.is(marks::BY_LEAVE) => {
+                    let stamp = stamp(view.place.slot, &view.packet.source);
+                    scene.control.stamp_on_wire(stamp)
+                }
+                _ => 0,
+            },
+        }
+    })
+}
+
+/// Writes what comes of a frame at the interface where it was [`place`]d: by `judge`, where that is an endpoint's.
+#[inline(always)]
+fn on_scene<'o, T: Tables>(
+    tables: &T,
+    view: &View,
+    outcome: &'o mut MaybeUninit<Outcome>,
+    judge: impl FnOnce(&Scene<'_, T>) -> Outcome,
+) -> &'o Outcome {
     // Without its own control word nothing was ever configured: closed.
     let Some(control) = tables.control() else {
         return outcome.write(Outcome::default());
@@ -499,32 +535,10 @@ pub fn rule<'o, T: Tables, F: Frame>(
     if view.place.id == 0 {
         return outcome.write(unidentified(control));
     }
-    let Some(scene) = Scene::of(tables, &view.place) else {
-        return outcome.write(Outcome::default());
-    };
-    let ruling = match read {
-        Ok(()) => rule_on(&scene, frame, view),
-        Err(reason) => unread(&scene, view, reason),
-    };
-    outcome.write(Outcome {
-        reason: ruling.reason,
-        passes: scene.passes(&ruling),
-        opened: ruling.is(marks::OPENED),
-        reply: ruling.is(marks::REPLY),
-        rule: ruling.rule,
-        slot: view.place.slot,
-        endpoint: view.place.id,
-        subject: tables.subject_of(view, ruling.opening(), ruling.answer),
-        generation: control.generation,
-        sender: ruling.sender,
-        tc_index: match scene.at.direction() {
-            // What it forwards is not its own: policy sees the source address, and not the endpoint.
-            Direction::Egress if !ruling.is(marks::BY_LEAVE) => {
-                control.stamp_on_wire(stamp(view.place.slot, &view.packet.source))
-            }
-            _ => 0,
-        },
-    })
+    match Scene::of(tables, &view.place) {
+        Some(scene) => outcome.write(judge(&scene)),
+        None => outcome.write(Outcome::default()),
+    }
 }
 
 /// On an interface whose endpoint is not known.

@@ -16,7 +16,7 @@
 
 use core::mem::MaybeUninit;
 
-use super::{Outcome, Ruling, Scene, Tables, View, marks, place, unidentified};
+use super::{Outcome, Ruling, Scene, Tables, View, marks, on_scene, place};
 use crate::{
     packet::{Direction, Packet, Piece, protocol, tcp},
     reason::Reason,
@@ -46,29 +46,22 @@ pub fn question<'o, T: Tables>(
     read: Result<(), Reason>,
     outcome: &'o mut MaybeUninit<Outcome>,
 ) -> &'o Outcome {
-    let Some(control) = tables.control() else {
-        return outcome.write(Outcome::default());
-    };
-    if view.place.id == 0 {
-        return outcome.write(unidentified(control));
-    }
-    let Some(scene) = Scene::of(tables, &view.place) else {
-        return outcome.write(Outcome::default());
-    };
-    let (ruling, subject) = match read {
-        Ok(()) => rule_on(&scene, &view.packet),
-        Err(reason) => (scene.unless_isolated(reason), 0),
-    };
-    outcome.write(Outcome {
-        reason: ruling.reason,
-        passes: scene.passes(&ruling),
-        opened: ruling.reason.allows() && opens(&view.packet),
-        rule: ruling.rule,
-        slot: view.place.slot,
-        endpoint: view.place.id,
-        subject,
-        generation: control.generation,
-        ..Outcome::default()
+    on_scene(tables, view, outcome, |scene| {
+        let (ruling, subject) = match read {
+            Ok(()) => rule_on(scene, &view.packet),
+            Err(reason) => (scene.unless_isolated(reason), 0),
+        };
+        Outcome {
+            reason: ruling.reason,
+            passes: scene.passes(&ruling),
+            opened: ruling.reason.allows() && opens(&view.packet),
+            rule: ruling.rule,
+            slot: view.place.slot,
+            endpoint: view.place.id,
+            subject,
+            generation: scene.control.generation,
+            ..Outcome::default()
+        }
     })
 }
 
