@@ -7,7 +7,7 @@
 //! Nothing here knows what a policy is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -26,6 +26,7 @@ use crate::plan::spread::{Spread, gather, spread_or_deny};
 use crate::policy::Direction;
 use crate::tables::{
     AddressEntry, EndpointEntry, InterfaceEntry, PortBlocks, PublishedAt, Tables, VerdictEntry,
+    everywhere,
 };
 
 pub mod packets;
@@ -525,10 +526,6 @@ impl Lanes {
             let said = &self.published.get(&at)?.lanes[lane];
             (said.flags & published_flags::LISTED != 0).then_some(said)
         };
-        let everywhere = match to {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
         let is_for_everybody = PublishedAt {
             port: 0,
             protocol: 0,
@@ -542,7 +539,7 @@ impl Lanes {
                         .published
                         .get(&is_for_everybody)
                         .is_some_and(is_broadcast)));
-        find(to).or_else(|| find(everywhere).filter(|_| reaches_host))
+        find(to).or_else(|| find(everywhere(to)).filter(|_| reaches_host))
     }
 
     /// What the rules of a subject say to a peer of this class.
@@ -551,13 +548,7 @@ impl Lanes {
             .into_iter()
             .find_map(|class| self.entry(VerdictKey { subject, class }))
             .unwrap_or_default();
-        let (rule, denies) = entry
-            .ranges
-            .iter()
-            .find(|range| range.protocol == protocol && (range.first..=range.last).contains(&port))
-            .map_or((entry.other, entry.other == 0), |range| {
-                (range.rule, range.deny != 0)
-            });
+        let (rule, denies) = entry.decide(protocol, port);
         Ruling {
             reason: if denies {
                 Reason::PolicyDenied

@@ -4,7 +4,7 @@
 //! This is one generation as a whole; lanes are the business of [`crate::plan`].
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -100,6 +100,15 @@ pub struct PublishedAt {
     pub address: IpAddr,
 }
 
+/// The unspecified address of an address' family, by which [`PublishedAt`] means each of them.
+#[must_use]
+pub const fn everywhere(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
 /// A verdict, its ranges in one list (how they are spread over blocks is the writer's business).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerdictEntry {
@@ -107,4 +116,17 @@ pub struct VerdictEntry {
     pub other: u32,
     /// Disjoint, sorted by (protocol, first).
     pub ranges: Vec<PortRange>,
+}
+
+impl VerdictEntry {
+    /// What it says of a port: the rule that decides, 0 where none does, and whether that is a denial.
+    #[must_use]
+    pub fn decide(&self, protocol: u8, port: u16) -> (u32, bool) {
+        let mut ranges = self.ranges.iter();
+        let range = ranges
+            .find(|range| range.protocol == protocol && (range.first..=range.last).contains(&port));
+        range.map_or((self.other, self.other == 0), |range| {
+            (range.rule, range.deny != 0)
+        })
+    }
 }

@@ -72,12 +72,8 @@ fn says(
     let Some(entry) = of(asked.class).or_else(|| of(CLASS_ANY)) else {
         return 0;
     };
-    let mut ranges = entry.ranges.iter();
-    match ranges.find(|range| {
-        range.protocol == protocol.number() && (range.first..=range.last).contains(&PORT)
-    }) {
-        Some(range) if range.deny != 0 => 0,
-        Some(range) => range.rule,
-        None => entry.other,
+    match entry.decide(protocol.number(), PORT) {
+        (_, true) => 0,
+        (rule, false) => rule,
     }
 }

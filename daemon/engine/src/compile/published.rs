@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netpol_abi::packet::protocol;
 use netpol_abi::tables::{PublishedLane, SUBJECT_NOT_ISOLATED, endpoint_flags, published_flags};
 
-use crate::tables::{EndpointEntry, PublishedAt};
+use crate::tables::{EndpointEntry, PublishedAt, everywhere};
 use crate::world::{Place, World};
 
 /// What stands in the table. An endpoint that no policy isolates lets everybody in: it has an entry only where another one
@@ -66,13 +66,6 @@ fn listed(
 
 const fn is_isolated(lane: &PublishedLane) -> bool {
     lane.ingress != SUBJECT_NOT_ISOLATED || lane.audited_ingress != SUBJECT_NOT_ISOLATED
-}
-
-const fn everywhere(family: IpAddr) -> IpAddr {
-    match family {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    }
 }
 
 /// A socket that is bound to all addresses of one family may hear the other one as well, and engines before Docker 20.10.2
