@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use netpold::api::Client;
 use netpold::api::wire::Waited;
 use netpold::probe::namespace;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -173,6 +174,29 @@ impl Daemon {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.directory.path().join("state")
+    }
+
+    /// Gives its state directory a disk of its own, of 256 KiB, before the first start.
+    ///
+    /// # Errors
+    /// It can't be mounted.
+    pub fn state_on_a_small_disk(&self) -> Result<()> {
+        let state = self.state();
+        fs::create_dir(&state)?;
+        let size = Some("size=256k");
+        mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), size)?;
+        Ok(())
+    }
+
+    /// Fills that disk with a file, and gives its path: removing it makes room again.
+    ///
+    /// # Errors
+    /// There is room left.
+    pub fn fill_state(&self) -> Result<PathBuf> {
+        let filler = self.state().join("filler");
+        let full = io::copy(&mut io::repeat(0), &mut fs::File::create(&filler)?);
+        ensure!(full.is_err(), "the disk is not full");
+        Ok(filler)
     }
 
     /// Its configuration.
@@ -351,6 +375,8 @@ impl Drop for Daemon {
             command.stdout(Stdio::null());
             namespace::inside(self.server.host(), move || command.status())
         });
+        // A directory with something mounted in it can't be removed. Most have no disk of their own there.
+        let _ = umount2(&self.state(), MntFlags::MNT_DETACH);
     }
 }
 

@@ -5,15 +5,18 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::probe::namespace;
+use netpol_engine::policy::Protocol;
+use netpold::probe::{Outcome, Probe, namespace};
 use nix::sys::signal::Signal;
 
 use crate::lab::Lab;
+use crate::patience::patience;
 use crate::server::Server;
 
 /// The image that containers are made of.
@@ -113,6 +116,23 @@ impl Running {
     #[must_use]
     pub fn netns(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/ns/net", self.pid))
+    }
+
+    /// What becomes of a TCP connection from here to a port of another one, by the first address of each.
+    ///
+    /// # Errors
+    /// One of them has no address, or it can't be tried.
+    pub fn dial(&self, to: &Self, port: u16) -> Result<Outcome> {
+        let first = |one: &Self| one.addresses.first().copied().context("no address");
+        let probe = Probe {
+            from: self.netns(),
+            source: first(self)?,
+            to: Some(to.netns()),
+            destination: SocketAddr::new(first(to)?, port),
+            protocol: Protocol::Tcp,
+            timeout: patience(Duration::from_millis(800)),
+        };
+        Ok(probe.run()?)
     }
 }
 

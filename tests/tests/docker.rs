@@ -1,12 +1,9 @@
 //! The whole daemon beside a Docker engine of its own. Needs root, dockerd and busybox.
 
-use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe, namespace};
+use netpold::probe::{Outcome, namespace};
 use netpold_tests::docker::Running;
 use netpold_tests::{Daemon, Engine, Lab, residue};
 
@@ -29,25 +26,13 @@ fn service(engine: &Engine, name: &str, options: &[&str], command: &[&str]) -> R
     engine.run(&format!("shop-{name}"), &all, command)
 }
 
-fn outcome(from: &Running, to: &Running, protocol: Protocol, port: u16) -> Result<Outcome> {
-    let probe = Probe {
-        from: from.netns(),
-        source: *from.addresses.first().context("no address")?,
-        to: Some(to.netns()),
-        destination: SocketAddr::new(*to.addresses.first().context("no address")?, port),
-        protocol,
-        timeout: Duration::from_millis(800),
-    };
-    Ok(probe.run()?)
-}
-
 fn expect(
     daemon: &Daemon,
     (from, to): (&Running, &Running),
     port: u16,
     allowed: bool,
 ) -> Result<()> {
-    let outcome = outcome(from, to, Protocol::Tcp, port)?;
+    let outcome = from.dial(to, port)?;
     ensure!(
         (outcome == Outcome::Reached) == allowed,
         "{} to {} {port}: {outcome:?}, expected allowed: {allowed}\n{}\n{}",

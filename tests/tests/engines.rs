@@ -28,18 +28,6 @@ fn run(engine: &Engine, name: &str, app: &str, options: &[&str]) -> Result<Runni
     engine.run(name, &options, &IDLE)
 }
 
-fn outcome(from: &Running, to: &Running, port: u16) -> Result<Outcome> {
-    let probe = Probe {
-        from: from.netns(),
-        source: *from.addresses.first().context("no address")?,
-        to: Some(to.netns()),
-        destination: SocketAddr::new(*to.addresses.first().context("no address")?, port),
-        protocol: Protocol::Tcp,
-        timeout: Duration::from_millis(800),
-    };
-    Ok(probe.run()?)
-}
-
 fn status(daemon: &Daemon) -> Result<(Option<i32>, Value)> {
     let said = daemon.netpol(&["status", "-o", "json"])?;
     Ok((said.status.code(), serde_json::from_slice(&said.stdout)?))
@@ -47,7 +35,7 @@ fn status(daemon: &Daemon) -> Result<(Option<i32>, Value)> {
 
 fn expect(daemon: &Daemon, rows: &[(&Running, &Running, u16, bool)]) -> Result<()> {
     for (from, to, port, allowed) in rows {
-        let outcome = outcome(from, to, *port)?;
+        let outcome = from.dial(to, *port)?;
         ensure!(
             (outcome == Outcome::Reached) == *allowed,
             "{} ({}) to {} {port}: {outcome:?}, expected allowed: {allowed}\n{}\n{}",
@@ -394,13 +382,13 @@ fn containers_of_an_engine_with_networks_out_of_sight_are_enforced_inside() -> R
         Ok(names.map(str::to_owned).collect())
     };
     ensure!(unprotected()?.is_empty());
-    ensure!(outcome(&web, &db, 5432)? == Outcome::Reached);
-    ensure!(outcome(&web, &db, 5433)? != Outcome::Reached);
+    ensure!(web.dial(&db, 5432)? == Outcome::Reached);
+    ensure!(web.dial(&db, 5433)? != Outcome::Reached);
     // One that comes while netpold runs, and one that goes.
     let late = run(&podman, "late", "web", &["--cap-add", "NET_RAW"])?;
     within("late", || Ok(unprotected()? == ["default/late"]))?;
-    ensure!(outcome(&late, &db, 5432)? == Outcome::Reached);
-    ensure!(outcome(&late, &db, 5433)? != Outcome::Reached);
+    ensure!(late.dial(&db, 5432)? == Outcome::Reached);
+    ensure!(late.dial(&db, 5433)? != Outcome::Reached);
     podman.docker(&["kill", "late"])?;
     within("the end of late", || Ok(unprotected()?.is_empty()))?;
     let log = daemon.log();
@@ -455,9 +443,9 @@ fn an_engine_with_networks_out_of_sight_takes_no_address_here() -> Result<()> {
         Ok(names.map(str::to_owned).collect())
     };
     within("the one apart", || Ok(unprotected()? == ["default/db"]))?;
-    ensure!(outcome(&peer, &own, 80)? == Outcome::Reached, "it is cut");
-    ensure!(outcome(&own, &peer, 80)? == Outcome::Reached, "it is cut");
-    ensure!(outcome(&web, &db, 5433)? == Outcome::Reached, "it is cut");
+    ensure!(peer.dial(&own, 80)? == Outcome::Reached, "it is cut");
+    ensure!(own.dial(&peer, 80)? == Outcome::Reached, "it is cut");
+    ensure!(web.dial(&db, 5433)? == Outcome::Reached, "it is cut");
     here.docker(&["rm", "--force", "own"])?;
     within("it is enforced once more", || Ok(unprotected()?.is_empty()))?;
     expect(

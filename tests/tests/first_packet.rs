@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result, ensure};
 use netpold_tests::newcomer::{Flood, gate};
 use netpold_tests::patience::within;
 use netpold_tests::{Daemon, Lab, Newcomer, residue};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
 /// Frames that are sent before it counts that none arrived.
@@ -285,16 +284,9 @@ fn on_a_full_disk_a_flush_is_no_release() -> Result<()> {
     let lab = Lab::new()?;
     let mut daemon = Daemon::prepare(&lab, "")?;
     let (config, state) = (daemon.config(), daemon.state());
-    std::fs::create_dir(&state)?;
-    let size = Some("size=256k");
-    mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), size)?;
-    let done = (|| -> Result<()> {
-        let filler = state.join("filler");
-        let full = std::io::copy(
-            &mut std::io::repeat(0),
-            &mut std::fs::File::create(&filler)?,
-        );
-        ensure!(full.is_err(), "the disk is not full");
+    daemon.state_on_a_small_disk()?;
+    (|| -> Result<()> {
+        let filler = daemon.fill_state()?;
         let said = gate(&lab, &config, "install").err();
         let said = said.context("all is well")?.to_string();
         ensure!(
@@ -320,10 +312,7 @@ fn on_a_full_disk_a_flush_is_no_release() -> Result<()> {
         ensure!(gate(&lab, &config, "status").is_err());
         Ok(())
     })()
-    .with_context(|| daemon.log());
-    drop(daemon);
-    umount2(&state, MntFlags::MNT_DETACH)?;
-    done
+    .with_context(|| daemon.log())
 }
 
 fn nft(lab: &Lab, arguments: &[&str]) -> Result<()> {

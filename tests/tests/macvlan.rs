@@ -99,21 +99,8 @@ impl Site {
         Ok(())
     }
 
-    fn outcome(&self, from: &Running, to: &Running, port: u16) -> Result<Outcome> {
-        let first = |one: &Running| one.addresses.first().copied().context("no address");
-        let probe = Probe {
-            from: from.netns(),
-            source: first(from)?,
-            to: Some(to.netns()),
-            destination: SocketAddr::new(first(to)?, port),
-            protocol: Protocol::Tcp,
-            timeout: Duration::from_millis(800),
-        };
-        Ok(probe.run()?)
-    }
-
     fn expect(&self, from: &Running, to: &Running, port: u16, allowed: bool) -> Result<()> {
-        let outcome = self.outcome(from, to, port)?;
+        let outcome = from.dial(to, port)?;
         ensure!(
             (outcome == Outcome::Reached) == allowed,
             "{} to {} {port}: {outcome:?}, expected allowed: {allowed}\n{}\n{}",

@@ -1,12 +1,8 @@
 //! The whole daemon beside Podman's Docker-compatible service. Needs root, podman, docker(1) and
 //! busybox.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, ensure};
-use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe};
+use anyhow::{Result, ensure};
+use netpold::probe::Outcome;
 use netpold_tests::docker::Running;
 use netpold_tests::{Daemon, Engine, Lab};
 
@@ -16,18 +12,6 @@ const IDLE: [&str; 2] = ["sleep", "1000"];
 const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db}\n\
     spec:\n  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress]\n  ingress:\n  \
     - from: [{podSelector: {matchLabels: {app: web}}}]\n    ports: [{port: 5432}]\n";
-
-fn outcome(from: &Running, to: &Running, port: u16) -> Result<Outcome> {
-    let probe = Probe {
-        from: from.netns(),
-        source: *from.addresses.first().context("no address")?,
-        to: Some(to.netns()),
-        destination: SocketAddr::new(*to.addresses.first().context("no address")?, port),
-        protocol: Protocol::Tcp,
-        timeout: Duration::from_millis(800),
-    };
-    Ok(probe.run()?)
-}
 
 #[test]
 fn labels_decide_beside_podman() -> Result<()> {
@@ -63,7 +47,7 @@ fn labels_decide_beside_podman() -> Result<()> {
             (&web, 5433, false),
             (&other, 5432, false),
         ] {
-            let outcome = outcome(from, &db, port)?;
+            let outcome = from.dial(&db, port)?;
             ensure!(
                 (outcome == Outcome::Reached) == allowed,
                 "{} {port}: {outcome:?}, expected allowed: {allowed}\n{}\n{}",

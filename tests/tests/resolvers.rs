@@ -141,6 +141,24 @@ fn ask_for(
     Ok(octets.map(Ipv4Addr::from))
 }
 
+/// What a verb of netpol says of questions of a Pod's to `kube-dns`: whether they are allowed, and its words.
+fn asked_for_names(daemon: &Daemon, verb: &str, from: &str) -> Result<(bool, String)> {
+    let to = "kube-system/kube-dns";
+    let output = daemon.netpol(&[
+        verb,
+        "--from",
+        from,
+        "--to",
+        to,
+        "--port",
+        "53",
+        "--protocol",
+        "UDP",
+    ])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((output.status.success(), text))
+}
+
 fn expect(daemon: &Daemon, who: &Running, whom: Ipv4Addr, answers: Option<Ipv4Addr>) -> Result<()> {
     let found = ask(who, whom)?;
     ensure!(
@@ -412,20 +430,9 @@ fn what_an_engine_asks_from_the_hosts_network_is_judged_as_the_containers_own() 
         ensure!(all.any(is_it), "{protocol}: {flows}");
     }
     for verb in ["verdict", "explain"] {
-        let question = [
-            "--from",
-            "default/open",
-            "--to",
-            "kube-system/kube-dns",
-            "--port",
-            "53",
-            "--protocol",
-            "UDP",
-        ];
-        let output = site.daemon.netpol(&[&[verb][..], &question].concat())?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (is_allowed, text) = asked_for_names(&site.daemon, verb, "default/open")?;
         ensure!(
-            !output.status.success() && text.contains("denied") && !text.contains("all the same"),
+            !is_allowed && text.contains("denied") && !text.contains("all the same"),
             "{text}"
         );
     }
@@ -501,18 +508,8 @@ fn whose_questions_may_pass_unseen_is_said() -> Result<()> {
         site.daemon.log()
     );
     let explained = |from: &str| -> Result<bool> {
-        let output = site.daemon.netpol(&[
-            "explain",
-            "--from",
-            from,
-            "--to",
-            "kube-system/kube-dns",
-            "--port",
-            "53",
-            "--protocol",
-            "UDP",
-        ])?;
-        Ok(String::from_utf8_lossy(&output.stdout).contains("all the same"))
+        let (_, text) = asked_for_names(&site.daemon, "explain", from)?;
+        Ok(text.contains("all the same"))
     };
     ensure!(explained("default/admin")? && !explained("default/open")?);
     resolves(&site.daemon, &admin, false, false)?;
@@ -602,7 +599,7 @@ fn the_first_question_of_a_strict_start_is_judged() -> Result<()> {
     site.put(CLOSED)?;
     let before = questions(&site);
     let is_silent = |site: &Site, what: &str| {
-        // It has asked by then, and would have been heard.
+        // A question that got out would have been heard by then: nothing else tells that none did.
         thread::sleep(netpold_tests::patience(Duration::from_millis(700)));
         ensure!(
             questions(site) == before,

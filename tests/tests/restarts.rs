@@ -212,10 +212,7 @@ fn an_unmounted_file_system_is_said_and_pinned_to_again() -> Result<()> {
 fn a_full_disk_costs_what_it_can_not_keep_and_nothing_that_is_in_force() -> Result<()> {
     let lab = lab()?;
     let mut daemon = Daemon::prepare(&lab, "")?;
-    let state = daemon.state();
-    std::fs::create_dir(&state)?;
-    let size = Some("size=256k");
-    mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), size)?;
+    daemon.state_on_a_small_disk()?;
     daemon.put("store.yaml", POLICY)?;
     for pod in lab.pods() {
         daemon.declare(pod)?;
@@ -223,13 +220,7 @@ fn a_full_disk_costs_what_it_can_not_keep_and_nothing_that_is_in_force() -> Resu
     daemon.launch()?;
     daemon.wait()?;
     let done = under_load(&lab, Load::default(), || {
-        // Nothing is left of it.
-        let filler = state.join("filler");
-        let full = std::io::copy(
-            &mut std::io::repeat(0),
-            &mut std::fs::File::create(&filler)?,
-        );
-        ensure!(full.is_err(), "the disk is not full");
+        let filler = daemon.fill_state()?;
         // A policy that comes now is in force, and it is said that it can't be kept.
         daemon.put("more.yaml", &POLICY.replace("name: store", "name: more"))?;
         daemon.wait()?;
@@ -247,8 +238,6 @@ fn a_full_disk_costs_what_it_can_not_keep_and_nothing_that_is_in_force() -> Resu
         Ok(())
     })
     .with_context(|| daemon.log());
-    drop(daemon);
-    umount2(&state, MntFlags::MNT_DETACH)?;
     ensure!(done?.late == 0, "words were late");
     Ok(())
 }

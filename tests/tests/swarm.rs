@@ -19,8 +19,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe, namespace};
+use netpold::probe::{Outcome, namespace};
 use netpold_tests::docker::{IMAGE, Running};
 use netpold_tests::patience::within;
 use netpold_tests::{Daemon, Engine, Lab, Outside, daemon, patience, residue, snmp, sockets};
@@ -232,21 +231,8 @@ impl Site {
         bail!("no namespace `{name}`")
     }
 
-    fn outcome(&self, from: &Running, to: &Running, port: u16) -> Result<Outcome> {
-        let first = |one: &Running| one.addresses.first().copied().context("no address");
-        let probe = Probe {
-            from: from.netns(),
-            source: first(from)?,
-            to: Some(to.netns()),
-            destination: SocketAddr::new(first(to)?, port),
-            protocol: Protocol::Tcp,
-            timeout: patience(Duration::from_millis(800)),
-        };
-        Ok(probe.run()?)
-    }
-
     fn expect(&self, from: &Running, to: &Running, port: u16, allowed: bool) -> Result<()> {
-        let outcome = self.outcome(from, to, port)?;
+        let outcome = from.dial(to, port)?;
         ensure!(
             (outcome == Outcome::Reached) == allowed,
             "{} to {} {port}: {outcome:?}, expected allowed: {allowed}\n{}",
@@ -752,7 +738,7 @@ fn who_is_on_another_host_is_an_address() -> Result<()> {
     site.expect(&web, &db, 5432, true)?;
     // The engines tell one another of their containers by gossip.
     within("a way to the other host", || {
-        Ok(site.outcome(&db, &far, 5432)? == Outcome::Reached)
+        Ok(db.dial(&far, 5432)? == Outcome::Reached)
     })
     .with_context(|| format!("{}\n{}", site.said(), elsewhere.log()))?;
     site.expect(&far, &web, 5432, true)?;
