@@ -26,8 +26,8 @@ use crate::plan::spread::{Spread, gather, spread_or_deny};
 use crate::policy::Direction;
 use crate::tables::{
     AddressEntry, EndpointEntry, InterfaceEntry, PortBlocks, PublishedAt, Tables, VerdictEntry,
-    everywhere,
 };
+use crate::world::published_where;
 
 pub mod packets;
 #[cfg(test)]
@@ -539,7 +539,8 @@ impl Lanes {
                         .published
                         .get(&is_for_everybody)
                         .is_some_and(is_broadcast)));
-        find(to).or_else(|| find(everywhere(to)).filter(|_| reaches_host))
+        let [dialled, everywhere, _] = published_where(to);
+        find(dialled).or_else(|| find(everywhere).filter(|_| reaches_host))
     }
 
     /// What the rules of a subject say to a peer of this class.

@@ -4,7 +4,7 @@
 //! This is one generation as a whole; lanes are the business of [`crate::plan`].
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -98,15 +98,6 @@ pub struct PublishedAt {
     pub protocol: u8,
     /// The host's address; unspecified: each of the family.
     pub address: IpAddr,
-}
-
-/// The unspecified address of an address' family, by which [`PublishedAt`] means each of them.
-#[must_use]
-pub const fn everywhere(family: IpAddr) -> IpAddr {
-    match family {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    }
 }
 
 /// A verdict, its ranges in one list (how they are spread over blocks is the writer's business).

@@ -4,7 +4,7 @@
 //! --manifests`); compiled and evaluated, never mutated by those.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -142,6 +142,20 @@ pub struct PublishedPort {
     pub port: u16,
     /// The Pod's port.
     pub target: u16,
+}
+
+/// Where a port may be published for a connection to this address of the host, in the order in which it counts: at the address
+/// itself, at all of its family, at all of the other one (a socket of an engine's may hear both).
+#[must_use]
+pub const fn published_where(dialled: IpAddr) -> [IpAddr; 3] {
+    let (v4, v6) = (
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    );
+    match dialled {
+        IpAddr::V4(_) => [dialled, v4, v6],
+        IpAddr::V6(_) => [dialled, v6, v4],
+    }
 }
 
 /// The label that every namespace has, with its name as the value.

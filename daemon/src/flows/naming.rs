@@ -18,7 +18,7 @@ use netpol_engine::compile::Names;
 use netpol_engine::labels::Labels;
 use netpol_engine::policy::{self, ObjectName};
 use netpol_engine::resolver;
-use netpol_engine::world::{Place, World};
+use netpol_engine::world::{Place, World, published_where};
 
 use super::drop_reason;
 use super::flow::{
@@ -124,12 +124,7 @@ impl Namer {
         if subject.direction != policy::Direction::Ingress || !is_opened_by_endpoint {
             return None;
         }
-        let everywhere: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        let (own_family, other) = match dialled {
-            IpAddr::V4(_) => (everywhere[0], everywhere[1]),
-            IpAddr::V6(_) => (everywhere[1], everywhere[0]),
-        };
-        [dialled, own_family, other]
+        published_where(dialled)
             .into_iter()
             .find_map(|address| self.by_published.get(&(event.protocol, port, address)))
     }

@@ -1,13 +1,12 @@
 //! Where engines publish ports of endpoints, and what is asked of the endpoint behind each.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netpol_abi::packet::protocol;
 use netpol_abi::tables::{PublishedLane, SUBJECT_NOT_ISOLATED, endpoint_flags, published_flags};
 
-use crate::tables::{EndpointEntry, PublishedAt, everywhere};
-use crate::world::{Place, World};
+use crate::tables::{EndpointEntry, PublishedAt};
+use crate::world::{Place, World, published_where};
 
 /// What stands in the table. An endpoint that no policy isolates lets everybody in: it has an entry only where another one
 /// would be found instead.
@@ -76,10 +75,7 @@ fn other_family(all: &mut BTreeMap<PublishedAt, PublishedLane>) {
         .iter()
         .filter(|(at, _)| is_everywhere(at))
         .map(|(at, lane)| {
-            let address = match at.address {
-                IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED.into(),
-                IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED.into(),
-            };
+            let [_, _, address] = published_where(at.address);
             (PublishedAt { address, ..*at }, *lane)
         })
         .collect();
@@ -118,7 +114,7 @@ fn by_address(all: &BTreeMap<PublishedAt, PublishedLane>) -> BTreeMap<PublishedA
     let mut said = BTreeMap::new();
     for (at, lane) in all {
         let everywhere = PublishedAt {
-            address: everywhere(at.address),
+            address: published_where(at.address)[1],
             ..*at
         };
         let is_there = all.get(&everywhere).is_some_and(is_isolated);
