@@ -26,6 +26,32 @@ pub struct Child {
     pub kind: &'static str,
 }
 
+impl Child {
+    /// The interface with this index in a namespace.
+    fn of(namespace: &Namespace, ifindex: u32, name: String, kind: &'static str) -> Self {
+        let within = Within {
+            namespace: namespace.path.clone(),
+            location: Location {
+                namespace: namespace.identity.1,
+                ifindex,
+            },
+        };
+        Self { within, name, kind }
+    }
+}
+
+/// The number that an interface inside had before, of those that are of its sort.
+fn number_before(
+    known: Option<&Record>,
+    interface: &Interface,
+    is_of_its_sort: impl Fn(u32) -> bool,
+) -> Option<u32> {
+    let mut interfaces = known?.interfaces.iter();
+    let found =
+        interfaces.find(|(number, before)| is_of_its_sort(**number) && *before == interface);
+    found.map(|(number, _)| *number)
+}
+
 /// The loopback interface's index: the same in every network namespace (`LOOPBACK_IFINDEX`, since Linux 3.6).
 const LOOPBACK: u32 = 1;
 
@@ -149,24 +175,10 @@ impl Assembly<'_> {
                 peer: Some(inside.ifindex),
                 nsid: namespace.nsid,
             };
-            let before = known.and_then(|record| {
-                let mut interfaces = record.interfaces.iter();
-                interfaces.find(|(number, before)| {
-                    is_inside(**number) && !is_loopback(**number) && **before == interface
-                })
-            });
-            let number = before.map_or_else(|| self.numbers.give(), |(number, _)| *number);
-            let child = Child {
-                within: Within {
-                    namespace: namespace.path.clone(),
-                    location: Location {
-                        namespace: namespace.identity.1,
-                        ifindex: inside.ifindex,
-                    },
-                },
-                name: inside.name.clone(),
-                kind,
-            };
+            let is_other = |number| is_inside(number) && !is_loopback(number);
+            let number = number_before(known, &interface, is_other);
+            let number = number.unwrap_or_else(|| self.numbers.give());
+            let child = Child::of(namespace, inside.ifindex, inside.name.clone(), kind);
             self.out.inside.insert(number, child);
             found.insert(number, interface);
         }
@@ -189,25 +201,9 @@ impl Assembly<'_> {
             peer: Some(LOOPBACK),
             nsid: namespace.nsid,
         };
-        let before = known.and_then(|record| {
-            let mut interfaces = record.interfaces.iter();
-            interfaces.find(|(number, before)| is_loopback(**number) && **before == interface)
-        });
-        let number = match before {
-            Some((number, _)) => *number,
-            None => self.numbers.give_loopback(),
-        };
-        let child = Child {
-            within: Within {
-                namespace: namespace.path.clone(),
-                location: Location {
-                    namespace: namespace.identity.1,
-                    ifindex: LOOPBACK,
-                },
-            },
-            name: "lo".to_owned(),
-            kind: "loopback",
-        };
+        let number = number_before(known, &interface, is_loopback);
+        let number = number.unwrap_or_else(|| self.numbers.give_loopback());
+        let child = Child::of(namespace, LOOPBACK, "lo".to_owned(), "loopback");
         self.out.inside.insert(number, child);
         Some((number, interface))
     }
