@@ -290,6 +290,18 @@ pub struct Unreached {
     pub help: String,
 }
 
+impl Unreached {
+    /// What becomes of packets there, in words.
+    #[must_use]
+    pub const fn traffic(&self) -> &'static str {
+        if self.passes {
+            "everything passes"
+        } else {
+            "nothing passes"
+        }
+    }
+}
+
 /// An address that two endpoints claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {

@@ -224,11 +224,11 @@ fn write_unreached(out: &mut dyn Write, status: &Known) -> std::io::Result<()> {
     writeln!(out, "\nInterfaces that no policy reaches:")?;
     for one in &status.unreached {
         let on = one.bridge.as_ref().map(|bridge| format!(" on {bridge}"));
-        let passes = if one.passes { "everything" } else { "nothing" };
         let what = format!(
-            "{}{}: {passes} passes: {}",
+            "{}{}: {}: {}",
             one.interface,
             on.unwrap_or_default(),
+            one.traffic(),
             one.reason
         );
         writeln!(out, "  {}", printable(&what))?;

@@ -436,7 +436,7 @@ pub fn log(before: &Status, after: &Status) {
             interface = %printable(&one.interface),
             bridge = %printable(one.bridge.as_deref().unwrap_or("none")),
             leads_to = %printable(one.leads_to.as_deref().unwrap_or("unknown")),
-            traffic = traffic(one),
+            traffic = one.traffic(),
             "no policy reaches the interface: {}\nhelp: {}",
             printable(&one.reason),
             printable(&one.help)
@@ -492,15 +492,6 @@ fn unreached<'a>(before: &'a Status, after: &'a Status) -> impl Iterator<Item = 
         .unreached
         .iter()
         .filter(move |one| !known.contains(&is(one)))
-}
-
-/// What becomes of packets there, in words.
-pub const fn traffic(one: &Unreached) -> &'static str {
-    if one.passes {
-        "everything passes"
-    } else {
-        "nothing passes"
-    }
 }
 
 fn added<'a, T: PartialEq>(before: &'a [T], after: &'a [T]) -> impl Iterator<Item = &'a T> {
