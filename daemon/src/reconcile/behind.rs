@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::processes;
 use crate::links::{Links, Netns};
-use crate::runtime::identity::containers_of_cgroup;
+use crate::runtime::identity::{cgroup_paths, containers_of_cgroup};
 
 /// Where ip(8) and container runtimes mount network namespaces that outlive processes.
 const MOUNTED: &str = "/run/netns";
@@ -108,7 +108,7 @@ pub fn look(links: &mut Links, wanted: &BTreeSet<i32>) -> BTreeMap<i32, Behind> 
         let Some(id) = id.filter(|id| wanted.contains(id)) else {
             continue;
         };
-        // One in a container's group tells more than one that somebody sent after it.
+        // A process in a container's group tells more than one that entered the namespace later.
         if matches!(found.get(&id), Some(Behind::Container { .. })) {
             continue;
         }
@@ -141,7 +141,7 @@ pub fn look(links: &mut Links, wanted: &BTreeSet<i32>) -> BTreeMap<i32, Behind> 
 /// `process 4711, "sleep", control group /docker/…`.
 fn words_of_process(pid: u32, group: &str) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let paths = group.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let paths = cgroup_paths(group);
     let path = paths.max_by_key(|path| path.len()).unwrap_or_default();
     format!("process {pid}, `{}`, control group {path}", name.trim())
 }
@@ -149,7 +149,7 @@ fn words_of_process(pid: u32, group: &str) -> String {
 /// The container that a process is in, and whose: of several the outermost, which an engine of this host started.
 fn container<'a>(group: &'a str, host: &str) -> Option<(&'a str, Maker)> {
     let id = *containers_of_cgroup(group, host).first()?;
-    let paths = group.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let paths = cgroup_paths(group);
     let makers = paths.filter_map(|path| maker(path, id));
     let known = makers.max_by_key(|maker| *maker != Maker::Unknown);
     Some((id, known.unwrap_or(Maker::Unknown)))
@@ -171,8 +171,8 @@ fn maker(path: &str, id: &str) -> Option<Maker> {
     })
 }
 
-/// Is this process a Docker engine of root's? Anybody may give a process that name, and whom netpold follows says which
-/// container is whose: so nobody is told to add another one's socket.
+/// Is this process a Docker engine of root's? Each user may give a process that name, and an engine that netpold follows says
+/// which labels containers have: so the help never names the socket of another user's process.
 fn is_engine(process: &Path) -> bool {
     fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == "dockerd")
         && fs::metadata(process).is_ok_and(|it| it.uid() == 0 && it.gid() == 0)
@@ -294,7 +294,13 @@ mod tests {
                 command.uid(user).gid(user);
             }
             let mut child = command.spawn().unwrap();
-            let found = is_engine(Path::new(&format!("/proc/{}", child.id())));
+            let process = PathBuf::from(format!("/proc/{}", child.id()));
+            // The kernel names a process after it has let its parent go on (`begin_new_exec`).
+            let is_named = || fs::read_to_string(process.join("comm")).unwrap().trim() == "dockerd";
+            while !is_named() {
+                std::thread::yield_now();
+            }
+            let found = is_engine(&process);
             child.kill().unwrap();
             child.wait().unwrap();
             found

@@ -16,7 +16,7 @@ use super::facts::Namespace;
 use super::processes;
 use crate::links;
 use crate::runtime::container::{Attachment, Container, Runtime, State};
-use crate::runtime::identity::containers_of_cgroup;
+use crate::runtime::identity::{cgroup_paths, containers_of_cgroup};
 
 /// Where the OCI runtime makes the group, below the root of a hierarchy: by itself, or as a scope of systemd's.
 const FOLDERS: [&str; 3] = ["", "system.slice", "machine.slice"];
@@ -79,7 +79,7 @@ fn step_of_cgroup<'a>(text: &'a str, host: &str) -> Option<&'a str> {
     if !containers_of_cgroup(text, host).is_empty() {
         return None;
     }
-    let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let paths = cgroup_paths(text);
     let steps = paths.filter_map(|path| {
         let path = path.strip_suffix(WITHIN).unwrap_or(path);
         step(path.trim_end_matches('/').rsplit('/').next()?)

@@ -355,8 +355,7 @@ pub fn containers_of_cgroup<'a>(text: &'a str, host: &str) -> Vec<&'a str> {
         "" => Vec::new(),
         host => containers_of_cgroup(host, ""),
     };
-    for line in text.lines() {
-        let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+    for path in cgroup_paths(text) {
         for id in ids(path) {
             if !all.contains(&id) && !around.contains(&id) {
                 all.push(id);
@@ -364,6 +363,11 @@ pub fn containers_of_cgroup<'a>(text: &'a str, host: &str) -> Vec<&'a str> {
         }
     }
     all
+}
+
+/// The control groups of a process, as `/proc/PID/cgroup` has them: their paths, one for each hierarchy (cgroups(7)).
+pub fn cgroup_paths(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.splitn(3, ':').nth(2))
 }
 
 fn ids(path: &str) -> impl Iterator<Item = &str> {
