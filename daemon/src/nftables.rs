@@ -1,5 +1,5 @@
-//! The kernel's news of changes of nftables (nfnetlink, group `NFNLGRP_NFTABLES`), for whoever names the messages that
-//! concern it. What was lost because there was too much of it counts as one of those.
+//! The kernel's news of changes of nftables (nfnetlink, group `NFNLGRP_NFTABLES`), for a caller that says which messages
+//! concern it. News that were lost, as there were too many, count as one of those.
 
 use std::io;
 

@@ -284,7 +284,7 @@ pub struct Unreached {
     pub leads_to: Option<String>,
     /// Does all pass there, without a policy? Else nothing does.
     pub passes: bool,
-    /// Why nobody has claimed it.
+    /// Why no engine has claimed it.
     pub reason: String,
     /// What to do.
     pub help: String,

@@ -73,7 +73,7 @@ pub struct Assembled {
     pub interface_names: BTreeMap<u32, String>,
     /// Those of them that are inside other namespaces, where that is known.
     pub inside: BTreeMap<u32, Child>,
-    /// Interfaces inside that are not enforced, as their addresses are somebody else's here.
+    /// Interfaces inside that are not enforced, as their addresses have another owner here.
     pub yielded: Vec<Location>,
     /// Containers that no policy reaches.
     pub unprotected: Vec<Unprotected>,
@@ -175,7 +175,7 @@ struct Assembly<'a> {
     naming: Vec<(PodManifest, Option<NotNamed>)>,
     /// Interfaces with an owner that can't be judged yet, and why.
     on_hold: BTreeMap<u32, String>,
-    /// The numbers of interfaces that are not enforced, as their addresses are somebody else's here.
+    /// The numbers of interfaces that are not enforced, as their addresses have another owner here.
     yielded: BTreeSet<u32>,
 }
 

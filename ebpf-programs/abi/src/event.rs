@@ -88,8 +88,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whom an ARP message claims to be from, and whom it is about. A probe (RFC 5227) names no sender: what it claims is
-    /// the target. `None`: it is no ARP message, or names nobody.
+    /// The addresses that an ARP message states: its sender's and its target's. A probe (RFC 5227) states no sender: what it
+    /// claims is the target. `None`: it is no ARP message, or states neither.
     #[must_use]
     pub fn arp_ends(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
         let first = |octets: [u8; 16]| {

@@ -127,8 +127,8 @@ impl Classes {
         if let Some(pod) = world.pods.get(&name).filter(|_| !asks.is_empty()) {
             let mut all = kinds.all.iter();
             let kind = all.position(|kind| kind.pods.iter().any(|(other, _)| **other == name));
-            let (nobody, mut ports) = (AtomSet::default(), Resolved::new());
-            let mut pods = &nobody;
+            let (none, mut ports) = (AtomSet::default(), Resolved::new());
+            let mut pods = &none;
             // What is on a host's network has no kind, and no ports that a rule could name.
             if let Some(kind) = kind {
                 pods = &atoms.matching[kind];
@@ -140,7 +140,7 @@ impl Classes {
                 _ => (0, 0),
             };
             self.kube_dns = Some(AddressEntry {
-                class: self.intern(before, atoms, pods, &nobody, &ports)?,
+                class: self.intern(before, atoms, pods, &none, &ports)?,
                 owner,
                 slot,
             });

@@ -21,7 +21,7 @@ pub struct AskedFromHost {
     pub resolvers: BTreeSet<IpAddr>,
     /// The number of the endpoint's loopback interface, where its questions are judged; `None`: no path leads there.
     pub loopback: Option<u32>,
-    /// Somebody in its network namespace has CAP_NET_ADMIN there, and can lead questions around the program.
+    /// A process in its network namespace has CAP_NET_ADMIN there, and can lead questions around the program.
     pub net_admin: bool,
 }
 

@@ -287,7 +287,7 @@ impl Question {
 pub struct Answer(pub u64);
 
 impl Answer {
-    /// Nobody was asked.
+    /// No policy was asked.
     pub(super) const NONE: Self = Self::new(Reason::NotIsolated, 0);
 
     const AUDITED: u64 = 1 << 40;

@@ -367,7 +367,7 @@ impl<T> Scene<'_, T> {
         }
         ruling.marked(marks::REPLY, otherwise.is(marks::REPLY))
     }
-    /// Does a frame with this ruling go on? That the endpoint is only audited opens nobody else's port.
+    /// Does a frame with this ruling go on? That the endpoint is only audited does not open another one's published port.
     const fn passes(&self, ruling: &Ruling) -> bool {
         const {
             assert!(control_flags::AUDIT == 1 && endpoint_flags::AUDIT == 1);
@@ -644,7 +644,8 @@ pub fn read<F: Frame>(frame: &F, view: &mut View) -> Result<(), Reason> {
     }
 }
 
-/// Whom an ARP message is from and whom it is about, as it claims, for the report. It stays a packet of no version.
+/// Takes the sender's and the target's address of an ARP message, as it states them, for the report. It stays a packet of
+/// no version.
 #[inline(always)]
 fn name_ends<F: Frame>(frame: &F, packet: &mut Packet) {
     if let Ok(message) = packet::arp(frame) {
