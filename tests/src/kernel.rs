@@ -11,6 +11,7 @@ use netpol_abi::Reason;
 use netpol_abi::packet::{Arrival, Direction};
 use netpol_engine::plan::Step;
 use netpold::datapath::{ARRIVED, Hook, Kernel, Options};
+use nix::errno::Errno;
 
 /// `TC_ACT_SHOT`.
 const SHOT: u32 = 2;
@@ -110,6 +111,23 @@ impl InKernel {
         Ok(result.return_value != SHOT)
     }
 
+    /// Do test runs of this kernel take the interface by which a frame came (net/bpf/test_run.c,
+    /// `convert___skb_to_skb`: `ingress_ifindex`)? Those of Linux 5.10 do not, those of 6.1 do.
+    ///
+    /// # Errors
+    /// The run fails in another way.
+    pub fn takes_arrivals(&mut self) -> Result<bool> {
+        let arrival = Arrival {
+            ifindex: 1,
+            ..Arrival::default()
+        };
+        match self.passes_arrived(&[0; 64], arrival) {
+            Ok(_) => Ok(true),
+            Err(error) if is_invalid(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The program that says how a frame came, loaded with the first call.
     ///
     /// # Errors
@@ -178,4 +196,13 @@ impl Drop for InKernel {
         // removed by hand.
         let _ = std::fs::remove_dir_all(&self.pins);
     }
+}
+
+fn is_invalid(error: &anyhow::Error) -> bool {
+    let invalid = Some(Errno::EINVAL as i32);
+    let mut causes = error.chain();
+    causes.any(|cause| {
+        let cause = cause.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|cause| cause.raw_os_error() == invalid)
+    })
 }

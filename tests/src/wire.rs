@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use netpold::probe::namespace;
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
@@ -53,13 +54,25 @@ impl Wire {
     /// # Errors
     /// Without the right, or without the interface.
     pub fn open_at(place: &Path, interface: &str) -> Result<Self> {
+        Self::open_for(place, interface, SockProtocol::EthAll)
+    }
+
+    /// One that sees the IPv4 packets that arrive, and none that leave.
+    ///
+    /// # Errors
+    /// Without the right, or without the interface.
+    pub fn open_for_ipv4(place: &Path, interface: &str) -> Result<Self> {
+        // A packet socket of one protocol is not shown what leaves (net/core/dev.c, `dev_queue_xmit_nit`).
+        Self::open_for(place, interface, SockProtocol::EthIp)
+    }
+
+    fn open_for(place: &Path, interface: &str, protocol: SockProtocol) -> Result<Self> {
         namespace::inside(place, || {
-            let all = SockProtocol::EthAll;
             let socket = socket(
                 AddressFamily::Packet,
                 SockType::Raw,
                 SockFlag::SOCK_CLOEXEC,
-                all,
+                protocol,
             )?;
             let link = getifaddrs()?
                 .filter(|found| found.interface_name == interface)
@@ -89,6 +102,22 @@ impl Wire {
             bail!("only {sent} bytes of {} were sent", frame.len());
         }
         Ok(())
+    }
+
+    /// What has been seen until now.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn seen(&self) -> Result<Vec<Vec<u8>>> {
+        let mut seen = Vec::new();
+        let mut buffer = vec![0; LARGEST];
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => seen.push(buffer[..length].to_vec()),
+                Err(Errno::EAGAIN) => return Ok(seen),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Everything seen before this frame. VLAN tags are not seen: the kernel takes them off.

@@ -88,7 +88,8 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
     ];
     let peer = engine.run("peer", &of_shop, &["sleep", "100000"])?;
     daemon.wait()?;
-    let own = Wire::open_at(&peer.netns(), "eth0")?.mac;
+    let at_peer = Wire::open_for_ipv4(&peer.netns(), "eth0")?;
+    let own = at_peer.mac;
     let address = *peer.addresses.first().context("no address")?;
     let IpAddr::V4(source) = address else {
         anyhow::bail!("{address} is of IPv6");
@@ -142,7 +143,8 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
         let left = snmp::of(peer.pid, "Ip", "InReceives")? - before;
         ensure!(
             (left, arrived) == (0, 0),
-            "start {number}: {left} packets left, {arrived} arrived\n{}",
+            "start {number}: {left} packets left, {arrived} arrived; at the peer's eth0: {:02x?}\n{}",
+            at_peer.seen()?,
             daemon.log()
         );
         drop(flood);

@@ -54,7 +54,7 @@ struct Kernels {
 #[derive(Default)]
 struct Frames {
     both: usize,
-    alone: BTreeMap<String, usize>,
+    alone: BTreeMap<&'static str, usize>,
 }
 
 impl Kernels {
@@ -62,8 +62,8 @@ impl Kernels {
         let mut frames = lock(&self.shown);
         let [both, alone] = shown.frames;
         frames.both += both;
-        if let Some(why) = &shown.alone {
-            *frames.alone.entry(why.clone()).or_default() += alone;
+        if let Some(why) = shown.unseen() {
+            *frames.alone.entry(why).or_default() += alone;
         }
     }
 

@@ -49,6 +49,7 @@ type Hash<K, V> = HashMap<MapData, Wire<K>, Wire<V>>;
 /// The programs with tables of their own.
 pub struct Loaded {
     kernel: InKernel,
+    takes_arrivals: bool,
     flows4: Hash<FlowKey4, Flow>,
     flows6: Hash<FlowKey6, Flow>,
     fragments: Array<MapData, Wire<FragmentSet>>,
@@ -74,7 +75,7 @@ impl Loaded {
     /// # Errors
     /// Without root, or when the kernel refuses.
     pub fn new(name: &str, share: u32, room: u32) -> Result<Self> {
-        let kernel = InKernel::new(name, &|options| {
+        let mut kernel = InKernel::new(name, &|options| {
             options.flow_share = share;
             options.stamp_key = STAMP_KEY;
             options.sizes = Sizes {
@@ -97,6 +98,7 @@ impl Loaded {
             collected: open(&kernel, "COLLECTED")?,
             ring: open(&kernel, "EVENTS")?,
             events: Vec::new(),
+            takes_arrivals: kernel.takes_arrivals()?,
             kernel,
             base: Counters::new(),
             tick: BEGINNING,
@@ -144,7 +146,15 @@ impl Loaded {
         Ok(())
     }
 
-    /// Why a test run does not take the frame.
+    /// Why a test run of this kernel does not take one of these frames, while one of another kernel does.
+    #[must_use]
+    pub fn lacks(&self, frames: &[Bytes]) -> Option<&'static str> {
+        let is_told = |frame: &Bytes| !frame.loopback && frame.arrival != Arrival::default();
+        let lacks = !self.takes_arrivals && frames.iter().any(is_told);
+        lacks.then_some("a test run of this kernel can't set the interface by which a frame came")
+    }
+
+    /// Why a test run does not take the frame, whichever kernel's.
     #[must_use]
     pub fn refuses(frame: &Bytes) -> Option<&'static str> {
         let length = frame.bytes.len();

@@ -22,8 +22,18 @@ pub struct Shown {
     pub effects: Vec<Vec<String>>,
     /// Frames that both saw, and those that the model alone did.
     pub frames: [usize; 2],
-    /// Why the kernel did not see the others.
-    pub alone: Option<String>,
+    /// Why no kernel can see the others: the file says so, too.
+    pub alone: Option<&'static str>,
+    /// Why this kernel did not see the others, which those of other versions do.
+    pub lacking: Option<&'static str>,
+}
+
+impl Shown {
+    /// Why the kernel did not see all.
+    #[must_use]
+    pub fn unseen(&self) -> Option<&'static str> {
+        self.alone.or(self.lacking)
+    }
 }
 
 /// Both executors, the tables that are installed in them, and who still takes part.
@@ -64,6 +74,7 @@ impl<'a> Run<'a> {
                 effects: Vec::new(),
                 frames: [0; 2],
                 alone: None,
+                lacking: None,
             },
         }
     }
@@ -98,7 +109,7 @@ impl<'a> Run<'a> {
                 if let Some(why) = frames.iter().find_map(Loaded::refuses)
                     && self.shown.alone.is_none()
                 {
-                    self.shown.alone = Some(why.to_owned());
+                    self.shown.alone = Some(why);
                 }
                 let effect = self.frames(frames, *direction)?;
                 let mut lines = effect::lines(&effect, &self.meanings(), Some(*direction));
@@ -117,10 +128,12 @@ impl<'a> Run<'a> {
     pub fn frames(&mut self, frames: &[Bytes], direction: Direction) -> Result<Effect> {
         let said = show(&mut self.model, frames, direction)?;
         let meanings = self.meanings();
+        let lacking = self.kernel().and_then(|kernel| kernel.lacks(frames));
+        self.shown.lacking = self.shown.lacking.or(lacking);
         if let Some(kernel) = self.kernel() {
             agree(&said, &show(kernel, frames, direction)?, &meanings)?;
         }
-        self.shown.frames[usize::from(self.shown.alone.is_some())] += frames.len();
+        self.shown.frames[usize::from(self.shown.unseen().is_some())] += frames.len();
         Ok(said)
     }
 
@@ -148,7 +161,7 @@ impl<'a> Run<'a> {
     fn kernel(&mut self) -> Option<&mut Loaded> {
         self.kernel
             .as_deref_mut()
-            .filter(|_| self.shown.alone.is_none())
+            .filter(|_| self.shown.unseen().is_none())
     }
 
     fn each(&mut self, act: impl Fn(&mut dyn Executor) -> Result<()>) -> Result<()> {
