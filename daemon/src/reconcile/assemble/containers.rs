@@ -45,8 +45,6 @@ impl Assembly<'_> {
             return;
         }
         self.owners.insert(nsid, name.clone());
-        self.networks(container, &name, namespace);
-        self.rights(container, &name, namespace);
         let key = Key::of(container);
         let known = register.of(&key, namespace);
         let mut interfaces = self.interfaces(nsid, |veth, bridge| {
@@ -58,6 +56,8 @@ impl Assembly<'_> {
                 .or_else(|| namespace.peer_of(veth)?.mac)
         });
         let subinterfaces = self.subinterfaces(&name, &container.networks, namespace, known);
+        self.networks(container, &name, namespace, &subinterfaces);
+        self.rights(container, &name, namespace, &subinterfaces);
         let hidden: BTreeSet<u32> = subinterfaces
             .iter()
             .filter(|(_, interface)| {

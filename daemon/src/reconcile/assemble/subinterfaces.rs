@@ -208,19 +208,17 @@ impl Assembly<'_> {
         Some((number, interface))
     }
 
-    /// Reports what those who are with these interfaces in one namespace can do about their programs.
+    /// Reports what those who are in one namespace with interfaces that are enforced there can do about their programs.
     pub(super) fn rights(
         &mut self,
         container: &Container,
         name: &ObjectName,
         namespace: &Namespace,
+        enforced: &BTreeMap<u32, Interface>,
     ) {
-        let is_hooked =
-            |inside: &&Inside| inside.is_hooked() || given(inside, &container.networks).is_some();
-        let shown: Vec<String> = namespace
-            .inside
-            .iter()
-            .filter(is_hooked)
+        let shown: Vec<String> = enforced
+            .values()
+            .filter_map(|interface| namespace.interface(interface.peer))
             .map(|inside| format!("`{}`", printable(&inside.name)))
             .collect();
         // Before that its first process is the runtime's own, and drops what it must not have.
@@ -247,12 +245,13 @@ impl Assembly<'_> {
         }
     }
 
-    /// Reports networks whose interface has no end on the host and is not enforced inside either.
+    /// Reports networks whose interface has no end on the host and is not among those that are enforced inside either.
     pub(super) fn networks(
         &mut self,
         container: &Container,
         name: &ObjectName,
         namespace: &Namespace,
+        enforced: &BTreeMap<u32, Interface>,
     ) {
         // Until it runs, its engine may not have made all of its interfaces.
         for network in container.networks.iter().filter(|_| container.is_running()) {
@@ -269,9 +268,12 @@ impl Assembly<'_> {
                 own.iter().any(|address| inside.addresses.contains(address))
             };
             let inside = namespace.inside.iter().find(is_of);
-            // Others are spoken of as interfaces.
-            let is_spoken_of =
-                |inside: &Inside| subinterface(inside, &container.networks).is_some();
+            // Interfaces of a kind that has no programs are reported as interfaces.
+            let is_spoken_of = |inside: &Inside| {
+                let mut enforced = enforced.values();
+                inside.subinterface().is_some()
+                    || enforced.any(|interface| interface.peer == Some(inside.ifindex))
+            };
             if inside.is_some_and(is_spoken_of) {
                 continue;
             }

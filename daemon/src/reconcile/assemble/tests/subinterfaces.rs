@@ -273,6 +273,12 @@ fn a_veth_to_a_hidden_namespace_is_enforced_inside_where_the_engine_names_it() {
     docker.containers[0].networks.clear();
     let unnamed = go(&facts, &mut register);
     assert_eq!(attached(&unnamed, "default/c1").interfaces, own.interfaces);
+    assert_eq!(reasons(&unnamed), [""; 0]);
+    // What it can do about its programs is said for as long as they are meant to be on.
+    facts.containers.get_mut(&id).unwrap().rights.net_raw = true;
+    let unnamed = go(&facts, &mut register);
+    let said = reasons(&unnamed);
+    assert!(said.len() == 1 && said[0].contains("NET_RAW"), "{said:?}");
     // Nor by a restart, while the engine does not answer.
     let silent = go(&silent_facts_with(&facts), &mut register);
     assert!(!attached(&silent, "default/c1").on_wire);
