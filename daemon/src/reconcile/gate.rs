@@ -213,16 +213,14 @@ impl Keeper {
         let veths = &facts.links.veths;
         self.there = veths.iter().map(|veth| veth.ifindex).collect();
         self.learn(facts, bridges);
-        // A stranger on a bridge that the gate is about may be a container whose runtime has not said so yet.
-        let is_gated = |veth: &Veth| {
+        // On a bridge that the gate is about, and on one whose name is not known yet, it may be a container whose runtime has
+        // not said so. What is on no bridge at all does not pass the gate.
+        let is_stranger = |veth: &Veth| {
             let bridge = veth
                 .master
                 .and_then(|master| facts.links.bridges.get(&master));
-            bridge.is_some_and(|bridge| self.wanted.bridges.contains(bridge))
-        };
-        let is_stranger = |veth: &Veth| {
-            let is_of_interest = assembled.interfaces.contains_key(&veth.ifindex);
-            veth.master.is_some() && !is_of_interest && !is_gated(veth)
+            let is_open = bridge.is_some_and(|bridge| !self.wanted.bridges.contains(bridge));
+            is_open && !assembled.interfaces.contains_key(&veth.ifindex)
         };
         self.wanted.ready = veths
             .iter()
