@@ -170,3 +170,47 @@ fn however_late_and_out_of_order_the_engine_answers() -> Result<()> {
         patience(Duration::from_secs(4)),
     )
 }
+
+/// `docker run --link-local-ip`, Compose's `link_local_ips`: an address of the container's own beside the one of the network.
+#[test]
+fn link_local_addresses_that_docker_gives() -> Result<()> {
+    let lab = Lab::new()?;
+    let engine = Engine::start(&lab, &[])?;
+    let daemon = beside(&lab, &engine.socket())?;
+    engine.docker(&["network", "create", "shop"])?;
+    let run = |app: &str, address: &str| -> Result<Running> {
+        let label = format!("app={app}");
+        let options = ["--network", "shop", "--label", &label];
+        let mut one = engine.run(
+            app,
+            &[&options[..], &["--link-local-ip", address]].concat(),
+            &IDLE,
+        )?;
+        one.addresses.insert(0, address.parse()?);
+        Ok(one)
+    };
+    let db = run("db", "169.254.34.1")?;
+    let web = run("web", "169.254.34.2")?;
+    let other = run("other", "169.254.34.3")?;
+    daemon.wait()?;
+    let dial = |from: &Running, to: &Running| {
+        outcome(from, to, to.addresses[0], patience(Duration::from_secs(2)))
+    };
+    // Nothing selects `other`; `db` takes `web` alone, whatever address of theirs it is.
+    for (from, to, expected) in [
+        (&db, &other, Outcome::Reached),
+        (&web, &other, Outcome::Reached),
+        (&web, &db, Outcome::Reached),
+    ] {
+        let found = dial(from, to)?;
+        ensure!(found == expected, "{} to {}: {found:?}", from.name, to.name);
+    }
+    let denied = dial(&other, &db)?;
+    ensure!(denied != Outcome::Reached, "{denied:?}");
+    let known = addresses(&daemon)?;
+    for one in [&db, &web, &other] {
+        let address = one.addresses[0].to_string();
+        ensure!(known.contains(&address), "{address} is not in {known}");
+    }
+    Ok(())
+}

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use super::facts::Namespace;
 use crate::links;
-use crate::runtime::container::Container;
+use crate::runtime::container::{Attachment, Container};
 
 /// Addresses on a container's ways out of which its engine has not said anything, and those that it has said and that
 /// are not there.
@@ -18,10 +18,7 @@ pub(super) fn disputed(container: &Container, namespace: &Namespace) -> BTreeSet
     let said: BTreeSet<IpAddr> = container
         .networks
         .iter()
-        .flat_map(|network| {
-            let addresses = [network.ipv4.map(IpAddr::V4), network.ipv6.map(IpAddr::V6)];
-            addresses.into_iter().flatten()
-        })
+        .flat_map(Attachment::addresses)
         .collect();
     if namespace.inside.is_empty() {
         // Not looked at.
@@ -71,7 +68,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::links::{Inside, Snapshot, Veth};
-    use crate::runtime::container::Attachment;
 
     fn addresses(all: &[&str]) -> Vec<IpAddr> {
         all.iter().map(|text| text.parse().unwrap()).collect()

@@ -1005,10 +1005,7 @@ fn disagreements(
         if let Some(claims) = claimed.get_mut(&container.id) {
             claims.retain(|address, _| {
                 let mut networks = container.networks.iter();
-                let is_own = networks.any(|network| {
-                    network.ipv4.map(IpAddr::V4) == Some(*address)
-                        || network.ipv6.map(IpAddr::V6) == Some(*address)
-                });
+                let is_own = networks.any(|network| network.addresses().any(|own| own == *address));
                 if is_own {
                     truthful(&container.name, *address);
                 }

@@ -182,6 +182,17 @@ pub struct Attachment {
     pub ipv4: Option<Ipv4Addr>,
     /// Its global IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
+    /// Link-local addresses that the engine was told to give it beside those.
+    pub link_local: Vec<IpAddr>,
+}
+
+impl Attachment {
+    /// All addresses that the engine gave the container there.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let own = [self.ipv4.map(IpAddr::V4), self.ipv6.map(IpAddr::V6)];
+        let link_local = self.link_local.iter().copied();
+        own.into_iter().flatten().chain(link_local)
+    }
 }
 
 /// What a container does.

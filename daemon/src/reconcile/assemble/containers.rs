@@ -99,8 +99,7 @@ impl Assembly<'_> {
         }
         // Out of sight, its addresses mean nothing here, and may be somebody else's.
         for network in container.networks.iter().filter(|_| !elsewhere) {
-            claims.extend(network.ipv4.map(IpAddr::V4));
-            claims.extend(network.ipv6.map(IpAddr::V6));
+            claims.extend(network.addresses());
         }
         claims.extend(
             interfaces

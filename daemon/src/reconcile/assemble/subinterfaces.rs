@@ -258,8 +258,7 @@ impl Assembly<'_> {
             if !has_no_veth(&network.driver) {
                 continue;
             }
-            let own = [network.ipv4.map(IpAddr::V4), network.ipv6.map(IpAddr::V6)];
-            let own: Vec<IpAddr> = own.into_iter().flatten().collect();
+            let own: Vec<IpAddr> = network.addresses().collect();
             let is_of = |inside: &&Inside| {
                 if own.is_empty() {
                     // Somebody else gives it its address.

@@ -70,6 +70,7 @@ fn container(number: u8, labels: &[(&str, &str)]) -> Container {
             mac: Some([2, 0x42, 0, 0, 0, number]),
             ipv4: Some([172, 17, 0, number].into()),
             ipv6: None,
+            link_local: Vec::new(),
         }],
         state: State::Running,
         created: i64::from(number),

@@ -119,6 +119,19 @@ pub(super) mod wire {
         pub ip_address: String,
         #[serde(rename = "GlobalIPv6Address", deserialize_with = "lenient")]
         pub global_ipv6_address: String,
+        /// Empty, while the container is not on the network yet.
+        #[serde(rename = "EndpointID", deserialize_with = "lenient")]
+        pub endpoint_id: String,
+        #[serde(rename = "IPAMConfig", deserialize_with = "lenient")]
+        pub asked: AskedAddresses,
+    }
+
+    /// What was asked of the network's addresses.
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    pub struct AskedAddresses {
+        #[serde(rename = "LinkLocalIPs", deserialize_with = "lenient")]
+        pub link_local_ips: Vec<String>,
     }
 
     #[derive(Debug, Default, Deserialize)]
@@ -322,6 +335,9 @@ fn attachments(
                         .copied()
                         .find(|network| network.name == name)
                 });
+            let is_on_it = !endpoint.endpoint_id.is_empty();
+            let link_local = endpoint.asked.link_local_ips.iter();
+            let link_local = link_local.filter_map(|text| text.parse().ok());
             Attachment {
                 driver: network
                     .map(|network| network.driver.clone())
@@ -330,10 +346,21 @@ fn attachments(
                 mac: mac(&endpoint.mac_address),
                 ipv4: endpoint.ip_address.parse().ok(),
                 ipv6: endpoint.global_ipv6_address.parse().ok(),
+                // The engine takes no others, and gives each that was asked for.
+                link_local: link_local
+                    .filter(|address| is_on_it && is_link_local(address))
+                    .collect(),
                 name,
             }
         })
         .collect()
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 /// The ports that a listing says are published.
@@ -589,6 +616,7 @@ mod tests {
                     mac: Some([2, 0x42, 0x0a, 0, 0, 2]),
                     ipv4: Some("10.0.0.2".parse().unwrap()),
                     ipv6: Some("fd00::2".parse().unwrap()),
+                    link_local: Vec::new(),
                 },
             ]
         );
@@ -712,6 +740,36 @@ mod tests {
             say("running", r#","NetworkSettings":{"Ports":{}}"#),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn link_local_addresses_are_those_of_networks_that_the_container_is_on() {
+        let mut web = listed(r#"[{"Id":"1","Names":["/web"],"State":"running"}]"#).remove(0);
+        let mut given = |json: &str| {
+            let json = format!(
+                r#"{{"State":{{"Status":"running","Pid":42}},"NetworkSettings":{{"Networks":{{"shop":{json}}}}}}}"#
+            );
+            inspected(&mut web, &serde_json::from_str(&json).unwrap(), &networks());
+            web.networks[0].addresses().collect::<Vec<IpAddr>>()
+        };
+        let addresses = |all: &[&str]| -> Vec<IpAddr> {
+            all.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let asked =
+            r#""IPAMConfig":{"LinkLocalIPs":["169.254.34.2","fe80::99","10.9.9.9","nonsense"]}"#;
+        assert_eq!(
+            given(&format!(
+                r#"{{"EndpointID":"e1","IPAddress":"10.0.0.2",{asked}}}"#
+            )),
+            addresses(&["10.0.0.2", "169.254.34.2", "fe80::99"])
+        );
+        // It could not be connected, and the engine says what was asked all the same.
+        let not_on_it = format!(r#"{{"EndpointID":"",{asked}}}"#);
+        assert_eq!(given(&not_on_it), addresses(&[]));
+        for none in ["null", "{}", r#"{"LinkLocalIPs":null}"#] {
+            let json = format!(r#"{{"EndpointID":"e1","IPAMConfig":{none}}}"#);
+            assert_eq!(given(&json), addresses(&[]));
+        }
     }
 
     #[test]
