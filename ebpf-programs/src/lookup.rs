@@ -19,9 +19,9 @@ use netpol_abi::{
     link::{LinkRate, Neighbour},
     packet::{Direction, Frame, Socket},
     tables::{
-        Address, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor, FragmentSet,
-        Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix, Published, PublishedKey,
-        SenderAddress, Verdict, VerdictKey,
+        Address, AddressLane, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
+        FragmentSet, Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix, Published,
+        PublishedKey, PublishedLane, SenderAddress, Verdict, VerdictKey,
     },
 };
 
@@ -66,12 +66,72 @@ pub fn now_ns() -> u64 {
     }
 }
 
-/// A map value that is read and written whole. The kernel frees no element before an RCU
-/// grace period, and the program runs inside one.
+/// A map value that is read and written whole. The memory of an element stays one of its map's for an RCU grace period,
+/// and the program runs inside one; but it may be another key's by then ([`unreplaced`]).
 #[inline(always)]
 pub fn cell<'a, T>(pointer: Option<*mut T>) -> Option<&'a Cell<T>> {
     // SAFETY: the map hands out valid, aligned elements; `Cell` has the layout of `T`.
     pointer.map(|pointer| unsafe { &*pointer.cast::<Cell<T>>() })
+}
+
+/// How often an element is read that is replaced meanwhile.
+const READS: u32 = 2;
+
+/// What `read` takes of an element of a hash, all of it of the key that `find` looks up.
+///
+/// The kernel gives the memory of an element that is replaced or deleted to the next one at once, though programs may
+/// still read it (since 6.1, kernel/bpf/memalloc.c; before, it waited for them): what is read there may be another key's.
+/// So the element is looked up once more after it was read: it is given away only once the key no longer leads to it.
+/// The daemon does not bring it back within one run of a program: between two fences it goes through the keys twice at
+/// most, each time in their order. An element that is another one each time has said nothing: `unread` stands for it.
+#[inline(always)]
+fn unreplaced<V, R>(
+    find: impl Fn() -> Option<*const V>,
+    read: impl Fn(*const V) -> R,
+    unread: R,
+) -> Option<R> {
+    let mut element = find()?;
+    let mut reads = 0;
+    while reads < READS {
+        let said = read(element);
+        let now = find()?;
+        if core::ptr::eq(now, element) {
+            return Some(said);
+        }
+        element = now;
+        reads += 1;
+    }
+    Some(unread)
+}
+
+/// Reads one lane now, and neither earlier nor later.
+#[inline(always)]
+fn address_lane(entry: *const Address, lane: usize) -> AddressLane {
+    let lane = lane & 1;
+    // SAFETY: the map's element, valid and aligned; what it holds may change meanwhile, and any bytes are one.
+    unsafe {
+        AddressLane {
+            class: core::ptr::read_volatile(&raw const (*entry).class[lane]),
+            owner: core::ptr::read_volatile(&raw const (*entry).owner[lane]),
+            slot: core::ptr::read_volatile(&raw const (*entry).slot[lane]),
+        }
+    }
+}
+
+/// The same of a published port.
+#[inline(always)]
+fn published_lane(entry: *const Published, lane: usize) -> PublishedLane {
+    // SAFETY: as above.
+    unsafe {
+        let lane = &raw const (*entry).lanes[lane & 1];
+        PublishedLane {
+            ingress: core::ptr::read_volatile(&raw const (*lane).ingress),
+            audited_ingress: core::ptr::read_volatile(&raw const (*lane).audited_ingress),
+            id: core::ptr::read_volatile(&raw const (*lane).id),
+            port: core::ptr::read_volatile(&raw const (*lane).port),
+            flags: core::ptr::read_volatile(&raw const (*lane).flags),
+        }
+    }
 }
 
 /// Adds to an account, wrapping.
@@ -115,13 +175,21 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn address4(&self, address: &[u8; 4]) -> Option<&Address> {
-        unsafe { maps::ADDRESSES4.get(address) }
+    fn address4(&self, address: &[u8; 4], lane: usize) -> Option<AddressLane> {
+        unreplaced(
+            || maps::ADDRESSES4.get_ptr(address),
+            |entry| address_lane(entry, lane),
+            AddressLane::UNREAD,
+        )
     }
 
     #[inline(always)]
-    fn address6(&self, address: &[u8; 16]) -> Option<&Address> {
-        unsafe { maps::ADDRESSES6.get(address) }
+    fn address6(&self, address: &[u8; 16], lane: usize) -> Option<AddressLane> {
+        unreplaced(
+            || maps::ADDRESSES6.get_ptr(address),
+            |entry| address_lane(entry, lane),
+            AddressLane::UNREAD,
+        )
     }
 
     #[inline(always)]
@@ -162,13 +230,23 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn published(&self, first: u64, second: u64, service: u32) -> Option<&Published> {
+    fn published(
+        &self,
+        first: u64,
+        second: u64,
+        service: u32,
+        lane: usize,
+    ) -> Option<PublishedLane> {
         let key = maps::DIALLED.get_ptr_mut(0)?;
         // SAFETY: the element is this processor's own, and used here alone.
         let key = unsafe { &mut *key };
         *key = [first, second, service.into()];
         let key: &PublishedKey = zerocopy::transmute_ref!(&*key);
-        unsafe { maps::PUBLISHED.get(key) }
+        unreplaced(
+            || maps::PUBLISHED.get_ptr(key),
+            |entry| published_lane(entry, lane),
+            PublishedLane::UNREAD,
+        )
     }
 
     #[inline(always)]

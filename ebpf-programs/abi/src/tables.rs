@@ -30,6 +30,11 @@ pub const CLASS_UNLISTED: u64 = 0;
 /// The class of strangers that no `ipBlock` covers; also the second key of the
 /// entry that holds the rules for *any* peer.
 pub const CLASS_ANY: u64 = 1;
+/// The class of an address whose entry was replaced each time that it was read: one that no rule names, so that those for
+/// any peer decide.
+pub const CLASS_UNREAD: u64 = 2;
+/// The subject of a published port whose entry was replaced each time that it was read: it allows nothing.
+pub const SUBJECT_UNREAD: u64 = 2;
 /// The first number that a hash may have; smaller ones are reserved.
 pub const FIRST_HASHED: u64 = 16;
 
@@ -260,6 +265,38 @@ pub struct Address {
     pub slot: [u32; 2],
 }
 
+/// One lane of an [`Address`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressLane {
+    /// [`Address::class`]
+    pub class: u64,
+    /// [`Address::owner`]
+    pub owner: u32,
+    /// [`Address::slot`]
+    pub slot: u32,
+}
+
+impl AddressLane {
+    /// What could not be read.
+    pub const UNREAD: Self = Self {
+        class: CLASS_UNREAD,
+        owner: 0,
+        slot: 0,
+    };
+}
+
+impl Address {
+    /// What one of the lanes says.
+    #[must_use]
+    pub const fn lane(&self, lane: usize) -> AddressLane {
+        AddressLane {
+            class: self.class[lane],
+            owner: self.owner[lane],
+            slot: self.slot[lane],
+        }
+    }
+}
+
 /// Key of `LEAVES4` (an LPM trie): the endpoint's slot, then the address, both in network order. A
 /// prefix of N bits of the address has 32 + N here.
 pub type LeaveKey4 = [u8; 8];
@@ -341,6 +378,17 @@ pub struct PublishedLane {
     pub port: u16,
     /// [`published_flags`]; 0: this lane does not list it.
     pub flags: u16,
+}
+
+impl PublishedLane {
+    /// What could not be read: a port of a container that takes nothing.
+    pub const UNREAD: Self = Self {
+        ingress: SUBJECT_UNREAD,
+        audited_ingress: SUBJECT_UNREAD,
+        id: 0,
+        port: 0,
+        flags: published_flags::LISTED,
+    };
 }
 
 /// Bits of [`PublishedLane::flags`].

@@ -20,8 +20,8 @@ use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::report::{self, Sighting};
 use netpol_abi::tables::{
-    Address, Collected, Control, Counter, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
-    FragmentSet, Interface, Leave, PortBlock, Prefix, Published, PublishedKey, SenderAddress,
+    AddressLane, Collected, Control, Counter, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
+    FragmentSet, Interface, Leave, PortBlock, Prefix, PublishedKey, PublishedLane, SenderAddress,
     Usage, Verdict, VerdictKey, account,
 };
 
@@ -294,11 +294,13 @@ impl Tables for Datapath {
     fn endpoint(&self, slot: u32) -> Option<&Endpoint> {
         self.lanes.endpoints.get(&slot)
     }
-    fn address4(&self, address: &[u8; 4]) -> Option<&Address> {
-        self.lanes.addresses.get(&Ipv4Addr::from(*address).into())
+    fn address4(&self, address: &[u8; 4], lane: usize) -> Option<AddressLane> {
+        let found = self.lanes.addresses.get(&Ipv4Addr::from(*address).into());
+        found.map(|found| found.lane(lane))
     }
-    fn address6(&self, address: &[u8; 16]) -> Option<&Address> {
-        self.lanes.addresses.get(&Ipv6Addr::from(*address).into())
+    fn address6(&self, address: &[u8; 16], lane: usize) -> Option<AddressLane> {
+        let found = self.lanes.addresses.get(&Ipv6Addr::from(*address).into());
+        found.map(|found| found.lane(lane))
     }
     fn sender(&self, key: u32) -> Option<&SenderAddress> {
         self.lanes.senders.get(&key)
@@ -316,14 +318,21 @@ impl Tables for Datapath {
         let address = u128::from(high) << 64 | u128::from(low);
         self.leave_of(slot, Ipv6Addr::from_bits(address).into())
     }
-    fn published(&self, first: u64, second: u64, service: u32) -> Option<&Published> {
+    fn published(
+        &self,
+        first: u64,
+        second: u64,
+        service: u32,
+        lane: usize,
+    ) -> Option<PublishedLane> {
         let whole = u128::from(second) << 64 | u128::from(first);
         let key = PublishedKey {
             address: whole.to_le_bytes(),
             service,
             reserved: 0,
         };
-        self.lanes.published.get(&both::published_at(&key))
+        let found = self.lanes.published.get(&both::published_at(&key));
+        found.map(|found| found.lanes[lane])
     }
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict> {
         self.lanes.verdicts.get(key)

@@ -9,7 +9,7 @@ use crate::{
     packet::{Direction, protocol},
     reason::Reason,
     tables::{
-        Address, CLASS_ANY, CLASS_UNLISTED, LEAVE_CLAIMS, OWNER_HOST, PortRange,
+        AddressLane, CLASS_ANY, CLASS_UNLISTED, LEAVE_CLAIMS, OWNER_HOST, PortRange,
         SUBJECT_NOT_ISOLATED, VerdictKey, control_flags, leave_holder,
     },
 };
@@ -23,19 +23,19 @@ pub(super) const fn v4(address: &[u8; 16]) -> [u8; 4] {
 
 #[inline(always)]
 pub(super) fn owner4<T: Tables>(scene: &Scene<'_, T>, address: &[u8; 4]) -> u32 {
-    owner(scene, scene.tables.address4(address))
+    owner(scene.tables.address4(address, scene.lane()))
 }
 
 #[inline(always)]
 pub(super) fn owner6<T: Tables>(scene: &Scene<'_, T>, address: &[u8; 16]) -> u32 {
-    owner(scene, scene.tables.address6(address))
+    owner(scene.tables.address6(address, scene.lane()))
 }
 
-/// Number of the endpoint that owns the address in this lane; 0: none.
+/// Number of the endpoint that owns the address; 0: none.
 #[inline(always)]
-fn owner<T>(scene: &Scene<'_, T>, entry: Option<&Address>) -> u32 {
+const fn owner(entry: Option<AddressLane>) -> u32 {
     match entry {
-        Some(entry) if entry.class[scene.lane()] != CLASS_UNLISTED => entry.owner[scene.lane()],
+        Some(entry) if entry.class != CLASS_UNLISTED => entry.owner,
         _ => 0,
     }
 }
@@ -101,23 +101,23 @@ pub(super) fn may_claim<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &
 
 /// The entry of an address in the table of exact addresses, if it counts in this lane.
 #[inline(always)]
-pub(super) fn listed<'t, T: Tables>(
-    scene: &Scene<'t, T>,
+pub(super) fn listed<T: Tables>(
+    scene: &Scene<'_, T>,
     version: u8,
     address: &[u8; 16],
-) -> Option<&'t Address> {
+) -> Option<AddressLane> {
     let entry = if version == 4 {
-        scene.tables.address4(&v4(address))
+        scene.tables.address4(&v4(address), scene.lane())
     } else {
-        scene.tables.address6(address)
+        scene.tables.address6(address, scene.lane())
     }?;
-    (entry.class[scene.lane()] != CLASS_UNLISTED).then_some(entry)
+    (entry.class != CLASS_UNLISTED).then_some(entry)
 }
 
 /// The owner that stands in the table of exact addresses in this lane; `None`: the address is not there.
 #[inline(always)]
 fn listed_owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Option<u32> {
-    listed(scene, version, address).map(|entry| entry.owner[scene.lane()])
+    listed(scene, version, address).map(|entry| entry.owner)
 }
 
 /// What the endpoint's leave for an address says in this lane; 0: there is none.
@@ -170,7 +170,7 @@ pub fn leave<T: Tables>(tables: &T, slot: u32, version: u32, high: u64, low: u64
 #[inline(always)]
 pub(super) fn slot_of<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
     match listed(scene, version, address) {
-        Some(entry) => entry.slot[scene.lane()],
+        Some(entry) => entry.slot,
         None => 0,
     }
 }

@@ -29,8 +29,8 @@ use crate::{
     packet::{self, Arrival, Direction, Ethernet, Frame, Packet, Piece, Socket, ethertype},
     reason::Reason,
     tables::{
-        Address, Control, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, FragmentCursor,
-        FragmentSet, Interface, Leave, PortBlock, Prefix, Published, SUBJECT_NOT_ISOLATED,
+        AddressLane, Control, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, FragmentCursor,
+        FragmentSet, Interface, Leave, PortBlock, Prefix, PublishedLane, SUBJECT_NOT_ISOLATED,
         SenderAddress, Verdict, VerdictKey, control_flags, endpoint_flags, stamp,
     },
 };
@@ -55,10 +55,11 @@ pub trait Tables {
     fn interface(&self, ifindex: u32) -> Option<&Interface>;
     /// The element of `ENDPOINTS`.
     fn endpoint(&self, slot: u32) -> Option<&Endpoint>;
-    /// `ADDRESSES4`.
-    fn address4(&self, address: &[u8; 4]) -> Option<&Address>;
-    /// `ADDRESSES6`.
-    fn address6(&self, address: &[u8; 16]) -> Option<&Address>;
+    /// What a lane (0 or 1) of `ADDRESSES4` says, all of it of this very address: the daemon may replace the entry
+    /// meanwhile.
+    fn address4(&self, address: &[u8; 4], lane: usize) -> Option<AddressLane>;
+    /// Likewise of `ADDRESSES6`.
+    fn address6(&self, address: &[u8; 16], lane: usize) -> Option<AddressLane>;
     /// `SENDERS`, at [`crate::tables::sender_key`].
     fn sender(&self, key: u32) -> Option<&SenderAddress>;
     /// The longest prefix of `PREFIXES4` that holds the address.
@@ -69,8 +70,15 @@ pub trait Tables {
     fn leave4(&self, slot: u32, address: u32) -> Option<&Leave>;
     /// The longest prefix of the slot in `LEAVES6` that holds the address, whose halves these are.
     fn leave6(&self, slot: u32, high: u64, low: u64) -> Option<&Leave>;
-    /// `PUBLISHED`, at the address whose first and second eight octets these are as they stand in memory.
-    fn published(&self, first: u64, second: u64, service: u32) -> Option<&Published>;
+    /// What a lane (0 or 1) of `PUBLISHED` says, at the address whose first and second eight octets these are as they
+    /// stand in memory; all of it of that very port.
+    fn published(
+        &self,
+        first: u64,
+        second: u64,
+        service: u32,
+        lane: usize,
+    ) -> Option<PublishedLane>;
     /// `VERDICTS`.
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict>;
     /// `PORT_BLOCKS`.

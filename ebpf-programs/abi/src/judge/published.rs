@@ -121,11 +121,7 @@ fn far(view: &View) -> (&[u8; 16], u16) {
 
 /// What the lane that is read has there.
 #[inline(always)]
-fn find<'t, T: Tables>(
-    scene: &Scene<'t, T>,
-    view: &View,
-    opening: Direction,
-) -> Option<&'t PublishedLane> {
+fn find<T: Tables>(scene: &Scene<'_, T>, view: &View, opening: Direction) -> Option<PublishedLane> {
     let (address, port) = far(view);
     let packet = &view.packet;
     let service = service(packet.version, packet.protocol, port);
@@ -190,13 +186,12 @@ const fn halves(packet: &Packet, address: &[u8; 16]) -> [u64; 2] {
 }
 
 #[inline(always)]
-fn entry<'t, T: Tables>(
-    scene: &Scene<'t, T>,
+fn entry<T: Tables>(
+    scene: &Scene<'_, T>,
     [first, second]: [u64; 2],
     service: u32,
-) -> Option<&'t PublishedLane> {
-    let entry = scene.tables.published(first, second, service)?;
-    Some(&entry.lanes[scene.lane()])
+) -> Option<PublishedLane> {
+    scene.tables.published(first, second, service, scene.lane())
 }
 
 /// Does the lane that is read list this?
@@ -216,7 +211,7 @@ fn is_host<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> 
         return true;
     }
     match lookup::listed(scene, version, address) {
-        Some(entry) => entry.owner[scene.lane()] == OWNER_HOST,
+        Some(entry) => entry.owner == OWNER_HOST,
         None => false,
     }
 }

@@ -120,7 +120,7 @@ pub(super) fn of<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Sender {
             Sender::UNASKED
         };
     };
-    let (owner, slot) = (entry.owner[scene.lane()], entry.slot[scene.lane()]);
+    let (owner, slot) = (entry.owner, entry.slot);
     let own_stamp = if slot == 0 {
         0
     } else {
@@ -235,9 +235,9 @@ pub(super) fn peer<T: Tables>(
         let own = scene.tables.sender(key);
         return match own.and_then(|own| lookup::listed(scene, version, own)) {
             // Not what an endpoint had that was in the slot before.
-            Some(entry) if entry.slot[scene.lane()] == stamped_slot(sender.stamp()) => Peer {
-                class: entry.class[scene.lane()],
-                owner: entry.owner[scene.lane()],
+            Some(entry) if entry.slot == stamped_slot(sender.stamp()) => Peer {
+                class: entry.class,
+                owner: entry.owner,
             },
             _ => NOBODY,
         };
@@ -254,8 +254,8 @@ pub(super) fn peer<T: Tables>(
 pub(super) fn classify<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Peer {
     if let Some(entry) = lookup::listed(scene, version, address) {
         return Peer {
-            class: entry.class[scene.lane()],
-            owner: entry.owner[scene.lane()],
+            class: entry.class,
+            owner: entry.owner,
         };
     }
     let covering = if version == 4 {
