@@ -1,23 +1,32 @@
-//! File-system changes as hints, straight from inotify.
+//! File-system changes as hints, by the library `notify`.
 //!
-//! Owns one inotify instance and what it looks at: whole directories, or names in
-//! them. A hint says only "look again": who follows files lists them anew, and says
+//! Owns one [`INotifyWatcher`] and the directories that it watches: whole directories, or names in
+//! them. A hint says only "look again": a caller lists the files anew, and says
 //! with the same listing what to watch from then on. Never reads a file, never
-//! decides what a change means. Wakes on what is closed, moved, made, removed or
-//! re-labelled with rights, not on reading or writing: looking must not wake the
-//! looker. Called by `store` and `runtime`.
+//! decides what a change means. A hint comes when something is closed after writing, moved, made, removed or given other
+//! rights, and none when it is read or written: a caller that looks must not wake itself.
+//!
+//! # Why no change is missed
+//! Each directory is watched without those below it: what is made in a new directory before a recursive watch
+//! reaches it gives no event. A watch ends with its directory, also where another one takes its path at once. So before each
+//! hint all directories are watched again, and the caller lists after that, until the listing names no other directories.
+//! `notify` hands over an event before it forgets the watch that the event ends, so each watch that is forgotten is followed by
+//! a hint. A mount over a directory gives no event at all: `/proc/self/mountinfo` tells of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use notify::event::{Event, EventKindMask};
+use notify::{Config, ErrorKind, INotifyWatcher, PathOp, Watcher as _};
 use tokio::io::Interest as Readiness;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 
 /// As many symbolic links as the kernel follows in one path (`MAXSYMLINKS`).
 const LINKS: usize = 40;
@@ -128,46 +137,93 @@ pub enum WatchError {
     },
 }
 
-/// What tokio asks of a descriptor, which nix does not give.
-#[derive(Debug)]
-struct Instance(Inotify);
+/// Puts the table of mounts into tokio's hands, which owns it from now on.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, because `AsRawFd` may lie; that of `File` does not"
+)]
+fn mounts(table: File, readiness: Readiness) -> io::Result<AsyncFd<File>> {
+    AsyncFd::with_interest(table, readiness)
+}
 
-impl AsRawFd for Instance {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
+/// The kinds of events that are hints. Reading and running a file is none of them.
+const KINDS: EventKindMask = EventKindMask::CREATE
+    .union(EventKindMask::REMOVE)
+    .union(EventKindMask::MODIFY_META)
+    .union(EventKindMask::MODIFY_NAME)
+    .union(EventKindMask::ACCESS_CLOSE);
+
+/// What the thread of `notify` and the watcher share.
+#[derive(Debug, Default)]
+struct Shared {
+    directories: Mutex<BTreeMap<PathBuf, Names>>,
+    hint: Notify,
+    /// How many events came, and how many hints were given.
+    #[cfg(test)]
+    counted: [std::sync::atomic::AtomicU64; 2],
+}
+
+impl Shared {
+    /// A panic in the thread of `notify` would end it: nothing here panics while it holds this.
+    fn directories(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Names>> {
+        self.directories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, event: notify::Result<Event>) {
+        // An error says that events may be lost.
+        let matters = event.is_err() || event.is_ok_and(|event| self.matters(&event));
+        #[cfg(test)]
+        for counter in &self.counted[..=usize::from(matters)] {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        if matters {
+            self.hint.notify_one();
+        }
+    }
+
+    fn matters(&self, event: &Event) -> bool {
+        let directories = self.directories();
+        let is_wanted = |path: &PathBuf| {
+            let parent = path.parent().and_then(|parent| directories.get(parent));
+            let named = parent.zip(path.file_name());
+            directories.contains_key(path) || named.is_some_and(|(names, name)| names.has(name))
+        };
+        event.need_rescan() || event.paths.iter().any(is_wanted)
     }
 }
 
-/// Puts a descriptor into tokio's hands, which owns it from now on.
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe, because `AsRawFd` may lie; those of `File` and `Instance` do not"
-)]
-fn ready_when<T: AsRawFd>(inner: T, readiness: Readiness) -> io::Result<AsyncFd<T>> {
-    AsyncFd::with_interest(inner, readiness)
-}
+/// Which directory is at a path: its device and inode. `None`: there is none.
+type Identity = Option<(u64, u64)>;
 
-/// One inotify instance.
+/// Watches directories.
 #[derive(Debug)]
 pub struct Watcher {
-    inotify: AsyncFd<Instance>,
+    inotify: INotifyWatcher,
+    shared: Arc<Shared>,
     mounts: Option<AsyncFd<File>>,
-    watches: HashMap<WatchDescriptor, Names>,
+    /// The directory that was at each path when it was watched last.
+    watched: BTreeMap<PathBuf, Identity>,
 }
 
 impl Watcher {
-    /// A watcher that looks at nothing yet. To be made inside a tokio runtime.
+    /// A watcher of no directory yet. To be made inside a tokio runtime.
     ///
     /// # Errors
-    /// The kernel gives no instance.
+    /// The kernel gives no inotify instance.
     pub fn new() -> Result<Self, WatchError> {
-        let instance = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
-            .map_err(|errno| WatchError::Instance(errno.into()))?;
+        let shared = Arc::new(Shared::default());
+        let handler = Arc::clone(&shared);
+        let inotify = INotifyWatcher::new(
+            move |event| handler.take(event),
+            Config::default().with_event_kinds(KINDS),
+        );
         Ok(Self {
-            inotify: ready_when(Instance(instance), Readiness::READABLE)
-                .map_err(WatchError::Instance)?,
+            inotify: inotify.map_err(|error| WatchError::Instance(cause(error)))?,
+            shared,
             mounts: None,
-            watches: HashMap::new(),
+            watched: BTreeMap::new(),
         })
     }
 
@@ -182,7 +238,7 @@ impl Watcher {
         }
         // proc(5): `mountinfo` gives POLLPRI and POLLERR when the table changes.
         let mounts = File::open("/proc/self/mountinfo")
-            .and_then(|file| ready_when(file, Readiness::PRIORITY | Readiness::ERROR))
+            .and_then(|file| mounts(file, Readiness::PRIORITY | Readiness::ERROR))
             .map_err(|source| WatchError::Directory {
                 path: PathBuf::from("/proc/self/mountinfo"),
                 source,
@@ -196,104 +252,120 @@ impl Watcher {
         self.mounts = None;
     }
 
-    /// Watches this from now on, and nothing else. True: something is watched that was not
+    /// Watches this from now on, and nothing else. True: it is not what was watched
     /// before, so what happened there since it was listed may have been missed: list again.
     ///
     /// # Errors
     /// A directory can't be watched; the others are.
     pub fn watch(&mut self, wanted: &Wanted) -> Result<bool, WatchError> {
-        let mask = AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_MOVE
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_ATTRIB
-            | AddWatchFlags::IN_DELETE_SELF
-            | AddWatchFlags::IN_MOVE_SELF
-            | AddWatchFlags::IN_ONLYDIR;
-        let mut watches: HashMap<WatchDescriptor, Names> = HashMap::new();
+        let before = std::mem::replace(&mut *self.shared.directories(), wanted.directories.clone());
+        let (kept, ended): (Vec<_>, Vec<_>) = std::mem::take(&mut self.watched)
+            .into_iter()
+            .partition(|(path, _)| wanted.directories.contains_key(path));
+        self.watched = kept.into_iter().collect();
+        let begun = wanted.directories.keys();
+        let begun = begun.filter(|path| !self.watched.contains_key(*path));
+        let begun: Vec<PathBuf> = begun.cloned().collect();
+        let ended = ended.into_iter().map(|(path, _)| path).collect();
+        let failed = self.update(ended, &begun);
+        let has_begun = begun.iter().any(|path| self.watched.contains_key(path));
+        let is_new = before != wanted.directories || has_begun;
+        failed.map_or(Ok(is_new), Err)
+    }
+
+    /// Watches again what is to be watched: the directory of a path may be another one by now. What fails is tried again by
+    /// [`Watcher::watch`], which tells of it.
+    fn renew(&mut self) {
+        let paths: Vec<PathBuf> = self.shared.directories().keys().cloned().collect();
+        // `notify` keeps a watch that it has for a path.
+        let other = paths.iter().filter(|path| {
+            let before = self.watched.get(*path).copied().flatten();
+            before.is_some() && before != identity(path)
+        });
+        let other = other.cloned().collect();
+        self.update(other, &paths);
+    }
+
+    /// Ends the watches of some paths, and begins those of others. Gives the first failure.
+    fn update(&mut self, ended: Vec<PathBuf>, begun: &[PathBuf]) -> Option<WatchError> {
         let mut failed = None;
-        // Two paths may lead to one directory, and the kernel then gives one number for both.
-        for (path, names) in &wanted.directories {
-            match self.inotify.get_ref().0.add_watch(path, mask) {
-                Ok(watch) => match watches.get_mut(&watch) {
-                    Some(known) => known.add(names.clone()),
-                    None => {
-                        watches.insert(watch, names.clone());
-                    }
-                },
-                // Gone since it was listed: its parent is watched, and tells.
-                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-                Err(errno) => {
-                    failed.get_or_insert(WatchError::Directory {
-                        path: path.clone(),
-                        source: errno.into(),
-                    });
+        for path in begun {
+            // Before it is watched: a directory that takes its place meanwhile is seen to be another one.
+            self.watched.insert(path.clone(), identity(path));
+        }
+        let ended = ended.into_iter().map(PathOp::unwatch);
+        let begun = begun.iter().map(PathOp::watch_non_recursive);
+        let mut operations: Vec<PathOp> = ended.chain(begun).collect();
+        while !operations.is_empty() {
+            let Err(error) = self.inotify.update_paths(operations) else {
+                break;
+            };
+            operations = error.remaining;
+            let path = match error.origin {
+                Some(PathOp::Watch(path, _)) => path,
+                // Its directory is gone, and its watch with it.
+                Some(PathOp::Unwatch(_)) => continue,
+                // The thread of `notify` has ended.
+                None => {
+                    failed.get_or_insert(WatchError::Instance(cause(error.source)));
+                    break;
                 }
+            };
+            self.watched.remove(&path);
+            let source = cause(error.source);
+            // Gone since it was listed: its parent is watched, and tells.
+            let absent = [Errno::ENOENT, Errno::ENOTDIR].map(|errno| errno as i32);
+            if !source
+                .raw_os_error()
+                .is_some_and(|code| absent.contains(&code))
+            {
+                failed.get_or_insert(WatchError::Directory { path, source });
             }
         }
-        let added = watches
-            .iter()
-            .any(|(watch, names)| self.watches.get(watch).is_none_or(|known| known != names));
-        for old in self.watches.keys() {
-            if !watches.contains_key(old) {
-                // Fails where the directory is gone: then the kernel has removed it already.
-                let _ = self.inotify.get_ref().0.rm_watch(*old);
-            }
-        }
-        self.watches = watches;
-        failed.map_or(Ok(added), Err)
+        failed
     }
 
     /// Returns when something that is watched has changed. Dropping the future loses no
     /// change that it has not returned for.
     ///
     /// # Errors
-    /// The kernel's queue can't be read.
+    /// The table of mounts can't be read.
     pub async fn changed(&mut self) -> io::Result<()> {
-        loop {
-            let mut ready = match &self.mounts {
-                Some(mounts) => tokio::select! {
-                    ready = self.inotify.readable() => ready?,
-                    mounts = mounts.ready(Readiness::PRIORITY | Readiness::ERROR) => {
-                        mounts?.clear_ready();
-                        return Ok(());
-                    }
-                },
-                None => self.inotify.readable().await?,
-            };
-            match self.inotify.get_ref().0.read_events() {
-                Ok(events) => {
-                    // One read may leave more behind: the next look at the listing covers
-                    // them, and readiness stays set until the queue is empty.
-                    if events.iter().any(|event| self.matters(event)) {
-                        return Ok(());
-                    }
-                }
-                Err(Errno::EAGAIN) => ready.clear_ready(),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+        match &self.mounts {
+            Some(mounts) => tokio::select! {
+                () = self.shared.hint.notified() => {}
+                ready = mounts.ready(Readiness::PRIORITY | Readiness::ERROR) => ready?.clear_ready(),
+            },
+            None => self.shared.hint.notified().await,
         }
+        self.renew();
+        Ok(())
     }
+}
 
-    fn matters(&self, event: &InotifyEvent) -> bool {
-        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-            return true;
-        }
-        // What is no longer watched may still stand in the queue.
-        let Some(names) = self.watches.get(&event.wd) else {
-            return false;
-        };
-        match &event.name {
-            Some(name) => names.has(name),
-            None => true,
-        }
+fn identity(path: &Path) -> Identity {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
+/// What the system said.
+fn cause(error: notify::Error) -> io::Error {
+    match error.kind {
+        ErrorKind::Io(source) => source,
+        ErrorKind::PathNotFound => Errno::ENOENT.into(),
+        // inotify_add_watch(2) says so where `fs.inotify.max_user_watches` is reached.
+        ErrorKind::MaxFilesWatch => Errno::ENOSPC.into(),
+        _ => io::Error::other(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::io::Write as _;
+    use std::process::Command;
+    use std::sync::atomic::Ordering;
+    use std::sync::mpsc;
     use std::time::Duration;
 
     use super::*;
@@ -304,16 +376,15 @@ mod tests {
             .is_ok()
     }
 
-    /// Is the queue empty of what matters? The marker is an event that does, made now.
-    async fn quiet(watcher: &mut Watcher, directory: &Path) -> bool {
-        let before = std::time::Instant::now();
-        let marker = directory.join("marker");
-        let mut changes = std::pin::pin!(watcher.changed());
-        let early = tokio::time::timeout(Duration::ZERO, &mut changes)
-            .await
-            .is_ok();
-        std::fs::write(&marker, "").unwrap();
-        !early && changes.await.is_ok() && before.elapsed() < Duration::from_secs(5)
+    /// How many events came and how many hints were given, once at least so many hints were. Events come in their order.
+    async fn counted(watcher: &mut Watcher, hints: u64) -> [u64; 2] {
+        loop {
+            let now = [0, 1].map(|at| watcher.shared.counted[at].load(Ordering::Relaxed));
+            if now[1] >= hints {
+                return now;
+            }
+            assert!(hinted(watcher).await, "{now:?}");
+        }
     }
 
     #[tokio::test]
@@ -325,7 +396,7 @@ mod tests {
             let mut wanted = Wanted::default();
             assert_eq!(wanted.path(&deep), None);
             assert!(watcher.watch(&wanted).unwrap());
-            std::fs::create_dir(root.path().join(step)).unwrap();
+            fs::create_dir(root.path().join(step)).unwrap();
             assert!(hinted(&mut watcher).await, "{step}");
         }
         assert_eq!(Wanted::default().path(&deep), Some(deep));
@@ -335,9 +406,9 @@ mod tests {
     async fn a_swapped_link_on_the_way_is_a_hint() {
         let root = tempfile::tempdir().unwrap();
         let (one, two) = (root.path().join("one"), root.path().join("two"));
-        std::fs::create_dir(&one).unwrap();
-        std::fs::create_dir(&two).unwrap();
-        std::fs::write(two.join("f"), "").unwrap();
+        fs::create_dir(&one).unwrap();
+        fs::create_dir(&two).unwrap();
+        fs::write(two.join("f"), "").unwrap();
         std::os::unix::fs::symlink("one", root.path().join("now")).unwrap();
         let path = root.path().join("now/f");
         let mut watcher = Watcher::new().unwrap();
@@ -345,7 +416,7 @@ mod tests {
         assert_eq!(wanted.path(&path), None);
         watcher.watch(&wanted).unwrap();
         std::os::unix::fs::symlink("two", root.path().join("next")).unwrap();
-        std::fs::rename(root.path().join("next"), root.path().join("now")).unwrap();
+        fs::rename(root.path().join("next"), root.path().join("now")).unwrap();
         assert!(hinted(&mut watcher).await);
         assert_eq!(Wanted::default().path(&path), Some(two.join("f")));
     }
@@ -358,9 +429,133 @@ mod tests {
         let mut watcher = Watcher::new().unwrap();
         assert!(watcher.watch(&wanted).unwrap());
         assert!(!watcher.watch(&wanted).unwrap());
-        std::fs::write(root.path().join("other"), "x").unwrap();
-        std::fs::read(root.path().join("other")).unwrap();
-        assert!(quiet(&mut watcher, root.path()).await);
+        fs::write(root.path().join("other"), "x").unwrap();
+        fs::read(root.path().join("other")).unwrap();
+        // It is made, and it is closed after writing.
+        fs::write(root.path().join("marker"), "").unwrap();
+        assert_eq!(counted(&mut watcher, 2).await[1], 2);
+    }
+
+    #[tokio::test]
+    async fn reading_listing_and_running_wake_no_thread() {
+        let root = tempfile::tempdir().unwrap();
+        let program = root.path().join("program");
+        fs::copy("/bin/true", &program).unwrap();
+        let mut wanted = Wanted::default();
+        wanted.directory(root.path());
+        let mut watcher = Watcher::new().unwrap();
+        watcher.watch(&wanted).unwrap();
+        for _ in 0..100 {
+            fs::read(&program).unwrap();
+            assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+            assert!(Command::new(&program).status().unwrap().success());
+        }
+        let mut file = File::create(root.path().join("marker")).unwrap();
+        for _ in 0..100 {
+            file.write_all(b"a line\n").unwrap();
+        }
+        drop(file);
+        assert_eq!(counted(&mut watcher, 2).await, [2, 2]);
+    }
+
+    /// Every file below a directory, and the directories that tell of the next one.
+    fn list(directory: &Path, wanted: &mut Wanted, found: &mut BTreeSet<PathBuf>) {
+        wanted.directory(directory);
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                list(&path, wanted, found);
+            } else {
+                found.insert(path);
+            }
+        }
+    }
+
+    /// As the store does: what is listed when no further directory is to be watched.
+    fn look(watcher: &mut Watcher, root: &Path) -> BTreeSet<PathBuf> {
+        loop {
+            let (mut wanted, mut found) = Default::default();
+            list(root, &mut wanted, &mut found);
+            if !watcher.watch(&wanted).unwrap() {
+                return found;
+            }
+        }
+    }
+
+    /// Looks after each hint, until the receiver is gone.
+    fn follow(root: PathBuf) -> mpsc::Receiver<BTreeSet<PathBuf>> {
+        let (found, looks) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let mut watcher = Watcher::new().unwrap();
+                while found.send(look(&mut watcher, &root)).is_ok() {
+                    watcher.changed().await.unwrap();
+                }
+            });
+        });
+        looks
+    }
+
+    #[test]
+    fn trees_that_are_made_moved_and_removed_at_once_are_never_missed() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let looks = follow(root.to_owned());
+        let (tree, aside) = (root.join("s"), root.join("aside"));
+        for number in 0..1500 {
+            // Before, while or after the watcher looks at what was done last.
+            std::thread::sleep(Duration::from_micros(number % 50 * 10));
+            let file = tree.join(format!("t/{number}.yaml"));
+            if tree.exists() {
+                match number % 3 {
+                    0 => fs::remove_dir_all(&tree).unwrap(),
+                    1 => fs::rename(&tree, &aside).unwrap(),
+                    _ => {
+                        fs::rename(&tree, &aside).unwrap();
+                        fs::remove_dir_all(&aside).unwrap();
+                    }
+                }
+            }
+            fs::create_dir_all(tree.join("t")).unwrap();
+            std::thread::sleep(Duration::from_micros(number % 11 * 20));
+            fs::write(&file, "").unwrap();
+            loop {
+                let found = looks.recv_timeout(Duration::from_secs(5));
+                let found = found.unwrap_or_else(|_| panic!("tree {number} is missed"));
+                if found.contains(&file) {
+                    break;
+                }
+            }
+            let _ = fs::remove_dir_all(&aside);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_another_one_replaces_is_watched() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("place");
+        let mut wanted = Wanted::default();
+        wanted.directory(root.path());
+        wanted.directory(&place);
+        let mut watcher = Watcher::new().unwrap();
+        watcher.watch(&wanted).unwrap();
+        for number in 0..50 {
+            fs::create_dir(&place).unwrap();
+            assert!(hinted(&mut watcher).await);
+            assert_eq!(watcher.watched[&place], identity(&place));
+            watcher.watch(&wanted).unwrap();
+            // Of what came before.
+            while tokio::time::timeout(Duration::from_millis(2), watcher.changed())
+                .await
+                .is_ok()
+            {}
+            fs::write(place.join("file"), "").unwrap();
+            assert!(hinted(&mut watcher).await, "file {number} is missed");
+            fs::remove_dir_all(&place).unwrap();
+            assert!(hinted(&mut watcher).await);
+        }
     }
 
     #[test]

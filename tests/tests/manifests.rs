@@ -181,6 +181,28 @@ fn changes_without_an_event_are_found() -> Result<()> {
     Ok(())
 }
 
+/// A mount over a directory gives it no event: what is watched from then on is the directory that was mounted.
+#[test]
+fn a_directory_that_is_mounted_over_is_watched() -> Result<()> {
+    let lab = Lab::with_pods(&["web/front"])?;
+    let daemon = Daemon::enforcing(&lab, &[], "")?;
+    let over = daemon.manifests().join("over");
+    fs::create_dir(&over)?;
+    daemon.wait()?;
+    mount(&["-t", "tmpfs", "tmpfs", over.to_str().context("a path")?])?;
+    let _over = Mounted(over.clone());
+    daemon.wait()?;
+    for number in 0..3 {
+        let name = format!("mounted-{number}");
+        fs::write(over.join("a.yaml"), policy(&name))?;
+        // Without an event it would be found after 30 seconds.
+        until("a file below a mount", Duration::from_secs(10), || {
+            Ok(policies(&daemon)? == [name.as_str()])
+        })?;
+    }
+    Ok(())
+}
+
 /// Looking costs an idle host next to nothing.
 #[test]
 fn an_idle_daemon_does_not_wake_for_its_files() -> Result<()> {
