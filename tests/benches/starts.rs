@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use netpold::gate::Kernel;
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::newcomer::gate;
 use netpold_tests::{Daemon, Engine, Lab, daemon};
 
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
             median(more.collect())?
         );
     }
-    let through = namespace::inside(&lab.host().path(), let_through)??;
+    let through = netns::inside(&lab.host().path(), let_through)??;
     println!(
         "letting an interface through the gate: {:.0} µs",
         through * 1e3

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::links::{self, Netns};
-use netpold::probe::namespace;
+use netpold::links;
+use netpold::netns::{self, Netns};
 use nix::sys::signal::Signal;
 
 use crate::daemon::binary;
@@ -178,7 +178,7 @@ impl Containerd {
             .arg(self.socket())
             .args(["--namespace", namespace])
             .args(arguments);
-        let output = namespace::inside(self.server.host(), move || command.output())?
+        let output = netns::inside(self.server.host(), move || command.output())?
             .context("can't run ctr(1)")?;
         ensure!(
             output.status.success(),

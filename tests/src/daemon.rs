@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use netpold::api::Client;
 use netpold::api::wire::Waited;
-use netpold::probe::namespace;
+use netpold::netns;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -330,7 +330,7 @@ impl Daemon {
     /// # Errors
     /// When there are none.
     pub fn metrics(&self) -> Result<BTreeMap<String, u64>> {
-        let mut stream = namespace::inside(self.server.host(), || TcpStream::connect(METRICS))??;
+        let mut stream = netns::inside(self.server.host(), || TcpStream::connect(METRICS))??;
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
@@ -373,7 +373,7 @@ impl Drop for Daemon {
             let mut command = Command::new(netpol);
             command.arg("uninstall").arg("--config").arg(config);
             command.stdout(Stdio::null());
-            namespace::inside(self.server.host(), move || command.status())
+            netns::inside(self.server.host(), move || command.status())
         });
         // A directory with something mounted in it can't be removed. Most have no disk of their own there.
         let _ = umount2(&self.state(), MntFlags::MNT_DETACH);

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe, namespace};
+use netpold::netns;
+use netpold::probe::{Outcome, Probe};
 use nix::sys::signal::Signal;
 
 use crate::lab::Lab;
@@ -264,7 +265,7 @@ impl Engine {
     pub fn podman(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.podman_command()?;
         command.args(arguments);
-        let output = namespace::inside(self.server.host(), move || command.output())?
+        let output = netns::inside(self.server.host(), move || command.output())?
             .context("can't run podman(1)")?;
         let printed = [output.stdout, output.stderr].concat();
         let printed = String::from_utf8_lossy(&printed).into_owned();

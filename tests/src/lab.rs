@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::IpNet;
-use netpold::probe::namespace;
+use netpold::netns;
 
 /// What every name that a suite gives begins with.
 pub const PREFIX: &str = "npd-";
@@ -100,7 +100,7 @@ impl Namespace {
     /// What the system says.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
         let path = Path::new("/proc/sys/net").join(key);
-        namespace::inside(&self.path(), || fs::write(&path, value))?
+        netns::inside(&self.path(), || fs::write(&path, value))?
             .with_context(|| path.display().to_string())
     }
 
@@ -199,7 +199,7 @@ impl Lab {
     pub fn plain_bridge(&self) -> Result<()> {
         for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
             let path = Path::new("/proc/sys/net/bridge").join(key);
-            match namespace::inside(&self.host.path(), || fs::write(&path, "0"))? {
+            match netns::inside(&self.host.path(), || fs::write(&path, "0"))? {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 written => written?,
             }

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Result;
-use netpold::probe::namespace;
+use netpold::netns;
 
 use crate::frames::{self, Mac};
 use crate::lab::{Lab, Namespace};
@@ -88,7 +88,7 @@ impl Newcomer {
     /// # Errors
     /// The kernel does not say.
     pub fn received(&self) -> Result<u64> {
-        let text = namespace::inside(&self.namespace.path(), || {
+        let text = netns::inside(&self.namespace.path(), || {
             fs::read_to_string("/proc/thread-self/net/snmp")
         })??;
         snmp::number(&text, "Udp", "NoPorts")
@@ -178,7 +178,7 @@ impl Drop for Flood {
 /// It says no.
 pub fn gate(lab: &Lab, config: &Path, verb: &str) -> Result<String> {
     let netpol = crate::daemon::binary("netpol")?;
-    let output = namespace::inside(&lab.host().path(), || {
+    let output = netns::inside(&lab.host().path(), || {
         std::process::Command::new(netpol)
             .args(["gate", verb, "--config"])
             .arg(config)

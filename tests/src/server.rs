@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::probe::namespace;
+use netpold::netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -47,7 +47,7 @@ impl Server {
             .stdout(log.try_clone()?)
             .stderr(log);
         let program = command.get_program().display().to_string();
-        let child = namespace::inside(&self.host, move || command.spawn())?
+        let child = netns::inside(&self.host, move || command.spawn())?
             .with_context(|| format!("can't run {program}: is it installed?"))?;
         self.child = Some(child);
         Ok(())

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::probe::namespace;
+use netpold::netns;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect as connect_socket,
@@ -33,7 +33,7 @@ pub fn patience() -> Duration {
 fn retried<T: Send>(namespace: &Path, bind: impl Fn() -> io::Result<T> + Sync) -> Result<T> {
     let begun = Instant::now();
     loop {
-        match namespace::inside(namespace, &bind)? {
+        match netns::inside(namespace, &bind)? {
             Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < FREED => {
                 thread::yield_now();
             }
@@ -65,7 +65,7 @@ pub fn listen(namespace: &Path, address: IpAddr, port: u16) -> Result<TcpListene
 /// # Errors
 /// It is refused, or there is no way.
 pub fn dial(namespace: &Path, to: SocketAddr, within: Duration) -> Result<Option<TcpStream>> {
-    match namespace::inside(namespace, || TcpStream::connect_timeout(&to, within))? {
+    match netns::inside(namespace, || TcpStream::connect_timeout(&to, within))? {
         Ok(stream) => {
             stream.set_nodelay(true)?;
             Ok(Some(stream))
@@ -87,7 +87,7 @@ pub fn dial_as(
     to: SocketAddr,
     within: Duration,
 ) -> Result<Option<TcpStream>> {
-    let connected = namespace::inside(namespace, || {
+    let connected = netns::inside(namespace, || {
         let family = match source {
             IpAddr::V4(_) => AddressFamily::Inet,
             IpAddr::V6(_) => AddressFamily::Inet6,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use netpold::probe::namespace;
+use netpold::netns;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
@@ -67,7 +67,7 @@ impl Wire {
     }
 
     fn open_for(place: &Path, interface: &str, protocol: SockProtocol) -> Result<Self> {
-        namespace::inside(place, || {
+        netns::inside(place, || {
             let socket = socket(
                 AddressFamily::Packet,
                 SockType::Raw,

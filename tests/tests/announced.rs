@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe, namespace};
+use netpold::netns;
+use netpold::probe::{Outcome, Probe};
 use netpold_tests::docker::{IMAGE, Running};
 use netpold_tests::{Daemon, Engine, Lab, patience};
 
@@ -105,7 +106,7 @@ impl Scene {
             let mut command = Command::new("ip");
             command.args(["neigh", "replace", address, "lladdr", &mac(time)]);
             command.args(["dev", "eth0", "nud", "stale"]);
-            let output = namespace::inside(&neighbour.netns(), move || command.output())??;
+            let output = netns::inside(&neighbour.netns(), move || command.output())??;
             let said = String::from_utf8_lossy(&output.stderr);
             ensure!(
                 output.status.success(),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe, namespace};
+use netpold::netns;
+use netpold::probe::{Outcome, Probe};
 use netpold_tests::patience::patience;
 use netpold_tests::{Daemon, Lab};
 use serde_json::Value;
@@ -292,9 +293,8 @@ fn the_end_of_an_audit_counts_from_the_next_packet() -> Result<()> {
         let site = Site::new(&files)?;
         let (front, store) = (site.lab.pod("web/front")?, site.lab.pod("db/store")?);
         let address = SocketAddr::new(store.addresses[0], 5432);
-        let listener = namespace::inside(&store.namespace.path(), || TcpListener::bind(address))??;
-        let mut client =
-            namespace::inside(&front.namespace.path(), || TcpStream::connect(address))??;
+        let listener = netns::inside(&store.namespace.path(), || TcpListener::bind(address))??;
+        let mut client = netns::inside(&front.namespace.path(), || TcpStream::connect(address))??;
         let (mut server, _) = listener.accept()?;
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(patience(Duration::from_secs(2))))?;

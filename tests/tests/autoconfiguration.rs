@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::lab::Namespace;
 use netpold_tests::{Daemon, Family, Lab, Wire, frames, residue, sockets};
 
@@ -292,7 +292,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let child = namespace::inside(namespace, move || command.spawn())?
+        let child = netns::inside(namespace, move || command.spawn())?
             .context("can't run busybox: its udhcpd is needed")?;
         Ok(Self {
             child,
@@ -319,7 +319,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let status = namespace::inside(namespace, move || command.status())?
+        let status = netns::inside(namespace, move || command.status())?
             .context("can't run busybox: its udhcpc is needed")?;
         Ok(status.success())
     }

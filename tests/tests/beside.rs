@@ -10,7 +10,7 @@ use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::sys::{Stats, enable_stats};
 use netpold::datapath::FLOOR;
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::daemon::WITH_METRICS;
 use netpold_tests::{Daemon, Family, Lab, residue, sockets};
 
@@ -41,7 +41,7 @@ impl Counting {
         let clsact = matches!(options, TcAttachOptions::Netlink(_));
         let program = program(&mut loaded)?;
         program.load()?;
-        namespace::inside(&lab.host().path(), || -> Result<()> {
+        netns::inside(&lab.host().path(), || -> Result<()> {
             if clsact {
                 // Somebody may have added it before.
                 let _ = qdisc_add_clsact(interface);
@@ -180,7 +180,7 @@ fn drop_datagrams(interface: &str) -> Vec<&str> {
 fn features(place: &netpold_tests::lab::Namespace, interface: &str) -> Result<String> {
     let mut command = std::process::Command::new("ethtool");
     command.args(["-k", interface]);
-    let output = namespace::inside(&place.path(), move || command.output())?
+    let output = netns::inside(&place.path(), move || command.output())?
         .context("can't run ethtool(8): is it installed?")?;
     ensure!(output.status.success(), "{output:?}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe, namespace};
+use netpold::netns;
+use netpold::probe::{Outcome, Probe};
 use netpold_tests::docker::Running;
 use netpold_tests::{Containerd, Daemon, Lab, residue};
 use serde_json::json;
@@ -295,7 +296,7 @@ fn a_container_never_sends_what_is_denied_and_its_first_connection_arrives() -> 
 /// an error, where one was not.
 fn conversation(from: &Running, to: &Running, act: impl FnOnce() -> Result<()>) -> Result<u32> {
     let address = SocketAddr::new(*to.addresses.first().context("no address")?, 5432);
-    let listener = namespace::inside(&to.netns(), || TcpListener::bind(address))??;
+    let listener = netns::inside(&to.netns(), || TcpListener::bind(address))??;
     let server = thread::spawn(move || -> Result<()> {
         let (mut stream, _) = listener.accept()?;
         let mut word = [0; 4];
@@ -304,7 +305,7 @@ fn conversation(from: &Running, to: &Running, act: impl FnOnce() -> Result<()>) 
         }
         Ok(())
     });
-    let mut stream = namespace::inside(&from.netns(), || TcpStream::connect(address))??;
+    let mut stream = netns::inside(&from.netns(), || TcpStream::connect(address))??;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     let done = AtomicBool::new(false);
     let said = thread::scope(|scope| -> Result<u32> {

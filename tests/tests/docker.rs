@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::probe::{Outcome, namespace};
+use netpold::netns;
+use netpold::probe::Outcome;
 use netpold_tests::docker::Running;
 use netpold_tests::{Daemon, Engine, Lab, residue};
 
@@ -527,7 +528,7 @@ fn an_added_address_needs_the_label() -> Result<()> {
         let own = format!("{address}/32");
         let mut add = Command::new("ip");
         add.args(["addr", "add", &own, "dev", "eth0"]);
-        let output = namespace::inside(&one.netns(), move || add.output())??;
+        let output = netns::inside(&one.netns(), move || add.output())??;
         ensure!(output.status.success(), "{output:?}");
         let at = Running {
             name: one.name.clone(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
 use netpold::datapath::requirements;
-use netpold::probe::{Outcome, Probe, namespace};
+use netpold::netns;
+use netpold::probe::{Outcome, Probe};
 use netpold_tests::{Daemon, Lab, residue};
 
 const V4: usize = 0;
@@ -227,10 +228,10 @@ fn an_invalid_file_keeps_what_was_in_force() -> Result<()> {
 /// A TCP connection between two Pods, and its server's end.
 fn connection(lab: &Lab, from: &str, to: &str, port: u16) -> Result<(TcpStream, TcpStream)> {
     let address = SocketAddr::new(lab.pod(to)?.addresses[V4], port);
-    let listener = namespace::inside(&lab.pod(to)?.namespace.path(), || {
+    let listener = netns::inside(&lab.pod(to)?.namespace.path(), || {
         TcpListener::bind(address)
     })??;
-    let client = namespace::inside(&lab.pod(from)?.namespace.path(), || {
+    let client = netns::inside(&lab.pod(from)?.namespace.path(), || {
         TcpStream::connect_timeout(&address, Duration::from_secs(5))
     })??;
     let (server, _) = listener.accept()?;
@@ -422,7 +423,7 @@ fn metrics_tell_of_drops() -> Result<()> {
         5432,
         false,
     )?;
-    let mut stream = namespace::inside(&lab.host().path(), || {
+    let mut stream = netns::inside(&lab.host().path(), || {
         TcpStream::connect(("127.0.0.1", 9469))
     })??;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;

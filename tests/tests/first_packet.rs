@@ -316,7 +316,7 @@ fn on_a_full_disk_a_flush_is_no_release() -> Result<()> {
 }
 
 fn nft(lab: &Lab, arguments: &[&str]) -> Result<()> {
-    let status = netpold::probe::namespace::inside(&lab.host().path(), || {
+    let status = netpold::netns::inside(&lab.host().path(), || {
         std::process::Command::new("nft").args(arguments).status()
     })??;
     ensure!(status.success(), "nft {arguments:?}");
@@ -376,9 +376,8 @@ fn uninstall_takes_it_off_and_audit_has_none() -> Result<()> {
     daemon.stop()?;
     let path = config.display().to_string();
     let host = lab.host().path();
-    let output = netpold::probe::namespace::inside(&host, || {
-        daemon.netpol(&["uninstall", "--config", &path])
-    })??;
+    let output =
+        netpold::netns::inside(&host, || daemon.netpol(&["uninstall", "--config", &path]))??;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(said.contains("removed the gate"), "{said}");
     ensure!(gate(&lab, &config, "status").is_err());

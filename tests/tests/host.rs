@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::outside::host_prefix;
 use netpold_tests::{Daemon, Family, Lab, Outside, residue, sockets};
 
@@ -120,7 +120,7 @@ impl Site {
                 let mut command = Command::new(tables);
                 command.args(["-t", "nat", "-A", "POSTROUTING"]);
                 command.args(["-o", way, "-j", "MASQUERADE"]);
-                let output = namespace::inside(&self.lab.host().path(), move || command.output())?
+                let output = netns::inside(&self.lab.host().path(), move || command.output())?
                     .with_context(|| format!("can't run {tables}(8): is it installed?"))?;
                 ensure!(output.status.success(), "{output:?}");
             }

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
-use netpold::links::{Hints, Links, Listener, Netns, inside};
+use netpold::links::{Hints, Links, Listener, inside};
+use netpold::netns::Netns;
 use netpold_tests::patience;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe, namespace};
+use netpold::netns;
+use netpold::probe::{Outcome, Probe};
 use netpold_tests::docker::Running;
 use netpold_tests::lab::Namespace;
 use netpold_tests::patience::within;
@@ -303,7 +304,7 @@ fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
     let site = Site::new()?;
     let program = Path::new(env!("CARGO_BIN_EXE_firstling"));
     site.engine.import_program(program, "firstling")?;
-    let heard = namespace::inside(&site.outside.path(), || -> Result<UdpSocket> {
+    let heard = netns::inside(&site.outside.path(), || -> Result<UdpSocket> {
         let socket = UdpSocket::bind("0.0.0.0:7777")?;
         socket.join_multicast_v4(&Ipv4Addr::new(239, 1, 2, 3), &Ipv4Addr::new(10, 78, 0, 1))?;
         socket.set_nonblocking(true)?;

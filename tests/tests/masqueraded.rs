@@ -18,7 +18,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::docker::Running;
 use netpold_tests::sockets::{self, Connection};
 use netpold_tests::{Daemon, Engine, Family, Lab, patience, residue};
@@ -106,7 +106,7 @@ fn tables(lab: &Lab, family: Family, arguments: &str) -> Result<()> {
     };
     let mut command = Command::new(program);
     command.args(arguments.split(' '));
-    let output = namespace::inside(&lab.host().path(), move || command.output())?
+    let output = netns::inside(&lab.host().path(), move || command.output())?
         .with_context(|| format!("can't run {program}(8): is it installed?"))?;
     ensure!(
         output.status.success(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_abi::packet::tcp::SYN;
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::lab::Pod;
 use netpold_tests::{Daemon, Lab, Wire, frames, residue};
 
@@ -52,7 +52,7 @@ fn bound(namespace: &Path, address: IpAddr, port: u16) -> Result<UdpSocket> {
     let address = SocketAddr::new(address, port);
     let begun = Instant::now();
     let socket = loop {
-        match namespace::inside(namespace, || UdpSocket::bind(address))? {
+        match netns::inside(namespace, || UdpSocket::bind(address))? {
             // A child that another test starts has all our sockets until it is another program.
             Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < FREED => {
                 std::thread::yield_now();
@@ -130,8 +130,8 @@ fn established_connections_are_kept_when_the_configuration_says_so() -> Result<(
     let daemon = daemon(&lab, &[], "[enforcement]\nestablished = \"keep\"\n")?;
     let (front, store) = (lab.pod("web/front")?, lab.pod("db/store")?);
     let address = SocketAddr::new(store.addresses[0], PORT);
-    let listener = namespace::inside(&store.namespace.path(), || TcpListener::bind(address))??;
-    let mut client = namespace::inside(&front.namespace.path(), || TcpStream::connect(address))??;
+    let listener = netns::inside(&store.namespace.path(), || TcpListener::bind(address))??;
+    let mut client = netns::inside(&front.namespace.path(), || TcpStream::connect(address))??;
     let (mut server, _) = listener.accept()?;
     server.set_read_timeout(Some(Duration::from_secs(3)))?;
     daemon.put("shut.yaml", SHUT)?;
@@ -151,7 +151,7 @@ fn uninstall_opens_and_leaves_nothing() -> Result<()> {
         let config = daemon.config();
         let config = config.to_string_lossy().into_owned();
         let path = lab.host().path();
-        namespace::inside(&path, || daemon.netpol(&["uninstall", "--config", &config]))
+        netns::inside(&path, || daemon.netpol(&["uninstall", "--config", &config]))
     };
     let refused = uninstall(&daemon)??;
     ensure!(refused.status.code() == Some(2), "{refused:?}");

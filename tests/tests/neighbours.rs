@@ -10,7 +10,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::docker::Running;
 use netpold_tests::newcomer::gate;
 use netpold_tests::{Daemon, Engine, Lab, patience, residue, sockets};
@@ -120,8 +120,7 @@ impl Site {
         for (key, value) in DOUBTS {
             for family in ["ipv4", "ipv6"] {
                 let path = format!("/proc/sys/net/{family}/neigh/eth0/{key}");
-                namespace::inside(&self.front.netns(), || fs::write(&path, value))?
-                    .context(path)?;
+                netns::inside(&self.front.netns(), || fs::write(&path, value))?.context(path)?;
             }
         }
         Ok(())

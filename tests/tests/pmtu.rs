@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_abi::packet::tcp::ACK;
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::lab::Namespace;
 use netpold_tests::sockets::{self, Connection};
 use netpold_tests::{Daemon, Family, Lab, Outside, Wire, frames, residue};
@@ -247,7 +247,7 @@ fn complain(near: &Outside, to: IpAddr, number: u8, quoted: &[u8]) -> Result<()>
             (AddressFamily::Inet6, SockProtocol::IcmpV6, message)
         }
     };
-    namespace::inside(&near.path(), || {
+    netns::inside(&near.path(), || {
         let socket = socket(domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         let to = SockaddrStorage::from(SocketAddr::new(to, 0));
         sendto(socket.as_raw_fd(), &message, &to, MsgFlags::empty())?;

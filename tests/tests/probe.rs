@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use netpol_engine::policy::Protocol;
-use netpold::probe::{Outcome, Probe, namespace};
+use netpold::netns;
+use netpold::probe::{Outcome, Probe};
 use netpold_tests::{Lab, residue};
 
 fn lab() -> Result<Lab> {
@@ -55,7 +56,7 @@ fn a_port_that_a_service_has_is_probed_beside_it() -> Result<()> {
     let lab = lab()?;
     let to = lab.pod("web/b")?;
     let address: IpAddr = to.addresses[0];
-    let services = namespace::inside(&to.namespace.path(), || {
+    let services = netns::inside(&to.namespace.path(), || {
         Ok::<_, std::io::Error>((
             TcpListener::bind((address, 53))?,
             UdpSocket::bind((address, 53))?,

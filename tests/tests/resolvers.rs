@@ -11,7 +11,7 @@ use std::{fs, thread};
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::daemon::binary;
 use netpold_tests::docker::{Running, copy_of_etc, resolving};
 use netpold_tests::outside::Outside;
@@ -40,8 +40,8 @@ type Asked = Arc<AtomicUsize>;
 /// Answers every question for an IPv4 address, in this namespace, over UDP and TCP, with the address that was asked.
 fn serve(netns: &Path, own: Ipv4Addr) -> Result<Asked> {
     let asked = Asked::default();
-    let udp = namespace::inside(netns, move || UdpSocket::bind((own, 53)))??;
-    let tcp = namespace::inside(netns, move || TcpListener::bind((own, 53)))??;
+    let udp = netns::inside(netns, move || UdpSocket::bind((own, 53)))??;
+    let tcp = netns::inside(netns, move || TcpListener::bind((own, 53)))??;
     // They end with the suite.
     let count = Arc::clone(&asked);
     thread::spawn(move || {
@@ -135,7 +135,7 @@ fn ask_for(
         _ => over_udp(&question),
     };
     // A refusal (ICMP, or a failure of Docker's resolver) is no answer, as silence is none.
-    let answer = namespace::inside(&container.netns(), asked)?.unwrap_or_default();
+    let answer = netns::inside(&container.netns(), asked)?.unwrap_or_default();
     let is_answer = answer.len() > length && answer[3] & 0xf == 0;
     let octets: Option<[u8; 4]> = answer.last_chunk().copied().filter(|_| is_answer);
     Ok(octets.map(Ipv4Addr::from))
@@ -296,7 +296,7 @@ fn speaks_to_itself(who: &Running) -> Result<()> {
             server.accept()?;
             Ok(())
         };
-        namespace::inside(&who.netns(), spoken)?.context("it does not hear itself")?;
+        netns::inside(&who.netns(), spoken)?.context("it does not hear itself")?;
     }
     Ok(())
 }

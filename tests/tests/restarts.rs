@@ -12,7 +12,7 @@ use aya::Ebpf;
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use netpold::datapath::FLOOR;
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::load::{Load, under_load};
 use netpold_tests::newcomer::gate;
 use netpold_tests::patience::{within, within_time};
@@ -105,7 +105,7 @@ fn stranger(lab: &Lab, interface: &str) -> Result<Ebpf> {
     let program = loaded.program_mut("floor").context("no program")?;
     let program: &mut SchedClassifier = program.try_into()?;
     program.load()?;
-    namespace::inside(&lab.host().path(), || {
+    netns::inside(&lab.host().path(), || {
         let options = TcAttachOptions::TcxOrder(LinkOrder::last());
         program.attach_with_options(interface, TcAttachType::Egress, options)
     })??;

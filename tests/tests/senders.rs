@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::probe::namespace;
+use netpold::netns;
 use netpold_tests::lab::Namespace;
 use netpold_tests::{Daemon, Lab, Outside, frames, residue, sockets};
 
@@ -132,7 +132,7 @@ impl Site {
 fn run(namespace: &Namespace, program: &str, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(program);
     command.args(arguments);
-    let output = namespace::inside(&namespace.path(), move || command.output())?
+    let output = netns::inside(&namespace.path(), move || command.output())?
         .with_context(|| format!("can't run {program}(8): is it installed?"))?;
     ensure!(
         output.status.success(),

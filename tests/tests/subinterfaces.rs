@@ -389,7 +389,7 @@ fn nothing_is_left() -> Result<()> {
     let config = site.daemon.config().display().to_string();
     let host = site.lab.host().path();
     let program = netpold_tests::daemon::binary("netpol")?;
-    let output = netpold::probe::namespace::inside(&host, move || {
+    let output = netpold::netns::inside(&host, move || {
         Command::new(program)
             .args(["uninstall", "--config", &config])
             .output()

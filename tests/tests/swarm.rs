@@ -19,7 +19,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netpold::probe::{Outcome, namespace};
+use netpold::netns;
+use netpold::probe::Outcome;
 use netpold_tests::docker::{IMAGE, Running};
 use netpold_tests::patience::within;
 use netpold_tests::{Daemon, Engine, Lab, Outside, daemon, patience, residue, snmp, sockets};
@@ -198,7 +199,7 @@ impl Site {
             &format!("-t nat -A POSTROUTING -d {address} -j SNAT --to {own}"),
         )?;
         for namespace in [&sandbox, &balancer] {
-            namespace::inside(namespace, || {
+            netns::inside(namespace, || {
                 std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
             })??;
         }
@@ -330,7 +331,7 @@ fn iptables(namespace: &Path, arguments: &str) -> Result<()> {
 fn inside(namespace: &Path, program: &str, arguments: &str) -> Result<()> {
     let mut command = Command::new(program);
     command.args(arguments.split(' '));
-    let output = namespace::inside(namespace, move || command.output())??;
+    let output = netns::inside(namespace, move || command.output())??;
     ensure!(
         output.status.success(),
         "{program} {arguments}: {}",
@@ -634,7 +635,7 @@ fn who_can_get_around_the_programs_is_reported() -> Result<()> {
     let stolen = *web.addresses.first().context("no address")?;
     site.engine.docker(&["pause", "web"])?;
     let ip = |arguments: &[&str]| -> Result<()> {
-        let done = namespace::inside(&admin.netns(), || {
+        let done = netns::inside(&admin.netns(), || {
             Command::new("ip").args(arguments).status()
         })??;
         ensure!(done.success(), "ip {arguments:?}");

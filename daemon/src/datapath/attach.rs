@@ -35,7 +35,7 @@ use super::hook::Hook;
 use super::pins::{self, Layout, Lock, PinsError, Stage};
 use super::programs::{LoadError, Programs};
 use super::within::{Spot, is_inside};
-use crate::probe::namespace::NamespaceError;
+use crate::netns::NamespaceError;
 
 mod inside;
 

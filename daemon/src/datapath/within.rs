@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use netpol_abi::limits::{FIRST_INSIDE, FIRST_LOOPBACK};
 
-use crate::probe::namespace::{self, NamespaceError};
+use crate::netns::{self, NamespaceError};
 
 /// An interface inside another network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,9 +85,9 @@ impl Location {
         path: &Path,
         act: impl FnOnce() -> T + Send,
     ) -> Result<Option<T>, NamespaceError> {
-        let done = namespace::inside(path, move || {
+        let done = netns::inside(path, move || {
             // Asked once inside: the process that the path names may be another one by now.
-            (own().ok() == Some(self.namespace)).then(act)
+            (own() == Some(self.namespace)).then(act)
         });
         match done {
             Err(NamespaceError::Open { source, .. }) if is_gone(&source) => Ok(None),
@@ -107,7 +107,7 @@ impl Location {
                     .bytes()
                     .all(|byte| byte.is_ascii_digit())
             })
-            .map(|entry| entry.path().join("ns/net"));
+            .map(|entry| netns::of_process(entry.file_name().display()));
         let mounted = ["/run/netns", "/run/docker/netns"]
             .into_iter()
             .flat_map(below)
@@ -119,8 +119,8 @@ impl Location {
 }
 
 /// The inode of the calling thread's namespace.
-fn own() -> io::Result<u64> {
-    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
+fn own() -> Option<u64> {
+    netns::own_identity().ok().map(|(_, inode)| inode)
 }
 
 /// A process that ended has no files, or says that there is no process.

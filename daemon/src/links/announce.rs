@@ -10,15 +10,13 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
-use std::thread;
 
 use nix::ifaddrs::getifaddrs;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket};
 
-use super::netns::{self, Netns, failed};
 use super::socket::Route;
-use super::{Inside, LinksError};
+use super::{Inside, LinksError, netns::read};
+use crate::netns::{self, Identity, Netns};
 
 /// What is to be announced, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +24,7 @@ pub struct Announcement {
     /// The endpoint's network namespace.
     pub netns: Netns,
     /// Device and inode of that one: by the path may be another by now.
-    pub identity: (u64, u64),
+    pub identity: Identity,
     /// The host's end of the interface.
     pub ifindex: u32,
     /// The endpoint's addresses; those that the interface has are announced.
@@ -37,40 +35,28 @@ pub struct Announcement {
 ///
 /// # Errors
 /// There is no such namespace (any more), or see [`LinksError`].
-pub fn announce(wanted: Announcement) -> Result<usize, LinksError> {
-    let path = wanted.netns.path();
+pub fn announce(wanted: &Announcement) -> Result<usize, LinksError> {
+    let failed = |source| LinksError::namespace(&wanted.netns, source);
     let file = wanted.netns.open()?;
-    if netns::identity(&path, &file)? != wanted.identity {
+    if netns::identity(&file).map_err(failed)? != wanted.identity {
         return Ok(0);
     }
-    let host = netns::current()?;
-    let sender = thread::Builder::new()
-        .name("announcer".to_owned())
-        .spawn({
-            let path = path.clone();
-            move || {
-                setns(file, CloneFlags::CLONE_NEWNET)
-                    .map_err(|error| failed(&path, error.into()))?;
-                let inside = netns::read(&host)?;
-                let interface = inside.iter().find(|one| {
-                    one.iflink == Some(wanted.ifindex) && one.kind.as_deref() == Some("veth")
-                });
-                let Some(interface) = interface else {
-                    return Ok(0);
-                };
-                let unresolved = Route::open()?.unresolved("listing a container's neighbours")?;
-                let unresolved = unresolved
-                    .into_iter()
-                    .filter(|(ifindex, _)| *ifindex == interface.ifindex)
-                    .map(|(_, address)| address);
-                send_all(interface, &wanted.addresses, unresolved)
-                    .map_err(|error| failed(&path, error.into()))
-            }
-        })
-        .map_err(|source| failed(&path, source))?;
-    sender
-        .join()
-        .unwrap_or_else(|_| Err(failed(&path, std::io::Error::other("its thread panicked"))))
+    let host = Netns::own().open()?;
+    netns::inside_opened(&wanted.netns.path(), &file, || {
+        let inside = read(&host)?;
+        let interface = inside
+            .iter()
+            .find(|one| one.iflink == Some(wanted.ifindex) && one.kind.as_deref() == Some("veth"));
+        let Some(interface) = interface else {
+            return Ok(0);
+        };
+        let unresolved = Route::open()?.unresolved("listing a container's neighbours")?;
+        let unresolved = unresolved
+            .into_iter()
+            .filter(|(ifindex, _)| *ifindex == interface.ifindex)
+            .map(|(_, address)| address);
+        send_all(interface, &wanted.addresses, unresolved).map_err(|error| failed(error.into()))
+    })?
 }
 
 fn send_all(

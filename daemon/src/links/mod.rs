@@ -24,8 +24,9 @@ use thiserror::Error;
 
 pub use announce::{Announcement, announce};
 pub use listen::{Hints, Listener};
-pub use netns::{Inside, Netns, Subinterface, inside};
+pub use netns::{Inside, Subinterface, inside};
 
+use crate::netns::{Identity, NamespaceError, Netns};
 use message::Link;
 use socket::Route;
 
@@ -66,6 +67,22 @@ pub enum LinksError {
     },
 }
 
+impl LinksError {
+    fn namespace(netns: &Netns, source: io::Error) -> Self {
+        Self::Namespace {
+            namespace: netns.path().display().to_string(),
+            source,
+        }
+    }
+}
+
+impl From<NamespaceError> for LinksError {
+    fn from(error: NamespaceError) -> Self {
+        let (path, source) = error.into_parts();
+        Self::namespace(&Netns::Path(path), source)
+    }
+}
+
 /// The host's end of a veth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Veth {
@@ -101,7 +118,7 @@ pub struct Snapshot {
 /// Asks netlink, one request after the other.
 pub struct Links {
     route: Route,
-    own: (u64, u64),
+    own: Identity,
 }
 
 impl Links {
@@ -113,7 +130,7 @@ impl Links {
     pub fn open() -> Result<Self, LinksError> {
         Ok(Self {
             route: Route::open()?,
-            own: netns::own()?,
+            own: Netns::own().identity()?,
         })
     }
 

@@ -1,90 +1,25 @@
-//! Other network namespaces: their ids here, and what is inside them.
-//!
-//! A namespace is entered by a thread that is made for it and ends with it; the calling
-//! thread never changes its own.
+//! What netlink tells of other network namespaces: their ids here, and what is inside them.
 
 use std::fs::File;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::thread;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
 
 use super::LinksError;
 use super::message::{self, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, RTM_NEWNSID};
 use super::socket::Route;
-use crate::nsfs;
-
-const OWN: &str = "/proc/thread-self/ns/net";
-
-/// Where a network namespace is to be found.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Netns {
-    /// A process is in it.
-    Pid(u32),
-    /// It is mounted there (`/run/netns/NAME`).
-    Path(PathBuf),
-}
-
-impl Netns {
-    /// The file that stands for it.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        match self {
-            Self::Pid(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
-            Self::Path(path) => path.clone(),
-        }
-    }
-
-    pub(super) fn open(&self) -> Result<File, LinksError> {
-        let path = self.path();
-        nsfs::open(&path).map_err(|source| failed(&path, source))
-    }
-
-    /// Device and inode: two files are the same namespace when these are the same.
-    ///
-    /// # Errors
-    /// There is no such namespace (any more).
-    pub fn identity(&self) -> Result<(u64, u64), LinksError> {
-        identity(&self.path(), &self.open()?)
-    }
-}
-
-pub(super) fn identity(path: &Path, file: &File) -> Result<(u64, u64), LinksError> {
-    let metadata = file.metadata().map_err(|source| failed(path, source))?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-pub(super) fn failed(path: &Path, source: io::Error) -> LinksError {
-    LinksError::Namespace {
-        namespace: path.display().to_string(),
-        source,
-    }
-}
-
-/// The identity of the calling thread's namespace.
-pub(super) fn own() -> Result<(u64, u64), LinksError> {
-    Netns::Path(PathBuf::from(OWN)).identity()
-}
-
-/// The calling thread's namespace.
-pub(super) fn current() -> Result<File, LinksError> {
-    Netns::Path(PathBuf::from(OWN)).open()
-}
+use crate::netns::{self, Identity, Netns};
 
 /// See [`super::Links::nsid`]; `own` is the namespace that the socket is in.
 pub(super) fn nsid(
     route: &mut Route,
-    own: (u64, u64),
+    own: Identity,
     netns: &Netns,
 ) -> Result<Option<i32>, LinksError> {
-    let path = netns.path();
     let file = netns.open()?;
-    if identity(&path, &file)? == own {
+    let found = netns::identity(&file).map_err(|source| LinksError::namespace(netns, source))?;
+    if found == own {
         return Ok(None);
     }
     let descriptor = file.as_raw_fd();
@@ -208,23 +143,9 @@ impl Inside {
 /// # Errors
 /// There is no such namespace (any more), or see [`LinksError`].
 pub fn inside(netns: &Netns) -> Result<Vec<Inside>, LinksError> {
-    let path = netns.path();
     let file = netns.open()?;
-    let host = current()?;
-    let reader = thread::Builder::new()
-        .name("netns".to_owned())
-        .spawn({
-            let path = path.clone();
-            move || {
-                setns(file, CloneFlags::CLONE_NEWNET)
-                    .map_err(|error| failed(&path, error.into()))?;
-                read(&host)
-            }
-        })
-        .map_err(|source| failed(&path, source))?;
-    reader
-        .join()
-        .unwrap_or_else(|_| Err(failed(&path, io::Error::other("its reader panicked"))))
+    let host = Netns::own().open()?;
+    netns::inside_opened(&netns.path(), &file, || read(&host))?
 }
 
 /// What is inside the calling thread's namespace, beside this host's.

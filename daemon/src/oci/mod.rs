@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -152,7 +152,7 @@ fn other(asked: &Asked, verb: &str, container: &OsString) -> Command {
 fn wait(asked: &Asked, container: &OsString) -> anyhow::Result<()> {
     let netns = netns(asked, container)?;
     // Containers on the host's network have nothing to wait for, whoever is there to say so.
-    if same(&netns, Path::new("/proc/self/ns/net")) {
+    if crate::netns::is_own(&netns) {
         return Ok(());
     }
     let client = Client::new(&asked.settings.socket);
@@ -214,16 +214,7 @@ fn state(asked: &Asked, container: &OsString) -> anyhow::Result<State> {
 /// The network namespace of the container's first process.
 fn netns(asked: &Asked, container: &OsString) -> anyhow::Result<PathBuf> {
     let pid = state(asked, container)?.pid;
-    Ok(PathBuf::from(format!("/proc/{pid}/ns/net")))
-}
-
-fn same(one: &Path, other: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let identity = |path: &Path| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.dev(), metadata.ino()))
-    };
-    identity(one).is_some_and(|found| identity(other) == Some(found))
+    Ok(crate::netns::of_process(pid))
 }
 
 /// Says it on stderr and in the runtime's log, from which the engine takes what it shows.

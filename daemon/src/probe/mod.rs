@@ -15,10 +15,9 @@ use std::time::{Duration, Instant};
 use netpol_engine::policy::Protocol;
 use socket2::{Domain, Socket, Type};
 
-pub mod namespace;
 mod sctp;
 
-use namespace::NamespaceError;
+use crate::netns::{self, NamespaceError};
 
 /// How long one look at a socket takes, where there are two to look at.
 const GLANCE: Duration = Duration::from_millis(5);
@@ -273,7 +272,7 @@ fn at<T: Send>(
     doing: &'static str,
     open: impl FnOnce() -> io::Result<T> + Send,
 ) -> Result<T, ProbeError> {
-    namespace::inside(namespace, open)?.map_err(|source| ProbeError::Socket {
+    netns::inside(namespace, open)?.map_err(|source| ProbeError::Socket {
         doing,
         namespace: namespace.to_owned(),
         source,

@@ -13,7 +13,8 @@ use netpol_engine::world::{Place, World};
 use super::facts::Namespace;
 use super::report::Program;
 use crate::datapath::is_inside;
-use crate::links::{Announcement, Inside, Netns, announce};
+use crate::links::{Announcement, Inside, announce};
+use crate::netns::Netns;
 
 /// What is known to neighbours.
 pub struct Announcer {
@@ -96,7 +97,7 @@ fn due<'a>(
 fn work(inbox: &Receiver<Announcement>) {
     for errand in inbox {
         let ifindex = errand.ifindex;
-        match announce(errand) {
+        match announce(&errand) {
             Ok(addresses) => tracing::debug!(ifindex, addresses, "announced to its neighbours"),
             // It has ended since, or goes down: whoever needs its address asks for it.
             Err(error) => tracing::debug!(ifindex, %error, "can't be announced"),

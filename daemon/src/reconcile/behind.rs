@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::processes;
-use crate::links::{Links, Netns};
+use crate::links::Links;
+use crate::netns::{self, Netns};
 use crate::runtime::identity::{cgroup_paths, containers_of_cgroup};
 
 /// Where ip(8) and container runtimes mount network namespaces that outlive processes.
@@ -89,8 +90,7 @@ pub fn look(links: &mut Links, wanted: &BTreeSet<i32>) -> BTreeMap<i32, Behind> 
         return found;
     }
     let host = processes::own();
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
-    let own = namespace("self");
+    let own = netns::name_of_process("self");
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut pids: Vec<u32> = names.filter_map(|name| name.parse().ok()).collect();
@@ -98,7 +98,7 @@ pub fn look(links: &mut Links, wanted: &BTreeSet<i32>) -> BTreeMap<i32, Behind> 
     pids.sort_unstable();
     let mut ids: BTreeMap<PathBuf, Option<i32>> = BTreeMap::new();
     for pid in pids {
-        let Some(there) = namespace(&pid.to_string()).filter(|there| own.as_ref() != Some(there))
+        let Some(there) = netns::name_of_process(pid).filter(|there| own.as_ref() != Some(there))
         else {
             continue;
         };
@@ -181,11 +181,10 @@ fn is_engine(process: &Path) -> bool {
 /// Sockets at which root's Docker engines listen that are in this network namespace, as the kernel tells.
 pub fn docker_sockets() -> Vec<PathBuf> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let namespace = |process: &Path| fs::read_link(process.join("ns/net")).ok();
-    let own = namespace(Path::new("/proc/self"));
+    let own = netns::name_of_process("self");
     let engines = entries
         .map(|entry| entry.path())
-        .filter(|process| is_engine(process) && namespace(process) == own);
+        .filter(|process| is_engine(process) && namespace_of(process) == own);
     let mut sockets = BTreeSet::new();
     for process in engines {
         let files = fs::read_dir(process.join("fd"));
@@ -202,6 +201,11 @@ pub fn docker_sockets() -> Vec<PathBuf> {
         sockets.extend(listening(&all, &own));
     }
     sockets.into_iter().collect()
+}
+
+/// The network namespace of the process with this folder in `/proc`.
+fn namespace_of(process: &Path) -> Option<PathBuf> {
+    netns::name_of_process(process.file_name()?.display())
 }
 
 /// Of `/proc/PID/net/unix`, the paths at which these sockets listen for clients of the engine's API.

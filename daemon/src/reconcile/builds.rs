@@ -15,6 +15,7 @@ use std::path::Path;
 use super::facts::Namespace;
 use super::processes;
 use crate::links;
+use crate::netns;
 use crate::runtime::container::{Attachment, Container, Runtime, State};
 use crate::runtime::identity::{cgroup_paths, containers_of_cgroup};
 
@@ -59,15 +60,15 @@ fn is_of(pid: u32, step: &str) -> bool {
 /// Is a process of a container in the network namespace that this one is in? A step may have been told to share one
 /// (`podman build --network container:ID`), which is not its own then, even before it is known whose it is.
 pub(super) fn is_shared(pid: u32) -> bool {
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
-    let Some(own) = namespace(&pid.to_string()) else {
+    let Some(own) = netns::name_of_process(pid) else {
         return true;
     };
     let host = processes::own();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let names = processes.filter_map(|entry| entry.file_name().into_string().ok());
     let numbers = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-    let mut there = numbers.filter(|process| namespace(process).as_ref() == Some(&own));
+    let mut there =
+        numbers.filter(|process| netns::name_of_process(process).as_ref() == Some(&own));
     there.any(|process| {
         let text = processes::group(&process).unwrap_or_default();
         !containers_of_cgroup(&text, &host).is_empty()

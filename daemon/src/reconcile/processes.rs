@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::facts::Rights;
+use crate::netns;
 use crate::runtime::identity::{self, containers_of_cgroup};
 
 /// May a process be the one of the container with this ID, as its control group has it, below this parent?
@@ -86,7 +87,7 @@ fn of_one(pid: u32, own: &str) -> Option<String> {
 /// One process in a network namespace of its own for each of these containers that has one. One that may be
 /// of several containers is nobody's.
 pub(super) fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
-    let own_namespace = fs::read_link("/proc/self/ns/net").ok();
+    let own_namespace = netns::name_of_process("self");
     let own = own();
     let mut found = BTreeMap::new();
     let pids = fs::read_dir("/proc")
@@ -95,7 +96,7 @@ pub(super) fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     for pid in pids {
-        let namespace = fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let namespace = netns::name_of_process(pid);
         if namespace.is_none() || namespace == own_namespace {
             continue;
         }

@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::Refusal;
-use crate::nsfs;
+use crate::netns;
 
 /// How long it may take. Where namespaces are (`/proc`, and mounts in `/run`) takes microseconds.
 const TIME: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ pub(super) async fn open(path: PathBuf) -> Result<File, Refusal> {
     let opened = async {
         let permit = OPENING.acquire().await.map_err(io::Error::other)?;
         let open = move || {
-            let opened = nsfs::open(&path);
+            let opened = netns::open(&path);
             drop(permit);
             opened
         };
