@@ -6,41 +6,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::processes;
 use crate::links::Links;
 use crate::netns::{self, Netns};
-use crate::runtime::identity::{cgroup_paths, containers_of_cgroup};
+use crate::runtime::cgroup::{self, Maker};
 
 /// Where ip(8) and container runtimes mount network namespaces that outlive processes.
 const MOUNTED: &str = "/run/netns";
-
-/// Whose containers have control groups of this name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Maker {
-    /// A Docker engine.
-    Docker,
-    /// Podman.
-    Podman,
-    /// A client of containerd's.
-    Containerd,
-    /// CRI-O, whose API netpold does not speak.
-    CriO,
-    /// Any of them: nothing but the container's ID is known.
-    Unknown,
-}
-
-impl Maker {
-    /// In words, for `container ID of …`.
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Docker => "a Docker engine",
-            Self::Podman => "Podman",
-            Self::Containerd => "a client of containerd",
-            Self::CriO => "CRI-O",
-            Self::Unknown => "an unknown engine",
-        }
-    }
-}
 
 /// Who is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +60,7 @@ pub fn look(links: &mut Links, wanted: &BTreeSet<i32>) -> BTreeMap<i32, Behind> 
     if wanted.is_empty() {
         return found;
     }
-    let host = processes::own();
+    let host = cgroup::own();
     let own = netns::name_of_process("self");
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -112,9 +83,9 @@ pub fn look(links: &mut Links, wanted: &BTreeSet<i32>) -> BTreeMap<i32, Behind> 
         if matches!(found.get(&id), Some(Behind::Container { .. })) {
             continue;
         }
-        let group = processes::group(&pid.to_string()).unwrap_or_default();
+        let group = cgroup::of_process(pid).unwrap_or_default();
         let process = words_of_process(pid, &group);
-        match container(&group, &host) {
+        match cgroup::container(&group, &host) {
             Some((id_there, maker)) => {
                 let id_there = id_there.to_owned();
                 let there = Behind::Container {
@@ -141,34 +112,9 @@ pub fn look(links: &mut Links, wanted: &BTreeSet<i32>) -> BTreeMap<i32, Behind> 
 /// `process 4711, "sleep", control group /docker/…`.
 fn words_of_process(pid: u32, group: &str) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let paths = cgroup_paths(group);
+    let paths = cgroup::paths(group);
     let path = paths.max_by_key(|path| path.len()).unwrap_or_default();
     format!("process {pid}, `{}`, control group {path}", name.trim())
-}
-
-/// The container that a process is in, and whose: of several the outermost, which an engine of this host started.
-fn container<'a>(group: &'a str, host: &str) -> Option<(&'a str, Maker)> {
-    let id = *containers_of_cgroup(group, host).first()?;
-    let paths = cgroup_paths(group);
-    let makers = paths.filter_map(|path| maker(path, id));
-    let known = makers.max_by_key(|maker| *maker != Maker::Unknown);
-    Some((id, known.unwrap_or(Maker::Unknown)))
-}
-
-/// Whose container's group has this ID in this path.
-fn maker(path: &str, id: &str) -> Option<Maker> {
-    let (before, _) = path.split_once(id)?;
-    let (parent, start) = before.rsplit_once('/')?;
-    let parent = parent.rsplit('/').next().unwrap_or_default();
-    Some(match (start, parent) {
-        ("docker-", _) | ("", "docker") => Maker::Docker,
-        ("libpod-", _) => Maker::Podman,
-        ("crio-", _) => Maker::CriO,
-        ("cri-containerd-" | "nerdctl-", _) => Maker::Containerd,
-        // containerd's own clients: `/NAMESPACE/ID`.
-        ("", "default" | "k8s.io") => Maker::Containerd,
-        _ => Maker::Unknown,
-    })
 }
 
 /// Is this process a Docker engine of root's? Each user may give a process that name, and an engine that netpold follows says
@@ -235,52 +181,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    #[test]
-    fn control_groups_tell_whose_a_container_is() {
-        let id = "0123456789abcdef".repeat(4);
-        for (group, expected) in [
-            (
-                format!("0::/system.slice/docker-{id}.scope\n"),
-                Maker::Docker,
-            ),
-            (format!("5:pids:/docker/{id}\n0::/\n"), Maker::Docker),
-            (format!("0::/docker/{id}/init.scope\n"), Maker::Docker),
-            (
-                format!("0::/machine.slice/libpod-{id}.scope/container\n"),
-                Maker::Podman,
-            ),
-            (format!("0::/libpod_parent/libpod-{id}\n"), Maker::Podman),
-            (
-                format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope\n"),
-                Maker::Containerd,
-            ),
-            (format!("0::/default/{id}\n"), Maker::Containerd),
-            (
-                format!("0::/kubepods.slice/kubepods-pod1.slice/crio-{id}.scope\n"),
-                Maker::CriO,
-            ),
-            (format!("0::/kubepods/pod1/{id}\n"), Maker::Unknown),
-            (
-                format!("1:pids:/docker/{id}\n0::/shop/{id}\n"),
-                Maker::Docker,
-            ),
-        ] {
-            assert_eq!(
-                container(&group, ""),
-                Some((id.as_str(), expected)),
-                "{group}"
-            );
-        }
-        for group in [
-            "0::/user.slice/user-1000.slice/session-3.scope\n",
-            "0::/lxc.payload.web\n",
-            "0::/machine.slice/machine-qemu\\x2d1\\x2dvm.scope\n",
-            "",
-        ] {
-            assert_eq!(container(group, ""), None, "{group}");
-        }
-    }
 
     #[test]
     fn a_name_alone_makes_no_engine() {

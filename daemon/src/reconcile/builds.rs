@@ -13,11 +13,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::facts::Namespace;
-use super::processes;
 use crate::links;
 use crate::netns;
+use crate::runtime::cgroup;
 use crate::runtime::container::{Attachment, Container, Runtime, State};
-use crate::runtime::identity::{cgroup_paths, containers_of_cgroup};
 
 /// Where the OCI runtime makes the group, below the root of a hierarchy: by itself, or as a scope of systemd's.
 const FOLDERS: [&str; 3] = ["", "system.slice", "machine.slice"];
@@ -30,7 +29,7 @@ const STEP: &str = "buildah-buildah";
 pub(super) fn steps() -> Vec<(u32, String)> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    for root in processes::hierarchies() {
+    for root in cgroup::hierarchies() {
         for folder in FOLDERS.map(|folder| Path::new(root).join(folder)) {
             let groups = fs::read_dir(folder).into_iter().flatten().flatten();
             for group in groups {
@@ -53,8 +52,8 @@ pub(super) fn steps() -> Vec<(u32, String)> {
 }
 
 fn is_of(pid: u32, step: &str) -> bool {
-    let text = processes::group(&pid.to_string());
-    text.is_some_and(|text| step_of_cgroup(&text, &processes::own()) == Some(step))
+    let text = cgroup::of_process(pid);
+    text.is_some_and(|text| step_of_cgroup(&text, &cgroup::own()) == Some(step))
 }
 
 /// Is a process of a container in the network namespace that this one is in? A step may have been told to share one
@@ -63,24 +62,24 @@ pub(super) fn is_shared(pid: u32) -> bool {
     let Some(own) = netns::name_of_process(pid) else {
         return true;
     };
-    let host = processes::own();
+    let host = cgroup::own();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let names = processes.filter_map(|entry| entry.file_name().into_string().ok());
     let numbers = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
     let mut there =
         numbers.filter(|process| netns::name_of_process(process).as_ref() == Some(&own));
     there.any(|process| {
-        let text = processes::group(&process).unwrap_or_default();
-        !containers_of_cgroup(&text, &host).is_empty()
+        let text = cgroup::of_process(process).unwrap_or_default();
+        !cgroup::containers(&text, &host).is_empty()
     })
 }
 
 /// The step that a process is of, by its `/proc/PID/cgroup`; none where it may be a container's, or another step's.
 fn step_of_cgroup<'a>(text: &'a str, host: &str) -> Option<&'a str> {
-    if !containers_of_cgroup(text, host).is_empty() {
+    if !cgroup::containers(text, host).is_empty() {
         return None;
     }
-    let paths = cgroup_paths(text);
+    let paths = cgroup::paths(text);
     let steps = paths.filter_map(|path| {
         let path = path.strip_suffix(WITHIN).unwrap_or(path);
         step(path.trim_end_matches('/').rsplit('/').next()?)

@@ -1,94 +1,19 @@
-//! Which process belongs to which container, as control groups say. The runtime puts a
-//! container's first process into its group before anything of the container's own runs.
+//! Which processes there are: a search of all of them for those of containers, within bounds of time, and what a process can
+//! do in its network namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::facts::Rights;
 use crate::netns;
-use crate::runtime::identity::{self, containers_of_cgroup};
-
-/// May a process be the one of the container with this ID, as its control group has it, below this parent?
-/// A number is given again when a process ends.
-pub(super) fn is_of(pid: u32, id: &str, parent: &str) -> bool {
-    group(&pid.to_string()).is_none_or(|text| identity::is_of(&text, &own(), id, parent))
-}
-
-/// The control groups of a process, as the kernel writes them.
-pub(super) fn group(process: &str) -> Option<String> {
-    fs::read_to_string(format!("/proc/{process}/cgroup")).ok()
-}
-
-/// Those that netpold is in.
-pub(super) fn own() -> String {
-    group("self").unwrap_or_default()
-}
-
-/// Where runtimes put a container's first process unless they are told otherwise, below the root of a
-/// hierarchy of control groups, by the container's ID.
-const GROUPS: [(&str, &str); 6] = [
-    ("docker/", ""),
-    ("system.slice/docker-", ".scope"),
-    ("machine.slice/libpod-", ".scope/container"),
-    ("machine.slice/libpod-", ".scope"),
-    ("libpod_parent/libpod-", ""),
-    ("system.slice/nerdctl-", ".scope"),
-];
-/// The one hierarchy of version 2, and such as version 1 has.
-const HIERARCHIES: [&str; 3] = [
-    "/sys/fs/cgroup",
-    "/sys/fs/cgroup/pids",
-    "/sys/fs/cgroup/systemd",
-];
-
-/// The roots of hierarchies of control groups that are there.
-pub(super) fn hierarchies() -> Vec<&'static str> {
-    let mut roots = HIERARCHIES.to_vec();
-    roots.retain(|root| Path::new(root).join("cgroup.procs").exists());
-    roots
-}
-
-/// A process for each of these containers, where it is in the usual control group: looks at
-/// none of the others that there are.
-pub(super) fn in_usual_groups(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
-    let own = own();
-    let roots = hierarchies();
-    let first = |id: &str| {
-        let groups = roots.iter().flat_map(|root| {
-            GROUPS
-                .iter()
-                .map(move |(start, end)| format!("{root}/{start}{id}{end}/cgroup.procs"))
-        });
-        groups
-            .filter_map(|group| fs::read_to_string(group).ok())
-            .find_map(|processes| processes.lines().next()?.parse().ok())
-    };
-    let mut found: Vec<(u32, String)> = wanted
-        .iter()
-        // It becomes part of a path.
-        .filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-        .filter_map(|id| Some((first(id)?, (*id).to_owned())))
-        .collect();
-    found.retain(|(pid, id)| of_one(*pid, &own).as_ref() == Some(id));
-    found
-}
-
-/// The one container that a process may be of.
-fn of_one(pid: u32, own: &str) -> Option<String> {
-    let text = group(&pid.to_string())?;
-    match containers_of_cgroup(&text, own)[..] {
-        [id] => Some(id.to_owned()),
-        _ => None,
-    }
-}
+use crate::runtime::cgroup;
 
 /// One process in a network namespace of its own for each of these containers that has one. One that may be
 /// of several containers is nobody's.
 pub(super) fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
     let own_namespace = netns::name_of_process("self");
-    let own = own();
+    let own = cgroup::own();
     let mut found = BTreeMap::new();
     let pids = fs::read_dir("/proc")
         .into_iter()
@@ -100,7 +25,9 @@ pub(super) fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
         if namespace.is_none() || namespace == own_namespace {
             continue;
         }
-        if let Some(id) = of_one(pid, &own).filter(|id| wanted.contains(id.as_str())) {
+        if let Some(id) =
+            cgroup::only_container(pid, &own).filter(|id| wanted.contains(id.as_str()))
+        {
             // The first process has the lowest number, but for those that wrapped around.
             found.entry(id).or_insert(pid);
         }
@@ -206,12 +133,6 @@ mod tests {
         assert!(search.begins(&two, &second, at(222)), "another namespace");
         search.ended(Duration::from_millis(10), at(232));
         assert!(!search.begins(&one, &second, at(233)), "one less");
-    }
-
-    #[test]
-    fn this_process_is_nobodys() {
-        let id = "a".repeat(64);
-        assert!(in_usual_groups(&BTreeSet::from([id.as_str(), "../..", "web"])).is_empty());
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::gate::rules::{is_engines, may_be_added};
 use crate::links::{self, Inside, Links, LinksError, Listener};
 use crate::netns::Netns;
 use crate::printable::printable;
+use crate::runtime::cgroup::{self, Maker};
 use crate::runtime::container::{self, AskedFrom, Attachment, Container, Runtime, State};
 use crate::runtime::declared::{self, Presence};
 use crate::runtime::follow::{Follower, OpenQuestions};
@@ -374,7 +375,7 @@ impl Sources {
     pub fn look_behind(&mut self, nsids: &BTreeSet<i32>) -> (BTreeMap<i32, Behind>, Vec<PathBuf>) {
         let behind = behind::look(&mut self.links, nsids);
         let mut containers = behind.values().filter_map(Behind::container);
-        let is_dockers = containers.any(|(_, maker)| maker == behind::Maker::Docker);
+        let is_dockers = containers.any(|(_, maker)| maker == Maker::Docker);
         let sockets = match is_dockers {
             true => behind::docker_sockets(),
             false => Vec::new(),
@@ -866,7 +867,7 @@ impl Sources {
         if wanted.is_empty() || unknown.is_empty() {
             return Vec::new();
         }
-        let usual = processes::in_usual_groups(&wanted);
+        let usual = cgroup::in_usual_groups(&wanted);
         let mut found = self.claims(starting, &unknown, usual);
         for (container, _, namespace) in &found {
             wanted.remove(own_id(container));
@@ -982,7 +983,7 @@ fn is_there(pid: u32, identity: (u64, u64)) -> bool {
 
 /// May the process that its runtime names be its own?
 fn is_its_process(container: &Container) -> bool {
-    processes::is_of(container.pid, own_id(container), &container.cgroup_parent)
+    cgroup::is_of(container.pid, own_id(container), &container.cgroup_parent)
 }
 
 /// Its ID as its control group has it.

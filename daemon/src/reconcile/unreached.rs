@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::assemble::{Assembled, ENDED, UNKNOWN};
-use super::behind::{Behind, Maker};
+use super::behind::Behind;
 use super::facts::{Engine, Facts};
 use crate::api::wire::Unreached;
 use crate::bridges;
 use crate::datapath::is_inside;
+use crate::runtime::cgroup::Maker;
 
 /// A container's start takes a second or two, on a machine that has much to do.
 const PATIENCE: Duration = Duration::from_secs(10);

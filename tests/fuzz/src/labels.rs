@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netpold::config::{LabelSettings, Namespaces};
+use netpold::runtime::cgroup;
 use netpold::runtime::container::Container;
-use netpold::runtime::identity::{PORTS_LABEL, containers_of_cgroup, identify, unique};
+use netpold::runtime::identity::{PORTS_LABEL, identify, unique};
 use netpold::syntax;
 
 pub fn hold(bytes: &[u8]) {
@@ -45,7 +46,7 @@ pub fn hold(bytes: &[u8]) {
     }
     let taken = BTreeSet::from([found.name.clone()]);
     assert!(!taken.contains(&unique(&found.name, &text, &taken)));
-    for id in containers_of_cgroup(&text, "") {
+    for id in cgroup::containers(&text, "") {
         assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
 }
