@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use netpol_engine::diagnostic::Diagnostic;
 use netpol_engine::lint::{self, Census, Finding, Scope as Asked, Silenced, rules};
-use netpol_engine::manifest::{Kind, ObjectId, assemble};
+use netpol_engine::manifest::assemble;
+use netpol_engine::object::{Kind, ObjectId};
 use netpol_engine::policy::ObjectName;
 
 use super::findings::{self, plural};

@@ -10,7 +10,8 @@ use std::{fs, io};
 
 use anyhow::Context as _;
 use netpol_engine::diagnostic::{self, Diagnostic};
-use netpol_engine::manifest::{self, Kind};
+use netpol_engine::manifest;
+use netpol_engine::object::Kind;
 use netpol_engine::resolver;
 
 use super::Cli;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use netpol_engine::diagnostic::{Diagnostic, Severity};
-use netpol_engine::manifest::{self, File, ObjectId};
+use netpol_engine::manifest::{self, File};
+use netpol_engine::object::ObjectId;
 
 use super::{Accepted, Rejected, rule};
 

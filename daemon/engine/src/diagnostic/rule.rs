@@ -3,7 +3,39 @@
 //! What is found with them is said elsewhere. Lints have a list of their own; whoever
 //! prints rules joins both.
 
-use super::{Rule, Severity};
+use std::fmt;
+
+use serde::Serialize;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file it stands in is not accepted.
+    Error,
+    /// It is accepted, and may not mean what its author thinks.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+/// A rule that a manifest can break: what `netpol check` finds, in general.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Its code. Stable: scripts filter by it.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// A line on what it finds.
+    pub summary: &'static str,
+}
 
 /// A constant for each code, and [`ALL`] of them.
 macro_rules! rules {

@@ -155,7 +155,7 @@ fn rank(key: &str) -> usize {
 fn distinguishing(labels: &Labels, neighbours: &[&Labels]) -> Vec<Requirement> {
     let mut ranked: Vec<(usize, &String, &String)> = labels
         .iter()
-        .filter(|(key, value)| manifest::is_label(key, value))
+        .filter(|(key, value)| manifest::is_pair(key, value))
         .map(|(key, value)| (rank(key), key, value))
         .collect();
     ranked.sort();

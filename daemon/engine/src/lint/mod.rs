@@ -14,7 +14,7 @@
 
 use std::collections::HashSet;
 
-use crate::manifest::{Kind, ObjectId};
+use crate::object::{Kind, ObjectId};
 use crate::world::World;
 
 mod check;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Finding;
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::manifest::{Assembled, Mark, ObjectId, Position, locate};
+use crate::manifest::{Assembled, Mark, Position, locate};
+use crate::object::ObjectId;
 
 /// Findings as diagnostics. `text` gives a file's text by its path; a finding in a file
 /// without one is placed at the beginning of its object, one of no object here at the

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Finding, rules};
 use crate::diagnostic::{Diagnostic, Severity, rule};
-use crate::manifest::ObjectId;
+use crate::object::ObjectId;
 use crate::spelling;
 
 /// Codes of rules that are not to be reported for this object, separated by commas.

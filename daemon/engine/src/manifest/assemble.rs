@@ -10,8 +10,9 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{File, Object, ObjectId, PodManifest, Position, Value};
+use super::document::{File, Object, PodManifest, Position, Value};
 use crate::diagnostic::{Diagnostic, Mark, Severity, rule};
+use crate::object::ObjectId;
 use crate::policy::Mode;
 use crate::world::{Place, Pod, World};
 

@@ -5,7 +5,7 @@
 
 use super::decode::{At, Decoder, Finding, json, present, quoted};
 use super::names;
-use super::tree::{Entry, Node};
+use super::node::{Entry, Node};
 use crate::diagnostic::rule;
 
 /// Reports what is wrong with them.

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 pub(super) use super::finding::{Finding, clip, json, quoted};
+use super::node::{Entry, Node, Span, Value};
 use super::scalar::Scalar;
-use super::tree::{Entry, Node, Span, Value};
 use super::{names, report};
 use crate::diagnostic::{Diagnostic, Mark, Severity, rule};
-pub(super) use crate::spelling::nearest;
+use crate::spelling::nearest;
 
 /// A field and its place: a list on the stack, written out only for a report.
 #[derive(Clone, Copy)]
@@ -557,4 +557,13 @@ pub(super) fn to_map(pairs: &[(&Entry<'_>, &str)]) -> BTreeMap<String, String> {
         .iter()
         .map(|(entry, value)| (entry.key.clone().into_owned(), (*value).to_owned()))
         .collect()
+}
+
+/// `null` where it widens or narrows what the author sees: the API takes it as left out.
+pub(super) fn warn_null(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, so: &str) {
+    if entry.value.is_null() {
+        let message = format!("no value is the same as leaving the field out: {so}");
+        let help = "remove the field, or give it a value";
+        decoder.warning(at, Finding::new(rule::NULL_FIELD, message).help(help));
+    }
 }

@@ -7,9 +7,9 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use super::decode::nearest;
-use super::tree::Span;
+use super::node::Span;
 use crate::diagnostic::rule;
+use crate::spelling::nearest;
 
 /// What a finding says, beside its place.
 #[derive(Clone)]

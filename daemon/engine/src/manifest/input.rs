@@ -3,8 +3,8 @@
 
 use serde::de::IgnoredAny;
 
+use super::document::{File, Position};
 use super::finding::clip;
-use super::{File, Position};
 use crate::diagnostic::{Diagnostic, Severity, rule};
 
 /// Bytes of a file. `kubectl get -A -o yaml` of a large cluster fits.

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 
-use super::Position;
 use super::decode::{below, get, present};
+use super::document::Position;
 use super::input;
+use super::node::{Entry, Node, Span, Value};
 use super::object::{MAX_LISTS, start};
-use super::tree::{self, Entry, Node, Span, Value};
+use super::tree;
 
 /// A place to mark in a file: line and column from 1, column and length in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

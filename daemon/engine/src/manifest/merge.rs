@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::tree::{Entry, Flaw, Node, Span, Value};
+use super::node::{Entry, Flaw, Node, Span, Value};
 
 /// The entries of a mapping and what is merged into it, each with the number of entries that
 /// stand before it.

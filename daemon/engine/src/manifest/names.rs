@@ -139,6 +139,11 @@ pub(super) fn value(text: &str) -> Breaches {
     breaches
 }
 
+/// Would the API take this label? Containers may have others.
+pub(crate) fn is_pair(key: &str, value_of_it: &str) -> bool {
+    qualified(key).is_empty() && value(value_of_it).is_empty()
+}
+
 /// Names of ports: `IsValidPortName` (RFC 6335's service names, in lower case).
 pub(super) fn port(text: &str) -> Breaches {
     let bytes = text.as_bytes();

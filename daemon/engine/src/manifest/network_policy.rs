@@ -4,16 +4,17 @@
 //! Meaning is set here once: which direction a policy has a say in, what an absent
 //! or empty `from` means. Peers and ports are read by files of their own.
 
-use super::decode::{At, Decoder, Finding, Homes, clip, get, json, nearest, present};
+use super::decode::{At, Decoder, Finding, Homes, clip, get, json, present, warn_null};
 use super::metadata::Metadata;
+use super::node::{Entry, Node, Value};
 use super::peer::{self, peer};
 use super::port::{self, port};
 use super::scalar::Scalar;
 use super::selector;
-use super::tree::{Entry, Node, Value};
 use crate::diagnostic::rule;
 use crate::labels::Selector;
 use crate::policy::{Action, Direction, Policy, Rule, Tier};
+use crate::spelling::nearest;
 
 const SPEC: &[&str] = &["podSelector", "ingress", "egress", "policyTypes"];
 
@@ -112,15 +113,6 @@ pub(super) fn decode(
         subject,
         ingress: says_ingress.then_some(ingress),
         egress: says_egress.then_some(egress),
-    }
-}
-
-/// `null` where it widens or narrows what the author sees: the API takes it as left out.
-pub(super) fn warn_null(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, so: &str) {
-    if entry.value.is_null() {
-        let message = format!("no value is the same as leaving the field out: {so}");
-        let help = "remove the field, or give it a value";
-        decoder.warning(at, Finding::new(rule::NULL_FIELD, message).help(help));
     }
 }
 

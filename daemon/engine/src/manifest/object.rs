@@ -6,14 +6,15 @@
 
 use std::collections::{HashMap, hash_map};
 
-use super::decode::{At, Decoder, Finding, below, clip, get, nearest, present, quoted};
+use super::decode::{At, Decoder, Finding, below, clip, get, present, quoted};
+use super::document::{Object, Position, Value};
+use super::node::{Document, Entry, Node, Problem, Span, Value as Tree};
 use super::report::Report;
-use super::tree::{Document, Entry, Node, Problem, Span, Value as Tree};
 use super::workload::{self, Workload};
-use super::{
-    Kind, Object, ObjectId, Position, Value, assemble, metadata, names, network_policy, pod, syntax,
-};
+use super::{assemble, metadata, names, network_policy, pod, syntax};
 use crate::diagnostic::rule;
+use crate::object::{Kind, ObjectId};
+use crate::spelling::nearest;
 
 /// Lists in lists that are followed.
 pub(super) const MAX_LISTS: usize = 8;

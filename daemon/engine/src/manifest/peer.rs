@@ -9,12 +9,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::address;
-use super::decode::{At, Decoder, Finding, clip, get, present, quoted};
+use super::decode::{At, Decoder, Finding, clip, get, present, quoted, warn_null};
 use super::names;
-use super::network_policy::warn_null;
+use super::node::{Entry, Node, Value};
 use super::scalar::Scalar;
 use super::selector;
-use super::tree::{Entry, Node, Value};
 use crate::diagnostic::rule;
 use crate::policy::{IpBlock, Namespaces, Peer, PodPeer};
 

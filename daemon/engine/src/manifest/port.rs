@@ -1,13 +1,13 @@
 //! Ports of a rule, validated as `ValidateNetworkPolicyPort` does; the number and the
 //! protocol of a container's port too.
 
-use super::decode::{At, Decoder, Finding, clip, get, nearest, present, whole};
+use super::decode::{At, Decoder, Finding, clip, get, present, warn_null, whole};
 use super::names;
-use super::network_policy::warn_null;
+use super::node::{Node, Value};
 use super::scalar::Scalar;
-use super::tree::{Node, Value};
 use crate::diagnostic::rule;
 use crate::policy::{Port, Ports, Protocol};
+use crate::spelling::nearest;
 
 /// In the order in which the API server lists them for a NetworkPolicy.
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];

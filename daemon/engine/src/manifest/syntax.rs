@@ -2,7 +2,7 @@
 //! overlooked: a template that nobody filled in, a merge that nobody finished, a tab.
 
 use super::finding::Finding;
-use super::tree::{Flaw, Problem, Span};
+use super::node::{Flaw, Problem, Span};
 use crate::diagnostic::{line_of, rule};
 
 const TEMPLATE: &str =

@@ -1,8 +1,11 @@
 //! Manifests as people write them, and what they are told.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use super::*;
 use crate::diagnostic::{Severity, rule};
+use crate::policy::Policy;
 
 #[path = "../../tests/support/alike.rs"]
 mod alike;

@@ -6,9 +6,9 @@
 //! workload is its own reader's business.
 
 use super::decode::{below, get, present};
-use super::is_label;
+use super::names::is_pair;
+use super::node::{Entry, Node, Value};
 use super::scalar::Scalar;
-use super::tree::{Entry, Node, Value};
 use crate::labels::Labels;
 use crate::policy::{ObjectName, Protocol};
 use crate::world::NamedPort;
@@ -93,7 +93,7 @@ fn labels(entries: &[Entry<'_>]) -> Labels {
     entries
         .iter()
         .filter_map(|entry| match &entry.value.value {
-            Value::Scalar(value, Scalar::Text) if is_label(&entry.key, value) => {
+            Value::Scalar(value, Scalar::Text) if is_pair(&entry.key, value) => {
                 Some((entry.key.clone().into_owned(), value.clone().into_owned()))
             }
             _ => None,

@@ -1,6 +1,7 @@
 //! `netpold.io/mode`: what it says where it is read, and what a person reads where it is not.
 
 use super::*;
+use crate::policy::Mode;
 
 fn object(kind: &str, annotations: &str) -> String {
     let (version, spec) = match kind {

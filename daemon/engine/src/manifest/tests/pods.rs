@@ -1,7 +1,11 @@
 //! Pods: real ones pass, and what is read of them is right.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
+
 use super::*;
-use crate::policy::Protocol;
+use crate::policy::{ObjectName, Protocol};
+use crate::world::NamedPort;
 
 fn pod(text: &str) -> PodManifest {
     let mut file = clean(text);
