@@ -7,11 +7,10 @@
 //! without a program, and fresh maps know no interface: they hold everything.
 
 use std::fs;
-use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use netpol_abi::connection::{TICK_SHIFT, TIMEOUTS, default_timeouts};
+use netpol_abi::connection::TICK_SHIFT;
 use netpol_abi::limits;
 use netpol_abi::tables::{Control, stamp_key};
 use thiserror::Error;
@@ -21,88 +20,12 @@ use super::counters::CounterTable;
 use super::events::EventRing;
 use super::flows::{FlowTables, coarse_clock};
 use super::maps::{self, MapsError, Opener};
+use super::options::Options;
 use super::pins::{self, Layout, Lock, PinsError, Stage};
 use super::programs::{Entries, LoadError, Programs};
 use super::requirements::{self, Lack, Requirement};
 use super::tables::KernelTables;
 use super::wire::Wire;
-
-/// How to open the kernel's side.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// `[datapath] pin-directory`.
-    pub pin_directory: PathBuf,
-    /// Sizes of maps that are made; pinned ones keep theirs.
-    pub sizes: Sizes,
-    /// Connections that one endpoint may have opened, in each family.
-    pub flow_share: u32,
-    /// Ticks that idle connections are kept, by [`netpol_abi::connection::Timeout`].
-    pub timeouts: [u32; TIMEOUTS],
-    /// By what senders' stamps are multiplied in tables that are made ([`netpol_abi::tables::stamp_key`]).
-    pub stamp_key: u16,
-    /// How to attach; `None`: TCX where the kernel has it.
-    pub mechanism: Option<Mechanism>,
-}
-
-impl Options {
-    /// The defaults, for a pin directory.
-    #[must_use]
-    pub fn new(pin_directory: impl Into<PathBuf>) -> Self {
-        Self {
-            pin_directory: pin_directory.into(),
-            sizes: Sizes::default(),
-            flow_share: limits::FLOWS4 / 4,
-            timeouts: default_timeouts(),
-            stamp_key: random(),
-            mechanism: None,
-        }
-    }
-}
-
-/// Entries of the maps whose size is a matter of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Exact addresses per family.
-    pub addresses: u32,
-    /// Prefixes per family.
-    pub prefixes: u32,
-    /// Verdicts.
-    pub verdicts: u32,
-    /// Spilled blocks of port ranges.
-    pub port_blocks: u32,
-    /// IPv4 connections.
-    pub flows4: u32,
-    /// IPv6 connections.
-    pub flows6: u32,
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Self {
-            addresses: limits::ADDRESSES,
-            prefixes: limits::PREFIXES,
-            verdicts: limits::VERDICTS,
-            port_blocks: limits::PORT_BLOCKS,
-            flows4: limits::FLOWS4,
-            flows6: limits::FLOWS6,
-        }
-    }
-}
-
-impl Sizes {
-    const fn by_name(&self) -> [(&'static str, u32); 8] {
-        [
-            ("ADDRESSES4", self.addresses),
-            ("ADDRESSES6", self.addresses),
-            ("PREFIXES4", self.prefixes),
-            ("PREFIXES6", self.prefixes),
-            ("VERDICTS", self.verdicts),
-            ("PORT_BLOCKS", self.port_blocks),
-            ("FLOWS4", self.flows4),
-            ("FLOWS6", self.flows6),
-        ]
-    }
-}
 
 /// Why the kernel's side could not be opened. What was attached before still is.
 #[derive(Debug, Error)]
@@ -283,11 +206,6 @@ fn close(opener: &Opener<'_>, options: &Options) -> Result<(), OpenError> {
             source,
         })?;
     Ok(())
-}
-
-/// Differs from one set of tables to the next. It is no secret: it keeps daemons apart that share a host.
-fn random() -> u16 {
-    RandomState::new().hash_one(std::process::id()) as u16
 }
 
 #[cfg(test)]

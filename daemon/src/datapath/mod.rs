@@ -24,6 +24,7 @@ pub mod held;
 pub mod hook;
 pub mod kernel;
 pub mod maps;
+pub mod options;
 pub mod pins;
 pub mod programs;
 pub mod requirements;
@@ -34,7 +35,8 @@ pub mod within;
 
 pub use attach::{AttachError, Attached, Attachments, Mechanism};
 pub use hook::Hook;
-pub use kernel::{Kernel, OpenError, Options, Origin, Sizes};
+pub use kernel::{Kernel, OpenError, Origin};
+pub use options::{Options, Sizes};
 pub use programs::LoadError;
 pub use tables::KernelTables;
 pub use uninstall::{Removed, uninstall};

@@ -24,8 +24,8 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use super::fence::{self, FenceError};
-use super::kernel::Options;
 use super::maps::{self, Hash, MapsError, Opener, Trie};
+use super::options::Options;
 use super::pins::Lock;
 use super::wire::Wire;
 use super::within::is_inside;
