@@ -11,7 +11,7 @@ use std::thread;
 use netpol_engine::world::{Place, World};
 
 use super::facts::Namespace;
-use super::report::Program;
+use super::program::Program;
 use crate::datapath::is_inside;
 use crate::links::{Announcement, Inside, announce};
 use crate::netns::Netns;

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 
 use super::assemble::Assembled;
 use super::facts::Facts;
-use super::report::Program;
+use super::program::Program;
 use crate::api::GateMeter;
 use crate::api::wire::{GateDrops, GateStatus};
 use crate::config::{Config, Enabled};

@@ -39,6 +39,7 @@ mod metrics;
 mod number_key;
 mod pins;
 mod processes;
+mod program;
 mod progress;
 mod readiness;
 mod register;

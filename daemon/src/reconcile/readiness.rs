@@ -11,7 +11,7 @@ use netpol_engine::world::{Place, World};
 
 use super::assemble::Assembled;
 use super::facts::{Engine, Facts};
-use super::report::Program;
+use super::program::Program;
 use crate::api::wire::Readiness;
 use crate::datapath::Location;
 

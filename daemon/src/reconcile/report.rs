@@ -17,6 +17,7 @@ use netpol_engine::world::{Place, World};
 use super::assemble::{AskedFromHost, Assembled, ENDED};
 use super::facts::Facts;
 use super::gate::Keeper;
+use super::program::Program;
 use crate::api::wire::{
     DatapathStatus, EndpointStatus, InterfaceStatus, Isolated, PolicyStatus, Problem, Rejected,
     RuntimeStatus, Status, TableStatus, Unprotected, Unreached,
@@ -55,17 +56,6 @@ pub struct How {
     pub mode: &'static str,
     /// What the kernel lacks, and what that means.
     pub lacks: Vec<String>,
-}
-
-/// Where programs are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// Ordered.
-    Pending,
-    /// On both hooks.
-    On,
-    /// Not there, and why.
-    Failed(String),
 }
 
 /// Files that are not in force as they stand.
