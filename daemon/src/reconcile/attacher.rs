@@ -4,11 +4,12 @@
 //! once; a later order about an interface replaces an earlier one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::io;
+use std::sync::mpsc::Receiver;
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::UnboundedSender;
 
+use super::worker::Worker;
 use crate::datapath::{Attached, Attachments, Within, is_inside};
 
 /// What to do.
@@ -97,43 +98,15 @@ impl Queue {
     }
 }
 
-/// The thread's two ends.
-pub struct Handle {
-    orders: Sender<Order>,
-    answers: mpsc::UnboundedReceiver<Answer>,
+/// Starts the thread, in the calling thread's network namespace.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn spawn(attachments: Attachments) -> io::Result<Worker<Order, Answer>> {
+    Worker::spawn("attacher", |inbox, outbox| work(attachments, inbox, outbox))
 }
 
-impl Handle {
-    /// Starts the thread, in the calling thread's network namespace.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub fn spawn(attachments: Attachments) -> std::io::Result<Self> {
-        let (orders, inbox) = channel();
-        let (outbox, answers) = mpsc::unbounded_channel();
-        thread::Builder::new()
-            .name("attacher".to_owned())
-            .spawn(move || work(attachments, &inbox, &outbox))?;
-        Ok(Self { orders, answers })
-    }
-
-    /// Gives an order.
-    pub fn order(&self, order: Order) {
-        // The thread ends with this handle, or by a panic, which `answer` shows.
-        let _ = self.orders.send(order);
-    }
-
-    /// The next answer. Dropping the future loses nothing. `None`: the thread has ended.
-    pub async fn answer(&mut self) -> Option<Answer> {
-        self.answers.recv().await
-    }
-}
-
-fn work(
-    mut attachments: Attachments,
-    inbox: &Receiver<Order>,
-    outbox: &mpsc::UnboundedSender<Answer>,
-) {
+fn work(mut attachments: Attachments, inbox: &Receiver<Order>, outbox: &UnboundedSender<Answer>) {
     let mut queue = Queue::default();
     loop {
         while let Ok(order) = inbox.try_recv() {

@@ -4,8 +4,8 @@
 //! Policies that do not fit are refused whole; those that were in force stay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
-use std::thread;
 
 use netpol_abi::tables::VerdictKey;
 use netpol_engine::compile::{Collision, Compiler, Names};
@@ -13,9 +13,9 @@ use netpol_engine::plan;
 use netpol_engine::tables::{EndpointEntry, Tables};
 use netpol_engine::world::World;
 use thiserror::Error;
-use tokio::sync::mpsc;
 
 use super::number_key::KeyFile;
+use super::worker::Worker;
 use crate::datapath::KernelTables;
 use crate::datapath::tables::{Fill, StepError};
 
@@ -293,22 +293,17 @@ impl Installer {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn spawn(mut self, mut tables: KernelTables) -> std::io::Result<Handle> {
-        let (orders, inbox) = std::sync::mpsc::channel::<Order>();
-        let (outbox, answers) = mpsc::unbounded_channel();
-        thread::Builder::new()
-            .name("installer".to_owned())
-            .spawn(move || {
-                while let Ok(mut order) = inbox.recv() {
-                    while let Ok(newer) = inbox.try_recv() {
-                        order = newer;
-                    }
-                    if outbox.send(self.install(&mut tables, order)).is_err() {
-                        break;
-                    }
+    pub fn spawn(mut self, mut tables: KernelTables) -> io::Result<Worker<Order, Answer>> {
+        Worker::spawn("installer", move |inbox, outbox| {
+            while let Ok(mut order) = inbox.recv() {
+                while let Ok(newer) = inbox.try_recv() {
+                    order = newer;
                 }
-            })?;
-        Ok(Handle { orders, answers })
+                if outbox.send(self.install(&mut tables, order)).is_err() {
+                    break;
+                }
+            }
+        })
     }
 }
 
@@ -320,23 +315,4 @@ fn recover(tables: &mut KernelTables) -> Result<Tables, StepError> {
     let steps = plan::recover(tables.installed());
     tables.apply(&steps).map_err(|failed| failed.cause)?;
     Ok(tables.installed().read_back())
-}
-
-/// The thread's two ends.
-pub struct Handle {
-    orders: std::sync::mpsc::Sender<Order>,
-    answers: mpsc::UnboundedReceiver<Answer>,
-}
-
-impl Handle {
-    /// Gives an order.
-    pub fn order(&self, order: Order) {
-        // The thread ends with this handle, or by a panic, which `answer` shows.
-        let _ = self.orders.send(order);
-    }
-
-    /// The next answer. Dropping the future loses nothing. `None`: the thread has ended.
-    pub async fn answer(&mut self) -> Option<Answer> {
-        self.answers.recv().await
-    }
 }

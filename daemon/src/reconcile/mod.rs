@@ -48,5 +48,6 @@ mod run;
 mod sources;
 mod traffic;
 mod unreached;
+mod worker;
 
 pub use run::{End, StartError, run};

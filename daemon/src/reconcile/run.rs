@@ -34,6 +34,7 @@ use super::report::{self, How, InForce};
 use super::sources::{self, Sources, SourcesError};
 use super::traffic::{self, Claim, Naming, Waker};
 use super::unreached;
+use super::worker::Worker;
 use crate::api::listener::ListenError;
 use crate::api::wire::Synced;
 use crate::api::{self, Published, ReadyRequest, SyncRequest};
@@ -246,8 +247,8 @@ struct Daemon {
     sources: Sources,
     register: Register,
     saved: Register,
-    installer: installer::Handle,
-    attacher: attacher::Handle,
+    installer: Worker<installer::Order, installer::Answer>,
+    attacher: Worker<attacher::Order, attacher::Answer>,
     lints: Lints,
     announcer: Announcer,
     gate: Keeper,
@@ -421,7 +422,7 @@ impl Daemon {
             register,
             saved,
             installer: installer.spawn(tables)?,
-            attacher: attacher::Handle::spawn(attachments)?,
+            attacher: attacher::spawn(attachments)?,
             lints: Lints::spawn()?,
             announcer: Announcer::spawn(before)?,
             gate,
