@@ -7,6 +7,7 @@ use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::async_fd::ready_when;
 use crate::netlink::{self, BUFFER, Message, is_overflow, receive};
 
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -25,10 +26,6 @@ impl Events {
     ///
     /// # Errors
     /// The kernel gives no such socket.
-    #[expect(
-        deprecated,
-        reason = "the socket owns its descriptor and never changes it, which is all that the unsafe successor asks"
-    )]
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
@@ -36,7 +33,7 @@ impl Events {
         socket.add_membership(NFNLGRP_NFTABLES)?;
         socket.set_non_blocking(true)?;
         Ok(Self {
-            socket: AsyncFd::with_interest(socket, Interest::READABLE)?,
+            socket: ready_when(socket, Interest::READABLE)?,
             buffer: Vec::with_capacity(BUFFER),
         })
     }

@@ -28,6 +28,8 @@ use tokio::io::Interest as Readiness;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use crate::async_fd::ready_when;
+
 /// As many symbolic links as the kernel follows in one path (`MAXSYMLINKS`).
 const LINKS: usize = 40;
 
@@ -137,15 +139,6 @@ pub enum WatchError {
     },
 }
 
-/// Puts the table of mounts into tokio's hands, which owns it from now on.
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe, because `AsRawFd` may lie; that of `File` does not"
-)]
-fn mounts(table: File, readiness: Readiness) -> io::Result<AsyncFd<File>> {
-    AsyncFd::with_interest(table, readiness)
-}
-
 /// The kinds of events that are hints. Reading and running a file is none of them.
 const KINDS: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::REMOVE)
@@ -238,7 +231,7 @@ impl Watcher {
         }
         // proc(5): `mountinfo` gives POLLPRI and POLLERR when the table changes.
         let mounts = File::open("/proc/self/mountinfo")
-            .and_then(|file| mounts(file, Readiness::PRIORITY | Readiness::ERROR))
+            .and_then(|file| ready_when(file, Readiness::PRIORITY | Readiness::ERROR))
             .map_err(|source| WatchError::Directory {
                 path: PathBuf::from("/proc/self/mountinfo"),
                 source,

@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes as _;
 
 use super::pins::Lock;
+use crate::async_fd::ready_when;
 
 /// Records taken in one turn, so that a flood does not keep the task from its other work.
 const BATCH: usize = 1024;
@@ -33,13 +34,9 @@ impl EventRing {
     ///
     /// # Errors
     /// epoll refuses the descriptor.
-    #[expect(
-        deprecated,
-        reason = "the ring owns its descriptor and never changes it, which is all that the unsafe successor asks"
-    )]
     pub fn listen(self) -> io::Result<Events> {
         Ok(Events {
-            ring: AsyncFd::with_interest(self.ring, Interest::READABLE)?,
+            ring: ready_when(self.ring, Interest::READABLE)?,
             unknown: 0,
             _lock: self.lock,
         })

@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::LinksError;
 use super::message::{self, RTM_DELADDR, RTM_NEWADDR};
+use crate::async_fd::ready_when;
 use crate::netlink::{self, BUFFER, is_overflow, receive, receive_sender};
 
 const RTNLGRP_LINK: u32 = 1;
@@ -130,10 +131,6 @@ impl Listener {
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "the socket owns its descriptor and never changes it, which is all that the unsafe successor asks"
-)]
 fn subscribe(everywhere: bool) -> Result<AsyncFd<Socket>, LinksError> {
     let failed = |action| move |source| LinksError::Socket { action, source };
     let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
@@ -154,5 +151,5 @@ fn subscribe(everywhere: bool) -> Result<AsyncFd<Socket>, LinksError> {
     socket
         .set_non_blocking(true)
         .map_err(failed("setting a socket up"))?;
-    AsyncFd::with_interest(socket, Interest::READABLE).map_err(failed("polling a socket"))
+    ready_when(socket, Interest::READABLE).map_err(failed("polling a socket"))
 }
