@@ -34,4 +34,5 @@ mod streams;
 pub mod syntax;
 pub mod telemetry;
 pub mod translation;
+mod unix_http;
 pub mod watch;

@@ -1,22 +1,17 @@
-//! The client's side of the socket, for `netpol` and the tests.
-//!
-//! One connection a request: the socket is local, and a request every now and
-//! then is not worth a pool.
+//! The client's side of the socket, for `netpol` and the tests: what is asked, and what the answers mean.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::{Response, StatusCode};
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 
 use super::wire::{Failure, Listing, Readiness, Status, Waited};
 use crate::flows::filter::Filter;
 use crate::flows::flow::Line;
+use crate::unix_http::{self, GetError, LineError};
 
 /// Where the daemon listens unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/netpold/netpold.sock";
@@ -192,59 +187,43 @@ impl Client {
         let response = self.request(&path).await?;
         Ok(Lines {
             socket: self.socket.clone(),
-            body: response.into_body(),
-            buffer: Vec::new(),
+            lines: unix_http::Lines::new(response.into_body(), LINE_LIMIT),
         })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let response = self.request(path).await?;
-        let body = http_body_util::Limited::new(response.into_body(), ANSWER_LIMIT);
-        let bytes = body
-            .collect()
+        let bytes = unix_http::whole(response.into_body(), ANSWER_LIMIT)
             .await
-            .map_err(|error| self.not_understood(&error))?
-            .to_bytes();
+            .map_err(|error| self.not_understood(&error))?;
         serde_json::from_slice(&bytes).map_err(|error| self.not_understood(&error))
     }
 
-    async fn request(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|source| match source.kind() {
-                    io::ErrorKind::PermissionDenied => ClientError::NoRight {
-                        path: self.socket.clone(),
-                    },
-                    _ => ClientError::NoDaemon {
-                        path: self.socket.clone(),
-                        source,
-                    },
-                })?;
-        let broken = |source| ClientError::Broken {
-            path: self.socket.clone(),
-            source,
-        };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    async fn request(&self, asked: &str) -> Result<Response<Incoming>, ClientError> {
+        let path = || self.socket.clone();
+        let response = unix_http::get(&self.socket, "netpold", asked)
             .await
-            .map_err(broken)?;
-        // Ends with the connection; what breaks shows at the response.
-        tokio::spawn(connection);
-        let request = Request::get(path)
-            .header(hyper::header::HOST, "netpold")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| self.not_understood(&error))?;
-        let response = sender.send_request(request).await.map_err(broken)?;
+            .map_err(|error| match error {
+                GetError::Connect(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    ClientError::NoRight { path: path() }
+                }
+                GetError::Connect(source) => ClientError::NoDaemon {
+                    path: path(),
+                    source,
+                },
+                GetError::Http(source) => ClientError::Broken {
+                    path: path(),
+                    source,
+                },
+                GetError::Path(error) => self.not_understood(&error),
+            })?;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
         let status = response.status();
-        let body = http_body_util::Limited::new(response.into_body(), LINE_LIMIT);
-        let bytes = body
-            .collect()
+        let bytes = unix_http::whole(response.into_body(), LINE_LIMIT)
             .await
-            .map_err(|error| self.not_understood(&error))?
-            .to_bytes();
+            .map_err(|error| self.not_understood(&error))?;
         Err(match serde_json::from_slice::<Failure>(&bytes) {
             Ok(failure) => ClientError::Refused(failure.error),
             Err(_) => self.not_understood(&status),
@@ -263,8 +242,7 @@ impl Client {
 #[derive(Debug)]
 pub struct Lines {
     socket: PathBuf,
-    body: Incoming,
-    buffer: Vec<u8>,
+    lines: unix_http::Lines,
 }
 
 impl Lines {
@@ -273,30 +251,16 @@ impl Lines {
     /// # Errors
     /// When the connection breaks, or a line is not what we know.
     pub async fn next(&mut self) -> Result<Option<Line>, ClientError> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|octet| *octet == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(|error| self.not_understood(&error));
-            }
-            if self.buffer.len() > LINE_LIMIT {
-                return Err(self.not_understood(&"a line without an end"));
-            }
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.buffer.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(source)) => {
-                    return Err(ClientError::Broken {
-                        path: self.socket.clone(),
-                        source,
-                    });
-                }
-            }
+        match self.lines.next().await {
+            Ok(None) => Ok(None),
+            Ok(Some(line)) => serde_json::from_slice(&line)
+                .map(Some)
+                .map_err(|error| self.not_understood(&error)),
+            Err(LineError::TooLong) => Err(self.not_understood(&"a line without an end")),
+            Err(LineError::Broken(source)) => Err(ClientError::Broken {
+                path: self.socket.clone(),
+                source,
+            }),
         }
     }
 

@@ -1,4 +1,4 @@
-//! HTTP to the engine's Unix socket, and nothing of what the answers mean.
+//! What is asked of the engine over its Unix socket, and nothing of what the answers mean.
 //!
 //! One connection a request, one that stays for the events. Answers have a size limit
 //! and a time limit. Only what is used is decoded, and every field may be missing or
@@ -10,18 +10,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt as _;
+use hyper::Response;
+use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 
 use super::dns;
 use super::elements::{Element, Elements};
 use super::model::wire;
 use crate::printable::printable;
+use crate::unix_http::{self, GetError, LineError, Lines};
 
 /// The newest version of the API that this was written for.
 const NEWEST: (u32, u32) = (1, 53);
@@ -204,8 +202,7 @@ impl Engine {
         }
         Ok(Events {
             path,
-            body: response.into_body(),
-            rest: Vec::new(),
+            lines: Lines::new(response.into_body(), LARGEST_EVENT),
         })
     }
 
@@ -219,11 +216,9 @@ impl Engine {
                 path: path.to_owned(),
                 message,
             };
-            let body = Limited::new(body, LARGEST_ANSWER)
-                .collect()
+            let body = unix_http::whole(body, LARGEST_ANSWER)
                 .await
-                .map_err(|error| unreadable(error.to_string()))?
-                .to_bytes();
+                .map_err(|error| unreadable(error.to_string()))?;
             serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))
         };
         self.ask(path, limit, read).await
@@ -254,30 +249,22 @@ impl Engine {
     }
 
     async fn send(&self, path: &str) -> Result<Response<Incoming>, EngineError> {
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|source| EngineError::Connect {
+        unix_http::get(&self.socket, "docker", path)
+            .await
+            .map_err(|error| match error {
+                GetError::Connect(source) => EngineError::Connect {
                     socket: self.socket.clone(),
                     source,
-                })?;
-        let failed = |source| EngineError::Http {
-            path: path.to_owned(),
-            source,
-        };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(failed)?;
-        // Ends when the answer is read, or dropped.
-        tokio::spawn(connection);
-        let request = Request::get(path)
-            .header(hyper::header::HOST, "docker")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| EngineError::Answer {
-                path: path.to_owned(),
-                message: error.to_string(),
-            })?;
-        sender.send_request(request).await.map_err(failed)
+                },
+                GetError::Http(source) => EngineError::Http {
+                    path: path.to_owned(),
+                    source,
+                },
+                GetError::Path(error) => EngineError::Answer {
+                    path: path.to_owned(),
+                    message: error.to_string(),
+                },
+            })
     }
 }
 
@@ -325,10 +312,8 @@ fn agreed(theirs: &str) -> Option<(u32, u32)> {
 
 async fn refused(path: String, response: Response<Incoming>) -> EngineError {
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), 64 << 10)
-        .collect()
+    let body = unix_http::whole(response.into_body(), 64 << 10)
         .await
-        .map(|body| body.to_bytes())
         .unwrap_or_default();
     let message = serde_json::from_slice::<wire::Failure>(&body)
         .map(|failure| failure.message)
@@ -344,41 +329,32 @@ async fn refused(path: String, response: Response<Incoming>) -> EngineError {
 #[derive(Debug)]
 pub(super) struct Events {
     path: String,
-    body: Incoming,
-    rest: Vec<u8>,
+    lines: Lines,
 }
 
 impl Events {
     /// The next one; `None` where the stream ends. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Result<Option<wire::Event>, EngineError> {
         loop {
-            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
-                if line.iter().all(u8::is_ascii_whitespace) {
-                    continue;
-                }
+            match self.lines.next().await {
+                Ok(Some(line)) if line.iter().all(u8::is_ascii_whitespace) => {}
                 // What can't be read may still have been about a container: a hint is a hint.
-                return Ok(Some(serde_json::from_slice(&line).unwrap_or_default()));
-            }
-            if self.rest.len() > LARGEST_EVENT {
-                return Err(EngineError::Answer {
-                    path: self.path.clone(),
-                    message: "an event has no end".to_owned(),
-                });
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.rest.extend_from_slice(&data);
-                    }
+                Ok(Some(line)) => {
+                    return Ok(Some(serde_json::from_slice(&line).unwrap_or_default()));
                 }
-                Some(Err(source)) => {
+                Ok(None) => return Ok(None),
+                Err(LineError::TooLong) => {
+                    return Err(EngineError::Answer {
+                        path: self.path.clone(),
+                        message: "an event has no end".to_owned(),
+                    });
+                }
+                Err(LineError::Broken(source)) => {
                     return Err(EngineError::Http {
                         path: self.path.clone(),
                         source,
                     });
                 }
-                None => return Ok(None),
             }
         }
     }
