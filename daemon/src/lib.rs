@@ -11,6 +11,7 @@
 //! `reconcile` and the binaries join them.
 
 pub mod api;
+pub mod args;
 mod async_fd;
 pub mod bridges;
 pub mod cli;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use netpold::cli::NetpoldArguments;
+use netpold::args::NetpoldArguments;
 use netpold::reconcile::{self, End};
 use netpold::{config, telemetry};
 use nix::sys::signal::{SigSet, Signal};

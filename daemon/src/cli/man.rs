@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_mangen::roff::{Roff, roman};
 
-use super::{Cli, Exit, NetpoldArguments};
+use super::{Cli, Exit};
+use crate::args::NetpoldArguments;
 use crate::{cni, oci};
 
 /// Write the manual pages to a directory

@@ -26,7 +26,6 @@ mod get;
 mod junit;
 mod man;
 mod matrix;
-mod netpold;
 mod object;
 mod observe;
 mod output;
@@ -40,7 +39,6 @@ mod verdict;
 mod wait;
 
 pub use exit::Exit;
-pub use netpold::NetpoldArguments;
 use source::Source;
 
 /// Kubernetes NetworkPolicy for hosts that are not Kubernetes.

@@ -1,4 +1,5 @@
-//! The command line of `netpold`, the daemon: here, so that `netpol man` has its page too.
+//! The command line of `netpold`, the daemon. In the library, so that `netpol man` has its page
+//! too.
 
 use std::path::PathBuf;
 
