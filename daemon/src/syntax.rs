@@ -1,8 +1,8 @@
-//! The spelling of labels and names, as the Kubernetes API takes them.
-//!
-//! For what comes from elsewhere than manifests: configuration keys and container
-//! labels, which are chosen by whoever starts the container. Pure. Called by
-//! `config` and `runtime`.
+//! What is wrong with labels and names that come from elsewhere than manifests, as one line on what would be right:
+//! configuration keys, and container labels, which are chosen by whoever starts the container. The rules themselves are
+//! [`netpol_engine::names`]. Pure. Called by `config` and `runtime`.
+
+use netpol_engine::names;
 
 /// What is wrong with a name, as what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -34,16 +34,7 @@ pub enum SyntaxError {
 /// # Errors
 /// It is not.
 pub fn label_key(text: &str) -> Result<(), SyntaxError> {
-    let (prefix, name) = match text.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, text),
-    };
-    let prefix_fits = prefix.is_none_or(|prefix| {
-        prefix.len() <= 253 && prefix.split('.').all(|part| dns_label_of(part, 253))
-    });
-    (prefix_fits && !name.is_empty() && label_value(name).is_ok())
-        .then_some(())
-        .ok_or(SyntaxError::LabelKey)
+    none(&names::qualified(text), SyntaxError::LabelKey)
 }
 
 /// Is it a label's value?
@@ -51,14 +42,7 @@ pub fn label_key(text: &str) -> Result<(), SyntaxError> {
 /// # Errors
 /// It is not.
 pub fn label_value(text: &str) -> Result<(), SyntaxError> {
-    let fits = text.len() <= 63
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-        && alphanumeric_ends(text);
-    (text.is_empty() || fits)
-        .then_some(())
-        .ok_or(SyntaxError::LabelValue)
+    none(&names::value(text), SyntaxError::LabelValue)
 }
 
 /// Is it a DNS-1123 label, as a Namespace's name is?
@@ -66,9 +50,7 @@ pub fn label_value(text: &str) -> Result<(), SyntaxError> {
 /// # Errors
 /// It is not.
 pub fn dns_label(text: &str) -> Result<(), SyntaxError> {
-    dns_label_of(text, 63)
-        .then_some(())
-        .ok_or(SyntaxError::DnsLabel)
+    none(&names::label(text), SyntaxError::DnsLabel)
 }
 
 /// Is it a port's name (an IANA service name)?
@@ -76,25 +58,15 @@ pub fn dns_label(text: &str) -> Result<(), SyntaxError> {
 /// # Errors
 /// It is not.
 pub fn port_name(text: &str) -> Result<(), SyntaxError> {
-    let fits = dns_label_of(text, 15)
-        && text.bytes().any(|byte| byte.is_ascii_lowercase())
-        && !text.contains("--");
-    fits.then_some(()).ok_or(SyntaxError::PortName)
+    none(&names::port(text), SyntaxError::PortName)
 }
 
-fn dns_label_of(text: &str, most: usize) -> bool {
-    !text.is_empty()
-        && text.len() <= most
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && alphanumeric_ends(text)
-}
-
-fn alphanumeric_ends(text: &str) -> bool {
-    let ends = [text.bytes().next(), text.bytes().last()];
-    ends.into_iter()
-        .all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+fn none(breaches: &[String], error: SyntaxError) -> Result<(), SyntaxError> {
+    if breaches.is_empty() {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub mod lint;
 pub mod manifest;
 pub mod matrix;
 pub mod model;
+pub mod names;
 pub mod object;
 pub mod plan;
 pub mod policy;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Case, yaml};
 use crate::evaluate::{self, Connection, End, Policed, Question};
 use crate::labels::{Labels, Operator, Requirement, Selector};
-use crate::manifest;
+use crate::names;
 use crate::policy::{
     Action, Direction, IpBlock, Mode, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports,
     Rule, Tier,
@@ -155,7 +155,7 @@ fn rank(key: &str) -> usize {
 fn distinguishing(labels: &Labels, neighbours: &[&Labels]) -> Vec<Requirement> {
     let mut ranked: Vec<(usize, &String, &String)> = labels
         .iter()
-        .filter(|(key, value)| manifest::is_pair(key, value))
+        .filter(|(key, value)| names::is_pair(key, value))
         .map(|(key, value)| (rank(key), key, value))
         .collect();
     ranked.sort();

@@ -4,9 +4,9 @@
 //! (`ValidateOwnerReferences`, `ValidateFinalizers`, and the decoder's types).
 
 use super::decode::{At, Decoder, Finding, json, present, quoted};
-use super::names;
 use super::node::{Entry, Node};
 use crate::diagnostic::rule;
+use crate::names;
 
 /// Reports what is wrong with them.
 pub(super) fn check(decoder: &mut Decoder<'_>, at: &At<'_>, fields: &[Entry<'_>]) {

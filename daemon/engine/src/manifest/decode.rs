@@ -10,9 +10,10 @@ use std::fmt;
 
 pub(super) use super::finding::{Finding, clip, json, quoted};
 use super::node::{Entry, Node, Span, Value};
+use super::report;
 use super::scalar::Scalar;
-use super::{names, report};
 use crate::diagnostic::{Diagnostic, Mark, Severity, rule};
+use crate::names;
 use crate::spelling::nearest;
 
 /// A field and its place: a list on the stack, written out only for a report.

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use super::bookkeeping;
 use super::decode::{At, Decoder, Finding, clip, get, present, to_map};
 use super::document::ANNOTATION_MODE;
-use super::names;
 use super::node::{Entry, Node, Value};
 use crate::diagnostic::rule;
 use crate::labels::Labels;
+use crate::names;
 use crate::object::Kind;
 use crate::policy::{Mode, ObjectName};
 

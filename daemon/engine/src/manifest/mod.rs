@@ -22,7 +22,6 @@ mod input;
 mod locate;
 mod merge;
 mod metadata;
-mod names;
 mod network_policy;
 mod node;
 mod object;
@@ -42,7 +41,6 @@ pub use document::{
     PodManifest, Position, Value,
 };
 pub use locate::{Mark, locate};
-pub(crate) use names::is_pair;
 pub use workload::Workload;
 
 /// Reads a file's text. `path` only names it in diagnostics. Never panics, and takes time

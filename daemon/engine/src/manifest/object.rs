@@ -11,8 +11,9 @@ use super::document::{Object, Position, Value};
 use super::node::{Document, Entry, Node, Problem, Span, Value as Tree};
 use super::report::Report;
 use super::workload::{self, Workload};
-use super::{assemble, metadata, names, network_policy, pod, syntax};
+use super::{assemble, metadata, network_policy, pod, syntax};
 use crate::diagnostic::rule;
+use crate::names;
 use crate::object::{Kind, ObjectId};
 use crate::spelling::nearest;
 

@@ -10,11 +10,11 @@ use ipnet::IpNet;
 
 use super::address;
 use super::decode::{At, Decoder, Finding, clip, get, present, quoted, warn_null};
-use super::names;
 use super::node::{Entry, Node, Value};
 use super::scalar::Scalar;
 use super::selector;
 use crate::diagnostic::rule;
+use crate::names;
 use crate::policy::{IpBlock, Namespaces, Peer, PodPeer};
 
 /// `from: {podSelector: …}`, or a name: peers that are no items.

@@ -6,14 +6,15 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::address;
 use super::decode::{At, Decoder, Finding, below, get, present, quoted};
 use super::document::{ANNOTATION_CONTAINER, ANNOTATION_EXTERNAL, ANNOTATION_NETNS, PodManifest};
 use super::metadata::Metadata;
 use super::node::{Entry, Node, Span};
 use super::port::{port_number, protocol, such_as};
-use super::{address, names};
 use crate::diagnostic::rule;
 use crate::leave::{self, ADDRESSES};
+use crate::names;
 use crate::policy::Protocol;
 use crate::spelling::nearest;
 use crate::world::NamedPort;

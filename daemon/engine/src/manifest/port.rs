@@ -2,10 +2,10 @@
 //! protocol of a container's port too.
 
 use super::decode::{At, Decoder, Finding, clip, get, present, warn_null, whole};
-use super::names;
 use super::node::{Node, Value};
 use super::scalar::Scalar;
 use crate::diagnostic::rule;
+use crate::names;
 use crate::policy::{Port, Ports, Protocol};
 use crate::spelling::nearest;
 

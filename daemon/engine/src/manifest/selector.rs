@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use super::decode::{At, Decoder, Finding, clip, get, json, present, quoted};
 use super::metadata::{label_key, label_map, label_value};
-use super::names;
 use super::node::{Entry, Node, Value};
 use super::scalar::Scalar;
 use crate::diagnostic::rule;
 use crate::labels::{Operator, Requirement, Selector};
+use crate::names;
 use crate::spelling::nearest;
 
 const FIELDS: &[&str] = &["matchLabels", "matchExpressions"];

@@ -6,10 +6,10 @@
 //! workload is its own reader's business.
 
 use super::decode::{below, get, present};
-use super::names::is_pair;
 use super::node::{Entry, Node, Value};
 use super::scalar::Scalar;
 use crate::labels::Labels;
+use crate::names::is_pair;
 use crate::policy::{ObjectName, Protocol};
 use crate::world::NamedPort;
 

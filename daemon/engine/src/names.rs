@@ -1,12 +1,12 @@
 //! What names, labels and port names may look like (k8s.io/apimachinery
 //! `pkg/api/validate/content` and `pkg/util/validation`), in the API server's words.
 //!
-//! Pure text checks; the callers add field and place. A text can break several rules, and
-//! each is told. Lengths are bytes, whatever the words call them: Kubernetes says
+//! The one statement of these rules. Pure text checks; the callers add field and place, and the daemon, whose labels come from
+//! containers, words of its own. A text can break several rules, and each is told. Lengths are bytes, whatever the words call them: Kubernetes says
 //! `characters` of names, and `bytes` of labels.
 
 /// The rules that a text breaks, as the API server words them; none where it is valid.
-pub(super) type Breaches = Vec<String>;
+pub type Breaches = Vec<String>;
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
@@ -71,12 +71,14 @@ fn subdomain_in(text: &str, unit: &str) -> Breaches {
 }
 
 /// Names of most objects: `IsDNS1123Subdomain`.
-pub(super) fn subdomain(text: &str) -> Breaches {
+#[must_use]
+pub fn subdomain(text: &str) -> Breaches {
     subdomain_in(text, "characters")
 }
 
 /// Names of namespaces: `IsDNS1123Label`.
-pub(super) fn label(text: &str) -> Breaches {
+#[must_use]
+pub fn label(text: &str) -> Breaches {
     let mut breaches = Vec::new();
     if text.len() > 63 {
         breaches.push(no_more_than(63, "characters"));
@@ -93,7 +95,8 @@ pub(super) fn label(text: &str) -> Breaches {
 }
 
 /// Keys of labels and annotations: `IsLabelKey`, which was `IsQualifiedName`.
-pub(super) fn qualified(text: &str) -> Breaches {
+#[must_use]
+pub fn qualified(text: &str) -> Breaches {
     let mut breaches = Vec::new();
     let name = match text.split_once('/') {
         None => text,
@@ -126,7 +129,8 @@ pub(super) fn qualified(text: &str) -> Breaches {
 }
 
 /// Values of labels: `IsLabelValue`.
-pub(super) fn value(text: &str) -> Breaches {
+#[must_use]
+pub fn value(text: &str) -> Breaches {
     let mut breaches = Vec::new();
     if text.len() > 63 {
         breaches.push(no_more_than(63, "bytes"));
@@ -145,7 +149,8 @@ pub(crate) fn is_pair(key: &str, value_of_it: &str) -> bool {
 }
 
 /// Names of ports: `IsValidPortName` (RFC 6335's service names, in lower case).
-pub(super) fn port(text: &str) -> Breaches {
+#[must_use]
+pub fn port(text: &str) -> Breaches {
     let bytes = text.as_bytes();
     let mut breaches = Vec::new();
     if text.len() > 15 {
@@ -173,12 +178,12 @@ pub(super) fn port(text: &str) -> Breaches {
 }
 
 /// A valid name close to a text that is none (`My_App` → `my-app`): for hints.
-pub(super) fn lower_like(text: &str, check: fn(&str) -> Breaches) -> Option<String> {
+pub(crate) fn lower_like(text: &str, check: fn(&str) -> Breaches) -> Option<String> {
     like(&text.to_lowercase(), check)
 }
 
 /// A valid text close to one that is not, its case kept (`a b` → `a-b`): for hints.
-pub(super) fn like(text: &str, check: fn(&str) -> Breaches) -> Option<String> {
+pub(crate) fn like(text: &str, check: fn(&str) -> Breaches) -> Option<String> {
     let spelled: String = text
         .chars()
         .map(|letter| match letter {
