@@ -1,5 +1,6 @@
 //! Keeps the modules that face the world apart: `store`, `runtime`, `links`, `gate`, `datapath`
-//! and `api` never import one another. Only `reconcile` and the binaries join them.
+//! and `api` never import one another. Only `reconcile` and the binaries join them. And keeps one layout of modules: `name.rs`,
+//! with the modules below it in `name/`.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -64,6 +65,29 @@ fn modules_that_face_the_world_never_import_one_another() {
         }
     }
     assert!(looked_at > 10, "the sources are not where this test looks");
+}
+
+/// `tests` folders may have `mod.rs`: there, a file at the top is a suite of its own.
+#[test]
+fn each_module_is_named_by_its_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for package in [
+        "daemon",
+        "daemon/engine",
+        "ebpf-programs",
+        "ebpf-programs/abi",
+        "tests",
+    ] {
+        let mut files = Vec::new();
+        sources(&root.join(package).join("src"), &mut files);
+        assert!(
+            !files.is_empty(),
+            "the sources of {package} are not where this test looks"
+        );
+        for file in files {
+            assert!(!file.ends_with("mod.rs"), "{}", file.display());
+        }
+    }
 }
 
 #[test]
