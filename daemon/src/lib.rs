@@ -25,6 +25,7 @@ mod netlink;
 pub mod netns;
 pub mod nftables;
 pub mod oci;
+pub mod origin;
 pub mod printable;
 pub mod probe;
 pub mod reconcile;

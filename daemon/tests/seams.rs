@@ -67,6 +67,31 @@ fn modules_that_face_the_world_never_import_one_another() {
     assert!(looked_at > 10, "the sources are not where this test looks");
 }
 
+/// The world is assembled without a word of how it is shown, and the kernel's side does not use what `netpol test` does.
+#[test]
+fn arrows_point_one_way() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (module, other) in [
+        ("reconcile/assemble", "api"),
+        ("datapath", "probe"),
+        ("netns", "links"),
+    ] {
+        let mut files = vec![root.join(format!("{module}.rs"))];
+        let folder = root.join(module);
+        if folder.exists() {
+            sources(&folder, &mut files);
+        }
+        for file in files {
+            let names = named(&fs::read_to_string(&file).unwrap());
+            assert!(
+                !names.contains(&other.to_owned()),
+                "{} imports `{other}`",
+                file.display()
+            );
+        }
+    }
+}
+
 /// `tests` folders may have `mod.rs`: there, a file at the top is a suite of its own.
 #[test]
 fn each_module_is_named_by_its_file() {

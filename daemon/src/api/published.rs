@@ -10,8 +10,9 @@ use std::sync::Arc;
 use netpol_engine::world::World;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::wire::{GateDrops, Origins, Readiness, Status, Synced};
+use super::wire::{GateDrops, Readiness, Status, Synced};
 use crate::flows::Recorder;
+use crate::origin::Origins;
 
 /// One state of the world and what is to be said about it.
 #[derive(Clone, Debug, Default)]

@@ -17,7 +17,8 @@ use super::output::{Columns, Output, age};
 use super::scope::Scope;
 use super::source::Source;
 use super::{Exit, object};
-use crate::api::wire::{Listing, Origin};
+use crate::api::wire::Listing;
+use crate::origin::Origin;
 use crate::printable::printable;
 
 /// List policies, Pods or Namespaces

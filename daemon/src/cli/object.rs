@@ -9,7 +9,7 @@ use netpol_engine::policy::{Direction, Namespaces, ObjectName, Peer, Policy, Por
 use netpol_engine::world::{Place, Pod};
 use serde_json::{Map, Value, json};
 
-use crate::api::wire::Origin;
+use crate::origin::Origin;
 
 /// A `v1 List` of them.
 #[must_use]

@@ -17,7 +17,8 @@ use netpol_engine::resolver;
 use super::Cli;
 use super::exit::Exit;
 use crate::api::Client;
-use crate::api::wire::{Listing, Origin};
+use crate::api::wire::Listing;
+use crate::origin::Origin;
 use crate::printable::printable;
 use crate::{config, store};
 

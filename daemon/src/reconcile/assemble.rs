@@ -37,9 +37,9 @@ use self::subinterfaces::Numbers;
 pub(super) use self::subinterfaces::has_no_veth;
 use super::facts::Facts;
 use super::register::{Interface, Key, Register};
-use crate::api::wire::{Conflict, Origins, Unidentified, Unprotected};
 use crate::config::{LabelSettings, Namespaces};
 use crate::datapath::Location;
+use crate::origin::Origins;
 use crate::runtime::named::NotNamed;
 
 #[cfg(test)]
@@ -87,6 +87,37 @@ pub struct Assembled {
     pub hiding: Vec<String>,
     /// Everything else.
     pub warnings: Vec<String>,
+}
+
+/// A container that no policy reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unprotected {
+    /// Its name.
+    pub container: String,
+    /// Why not.
+    pub reason: String,
+}
+
+/// An interface that is on hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unidentified {
+    /// Its name on the host.
+    pub interface: String,
+    /// Its number.
+    pub ifindex: u32,
+    /// What is known about it.
+    pub reason: String,
+}
+
+/// An address that two endpoints claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Which.
+    pub address: IpAddr,
+    /// The endpoint that has it.
+    pub holder: ObjectName,
+    /// The endpoint that can't use it.
+    pub other: ObjectName,
 }
 
 /// An endpoint before its addresses and its number are settled.

@@ -142,10 +142,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::api::wire::Unidentified;
     use crate::datapath::Within;
     use crate::links::Veth;
     use crate::reconcile::assemble::Child;
+    use crate::reconcile::assemble::Unidentified;
     use crate::reconcile::facts::Namespace;
     use crate::runtime::container::{Container, Snapshot, State};
 

@@ -14,13 +14,13 @@ use netpol_engine::resolver;
 use netpol_engine::tables::EndpointEntry;
 use netpol_engine::world::{Place, World};
 
-use super::assemble::{AskedFromHost, Assembled, ENDED};
+use super::assemble::{self, AskedFromHost, Assembled, ENDED};
 use super::facts::Facts;
 use super::gate::Keeper;
 use super::program::Program;
 use crate::api::wire::{
-    DatapathStatus, EndpointStatus, InterfaceStatus, Isolated, PolicyStatus, Problem, Rejected,
-    RuntimeStatus, Status, TableStatus, Unprotected, Unreached,
+    Conflict, DatapathStatus, EndpointStatus, InterfaceStatus, Isolated, PolicyStatus, Problem,
+    Rejected, RuntimeStatus, Status, TableStatus, Unidentified, Unprotected, Unreached,
 };
 use crate::datapath::is_inside;
 use crate::datapath::tables::Fill;
@@ -155,9 +155,9 @@ pub fn status(
         endpoints,
         rejected: rejected(facts),
         unprotected,
-        unidentified: assembled.unidentified.clone(),
+        unidentified: told(&assembled.unidentified),
         unreached: Vec::new(),
-        conflicts: assembled.conflicts.clone(),
+        conflicts: told(&assembled.conflicts),
         runtimes: runtimes(facts),
         tables,
         datapath: DatapathStatus {
@@ -169,6 +169,40 @@ pub fn status(
         gate: gate.status(),
         hiding_rules: assembled.hiding.clone(),
         warnings,
+    }
+}
+
+/// As `netpol status` shows them.
+fn told<T: Clone, S: From<T>>(found: &[T]) -> Vec<S> {
+    found.iter().cloned().map(S::from).collect()
+}
+
+impl From<assemble::Unprotected> for Unprotected {
+    fn from(found: assemble::Unprotected) -> Self {
+        Self {
+            container: found.container,
+            reason: found.reason,
+        }
+    }
+}
+
+impl From<assemble::Unidentified> for Unidentified {
+    fn from(found: assemble::Unidentified) -> Self {
+        Self {
+            interface: found.interface,
+            ifindex: found.ifindex,
+            reason: found.reason,
+        }
+    }
+}
+
+impl From<assemble::Conflict> for Conflict {
+    fn from(found: assemble::Conflict) -> Self {
+        Self {
+            address: found.address,
+            holder: found.holder,
+            other: found.other,
+        }
     }
 }
 
@@ -236,7 +270,7 @@ fn endpoints(
 /// Containers that no policy reaches. No gate shuts what leaves by an interface inside, so one that did not get
 /// its programs is open.
 fn unprotected(assembled: &Assembled, programs: &BTreeMap<u32, Program>) -> Vec<Unprotected> {
-    let mut unprotected = assembled.unprotected.clone();
+    let mut unprotected = told(&assembled.unprotected);
     // On a loopback interface only questions are judged, which are told of by themselves.
     for (number, child) in assembled.inside.range(..FIRST_LOOPBACK) {
         let Some(Program::Failed(why)) = programs.get(number) else {

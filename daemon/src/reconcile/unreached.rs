@@ -379,8 +379,8 @@ mod tests {
     use netpol_engine::policy::ObjectName;
 
     use super::*;
-    use crate::api::wire::Unidentified;
     use crate::links::Veth;
+    use crate::reconcile::assemble::Unidentified;
     use crate::runtime::container::{Runtime, Snapshot};
 
     const BRIDGE: u32 = 3;

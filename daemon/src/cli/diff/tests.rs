@@ -7,8 +7,8 @@ use clap::Parser as _;
 use netpol_engine::world::Attached;
 
 use super::*;
-use crate::api::wire::Origin;
 use crate::cli::{Cli, run};
+use crate::origin::Origin;
 
 const PODS: &str = "\
 apiVersion: v1

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Assembly;
-use crate::api::wire::Unidentified;
+use super::Unidentified;
 use crate::bridges::{Maker, maker};
 use crate::datapath::is_inside;
 use crate::reconcile::facts::Engine;

@@ -10,9 +10,10 @@ use netpol_engine::manifest::{PodManifest, Value};
 use netpol_engine::policy::{Mode, ObjectName};
 use netpol_engine::world::{Place, Pod};
 
+use super::Unprotected;
 use super::{Assembly, Candidate};
-use crate::api::wire::{Origin, Unprotected};
 use crate::links::Inside;
+use crate::origin::Origin;
 use crate::reconcile::facts::{Declared, Engine};
 use crate::reconcile::register::{Key, Register};
 

@@ -8,7 +8,7 @@ use netpol_engine::policy::ObjectName;
 use netpol_engine::world::Pod;
 
 use super::{Assembly, containers::joined};
-use crate::api::wire::{Origin, Reported};
+use crate::origin::{Origin, Reported};
 use crate::printable::printable;
 use crate::reconcile::register::{Key, Register};
 use crate::runtime::container::{self, Container};

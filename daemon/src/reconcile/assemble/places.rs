@@ -9,8 +9,8 @@ use netpol_engine::policy::ObjectName;
 use netpol_engine::resolver;
 use netpol_engine::world::{self, Place, Pod};
 
+use super::Conflict;
 use super::{Assembly, Candidate};
-use crate::api::wire::Conflict;
 use crate::datapath::{is_inside, is_loopback};
 use crate::reconcile::register::{Key, Record, Register};
 
