@@ -38,10 +38,9 @@ mod workload;
 pub use assemble::{Assembled, assemble};
 pub use document::{
     ANNOTATION_CONTAINER, ANNOTATION_EXTERNAL, ANNOTATION_MODE, ANNOTATION_NETNS, File, Object,
-    PodManifest, Position, Value,
+    PodManifest, Position, Value, Workload,
 };
 pub use locate::{Mark, locate};
-pub use workload::Workload;
 
 /// Reads a file's text. `path` only names it in diagnostics. Never panics, and takes time
 /// and memory in proportion to the text.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::workload::Workload;
 use crate::diagnostic::Diagnostic;
 use crate::labels::Labels;
 use crate::object::{Kind, ObjectId};
@@ -133,4 +132,17 @@ pub struct PodManifest {
     /// [`crate::leave::ADDRESSES`]: what it may use beside its own addresses.
     #[serde(default)]
     pub leaves: BTreeSet<IpNet>,
+}
+
+/// What a workload says of its Pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Its namespace and name.
+    pub name: ObjectName,
+    /// Labels of its Pods.
+    pub labels: Labels,
+    /// Their named ports.
+    pub ports: Vec<NamedPort>,
+    /// They are on the host's network.
+    pub host_network: bool,
 }

@@ -7,10 +7,10 @@
 use std::collections::{HashMap, hash_map};
 
 use super::decode::{At, Decoder, Finding, below, clip, get, present, quoted};
-use super::document::{Object, Position, Value};
+use super::document::{Object, Position, Value, Workload};
 use super::node::{Document, Entry, Node, Problem, Span, Value as Tree};
 use super::report::Report;
-use super::workload::{self, Workload};
+use super::workload;
 use super::{assemble, metadata, network_policy, pod, syntax};
 use crate::diagnostic::rule;
 use crate::names;

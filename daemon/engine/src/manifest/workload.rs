@@ -6,6 +6,7 @@
 //! workload is its own reader's business.
 
 use super::decode::{below, get, present};
+use super::document::Workload;
 use super::node::{Entry, Node, Value};
 use super::scalar::Scalar;
 use crate::labels::Labels;
@@ -27,19 +28,6 @@ const KINDS: &[(&str, &str, &[&str])] = &[
         &["spec", "jobTemplate", "spec", "template"],
     ),
 ];
-
-/// What a workload says of its Pods.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Workload {
-    /// Its namespace and name.
-    pub name: ObjectName,
-    /// Labels of its Pods.
-    pub labels: Labels,
-    /// Their named ports.
-    pub ports: Vec<NamedPort>,
-    /// They are on the host's network.
-    pub host_network: bool,
-}
 
 /// The workload that an object of this kind is, if it is one.
 pub(super) fn read(entries: &[Entry<'_>], version: &str, kind: &str) -> Option<Workload> {
