@@ -11,77 +11,23 @@
 //! the kernel for a namespace id, and sends nothing but announcements. Never imports `datapath`, `store`, `runtime` or `api`.
 
 mod announce;
+mod error;
 pub mod listen;
 mod message;
 pub mod netns;
 mod socket;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
 
-use thiserror::Error;
-
 pub use announce::{Announcement, announce};
+pub use error::LinksError;
 pub use listen::{Hints, Listener};
 pub use netns::{Inside, Subinterface, inside};
 
-use crate::netns::{Identity, NamespaceError, Netns};
+use crate::netns::{Identity, Netns};
 use message::Link;
 use socket::Route;
-
-/// Why netlink did not answer.
-#[derive(Debug, Error)]
-pub enum LinksError {
-    /// The socket.
-    #[error("netlink: {action}: {source}")]
-    Socket {
-        /// What was being done.
-        action: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The kernel refused a request.
-    #[error("netlink: {request} was refused: {source}")]
-    Refused {
-        /// Which one.
-        request: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// An answer that makes no sense, or never one that is of one piece.
-    #[error("netlink: {request} was answered with {problem}")]
-    Answer {
-        /// Which one.
-        request: &'static str,
-        /// What is wrong.
-        problem: &'static str,
-    },
-    /// A network namespace.
-    #[error("network namespace `{namespace}`: {source}")]
-    Namespace {
-        /// Its path.
-        namespace: String,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl LinksError {
-    fn namespace(netns: &Netns, source: io::Error) -> Self {
-        Self::Namespace {
-            namespace: netns.path().display().to_string(),
-            source,
-        }
-    }
-}
-
-impl From<NamespaceError> for LinksError {
-    fn from(error: NamespaceError) -> Self {
-        let (path, source) = error.into_parts();
-        Self::namespace(&Netns::Path(path), source)
-    }
-}
 
 /// The host's end of a veth.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,8 +14,9 @@ use std::os::fd::AsRawFd as _;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket};
 
+use super::error::LinksError;
+use super::netns::{Inside, read};
 use super::socket::Route;
-use super::{Inside, LinksError, netns::read};
 use crate::netns::{self, Identity, Netns};
 
 /// What is to be announced, and where.

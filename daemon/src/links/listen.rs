@@ -13,7 +13,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::LinksError;
+use super::error::LinksError;
 use super::message::{self, RTM_DELADDR, RTM_NEWADDR};
 use crate::async_fd::ready_when;
 use crate::netlink::{self, BUFFER, is_overflow, receive, receive_sender};

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 
 use nix::errno::Errno;
 
-use super::LinksError;
+use super::error::LinksError;
 use super::message::{self, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, RTM_NEWNSID};
 use super::socket::Route;
 use crate::netns::{self, Identity, Netns};

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::LinksError;
+use super::error::LinksError;
 use super::message::{self, Link, LinkAddress, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH};
 use crate::netlink::{
     self, BUFFER, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, receive,
