@@ -19,5 +19,5 @@ fn main() -> Result<()> {
         }],
         Toolchain::Custom(&toolchain),
     )
-    .context("the eBPF programs could not be built: they need `rust-src` and `bpf-linker` (see README.md, Build)")
+    .context("the eBPF programs could not be built: they need `rust-src` and `bpf-linker` (see README.md, Build and install)")
 }

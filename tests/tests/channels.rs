@@ -1,6 +1,6 @@
 //! How much two containers that policy keeps apart can tell each other by what passes whatever
 //! policy says: ARP, neighbour discovery, MLD and IGMP, on real wires. All tries to get a megabyte
-//! through; what arrives is no more than the budgets that README.md counts. Needs root.
+//! through; what arrives is no more than the budgets that docs/reference.md states. Needs root.
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -62,11 +62,12 @@ fn the_manifests_in_the_repository_are_read_alike() {
     }
 }
 
-/// The blocks of YAML in the specification and the READMEs that are manifests.
+/// The blocks of YAML in the specification, the READMEs and the documents that are manifests.
 #[test]
 fn the_manifests_in_the_documents_are_read_alike() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut pages = vec![root.join("README.md")];
+    files(&root.join("docs"), &mut pages);
     files(&root.join("tests/specification"), &mut pages);
     files(&root.join("config/examples"), &mut pages);
     pages.retain(|path| path.extension().is_some_and(|end| end == "md"));

@@ -1,5 +1,5 @@
 //! Why a packet got its verdict: one numbered list for the ring buffer, the
-//! metrics label, `netpol observe` and the README's table.
+//! metrics label, `netpol observe` and the table in docs/reference.md.
 //!
 //! The numbers are append-only: they are in records that older programs wrote.
 
