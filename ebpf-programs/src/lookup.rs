@@ -74,32 +74,25 @@ pub fn cell<'a, T>(pointer: Option<*mut T>) -> Option<&'a Cell<T>> {
     pointer.map(|pointer| unsafe { &*pointer.cast::<Cell<T>>() })
 }
 
-/// How often an element is read that is replaced meanwhile.
-const READS: u32 = 2;
-
 /// What `read` takes of an element of a hash, all of it of the key that `find` looks up.
 ///
 /// The kernel gives the memory of an element that is replaced or deleted to the next one at once, though programs may
 /// still read it (since 6.1, kernel/bpf/memalloc.c; before, it waited for them): what is read there may be another key's.
 /// So the element is looked up once more after it was read: it is given away only once the key no longer leads to it.
 /// The daemon does not bring it back within one run of a program: between two fences it goes through the keys twice at
-/// most, each time in their order. An element that is another one each time has said nothing: `unread` stands for it.
+/// most, each time in their order. One that was replaced meanwhile, which takes an interrupt at that very moment, has
+/// said nothing: `unread` stands for it, and the packet is sent again or lost. To read once more takes stack that a
+/// verdict does not have.
 #[inline(always)]
 fn unreplaced<V, R>(
     find: impl Fn() -> Option<*const V>,
     read: impl Fn(*const V) -> R,
     unread: R,
 ) -> Option<R> {
-    let mut element = find()?;
-    let mut reads = 0;
-    while reads < READS {
-        let said = read(element);
-        let now = find()?;
-        if core::ptr::eq(now, element) {
-            return Some(said);
-        }
-        element = now;
-        reads += 1;
+    let element = find()?;
+    let said = read(element);
+    if core::ptr::eq(find()?, element) {
+        return Some(said);
     }
     Some(unread)
 }

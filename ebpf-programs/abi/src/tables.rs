@@ -30,10 +30,10 @@ pub const CLASS_UNLISTED: u64 = 0;
 /// The class of strangers that no `ipBlock` covers; also the second key of the
 /// entry that holds the rules for *any* peer.
 pub const CLASS_ANY: u64 = 1;
-/// The class of an address whose entry was replaced each time that it was read: one that no rule names, so that those for
-/// any peer decide.
+/// The class of an address whose entry was replaced while it was read: one that no rule names, so that those for any peer
+/// decide.
 pub const CLASS_UNREAD: u64 = 2;
-/// The subject of a published port whose entry was replaced each time that it was read: it allows nothing.
+/// The subject of a published port whose entry was replaced while it was read: it allows nothing.
 pub const SUBJECT_UNREAD: u64 = 2;
 /// The first number that a hash may have; smaller ones are reserved.
 pub const FIRST_HASHED: u64 = 16;
