@@ -57,7 +57,7 @@ suites() {
     for again in "${failed[@]}"; do
       printf '\n== once more, alone: %s %s\n' "$name" "$again"
       if (cd tests && "$program" --color never --exact "$again") 2>&1 |
-        tee /dev/stderr | grep '^test result: ok\. 1 passed' > /dev/null; then
+        tee >(cat >&2) | grep '^test result: ok\. 1 passed' > /dev/null; then
         flaky+=("$name: $again")
       else
         status=1
