@@ -74,27 +74,90 @@ pub fn cell<'a, T>(pointer: Option<*mut T>) -> Option<&'a Cell<T>> {
     pointer.map(|pointer| unsafe { &*pointer.cast::<Cell<T>>() })
 }
 
+/// How often an element is read that is replaced meanwhile.
+const READS: u32 = 2;
+
 /// What `read` takes of an element of a hash, all of it of the key that `find` looks up.
 ///
 /// The kernel gives the memory of an element that is replaced or deleted to the next one at once, though programs may
 /// still read it (since 6.1, kernel/bpf/memalloc.c; before, it waited for them): what is read there may be another key's.
 /// So the element is looked up once more after it was read: it is given away only once the key no longer leads to it.
 /// The daemon does not bring it back within one run of a program: between two fences it goes through the keys twice at
-/// most, each time in their order. One that was replaced meanwhile, which takes an interrupt at that very moment, has
-/// said nothing: `unread` stands for it, and the packet is sent again or lost. To read once more takes stack that a
-/// verdict does not have.
+/// most, each time in their order. So an element that is another one each time can't be met; `unread` stands for it.
 #[inline(always)]
 fn unreplaced<V, R>(
     find: impl Fn() -> Option<*const V>,
     read: impl Fn(*const V) -> R,
     unread: R,
 ) -> Option<R> {
-    let element = find()?;
-    let said = read(element);
-    if core::ptr::eq(find()?, element) {
-        return Some(said);
+    let mut element = find()?;
+    let mut reads = 0;
+    while reads < READS {
+        let said = read(element);
+        let now = find()?;
+        if core::ptr::eq(now, element) {
+            return Some(said);
+        }
+        element = now;
+        reads += 1;
     }
     Some(unread)
+}
+
+/// What a lane of `ADDRESSES4` says of an address; false: nothing. A function of its own, as the next one: those that
+/// ask have no stack for it.
+#[inline(never)]
+fn said_of4(address: &[u8; 4], lane: usize, said: &mut AddressLane) -> bool {
+    let found = unreplaced(
+        || maps::ADDRESSES4.get_ptr(address),
+        |entry| address_lane(entry, lane),
+        AddressLane::UNREAD,
+    );
+    if let Some(found) = found {
+        *said = found;
+    }
+    found.is_some()
+}
+
+/// The same of `ADDRESSES6`.
+#[inline(never)]
+fn said_of6(address: &[u8; 16], lane: usize, said: &mut AddressLane) -> bool {
+    let found = unreplaced(
+        || maps::ADDRESSES6.get_ptr(address),
+        |entry| address_lane(entry, lane),
+        AddressLane::UNREAD,
+    );
+    if let Some(found) = found {
+        *said = found;
+    }
+    found.is_some()
+}
+
+/// Stands for no owner: the address is not listed.
+const UNLISTED: u64 = u64::MAX;
+
+/// The owner that a lane of `ADDRESSES4` says, or [`UNLISTED`]: all in registers, for those who ask for no more.
+#[inline(never)]
+fn owner_of4(address: u32, lane: usize) -> u64 {
+    let address = address.to_ne_bytes();
+    let found = unreplaced(
+        || maps::ADDRESSES4.get_ptr(address),
+        |entry| address_lane(entry, lane),
+        AddressLane::UNREAD,
+    );
+    AddressLane::owner_if_listed(found).map_or(UNLISTED, u64::from)
+}
+
+/// The same of `ADDRESSES6`.
+#[inline(never)]
+fn owner_of6(first: u64, second: u64, lane: usize) -> u64 {
+    let address: [u8; 16] = zerocopy::transmute!([first, second]);
+    let found = unreplaced(
+        || maps::ADDRESSES6.get_ptr(address),
+        |entry| address_lane(entry, lane),
+        AddressLane::UNREAD,
+    );
+    AddressLane::owner_if_listed(found).map_or(UNLISTED, u64::from)
 }
 
 /// Reads one lane now, and neither earlier nor later.
@@ -169,20 +232,27 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn address4(&self, address: &[u8; 4], lane: usize) -> Option<AddressLane> {
-        unreplaced(
-            || maps::ADDRESSES4.get_ptr(address),
-            |entry| address_lane(entry, lane),
-            AddressLane::UNREAD,
-        )
+        let mut said = AddressLane::UNREAD;
+        said_of4(address, lane, &mut said).then_some(said)
     }
 
     #[inline(always)]
     fn address6(&self, address: &[u8; 16], lane: usize) -> Option<AddressLane> {
-        unreplaced(
-            || maps::ADDRESSES6.get_ptr(address),
-            |entry| address_lane(entry, lane),
-            AddressLane::UNREAD,
-        )
+        let mut said = AddressLane::UNREAD;
+        said_of6(address, lane, &mut said).then_some(said)
+    }
+
+    #[inline(always)]
+    fn owner4(&self, address: &[u8; 4], lane: usize) -> Option<u32> {
+        let owner = owner_of4(u32::from_ne_bytes(*address), lane);
+        (owner != UNLISTED).then_some(owner as u32)
+    }
+
+    #[inline(always)]
+    fn owner6(&self, address: &[u8; 16], lane: usize) -> Option<u32> {
+        let [first, second]: [u64; 2] = zerocopy::transmute!(*address);
+        let owner = owner_of6(first, second, lane);
+        (owner != UNLISTED).then_some(owner as u32)
     }
 
     #[inline(always)]

@@ -60,6 +60,14 @@ pub trait Tables {
     fn address4(&self, address: &[u8; 4], lane: usize) -> Option<AddressLane>;
     /// Likewise of `ADDRESSES6`.
     fn address6(&self, address: &[u8; 16], lane: usize) -> Option<AddressLane>;
+    /// The owner in that lane of `ADDRESSES4`; `None`: the address is not listed there.
+    fn owner4(&self, address: &[u8; 4], lane: usize) -> Option<u32> {
+        AddressLane::owner_if_listed(self.address4(address, lane))
+    }
+    /// Likewise of `ADDRESSES6`.
+    fn owner6(&self, address: &[u8; 16], lane: usize) -> Option<u32> {
+        AddressLane::owner_if_listed(self.address6(address, lane))
+    }
     /// `SENDERS`, at [`crate::tables::sender_key`].
     fn sender(&self, key: u32) -> Option<&SenderAddress>;
     /// The longest prefix of `PREFIXES4` that holds the address.

@@ -283,6 +283,16 @@ impl AddressLane {
         owner: 0,
         slot: 0,
     };
+
+    /// The owner, where the lane lists the address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn owner_if_listed(said: Option<Self>) -> Option<u32> {
+        match said {
+            Some(said) if said.class != CLASS_UNLISTED => Some(said.owner),
+            _ => None,
+        }
+    }
 }
 
 impl Address {

@@ -21,23 +21,22 @@ pub(super) const fn v4(address: &[u8; 16]) -> [u8; 4] {
     u32::from_ne_bytes([a, b, c, d]).to_ne_bytes()
 }
 
+/// Number of the endpoint that owns the address in this lane; 0: none.
 #[inline(always)]
 pub(super) fn owner4<T: Tables>(scene: &Scene<'_, T>, address: &[u8; 4]) -> u32 {
-    owner(scene.tables.address4(address, scene.lane()))
+    scene
+        .tables
+        .owner4(address, scene.lane())
+        .unwrap_or_default()
 }
 
+/// The same of an IPv6 address.
 #[inline(always)]
 pub(super) fn owner6<T: Tables>(scene: &Scene<'_, T>, address: &[u8; 16]) -> u32 {
-    owner(scene.tables.address6(address, scene.lane()))
-}
-
-/// Number of the endpoint that owns the address; 0: none.
-#[inline(always)]
-const fn owner(entry: Option<AddressLane>) -> u32 {
-    match entry {
-        Some(entry) if entry.class != CLASS_UNLISTED => entry.owner,
-        _ => 0,
-    }
+    scene
+        .tables
+        .owner6(address, scene.lane())
+        .unwrap_or_default()
 }
 
 /// Does the address belong to the endpoint itself?
@@ -117,7 +116,11 @@ pub(super) fn listed<T: Tables>(
 /// The owner that stands in the table of exact addresses in this lane; `None`: the address is not there.
 #[inline(always)]
 fn listed_owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Option<u32> {
-    listed(scene, version, address).map(|entry| entry.owner)
+    if version == 4 {
+        scene.tables.owner4(&v4(address), scene.lane())
+    } else {
+        scene.tables.owner6(address, scene.lane())
+    }
 }
 
 /// What the endpoint's leave for an address says in this lane; 0: there is none.
