@@ -9,7 +9,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
-    maps::lpm_trie::Key,
+    maps::{HashMap, lpm_trie::Key},
 };
 use netpol_abi::{
     Reason,
@@ -104,60 +104,58 @@ fn unreplaced<V, R>(
     Some(unread)
 }
 
-/// What a lane of `ADDRESSES4` says of an address; false: nothing. A function of its own, as the next one: those that
-/// ask have no stack for it.
-#[inline(never)]
-fn said_of4(address: &[u8; 4], lane: usize, said: &mut AddressLane) -> bool {
-    let found = unreplaced(
-        || maps::ADDRESSES4.get_ptr(address),
+/// What a lane of `ADDRESSES4` or `ADDRESSES6` says of an address.
+#[inline(always)]
+fn find_lane<K>(table: &HashMap<K, Address>, address: &K, lane: usize) -> Option<AddressLane> {
+    unreplaced(
+        || table.get_ptr(address),
         |entry| address_lane(entry, lane),
         AddressLane::UNREAD,
-    );
+    )
+}
+
+/// Writes what was found; false: nothing was.
+#[inline(always)]
+fn store(found: Option<AddressLane>, said: &mut AddressLane) -> bool {
     if let Some(found) = found {
         *said = found;
     }
     found.is_some()
+}
+
+/// What a lane of `ADDRESSES4` says of an address; false: nothing. A function of its own, as the next three: those that
+/// ask have no stack for it.
+#[inline(never)]
+fn said_of4(address: &[u8; 4], lane: usize, said: &mut AddressLane) -> bool {
+    store(find_lane(&maps::ADDRESSES4, address, lane), said)
 }
 
 /// The same of `ADDRESSES6`.
 #[inline(never)]
 fn said_of6(address: &[u8; 16], lane: usize, said: &mut AddressLane) -> bool {
-    let found = unreplaced(
-        || maps::ADDRESSES6.get_ptr(address),
-        |entry| address_lane(entry, lane),
-        AddressLane::UNREAD,
-    );
-    if let Some(found) = found {
-        *said = found;
-    }
-    found.is_some()
+    store(find_lane(&maps::ADDRESSES6, address, lane), said)
 }
 
 /// Stands for no owner: the address is not listed.
 const UNLISTED: u64 = u64::MAX;
 
-/// The owner that a lane of `ADDRESSES4` says, or [`UNLISTED`]: all in registers, for those who ask for no more.
+/// The owner that was found, or [`UNLISTED`]: all in registers, for those who ask for no more.
+#[inline(always)]
+fn owner_of(found: Option<AddressLane>) -> u64 {
+    AddressLane::owner_if_listed(found).map_or(UNLISTED, u64::from)
+}
+
+/// The owner that a lane of `ADDRESSES4` says, or [`UNLISTED`].
 #[inline(never)]
 fn owner_of4(address: u32, lane: usize) -> u64 {
-    let address = address.to_ne_bytes();
-    let found = unreplaced(
-        || maps::ADDRESSES4.get_ptr(address),
-        |entry| address_lane(entry, lane),
-        AddressLane::UNREAD,
-    );
-    AddressLane::owner_if_listed(found).map_or(UNLISTED, u64::from)
+    owner_of(find_lane(&maps::ADDRESSES4, &address.to_ne_bytes(), lane))
 }
 
 /// The same of `ADDRESSES6`.
 #[inline(never)]
 fn owner_of6(first: u64, second: u64, lane: usize) -> u64 {
     let address: [u8; 16] = zerocopy::transmute!([first, second]);
-    let found = unreplaced(
-        || maps::ADDRESSES6.get_ptr(address),
-        |entry| address_lane(entry, lane),
-        AddressLane::UNREAD,
-    );
-    AddressLane::owner_if_listed(found).map_or(UNLISTED, u64::from)
+    owner_of(find_lane(&maps::ADDRESSES6, &address, lane))
 }
 
 /// Reads one lane now, and neither earlier nor later.

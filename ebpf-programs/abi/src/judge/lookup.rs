@@ -23,31 +23,14 @@ pub(super) const fn v4(address: &[u8; 16]) -> [u8; 4] {
 
 /// Number of the endpoint that owns the address in this lane; 0: none.
 #[inline(always)]
-pub(super) fn owner4<T: Tables>(scene: &Scene<'_, T>, address: &[u8; 4]) -> u32 {
-    scene
-        .tables
-        .owner4(address, scene.lane())
-        .unwrap_or_default()
-}
-
-/// The same of an IPv6 address.
-#[inline(always)]
-pub(super) fn owner6<T: Tables>(scene: &Scene<'_, T>, address: &[u8; 16]) -> u32 {
-    scene
-        .tables
-        .owner6(address, scene.lane())
-        .unwrap_or_default()
+pub(super) fn owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
+    listed_owner(scene, version, address).unwrap_or_default()
 }
 
 /// Does the address belong to the endpoint itself?
 #[inline(always)]
 pub(super) fn is_own<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> bool {
-    let owner = if version == 4 {
-        owner4(scene, &v4(address))
-    } else {
-        owner6(scene, address)
-    };
-    owner == scene.at.id
+    owner(scene, version, address) == scene.at.id
 }
 
 /// Whose an address is, as an endpoint sees it.

@@ -153,7 +153,7 @@ fn has_own_option<T: Tables, F: Frame>(
 /// Is the unicast destination link-local, or an endpoint's or the host's?
 #[inline(always)]
 fn is_on_link<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> bool {
-    is_link_local(&packet.destination) || lookup::owner6(scene, &packet.destination) != 0
+    is_link_local(&packet.destination) || lookup::owner(scene, 6, &packet.destination) != 0
 }
 
 #[inline(always)]
@@ -206,7 +206,7 @@ pub fn hear<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, packet: &Packe
     let is_stranger = heard[0] != 0xff
         && u128::from_ne_bytes(*heard) != 0
         && !is_link_local(heard)
-        && lookup::owner6(scene, heard) == 0;
+        && lookup::owner(scene, 6, heard) == 0;
     if !is_stranger || (asks && !lookup::may_claim(scene, 6, &target)) {
         return;
     }
