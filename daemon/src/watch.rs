@@ -1,7 +1,7 @@
 //! File-system changes as hints, by the library `notify`.
 //!
 //! Owns one [`INotifyWatcher`] and the directories that it watches: whole directories, or names in
-//! them. A hint says only "look again": a caller lists the files anew, and says
+//! them. A hint says only "look again": a caller lists the files again, and says
 //! with the same listing what to watch from then on. Never reads a file, never
 //! decides what a change means. A hint comes when something is closed after writing, moved, made, removed or given other
 //! rights, and none when it is read or written: a caller that looks must not wake itself.
@@ -200,6 +200,9 @@ pub struct Watcher {
     watched: BTreeMap<PathBuf, Identity>,
 }
 
+/// What tells of mounts: proc(5).
+const MOUNTS: &str = "/proc/self/mountinfo";
+
 impl Watcher {
     /// A watcher of no directory yet. To be made inside a tokio runtime.
     ///
@@ -229,11 +232,11 @@ impl Watcher {
         if self.mounts.is_some() {
             return Ok(());
         }
-        // proc(5): `mountinfo` gives POLLPRI and POLLERR when the table changes.
-        let mounts = File::open("/proc/self/mountinfo")
+        // It gives POLLPRI and POLLERR when the table changes.
+        let mounts = File::open(MOUNTS)
             .and_then(|file| ready_when(file, Readiness::PRIORITY | Readiness::ERROR))
             .map_err(|source| WatchError::Directory {
-                path: PathBuf::from("/proc/self/mountinfo"),
+                path: PathBuf::from(MOUNTS),
                 source,
             })?;
         self.mounts = Some(mounts);
@@ -252,16 +255,16 @@ impl Watcher {
     /// A directory can't be watched; the others are.
     pub fn watch(&mut self, wanted: &Wanted) -> Result<bool, WatchError> {
         let before = std::mem::replace(&mut *self.shared.directories(), wanted.directories.clone());
-        let (kept, ended): (Vec<_>, Vec<_>) = std::mem::take(&mut self.watched)
-            .into_iter()
-            .partition(|(path, _)| wanted.directories.contains_key(path));
-        self.watched = kept.into_iter().collect();
+        let is_over = |path: &PathBuf, _: &mut Identity| !wanted.directories.contains_key(path);
+        let ended = self.watched.extract_if(.., is_over);
+        let ended = ended.map(|(path, _)| path).collect();
         let begun = wanted.directories.keys();
-        let begun = begun.filter(|path| !self.watched.contains_key(*path));
-        let begun: Vec<PathBuf> = begun.cloned().collect();
-        let ended = ended.into_iter().map(|(path, _)| path).collect();
-        let failed = self.update(ended, &begun);
-        let has_begun = begun.iter().any(|path| self.watched.contains_key(path));
+        let begun: Vec<&PathBuf> = begun
+            .filter(|path| !self.watched.contains_key(*path))
+            .collect();
+        let found = begun.iter().map(|path| found_at(path)).collect();
+        let failed = self.update(ended, found);
+        let has_begun = begun.iter().any(|path| self.watched.contains_key(*path));
         let is_new = before != wanted.directories || has_begun;
         failed.map_or(Ok(is_new), Err)
     }
@@ -270,25 +273,29 @@ impl Watcher {
     /// [`Watcher::watch`], which tells of it.
     fn renew(&mut self) {
         let paths: Vec<PathBuf> = self.shared.directories().keys().cloned().collect();
+        let found: Vec<_> = paths.iter().map(|path| found_at(path)).collect();
         // `notify` keeps a watch that it has for a path.
-        let other = paths.iter().filter(|path| {
-            let before = self.watched.get(*path).copied().flatten();
-            before.is_some() && before != identity(path)
+        let other = found.iter().filter(|(path, identity)| {
+            let before = self.watched.get(path).copied().flatten();
+            before.is_some() && before != *identity
         });
-        let other = other.cloned().collect();
-        self.update(other, &paths);
+        let other = other.map(|(path, _)| path.clone()).collect();
+        self.update(other, found);
     }
 
-    /// Ends the watches of some paths, and begins those of others. Gives the first failure.
-    fn update(&mut self, ended: Vec<PathBuf>, begun: &[PathBuf]) -> Option<WatchError> {
+    /// Ends the watches of some paths, and begins those of others. Gives the first failure. The directories at those others
+    /// were found before this: one that takes such a place meanwhile is seen to be another one.
+    fn update(
+        &mut self,
+        ended: Vec<PathBuf>,
+        begun: Vec<(PathBuf, Identity)>,
+    ) -> Option<WatchError> {
         let mut failed = None;
-        for path in begun {
-            // Before it is watched: a directory that takes its place meanwhile is seen to be another one.
-            self.watched.insert(path.clone(), identity(path));
-        }
         let ended = ended.into_iter().map(PathOp::unwatch);
-        let begun = begun.iter().map(PathOp::watch_non_recursive);
-        let mut operations: Vec<PathOp> = ended.chain(begun).collect();
+        let watches = begun.iter().map(|(path, _)| path);
+        let watches = watches.map(PathOp::watch_non_recursive);
+        let mut operations: Vec<PathOp> = ended.chain(watches).collect();
+        self.watched.extend(begun);
         while !operations.is_empty() {
             let Err(error) = self.inotify.update_paths(operations) else {
                 break;
@@ -334,6 +341,11 @@ impl Watcher {
         self.renew();
         Ok(())
     }
+}
+
+/// A path, and which directory is there now.
+fn found_at(path: &Path) -> (PathBuf, Identity) {
+    (path.to_owned(), identity(path))
 }
 
 fn identity(path: &Path) -> Identity {
@@ -512,6 +524,7 @@ mod tests {
                 }
             }
             fs::create_dir_all(tree.join("t")).unwrap();
+            // Before, while or after the watcher watches the new directories.
             std::thread::sleep(Duration::from_micros(number % 11 * 20));
             fs::write(&file, "").unwrap();
             loop {
