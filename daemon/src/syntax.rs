@@ -1,5 +1,5 @@
 //! What is wrong with labels and names that come from elsewhere than manifests, as one line on what would be right:
-//! configuration keys, and container labels, which are chosen by whoever starts the container. The rules themselves are
+//! configuration keys, and container labels, which the user who starts the container chooses. The rules themselves are
 //! [`netpol_engine::names`]. Pure. Called by `config` and `runtime`.
 
 use netpol_engine::names;

@@ -87,8 +87,8 @@ pub(crate) fn only_container(pid: u32, own: &str) -> Option<String> {
 /// The containers that a process may belong to, from its `/proc/PID/cgroup`, each once, from the outside
 /// in: parts of a path with 64 hexadecimal digits (`docker-ID.scope`, `/docker/ID`, `libpod-ID.scope`).
 ///
-/// What is around its container's part, whoever started it may have chosen (`docker run --cgroup-parent`);
-/// what is below, the container. So of several none may be taken for the one, but where it is known how
+/// The user who started a container may have chosen the groups around its part (`docker run --cgroup-parent`), and the
+/// container the groups below. So of several none may be taken for the one, but where it is known how
 /// many are around it: [`may_be_of`]. Those around netpold itself (`host`, its own `/proc/self/cgroup`) do not count.
 #[must_use]
 pub fn containers<'a>(text: &'a str, host: &str) -> Vec<&'a str> {
