@@ -269,18 +269,19 @@ impl Watcher {
         failed.map_or(Ok(is_new), Err)
     }
 
-    /// Watches again what is to be watched: the directory of a path may be another one by now. What fails is tried again by
-    /// [`Watcher::watch`], which tells of it.
-    fn renew(&mut self) {
+    /// Watches again what is to be watched: the directory of a path may be another one by now. Mounts end no watch, so after
+    /// one only those directories are watched again. What fails is tried again by [`Watcher::watch`], which tells of it.
+    fn renew(&mut self, is_mount: bool) {
         let paths: Vec<PathBuf> = self.shared.directories().keys().cloned().collect();
         let found: Vec<_> = paths.iter().map(|path| found_at(path)).collect();
         // `notify` keeps a watch that it has for a path.
-        let other = found.iter().filter(|(path, identity)| {
+        let is_other = |(path, identity): &&(PathBuf, Identity)| {
             let before = self.watched.get(path).copied().flatten();
             before.is_some() && before != *identity
-        });
-        let other = other.map(|(path, _)| path.clone()).collect();
-        self.update(other, found);
+        };
+        let other: Vec<_> = found.iter().filter(is_other).cloned().collect();
+        let ended = other.iter().map(|(path, _)| path.clone()).collect();
+        self.update(ended, if is_mount { other } else { found });
     }
 
     /// Ends the watches of some paths, and begins those of others. Gives the first failure. The directories at those others
@@ -331,14 +332,20 @@ impl Watcher {
     /// # Errors
     /// The table of mounts can't be read.
     pub async fn changed(&mut self) -> io::Result<()> {
-        match &self.mounts {
+        let is_mount = match &self.mounts {
             Some(mounts) => tokio::select! {
-                () = self.shared.hint.notified() => {}
-                ready = mounts.ready(Readiness::PRIORITY | Readiness::ERROR) => ready?.clear_ready(),
+                () = self.shared.hint.notified() => false,
+                ready = mounts.ready(Readiness::PRIORITY | Readiness::ERROR) => {
+                    ready?.clear_ready();
+                    true
+                }
             },
-            None => self.shared.hint.notified().await,
-        }
-        self.renew();
+            None => {
+                self.shared.hint.notified().await;
+                false
+            }
+        };
+        self.renew(is_mount);
         Ok(())
     }
 }
