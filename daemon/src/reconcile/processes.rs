@@ -92,6 +92,16 @@ pub(super) fn rights(pid: u32) -> Rights {
     }
 }
 
+/// What these processes, which share a network namespace, can do there. 0: one that its engine does not name for a moment, as
+/// after it said that a container has started: `before` holds until it does.
+pub(super) fn shared_rights(processes: impl Iterator<Item = u32>, before: Rights) -> Rights {
+    let each = processes.map(|pid| match pid {
+        0 => before,
+        pid => rights(pid),
+    });
+    each.fold(Rights::default(), Rights::or)
+}
+
 fn rights_of(status: &str) -> Rights {
     const NET_ADMIN: u32 = 12;
     const NET_RAW: u32 = 13;
@@ -147,5 +157,19 @@ mod tests {
         assert_eq!(rights("00000000a80435fb"), (true, true));
         assert_eq!(rights("00000000a80405fb"), (false, false));
         assert_eq!(rights("not a number"), (true, true));
+    }
+
+    #[test]
+    fn a_process_that_is_not_named_for_a_moment_keeps_its_rights() {
+        let raw = Rights {
+            net_admin: false,
+            net_raw: true,
+        };
+        let shared = |processes: &[u32]| shared_rights(processes.iter().copied(), raw);
+        assert_eq!(shared(&[]), Rights::default());
+        assert_eq!(shared(&[u32::MAX]), Rights::default(), "it has ended");
+        assert_eq!(shared(&[u32::MAX, 0]), raw);
+        let own = std::process::id();
+        assert_eq!(shared(&[own]), rights(own));
     }
 }

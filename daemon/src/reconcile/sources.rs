@@ -826,12 +826,14 @@ impl Sources {
                 || container.joined.as_deref() == Some(id)
                 || found.is_some_and(|(_, namespace)| namespace.identity == identity)
         };
-        self.facts
-            .all_containers()
-            .filter(|container| container.is_running() && container.pid != 0)
-            .filter(shares)
-            .map(|container| processes::rights(container.pid))
-            .fold(Rights::default(), Rights::or)
+        let before = self.facts.containers.get(id);
+        let before = before.filter(|namespace| namespace.identity == identity);
+        let running = self.facts.all_containers();
+        let running = running.filter(|container| container.is_running());
+        processes::shared_rights(
+            running.filter(shares).map(|container| container.pid),
+            before.map(|namespace| namespace.rights).unwrap_or_default(),
+        )
     }
 
     /// The namespaces of containers whose process the runtime does not name yet: Docker does so a
