@@ -2,7 +2,7 @@
 //! once, and no packet may be judged by what another address, or another port, says. Needs root.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use aya::programs::{TestRun as _, TestRunOptions};
 use netpol_abi::Reason;
+use netpol_abi::limits::INTERFACE_SLOTS;
 use netpol_abi::packet::Direction;
-use netpol_abi::tables::{Address, Endpoint, EndpointLane, Interface, OWNER_HOST, control_flags};
+use netpol_abi::tables::{
+    Address, Endpoint, EndpointLane, Interface, OWNER_HOST, SUBJECT_NOT_ISOLATED, control_flags,
+};
 use netpol_engine::plan::Step;
-use netpold::datapath::Hook;
+use netpold::datapath::{Hook, Kernel, KernelTables};
 use netpold_tests::frames;
 use netpold_tests::kernel::InKernel;
 use zerocopy::IntoBytes as _;
@@ -24,6 +27,8 @@ const LONG: Duration = Duration::from_secs(15);
 const TICKING: u32 = 6;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const OWN: [u8; 4] = [10, 0, 0, 9];
+/// Of the endpoint that no policy selects.
+const OWN_OF_FREE: [u8; 4] = [10, 0, 0, 10];
 const PEER: [u8; 4] = [10, 0, 0, 2];
 const HOST: [u8; 4] = [10, 0, 1, 0];
 
@@ -47,7 +52,7 @@ fn entries() -> Vec<([u8; 4], Address)> {
 }
 
 /// Writes what is there already, as a plan does where another thing of an entry changes.
-fn replace(table: &Path, goes_on: impl Fn() -> bool) -> Result<u64> {
+fn replace(table: &Path, goes_on: &dyn Fn() -> bool) -> Result<u64> {
     const SIZE: usize = size_of::<Address>();
     let map = Map::HashMap(MapData::from_pin(table)?);
     let mut map: HashMap<MapData, [u8; 4], [u8; SIZE]> = map.try_into()?;
@@ -60,6 +65,54 @@ fn replace(table: &Path, goes_on: impl Fn() -> bool) -> Result<u64> {
         }
     }
     Ok(replaced)
+}
+
+/// Runs a frame that leaves again and again, while a thread changes the tables: how many frames ran, and how many entries
+/// were replaced.
+fn under_changes(
+    kernel: &mut Kernel,
+    frame: &[u8],
+    change: impl FnOnce(&mut KernelTables, &dyn Fn() -> bool) -> Result<u64> + Send,
+) -> Result<(u64, u64)> {
+    const REPEAT: u32 = 20_000;
+    let Kernel {
+        tables,
+        attachments,
+        ..
+    } = kernel;
+    let ended = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let goes_on = || !ended.load(Ordering::Relaxed);
+        let writer = scope.spawn(move || change(tables, &goes_on));
+        for _ in 0..TICKING {
+            scope.spawn(move || {
+                while goes_on() {
+                    thread::sleep(Duration::from_micros(1));
+                }
+            });
+        }
+        let begun = Instant::now();
+        let mut run = || -> Result<()> {
+            attachments
+                .program(Hook::Egress)?
+                .test_run(TestRunOptions {
+                    data_in: Some(frame),
+                    repeat: REPEAT,
+                    ..TestRunOptions::new()
+                })?;
+            Ok(())
+        };
+        let (mut runs, mut result) = (0, Ok(()));
+        while begun.elapsed() < LONG && result.is_ok() {
+            result = run();
+            runs += u64::from(REPEAT);
+        }
+        ended.store(true, Ordering::Relaxed);
+        let replaced = writer.join().ok().context("the writer panicked")??;
+        result?;
+        println!("{runs} packets, {replaced} entries replaced");
+        Ok((runs, replaced))
+    })
 }
 
 #[test]
@@ -120,44 +173,10 @@ fn no_packet_is_judged_by_another_addresss_entry() -> Result<()> {
         let (found, _) = programs.judge(frame, Direction::Egress)?;
         ensure!(found == expected, "{found:?}");
     }
-    let (ended, replaced) = (&AtomicBool::new(false), AtomicU64::new(0));
     let table = programs.map("ADDRESSES4");
-    let mut runs = 0_u64;
-    thread::scope(|scope| -> Result<()> {
-        let goes_on = || !ended.load(Ordering::Relaxed);
-        let writer = scope.spawn(move || replace(&table, goes_on));
-        for _ in 0..TICKING {
-            scope.spawn(move || {
-                while goes_on() {
-                    thread::sleep(Duration::from_micros(1));
-                }
-            });
-        }
-        let begun = Instant::now();
-        let run = |programs: &mut InKernel| -> Result<()> {
-            programs
-                .kernel
-                .attachments
-                .program(Hook::Egress)?
-                .test_run(TestRunOptions {
-                    data_in: Some(&to_peer),
-                    repeat: 20_000,
-                    ..TestRunOptions::new()
-                })?;
-            Ok(())
-        };
-        let mut result = Ok(());
-        while begun.elapsed() < LONG && result.is_ok() {
-            result = run(&mut programs);
-            runs += 20_000;
-        }
-        ended.store(true, Ordering::Relaxed);
-        let written = writer.join().ok().context("the writer panicked")??;
-        replaced.store(written, Ordering::Relaxed);
-        result
+    let (runs, replaced) = under_changes(&mut programs.kernel, &to_peer, |_, goes_on| {
+        replace(&table, goes_on)
     })?;
-    let replaced = replaced.into_inner();
-    println!("{runs} packets, {replaced} entries replaced");
     ensure!(replaced > 1000, "nothing was replaced");
     for count in programs.kernel.counters.read()? {
         let is_host = count.reason == Reason::Host && count.direction == Hook::Egress;
@@ -166,6 +185,81 @@ fn no_packet_is_judged_by_another_addresss_entry() -> Result<()> {
             count.reason == Reason::PolicyDenied || count.packets == before,
             "of {runs} packets, {} were judged by another address's entry: {:?}",
             count.packets - before,
+            count.reason
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn no_packet_is_judged_as_another_interfaces() -> Result<()> {
+    let mut programs = InKernel::new("overflow", &|_| ())?;
+    let endpoint = |slot: u32, subject: u64| {
+        let lane = EndpointLane {
+            ingress: subject,
+            egress: subject,
+            revision: 1,
+            audited_ingress: subject,
+            audited_egress: subject,
+            ..EndpointLane::default()
+        };
+        let value = Endpoint {
+            id: 70 + slot,
+            lanes: [lane; 2],
+            ..Endpoint::default()
+        };
+        Step::PutEndpoint { slot, value }
+    };
+    let interface = |ifindex: u32, endpoint: u32| Step::PutInterface {
+        ifindex,
+        value: Interface {
+            ifindex,
+            endpoint,
+            mac: MAC,
+            ..Interface::default()
+        },
+    };
+    // The slot of interface 1, that of a test run, is another's: so it stands in the hash, as one does whose endpoint no
+    // policy selects.
+    let (taken, isolated, free) = (1 + INTERFACE_SLOTS, 1, 1 + 2 * INTERFACE_SLOTS);
+    let mut steps = vec![
+        endpoint(9, 100),
+        endpoint(10, SUBJECT_NOT_ISOLATED),
+        interface(taken, 9),
+        interface(isolated, 9),
+        interface(free, 10),
+    ];
+    for (address, slot) in [(OWN, 9), (OWN_OF_FREE, 10)] {
+        steps.push(Step::PutAddress {
+            address: address.into(),
+            value: self::address(51, 70 + slot, slot),
+        });
+    }
+    programs.apply(&steps)?;
+    let packet = frames::ipv4(OWN, PEER, 1, &[13, 0, 0, 0, 0, 0, 0, 0]);
+    let frame = frames::ethernet(
+        MAC,
+        [2, 0, 0, 0, 0, 2],
+        0x0800,
+        &frames::sealed_ipv4(packet),
+    );
+    let (found, _) = programs.judge(&frame, Direction::Egress)?;
+    ensure!(found == Reason::PolicyDenied, "{found:?}");
+    let (runs, replaced) = under_changes(&mut programs.kernel, &frame, |tables, goes_on| {
+        let again = [interface(isolated, 9), interface(free, 10)];
+        let mut replaced = 0;
+        while goes_on() {
+            tables.apply(&again)?;
+            replaced += 2;
+        }
+        Ok(replaced)
+    })?;
+    ensure!(replaced > 100, "nothing was replaced");
+    for count in programs.kernel.counters.read()? {
+        ensure!(
+            count.reason == Reason::PolicyDenied || count.packets == 0,
+            "of {runs} packets, {} were judged as another interface's: {:?}",
+            count.packets,
             count.reason
         );
     }

@@ -112,6 +112,8 @@ pub struct KernelTables {
     verdicts: Hash<VerdictKey, Verdict>,
     port_blocks: Hash<u64, PortBlock>,
     rooms: Rooms,
+    /// Did an element of `INTERFACE_OVERFLOW` or `SENDERS` lose its memory since the last fence?
+    freed: bool,
     /// The fields of `CONTROL` that no plan writes.
     own: Control,
     installed: Lanes,
@@ -171,6 +173,8 @@ impl KernelTables {
                 verdicts: opener.room("VERDICTS")?,
                 port_blocks: opener.room("PORT_BLOCKS")?,
             },
+            // An earlier process may have removed elements just before.
+            freed: true,
             own: Control::default(),
             installed: Lanes::default(),
             _lock: lock,
@@ -249,6 +253,56 @@ impl KernelTables {
             flipped |= matches!(step, Step::Flip { .. });
         }
         Ok(())
+    }
+
+    /// Waits for the programs that may still read an element which was replaced or removed, before another element is
+    /// put into the same table: the kernel gives the memory to that one at once (since 6.1, kernel/bpf/memalloc.c), and
+    /// the programs would read what another key says.
+    ///
+    /// For the tables whose elements programs read by reference, and that change seldom. The programs look elements of
+    /// `ADDRESSES4`, `ADDRESSES6` and `PUBLISHED` up once more after reading them; `VERDICTS` and `PORT_BLOCKS` lose what
+    /// has been out of reach since a fence before. Tries wait themselves (`bpf_mem_cache_free_rcu`, kernel/bpf/lpm_trie.c).
+    fn wait_for_readers(&mut self) -> Result<(), FenceError> {
+        if self.freed {
+            fence::wait()?;
+            self.freed = false;
+        }
+        Ok(())
+    }
+
+    /// Removes an interface from the hash.
+    fn remove_overflow(&mut self, ifindex: u32) -> Result<(), StepError> {
+        let removed = self.interface_overflow.remove(&Wire(ifindex));
+        self.freed |= removed.is_ok();
+        delete("INTERFACE_OVERFLOW", removed)
+    }
+
+    /// Puts an interface into the hash.
+    fn put_overflow(&mut self, ifindex: u32, value: Interface) -> Result<(), StepError> {
+        self.wait_for_readers()?;
+        self.freed = self.interface_overflow.get(&Wire(ifindex), 0).is_ok();
+        put(
+            "INTERFACE_OVERFLOW",
+            self.rooms.interface_overflow,
+            self.interface_overflow
+                .insert(Wire(ifindex), Wire(value), 0),
+        )
+    }
+
+    fn put_sender(&mut self, key: u32, address: IpAddr) -> Result<(), StepError> {
+        self.wait_for_readers()?;
+        self.freed = self.senders.get(&Wire(key), 0).is_ok();
+        put(
+            "SENDERS",
+            self.rooms.senders,
+            self.senders.insert(Wire(key), Wire(sender(address)), 0),
+        )
+    }
+
+    fn delete_sender(&mut self, key: u32) -> Result<(), StepError> {
+        let removed = self.senders.remove(&Wire(key));
+        self.freed |= removed.is_ok();
+        delete("SENDERS", removed)
     }
 
     /// Reads the maps again, where an undo failed or at the start.
@@ -378,12 +432,8 @@ impl KernelTables {
                 self.endpoints.set(*slot, Wire(*value), 0),
             ),
             Step::PutAddress { address, value } => self.put_address(*address, *value),
-            Step::PutSender { key, address } => put(
-                "SENDERS",
-                rooms.senders,
-                self.senders.insert(Wire(*key), Wire(sender(*address)), 0),
-            ),
-            Step::DeleteSender { key } => delete("SENDERS", self.senders.remove(&Wire(*key))),
+            Step::PutSender { key, address } => self.put_sender(*key, *address),
+            Step::DeleteSender { key } => self.delete_sender(*key),
             Step::PutLeave { slot, net, value } => match *net {
                 IpNet::V4(net) => put(
                     "LEAVES4",
@@ -431,7 +481,11 @@ impl KernelTables {
             Step::Flip { generation, flags } => {
                 put("CONTROL", 1, self.write_control(*generation, *flags))
             }
-            Step::Fence => Ok(fence::wait()?),
+            Step::Fence => {
+                fence::wait()?;
+                self.freed = false;
+                Ok(())
+            }
             Step::DeleteInterface { ifindex } => self.delete_interface(*ifindex),
             Step::DeleteVerdict { key } => delete("VERDICTS", self.verdicts.remove(&Wire(*key))),
             Step::DeletePortBlock { key } => {
@@ -493,24 +547,13 @@ impl KernelTables {
                 INTERFACE_SLOTS,
                 self.interfaces.set(slot, Wire(value), 0),
             )?;
-            return delete(
-                "INTERFACE_OVERFLOW",
-                self.interface_overflow.remove(&Wire(ifindex)),
-            );
+            return self.remove_overflow(ifindex);
         }
-        put(
-            "INTERFACE_OVERFLOW",
-            self.rooms.interface_overflow,
-            self.interface_overflow
-                .insert(Wire(ifindex), Wire(value), 0),
-        )
+        self.put_overflow(ifindex, value)
     }
 
     fn delete_interface(&mut self, ifindex: u32) -> Result<(), StepError> {
-        delete(
-            "INTERFACE_OVERFLOW",
-            self.interface_overflow.remove(&Wire(ifindex)),
-        )?;
+        self.remove_overflow(ifindex)?;
         let slot = ifindex % INTERFACE_SLOTS;
         if self.slot_holder(slot)? == ifindex {
             put(
