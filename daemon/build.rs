@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     // rust-src, and needs RUSTC_BOOTSTRAP on a stable compiler: one toolchain, not two.
     // SAFETY: this build script has one thread, and nobody reads the environment meanwhile.
     unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "1") };
-    let toolchain = std::env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "1.95.0".to_owned());
+    let toolchain = std::env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "1.99.1".to_owned());
     aya_build::build_ebpf(
         [Package {
             name: "netpol-ebpf",

@@ -54,10 +54,15 @@ sources=$(rustc --print sysroot)/lib/rustlib/src/rust/library
 if [ ! -d "$sources" ] || ! cargo clippy --version >/dev/null 2>&1 || ! cargo fmt --version >/dev/null 2>&1; then
   rustup component add rust-src clippy rustfmt
 fi
-# The one that links with the LLVM of the pinned compiler.
-linker=0.10.0
+# The linker reads the bitcode that the pinned compiler writes, so it is built on that compiler's own LLVM, which rustup
+# brings: a plain `cargo install bpf-linker` looks for another one in the system, of the same major version.
+linker=0.13.0
 if [ "$(bpf-linker --version 2>/dev/null)" != "bpf-linker $linker" ]; then
-  cargo install bpf-linker --version "$linker" --locked --force
+  lib=$(rustc --print sysroot)/lib
+  llvm=$(basename "$lib"/libLLVM-23-rust-*.so .so)
+  flags=(-L "native=$lib" -l "dylib=${llvm#lib}" -C "link-arg=-Wl,-rpath,$lib")
+  CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf %s "${flags[*]}") cargo install bpf-linker --version "$linker" \
+    --locked --force --no-default-features --features llvm-23,no-llvm-linking
 fi
 # Rust brings the target's libc along.
 [ "$1" != static ] || rustup target add "$(uname -m)-unknown-linux-musl"
