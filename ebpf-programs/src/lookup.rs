@@ -220,7 +220,7 @@ impl Tables for Maps {
             return Some(direct);
         }
         // SAFETY (here and below): elements are read while the RCU grace period holds them.
-        unsafe { maps::INTERFACE_OVERFLOW.get(ifindex) }
+        unsafe { maps::INTERFACE_OVERFLOW.get(&ifindex) }
     }
 
     #[inline(always)]
@@ -255,17 +255,17 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn sender(&self, key: u32) -> Option<&SenderAddress> {
-        unsafe { maps::SENDERS.get(key) }
+        unsafe { maps::SENDERS.get(&key) }
     }
 
     #[inline(always)]
     fn prefix4(&self, address: &[u8; 4]) -> Option<&Prefix> {
-        maps::PREFIXES4.get(Key::new(32, *address))
+        maps::PREFIXES4.get(&Key::new(32, *address))
     }
 
     #[inline(always)]
     fn prefix6(&self, address: &[u8; 16]) -> Option<&Prefix> {
-        maps::PREFIXES6.get(Key::new(128, *address))
+        maps::PREFIXES6.get(&Key::new(128, *address))
     }
 
     #[inline(always)]
@@ -317,7 +317,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn port_block(&self, id: u64) -> Option<&PortBlock> {
-        unsafe { maps::PORT_BLOCKS.get(id) }
+        unsafe { maps::PORT_BLOCKS.get(&id) }
     }
 
     #[inline(always)]

@@ -4,6 +4,8 @@
 //!
 //! 512 bytes of stack are all there is for a function and whoever called it.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock_tuple},
     helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
@@ -32,6 +34,13 @@ const WITHOUT_PACKET: Maps = Maps {
     skb: core::ptr::null_mut(),
 };
 
+/// The context that a part was called with.
+#[inline(always)]
+fn context(skb: *mut __sk_buff) -> TcContext {
+    // SAFETY: the programs hand on what the kernel gave them, which is never null.
+    TcContext::new(unsafe { NonNull::new_unchecked(skb) })
+}
+
 /// The packet at hand as it was read. It does not fit the stack beside the rest; there is none
 /// without this element, and nothing passes without it.
 #[inline(always)]
@@ -54,7 +63,7 @@ fn view_to_fill<'a>() -> Option<&'a mut View> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_fast(skb: *mut __sk_buff, direction: u32) -> u32 {
-    let context = TcContext::new(skb);
+    let context = context(skb);
     let direction = Direction::of_bit(direction);
     let frame = Skb::new(&context);
     let Some(tc_index) = is_established(&Maps { skb }, &frame, direction, ifindex(skb)) else {
@@ -71,7 +80,7 @@ pub extern "C" fn netpold_fast(skb: *mut __sk_buff, direction: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
-    let context = TcContext::new(skb);
+    let context = context(skb);
     let direction = Direction::of_bit(direction);
     let read = read_result(netpold_read(skb));
     let (maps, frame) = (Maps { skb }, Skb::new(&context));
@@ -130,7 +139,7 @@ pub extern "C" fn netpold_report(skb: *mut __sk_buff, direction: u32) -> u32 {
     };
     // SAFETY: the element is this processor's own, and was just written.
     let outcome = unsafe { (*outcome).assume_init_ref() };
-    let (length, direction) = (TcContext::new(skb).len(), Direction::of_bit(direction));
+    let (length, direction) = (context(skb).len(), Direction::of_bit(direction));
     count(outcome.reason, direction, length);
     report(outcome, view, direction, ifindex(skb), length);
     0
@@ -155,7 +164,7 @@ fn ifindex(skb: *const __sk_buff) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netpold_read(skb: *mut __sk_buff) -> u32 {
-    let context = TcContext::new(skb);
+    let context = context(skb);
     let Some(view) = view_to_fill() else {
         return Reason::Truncated as u32;
     };
@@ -169,7 +178,7 @@ extern "C" fn netpold_read(skb: *mut __sk_buff) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_source_route(skb: *mut __sk_buff, offset: u32, length: u32) -> u32 {
-    let context = TcContext::new(skb);
+    let context = context(skb);
     source_route(&Skb::new(&context), offset as usize, length as usize).into()
 }
 
@@ -262,7 +271,7 @@ pub extern "C" fn netpold_related(skb: *mut __sk_buff) -> u32 {
     let (Some(view), Some(quoted)) = (view(), maps::QUOTED.get_ptr_mut(0)) else {
         return 0;
     };
-    let context = TcContext::new(skb);
+    let context = context(skb);
     // SAFETY: the element is this processor's own, and used here alone.
     let quoted = unsafe { &mut *quoted };
     is_related(&Maps { skb }, &Skb::new(&context), view, quoted).into()
@@ -275,7 +284,7 @@ pub extern "C" fn netpold_link(skb: *mut __sk_buff) -> u32 {
     let Some(view) = view() else {
         return Reason::Truncated as u32;
     };
-    let context = TcContext::new(skb);
+    let context = context(skb);
     match link_control(&Maps { skb }, &Skb::new(&context), view) {
         Some(reason) => reason as u32,
         None => 0,
@@ -287,7 +296,7 @@ pub extern "C" fn netpold_link(skb: *mut __sk_buff) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_records(skb: *mut __sk_buff) -> u32 {
     let Some(view) = view() else { return 0 };
-    let context = TcContext::new(skb);
+    let context = context(skb);
     records(&Skb::new(&context), &view.packet)
 }
 

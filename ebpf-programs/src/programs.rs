@@ -7,7 +7,10 @@ use aya_ebpf::{
 };
 use netpol_abi::packet::Direction;
 
-use crate::parts::{netpold_fast, netpold_judge, netpold_question, netpold_report};
+use crate::{
+    parts::{netpold_fast, netpold_judge, netpold_question, netpold_report},
+    skb::raw,
+};
 
 /// From the container: TC ingress of the host's end, or TC egress inside.
 #[classifier]
@@ -24,7 +27,7 @@ pub fn netpold_ingress(context: TcContext) -> i32 {
 /// To the engine's resolver: TC ingress of the container's own loopback interface.
 #[classifier]
 pub fn netpold_asks(context: TcContext) -> i32 {
-    let skb = context.skb.skb;
+    let skb = raw(&context);
     let passes = netpold_question(skb) != 0;
     netpold_report(skb, Direction::Egress as u32);
     if passes { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
@@ -32,7 +35,7 @@ pub fn netpold_asks(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn run(context: &TcContext, direction: Direction) -> i32 {
-    let (skb, direction) = (context.skb.skb, direction as u32);
+    let (skb, direction) = (raw(context), direction as u32);
     // UNSPEC, not OK: other programs on the interface still have their say.
     if netpold_fast(skb, direction) != 0 {
         return TC_ACT_UNSPEC;

@@ -73,24 +73,24 @@ impl Frame for Skb<'_> {
 
     #[inline(always)]
     fn has_source_route(&self, offset: usize, length: usize) -> bool {
-        parts::netpold_source_route(self.0.skb.skb, offset as u32, length as u32) != 0
+        parts::netpold_source_route(raw(self.0), offset as u32, length as u32) != 0
     }
 
     #[inline(always)]
     fn has_vlan_tag(&self) -> bool {
         // SAFETY: the context is valid for the whole run of the program.
-        unsafe { (*self.0.skb.skb).vlan_present != 0 }
+        unsafe { (*raw(self.0)).vlan_present != 0 }
     }
 
     #[inline(always)]
     fn tc_index(&self) -> u16 {
         // SAFETY: as above.
-        unsafe { core::ptr::read_volatile(&raw const (*self.0.skb.skb).tc_index) as u16 }
+        unsafe { core::ptr::read_volatile(&raw const (*raw(self.0)).tc_index) as u16 }
     }
 
     #[inline(always)]
     fn arrival(&self) -> Arrival {
-        let skb = self.0.skb.skb;
+        let skb = raw(self.0);
         // SAFETY: as above. Volatile, so that each field is loaded from its own place: the verifier takes no
         // load at a computed one.
         let (ifindex, tc_index, socket) = unsafe {
@@ -111,6 +111,12 @@ impl Frame for Skb<'_> {
             has_socket: (!socket.is_null()).into(),
         }
     }
+}
+
+/// The context as global functions take it.
+#[inline(always)]
+pub fn raw(context: &TcContext) -> *mut __sk_buff {
+    context.as_ptr().cast()
 }
 
 /// Leaves the sender's stamp on the packet ([`netpol_abi::tables::stamp`]), or none.

@@ -1,6 +1,7 @@
 //! Where the kernel side is tried by itself, without a daemon: a network namespace for the host's part, which is the
 //! thread's own, one for the container's, and a pin directory.
 
+use std::ffi::CString;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -157,8 +158,9 @@ pub fn programs(name: &str) -> Result<[Vec<String>; 2]> {
 /// # Errors
 /// The kernel has no TCX, or no such interface.
 pub fn tcx(name: &str) -> Result<[Vec<String>; 2]> {
+    let name = CString::new(name)?;
     let names = |kind| -> Result<Vec<String>> {
-        let (_, programs) = SchedClassifier::query_tcx(name, kind)?;
+        let (_, programs) = SchedClassifier::query_tcx(&name, kind)?;
         Ok(programs
             .iter()
             .map(|program| program.name_as_str().unwrap_or_default().to_owned())

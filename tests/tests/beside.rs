@@ -1,13 +1,14 @@
 //! What else is on an interface stays as it was: other programs run before and after ours, and
 //! their verdicts count; offloads stay on, and what they leave whole is judged whole. Needs root.
 
+use std::ffi::CString;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::Ebpf;
-use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::tc::{NlOptions, qdisc_add_clsact};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttach, TcAttachType};
 use aya::sys::{Stats, enable_stats};
 use netpold::datapath::FLOOR;
 use netpold::netns;
@@ -36,17 +37,18 @@ struct Counting(Ebpf);
 
 impl Counting {
     /// Puts it on the host's end of a veth.
-    fn attach(lab: &Lab, interface: &str, options: TcAttachOptions) -> Result<Self> {
+    fn attach(lab: &Lab, interface: &str, attach: TcAttach) -> Result<Self> {
         let mut loaded = Ebpf::load(FLOOR)?;
-        let clsact = matches!(options, TcAttachOptions::Netlink(_));
+        let clsact = matches!(attach, TcAttach::Netlink { .. });
+        let interface = CString::new(interface)?;
         let program = program(&mut loaded)?;
         program.load()?;
         netns::inside(&lab.host().path(), || -> Result<()> {
             if clsact {
                 // Somebody may have added it before.
-                let _ = qdisc_add_clsact(interface);
+                let _ = qdisc_add_clsact(&interface);
             }
-            program.attach_with_options(interface, TcAttachType::Egress, options)?;
+            program.attach(&interface, attach)?;
             Ok(())
         })??;
         Ok(Self(loaded))
@@ -62,11 +64,21 @@ fn program(loaded: &mut Ebpf) -> Result<&mut SchedClassifier> {
     Ok(program.try_into()?)
 }
 
-fn filter(priority: u16) -> TcAttachOptions {
-    TcAttachOptions::Netlink(NlOptions {
-        priority,
-        ..NlOptions::default()
-    })
+fn filter(priority: u16) -> TcAttach {
+    TcAttach::Netlink {
+        parent: TcAttachType::Egress.into(),
+        options: NlOptions {
+            priority,
+            ..NlOptions::default()
+        },
+    }
+}
+
+fn tcx(order: LinkOrder) -> TcAttach {
+    TcAttach::Tcx {
+        attach_type: TcAttachType::Egress,
+        order,
+    }
 }
 
 /// Sends many datagrams to each of these ports; how many are heard at the open one.
@@ -90,23 +102,11 @@ fn other_programs_run_before_and_after_ours() -> Result<()> {
     let lab = lab()?;
     let interface = &lab.pod("db/store")?.host_interface;
     // One that is there already, those that come later, and filters, which run after all TCX.
-    let mut old = Counting::attach(
-        &lab,
-        interface,
-        TcAttachOptions::TcxOrder(LinkOrder::default()),
-    )?;
+    let mut old = Counting::attach(&lab, interface, tcx(LinkOrder::default()))?;
     let mut old_filter = Counting::attach(&lab, interface, filter(1))?;
     let daemon = Daemon::enforcing(&lab, &[("guard.yaml", GUARD)], "")?;
-    let mut first = Counting::attach(
-        &lab,
-        interface,
-        TcAttachOptions::TcxOrder(LinkOrder::first()),
-    )?;
-    let mut last = Counting::attach(
-        &lab,
-        interface,
-        TcAttachOptions::TcxOrder(LinkOrder::last()),
-    )?;
+    let mut first = Counting::attach(&lab, interface, tcx(LinkOrder::first()))?;
+    let mut last = Counting::attach(&lab, interface, tcx(LinkOrder::last()))?;
     let mut new_filter = Counting::attach(&lab, interface, filter(7))?;
     let mut programs = [
         ("the newest", &mut first, 2),

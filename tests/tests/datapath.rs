@@ -313,7 +313,7 @@ fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
                 Map::from_map_data(MapData::from_pin(&pin)?)?.try_into()?;
             let mut value = control.get(&0, 0)?;
             value.0.layout += 1;
-            control.set(0, value, 0)?;
+            control.set(0, &value, 0)?;
         } else {
             drop(kernel);
         }

@@ -2,6 +2,7 @@
 //! programs detached, a full disk. What is denied stays denied throughout, what is allowed loses
 //! nothing, and it is said. Needs root and bpftool.
 
+use std::ffi::CString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,8 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::Ebpf;
-use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttach, TcAttachType};
 use netpold::datapath::FLOOR;
 use netpold::netns;
 use netpold_tests::load::{Load, under_load};
@@ -105,9 +105,13 @@ fn stranger(lab: &Lab, interface: &str) -> Result<Ebpf> {
     let program = loaded.program_mut("floor").context("no program")?;
     let program: &mut SchedClassifier = program.try_into()?;
     program.load()?;
+    let interface = CString::new(interface)?;
     netns::inside(&lab.host().path(), || {
-        let options = TcAttachOptions::TcxOrder(LinkOrder::last());
-        program.attach_with_options(interface, TcAttachType::Egress, options)
+        let last = TcAttach::Tcx {
+            attach_type: TcAttachType::Egress,
+            order: LinkOrder::last(),
+        };
+        program.attach(&interface, last)
     })??;
     Ok(loaded)
 }

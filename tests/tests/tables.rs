@@ -385,7 +385,7 @@ fn another_layout_is_replaced_beside(site: &Site) -> Result<()> {
         Map::from_map_data(MapData::from_pin(&pin)?)?.try_into()?;
     let mut value = control.get(&0, 0)?;
     value.0.layout = LAYOUT_VERSION + 1;
-    control.set(0, value, 0)?;
+    control.set(0, &value, 0)?;
 
     let kernel = site.open()?;
     ensure!(kernel.origin == Origin::Replacing);
@@ -433,14 +433,14 @@ fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
             ..Flow::default()
         })
     };
-    flows.insert(key(77, 1), seen(1000), 0)?;
-    flows.insert(key(77, 2), seen(1060), 0)?;
-    flows.insert(key(77, 3), seen(1095), 0)?;
-    flows.insert(key(78, 1), seen(1099), 0)?;
+    flows.insert(&key(77, 1), &seen(1000), 0)?;
+    flows.insert(&key(77, 2), &seen(1060), 0)?;
+    flows.insert(&key(77, 3), &seen(1095), 0)?;
+    flows.insert(&key(78, 1), &seen(1099), 0)?;
     let mut entered: aya::maps::Array<_, u64> = open("ENTERED")?.try_into()?;
-    entered.set(account(9, 0), 5, 0)?;
-    entered.set(account(9, 1), 7, 0)?;
-    entered.set(account(0, 0), 6, 0)?;
+    entered.set(account(9, 0), &5, 0)?;
+    entered.set(account(9, 1), &7, 0)?;
+    entered.set(account(0, 0), &6, 0)?;
     let sweep = kernel.flows.sweep(1100)?;
     ensure!(sweep.removed == 2, "{sweep:?}");
     ensure!(sweep.next == Some(10));

@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 use aya::pin::PinError;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+    NlOptions, SchedClassifierLink, TcAttach, TcError, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 use netpol_abi::limits::FIRST_LOOPBACK;
 use nix::errno::Errno;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_indextoname;
 use thiserror::Error;
 
 use self::inside::Inside;
@@ -91,9 +91,6 @@ pub enum AttachError {
         /// What the kernel said.
         source: PinError,
     },
-    /// Another interface took the name meanwhile; try again.
-    #[error("{0} was renamed while it was being attached to")]
-    Renamed(Spot),
     /// The pin directory.
     #[error(transparent)]
     Pins(#[from] PinsError),
@@ -186,14 +183,14 @@ impl Attachments {
 
     /// The same in the calling thread's namespace, wherever that is.
     fn attach_to(&mut self, spot: Spot) -> Result<Attached, AttachError> {
-        let Some(name) = interface_name(spot.ifindex) else {
+        if interface_name(spot.ifindex).is_none() {
             self.forget(spot.number)?;
             return Ok(Attached::Gone);
-        };
+        }
         for hook in Hook::of(spot.number).iter().copied() {
             let done = match self.mechanism {
-                Mechanism::Tcx => self.attach_tcx(spot, &name, hook),
-                Mechanism::Clsact => self.attach_clsact(spot, &name, hook),
+                Mechanism::Tcx => self.attach_tcx(spot, hook),
+                Mechanism::Clsact => self.attach_clsact(spot, hook),
             };
             if let Err(error) = done {
                 if interface_name(spot.ifindex).is_none() {
@@ -255,12 +252,12 @@ impl Attachments {
             if is_inside(ifindex) {
                 continue;
             }
-            let Some(name) = interface_name(ifindex) else {
+            if interface_name(ifindex).is_none() {
                 pins::remove(&self.layout.mark(ifindex, hook))?;
                 adopted.stale.push((ifindex, hook));
                 continue;
-            };
-            match self.attach_clsact(Spot::here(ifindex), &name, hook) {
+            }
+            match self.attach_clsact(Spot::here(ifindex), hook) {
                 Ok(()) => adopted.swapped.push((ifindex, hook)),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
@@ -314,7 +311,7 @@ impl Attachments {
             let on = if is_inside(number) {
                 self.is_alive(number, hook)
             } else {
-                interface_name(number).is_some_and(|name| self.runs(number, &name, hook))
+                self.runs(Spot::here(number), hook)
             };
             found.entry(number).or_default().set(hook, on);
         }
@@ -322,8 +319,7 @@ impl Attachments {
             let on = if is_inside(number) {
                 self.put_back_within(number, hook)
             } else {
-                interface_name(number)
-                    .is_some_and(|name| self.attach_clsact(Spot::here(number), &name, hook).is_ok())
+                self.attach_clsact(Spot::here(number), hook).is_ok()
             };
             found.entry(number).or_default().set(hook, on);
         }
@@ -369,25 +365,25 @@ impl Attachments {
     }
 
     /// Does the TCX hook of this interface run this daemon's program?
-    fn runs(&mut self, number: u32, name: &str, hook: Hook) -> bool {
-        let Ok(program) = self.program_of(number, hook) else {
+    fn runs(&mut self, spot: Spot, hook: Hook) -> bool {
+        let Ok(program) = self.program_of(spot.number, hook) else {
             return false;
         };
         let Ok(own) = program.info().map(|info| info.id()) else {
             return false;
         };
-        SchedClassifier::query_tcx(name, hook.tc(number))
+        SchedClassifier::query_tcx(spot.ifindex, hook.tc(spot.number))
             .is_ok_and(|(_, programs)| programs.iter().any(|program| program.id() == own))
     }
 
-    fn attach_tcx(&mut self, spot: Spot, name: &str, hook: Hook) -> Result<(), AttachError> {
+    fn attach_tcx(&mut self, spot: Spot, hook: Hook) -> Result<(), AttachError> {
         // Pinned or not: that is for `restore`.
-        if self.held.has(spot.number, hook) && self.runs(spot.number, name, hook) {
+        if self.held.has(spot.number, hook) && self.runs(spot, hook) {
             return Ok(());
         }
         // A link that was updated but does not run here is for another interface (this index
         // was reused), or was detached by force: it is replaced.
-        if self.update_link(spot, hook)? && self.runs(spot.number, name, hook) {
+        if self.update_link(spot, hook)? && self.runs(spot, hook) {
             return Ok(());
         }
         let path = self.layout.link(spot.number, hook);
@@ -397,8 +393,11 @@ impl Attachments {
         let program = self.program_of(spot.number, hook)?;
         let deadline = Instant::now() + DETACH_TIMEOUT;
         let id = loop {
-            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            match program.attach_with_options(name, hook.tc(spot.number), options) {
+            let first = TcAttach::Tcx {
+                attach_type: hook.tc(spot.number),
+                order: LinkOrder::first(),
+            };
+            match program.attach(spot.ifindex, first) {
                 Ok(id) => break id,
                 Err(error)
                     if kernel_error(&error) == Some(Errno::EEXIST) && Instant::now() < deadline =>
@@ -409,12 +408,7 @@ impl Attachments {
             }
         };
         let link = program.take_link(id).map_err(refused)?;
-        // The name was looked up once more inside: had it become another interface's, the
-        // link would be on that one. Dropping an unpinned link detaches it.
-        if if_nametoindex(name).ok() != Some(spot.ifindex) {
-            return Err(AttachError::Renamed(spot));
-        }
-        let link = FdLink::try_from(link).map_err(|error| refused(link_error(error)))?;
+        let link = FdLink::try_from(link).map_err(|error| refused(error.into()))?;
         let pinned = link
             .pin(&path)
             .map_err(|source| AttachError::Pin { spot, hook, source })?;
@@ -438,14 +432,14 @@ impl Attachments {
         };
         let refused = |source| refused(spot, hook, source);
         let link = program.take_link(id).map_err(refused)?;
-        let link = FdLink::try_from(link).map_err(|error| refused(link_error(error)))?;
+        let link = FdLink::try_from(link).map_err(|error| refused(error.into()))?;
         self.held.keep(spot.number, hook, link);
         Ok(true)
     }
 
-    fn attach_clsact(&mut self, spot: Spot, name: &str, hook: Hook) -> Result<(), AttachError> {
+    fn attach_clsact(&mut self, spot: Spot, hook: Hook) -> Result<(), AttachError> {
         let refused = |source| refused(spot, hook, source);
-        match qdisc_add_clsact(name) {
+        match qdisc_add_clsact(spot.ifindex) {
             Ok(()) => {}
             Err(error) if tc_errno(&error) == Some(Errno::EEXIST) => {}
             Err(error) => return Err(refused(error.into())),
@@ -454,19 +448,19 @@ impl Attachments {
         // which is harmless, and not a filter that nobody would remove.
         pins::make_directory(&self.layout.mark(spot.number, hook))?;
         let program = self.program_of(spot.number, hook)?;
-        let created = program.attach_with_options(
-            name,
-            hook.tc(spot.number),
-            TcAttachOptions::Netlink(NlOptions {
+        let filtering = TcAttach::Netlink {
+            parent: hook.tc(spot.number).into(),
+            options: NlOptions {
                 priority: PRIORITY,
                 handle: HANDLE,
                 classid: None,
-            }),
-        );
+            },
+        };
+        let created = program.attach(spot.ifindex, filtering);
         let id = match created {
             Ok(id) => id,
             Err(error) if kernel_error(&error) == Some(Errno::EEXIST) => {
-                let there = filter(spot, name, hook).map_err(|error| refused(error.into()))?;
+                let there = filter(spot, hook).map_err(|error| refused(error.into()))?;
                 program.attach_to_link(there).map_err(refused)?
             }
             Err(error) => return Err(refused(error)),
@@ -474,9 +468,6 @@ impl Attachments {
         // A filter's link removes the filter when it is dropped, and enforcement must
         // outlive this process: it is forgotten on purpose (it holds no descriptor).
         mem::forget(program.take_link(id).map_err(refused)?);
-        if if_nametoindex(name).ok() != Some(spot.ifindex) {
-            return Err(AttachError::Renamed(spot));
-        }
         Ok(())
     }
 
@@ -501,12 +492,8 @@ pub(super) fn interface_name(ifindex: u32) -> Option<String> {
 /// Removes a clsact filter of ours; `false` where there is none (any more).
 pub(super) fn remove_filter(spot: Spot, hook: Hook) -> Result<bool, AttachError> {
     use aya::programs::links::Link as _;
-    let Some(name) = interface_name(spot.ifindex) else {
-        return Ok(false);
-    };
-    let Ok(link) = filter(spot, &name, hook) else {
-        return Ok(false);
-    };
+    let refused = |source| refused(spot, hook, source);
+    let link = filter(spot, hook).map_err(|error| refused(error.into()))?;
     match link.detach() {
         Ok(()) => Ok(true),
         Err(error)
@@ -517,12 +504,13 @@ pub(super) fn remove_filter(spot: Spot, hook: Hook) -> Result<bool, AttachError>
         {
             Ok(false)
         }
-        Err(source) => Err(refused(spot, hook, source)),
+        Err(source) => Err(refused(source)),
     }
 }
 
-fn filter(spot: Spot, name: &str, hook: Hook) -> Result<SchedClassifierLink, io::Error> {
-    SchedClassifierLink::attached(name, hook.tc(spot.number), PRIORITY, HANDLE, None)
+fn filter(spot: Spot, hook: Hook) -> Result<SchedClassifierLink, io::Error> {
+    let parent = hook.tc(spot.number).into();
+    SchedClassifierLink::attached(spot.ifindex, parent, PRIORITY, HANDLE, None)
 }
 
 fn open_link(path: &Path) -> Result<Option<SchedClassifierLink>, ProgramError> {
@@ -531,11 +519,9 @@ fn open_link(path: &Path) -> Result<Option<SchedClassifierLink>, ProgramError> {
         Err(LinkError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::NotFound => {
             return Ok(None);
         }
-        Err(error) => return Err(link_error(error)),
+        Err(error) => return Err(error.into()),
     };
-    SchedClassifierLink::try_from(FdLink::from(pinned))
-        .map(Some)
-        .map_err(link_error)
+    Ok(Some(SchedClassifierLink::try_from(FdLink::from(pinned))?))
 }
 
 fn refused(spot: Spot, hook: Hook, source: ProgramError) -> AttachError {
@@ -543,15 +529,6 @@ fn refused(spot: Spot, hook: Hook, source: ProgramError) -> AttachError {
         spot,
         hook,
         source: Box::new(source),
-    }
-}
-
-fn link_error(error: LinkError) -> ProgramError {
-    match error {
-        LinkError::SyscallError(call) => ProgramError::SyscallError(call),
-        LinkError::InvalidLink | LinkError::UnknownLinkType(_) => {
-            ProgramError::UnexpectedProgramType
-        }
     }
 }
 

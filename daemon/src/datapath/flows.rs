@@ -256,7 +256,7 @@ impl FlowTables {
                 .map_err(|source| access("COLLECTED", source))?;
             if known != collected {
                 self.collected
-                    .set(index, collected, 0)
+                    .set(index, &collected, 0)
                     .map_err(|source| access("COLLECTED", source))?;
             }
         }

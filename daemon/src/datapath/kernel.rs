@@ -200,7 +200,7 @@ fn close(opener: &Opener<'_>, options: &Options) -> Result<(), OpenError> {
     };
     opener
         .control()?
-        .set(0, Wire(control), 0)
+        .set(0, &Wire(control), 0)
         .map_err(|source| MapsError::Access {
             name: "CONTROL",
             source,

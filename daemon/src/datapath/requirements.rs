@@ -91,7 +91,7 @@ pub fn lacks() -> Vec<Lack> {
 /// Does the kernel have TCX? Older ones refuse the query.
 #[must_use]
 pub fn has_tcx() -> bool {
-    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
+    SchedClassifier::query_tcx(c"lo", TcAttachType::Ingress).is_ok()
 }
 
 /// Does the kernel have the coarse clock?

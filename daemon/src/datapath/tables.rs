@@ -285,7 +285,7 @@ impl KernelTables {
             "INTERFACE_OVERFLOW",
             self.rooms.interface_overflow,
             self.interface_overflow
-                .insert(Wire(ifindex), Wire(value), 0),
+                .insert(&Wire(ifindex), &Wire(value), 0),
         )
     }
 
@@ -295,7 +295,7 @@ impl KernelTables {
         put(
             "SENDERS",
             self.rooms.senders,
-            self.senders.insert(Wire(key), Wire(sender(address)), 0),
+            self.senders.insert(&Wire(key), &Wire(sender(address)), 0),
         )
     }
 
@@ -419,17 +419,17 @@ impl KernelTables {
             Step::PutPortBlock { key, value } => put(
                 "PORT_BLOCKS",
                 rooms.port_blocks,
-                self.port_blocks.insert(Wire(*key), Wire(**value), 0),
+                self.port_blocks.insert(&Wire(*key), &Wire(**value), 0),
             ),
             Step::PutVerdict { key, value } => put(
                 "VERDICTS",
                 rooms.verdicts,
-                self.verdicts.insert(Wire(*key), Wire(*value), 0),
+                self.verdicts.insert(&Wire(*key), &Wire(*value), 0),
             ),
             Step::PutEndpoint { slot, value } => put(
                 "ENDPOINTS",
                 rooms.endpoints,
-                self.endpoints.set(*slot, Wire(*value), 0),
+                self.endpoints.set(*slot, &Wire(*value), 0),
             ),
             Step::PutAddress { address, value } => self.put_address(*address, *value),
             Step::PutSender { key, address } => self.put_sender(*key, *address),
@@ -439,13 +439,13 @@ impl KernelTables {
                     "LEAVES4",
                     rooms.leaves4,
                     self.leaves4
-                        .insert(&leave_key4(*slot, net), Wire(*value), 0),
+                        .insert(&leave_key4(*slot, net), &Wire(*value), 0),
                 ),
                 IpNet::V6(net) => put(
                     "LEAVES6",
                     rooms.leaves6,
                     self.leaves6
-                        .insert(&leave_key6(*slot, net), Wire(*value), 0),
+                        .insert(&leave_key6(*slot, net), &Wire(*value), 0),
                 ),
             },
             Step::DeleteLeave { slot, net } => match *net {
@@ -456,7 +456,7 @@ impl KernelTables {
                 "PUBLISHED",
                 rooms.published,
                 self.published
-                    .insert(Wire(published_key(at)), Wire(*value), 0),
+                    .insert(&Wire(published_key(at)), &Wire(*value), 0),
             ),
             Step::DeletePublished { at } => {
                 delete("PUBLISHED", self.published.remove(&Wire(published_key(at))))
@@ -465,12 +465,12 @@ impl KernelTables {
                 IpNet::V4(net) => put(
                     "PREFIXES4",
                     rooms.prefixes4,
-                    self.prefixes4.insert(&key4(net), Wire(*value), 0),
+                    self.prefixes4.insert(&key4(net), &Wire(*value), 0),
                 ),
                 IpNet::V6(net) => put(
                     "PREFIXES6",
                     rooms.prefixes6,
-                    self.prefixes6.insert(&key6(net), Wire(*value), 0),
+                    self.prefixes6.insert(&key6(net), &Wire(*value), 0),
                 ),
             },
             Step::PutInterface { ifindex, value } => self.put_interface(*ifindex, *value),
@@ -515,7 +515,7 @@ impl KernelTables {
             flags,
             ..self.own
         };
-        self.control.set(0, Wire(control), 0)
+        self.control.set(0, &Wire(control), 0)
     }
 
     fn put_address(&mut self, address: IpAddr, value: Address) -> Result<(), StepError> {
@@ -524,13 +524,13 @@ impl KernelTables {
                 "ADDRESSES4",
                 self.rooms.addresses4,
                 self.addresses4
-                    .insert(Wire(address.octets()), Wire(value), 0),
+                    .insert(&Wire(address.octets()), &Wire(value), 0),
             ),
             IpAddr::V6(address) => put(
                 "ADDRESSES6",
                 self.rooms.addresses6,
                 self.addresses6
-                    .insert(Wire(address.octets()), Wire(value), 0),
+                    .insert(&Wire(address.octets()), &Wire(value), 0),
             ),
         }
     }
@@ -545,7 +545,7 @@ impl KernelTables {
             put(
                 "INTERFACES",
                 INTERFACE_SLOTS,
-                self.interfaces.set(slot, Wire(value), 0),
+                self.interfaces.set(slot, &Wire(value), 0),
             )?;
             return self.remove_overflow(ifindex);
         }
@@ -559,7 +559,7 @@ impl KernelTables {
             put(
                 "INTERFACES",
                 INTERFACE_SLOTS,
-                self.interfaces.set(slot, Wire(Interface::default()), 0),
+                self.interfaces.set(slot, &Wire(Interface::default()), 0),
             )?;
         }
         Ok(())

@@ -90,7 +90,9 @@ pub fn uninstall(pin_directory: &Path) -> Result<Removed, UninstallError> {
     }
     let deadline = Instant::now() + DETACH_TIMEOUT;
     for (number, found, program) in detaching {
-        let is_detached = spots.at(number, |spot| is_detached(spot, &found, program, deadline));
+        let is_detached = spots.at(number, |spot| {
+            is_detached(spot, found.hook, program, deadline)
+        });
         if is_detached?.unwrap_or(true) {
             removed.hooks.push(found);
         } else {
@@ -169,13 +171,13 @@ impl Spots {
 }
 
 /// Waits until the kernel no longer shows a program on its hook.
-fn is_detached(spot: Spot, found: &RemovedHook, program: Option<u32>, deadline: Instant) -> bool {
-    let (Some(name), Some(program)) = (&found.interface, program) else {
+fn is_detached(spot: Spot, hook: Hook, program: Option<u32>, deadline: Instant) -> bool {
+    let Some(program) = program else {
         return true;
     };
-    let hook = found.hook.tc(spot.number);
     loop {
-        let shown = SchedClassifier::query_tcx(name, hook)
+        // An interface that is no more can't be asked.
+        let shown = SchedClassifier::query_tcx(spot.ifindex, hook.tc(spot.number))
             .is_ok_and(|(_, programs)| programs.iter().any(|shown| shown.id() == program));
         if !shown {
             return true;

@@ -9,7 +9,8 @@
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{
-        bindings::TC_ACT_SHOT,
+        EbpfContext as _,
+        bindings::{__sk_buff, TC_ACT_SHOT},
         macros::{classifier, map},
         maps::ProgramArray,
         programs::TcContext,
@@ -22,10 +23,10 @@ mod program {
     /// The stamp stands in word 1 of the control block.
     #[classifier]
     pub fn arrived(context: TcContext) -> i32 {
+        let skb = context.as_ptr().cast::<__sk_buff>();
         // SAFETY: the context is valid for the whole run; what is jumped to does not come back.
         unsafe {
-            (*context.skb.skb).tc_index =
-                core::ptr::read_volatile(&raw const (*context.skb.skb).cb[1]);
+            (*skb).tc_index = core::ptr::read_volatile(&raw const (*skb).cb[1]);
             JUDGES.tail_call(&context, 0);
         }
         TC_ACT_SHOT

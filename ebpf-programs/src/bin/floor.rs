@@ -46,7 +46,7 @@ mod program {
         };
         // SAFETY: no arguments.
         let now = unsafe { bpf_ktime_get_coarse_ns() } >> 30;
-        match FLOOR_FLOWS.get_ptr_mut(key) {
+        match FLOOR_FLOWS.get_ptr_mut(&key) {
             // SAFETY: the map's element.
             Some(seen) => unsafe {
                 if *seen != now {
@@ -54,7 +54,7 @@ mod program {
                 }
             },
             None => {
-                let _ = FLOOR_FLOWS.insert(key, now, 0);
+                let _ = FLOOR_FLOWS.insert(&key, &now, 0);
             }
         }
         TC_ACT_UNSPEC

@@ -13,7 +13,8 @@
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{
-        bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+        EbpfContext as _,
+        bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
         macros::{classifier, map},
         maps::ProgramArray,
         programs::TcContext,
@@ -83,7 +84,8 @@ mod program {
         // SAFETY: a static, volatile as the loader changes what the compiler has seen; the context is valid
         // for the whole run; what is jumped to does not come back.
         unsafe {
-            (*context.skb.skb).cb[0] = core::ptr::read_volatile(&raw const INTERFACE);
+            (*context.as_ptr().cast::<__sk_buff>()).cb[0] =
+                core::ptr::read_volatile(&raw const INTERFACE);
             SHARED.tail_call(context, shared);
         }
         // Without them nobody judges.

@@ -116,7 +116,7 @@ impl Loaded {
         clear(&mut self.flows4)?;
         clear(&mut self.flows6)?;
         for set in sets() {
-            self.fragments.set(set, Wire(FragmentSet::default()), 0)?;
+            self.fragments.set(set, &Wire(FragmentSet::default()), 0)?;
         }
         self.tick = BEGINNING;
         self.offset = real_tick().wrapping_sub(BEGINNING);
@@ -125,20 +125,20 @@ impl Loaded {
                 tick: self.offset,
                 ..LinkRate::default()
             };
-            self.link_rates.set(index, Wire(unused), 0)?;
+            self.link_rates.set(index, &Wire(unused), 0)?;
         }
         for index in elements(NEIGHBOURS) {
-            self.neighbours.set(index, Wire(Neighbour::default()), 0)?;
+            self.neighbours.set(index, &Wire(Neighbour::default()), 0)?;
         }
         for slot in 0..SLOTS {
             let unused = Usage {
                 tick: self.offset,
                 ..Usage::default()
             };
-            self.usage.set(slot, Wire(unused), 0)?;
+            self.usage.set(slot, &Wire(unused), 0)?;
             for account in [account(slot, 0), account(slot, 1)] {
-                self.entered.set(account, Wire(0), 0)?;
-                self.collected.set(account, Wire(0), 0)?;
+                self.entered.set(account, &Wire(0), 0)?;
+                self.collected.set(account, &Wire(0), 0)?;
             }
         }
         self.take_events()?;
@@ -223,25 +223,25 @@ impl Loaded {
                 any = true;
             }
             if any {
-                self.fragments.set(set, Wire(places), 0)?;
+                self.fragments.set(set, &Wire(places), 0)?;
             }
         }
         for index in elements(LINK_RATES) {
             let mut rate = self.link_rates.get(&index, 0)?.0;
             rate.tick = change(rate.tick);
-            self.link_rates.set(index, Wire(rate), 0)?;
+            self.link_rates.set(index, &Wire(rate), 0)?;
         }
         for index in elements(NEIGHBOURS) {
             let mut neighbour = self.neighbours.get(&index, 0)?.0;
             if neighbour != Neighbour::default() {
                 neighbour.tick = change(neighbour.tick);
-                self.neighbours.set(index, Wire(neighbour), 0)?;
+                self.neighbours.set(index, &Wire(neighbour), 0)?;
             }
         }
         for slot in 0..SLOTS {
             let mut usage = self.usage.get(&slot, 0)?.0;
             usage.tick = change(usage.tick);
-            self.usage.set(slot, Wire(usage), 0)?;
+            self.usage.set(slot, &Wire(usage), 0)?;
         }
         Ok(())
     }
@@ -440,7 +440,7 @@ where
 {
     for (key, mut value) in entries(map)? {
         change(&mut value);
-        map.insert(Wire(key), Wire(value), 0)?;
+        map.insert(&Wire(key), &Wire(value), 0)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{AttachError, Attached, Attachments, Hook, interface_name, pins, remove_filter};
+use super::{AttachError, Attached, Attachments, Hook, pins, remove_filter};
 use crate::datapath::pins::{Layout, PinsError};
 use crate::datapath::within::{Location, Spot, Within};
 
@@ -123,10 +123,7 @@ impl Attachments {
         let Some(location) = self.within.locations.get(&number).copied() else {
             return false;
         };
-        let put = location.inside(&file, || {
-            interface_name(spot.ifindex)
-                .is_some_and(|name| self.attach_clsact(spot, &name, hook).is_ok())
-        });
+        let put = location.inside(&file, || self.attach_clsact(spot, hook).is_ok());
         matches!(put, Ok(Some(true)))
     }
 
