@@ -118,7 +118,7 @@ impl Columns {
             return Vec::new();
         }
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
+        table.load_style(presets::NOTHING);
         table.add_rows(self.rows);
         for column in table.column_iter_mut() {
             column.set_padding((0, 3));
