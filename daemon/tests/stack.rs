@@ -19,6 +19,8 @@ struct Function {
     name: String,
     frame: usize,
     calls: Vec<Place>,
+    /// Addresses of loads and stores on the stack that are not aligned to their size.
+    misaligned: Vec<u64>,
 }
 
 /// One instruction (Documentation/bpf/standardization/instruction-set.rst).
@@ -52,19 +54,33 @@ impl Instruction {
         self.code == CALL && self.source == OF_FUNCTION
     }
 
-    /// How far below the frame pointer it reaches, or an address that it makes may.
-    fn reach(&self) -> usize {
+    /// Does it load from the stack, or store there, by the frame pointer?
+    fn accesses_stack(&self) -> bool {
         const LOAD: u8 = 1;
         const STORE: u8 = 2;
         const STORE_REGISTER: u8 = 3;
-        /// Adds a constant to a register, which may have been the frame pointer.
-        const ADD: u8 = 0x07;
-        let accesses = match self.code & 7 {
+        match self.code & 7 {
             LOAD => self.source == Self::FRAME_POINTER,
             STORE | STORE_REGISTER => self.destination == Self::FRAME_POINTER,
             _ => false,
-        };
-        if accesses {
+        }
+    }
+
+    /// Bytes that a load or store moves.
+    fn size(&self) -> i16 {
+        match self.code & 0x18 {
+            0x00 => 4,
+            0x08 => 2,
+            0x10 => 1,
+            _ => 8,
+        }
+    }
+
+    /// How far below the frame pointer it reaches, or an address that it makes may.
+    fn reach(&self) -> usize {
+        /// Adds a constant to a register, which may have been the frame pointer.
+        const ADD: u8 = 0x07;
+        if self.accesses_stack() {
             usize::from(self.offset.min(0).unsigned_abs())
         } else if self.code == ADD && (-(STACK as i32)..0).contains(&self.immediate) {
             self.immediate.unsigned_abs() as usize
@@ -89,11 +105,14 @@ fn functions() -> BTreeMap<Place, Function> {
                 && symbol.section_index() == Some(section.index())
         });
         for symbol in starts {
-            let (mut frame, mut calls) = (0, Vec::new());
+            let (mut frame, mut calls, mut misaligned) = (0, Vec::new(), Vec::new());
             let (mut at, end) = (symbol.address(), symbol.address() + symbol.size());
             while at < end {
                 let instruction = Instruction::at(code, at as usize);
                 frame = frame.max(instruction.reach());
+                if instruction.accesses_stack() && instruction.offset % instruction.size() != 0 {
+                    misaligned.push(at);
+                }
                 if instruction.is_call() {
                     let next = (at as i64 + 8) + i64::from(instruction.immediate) * 8;
                     calls.push(match targets.get(&at) {
@@ -122,7 +141,12 @@ fn functions() -> BTreeMap<Place, Function> {
             let name = symbol.name().expect("a name").to_owned();
             functions.insert(
                 (section.index().0, symbol.address()),
-                Function { name, frame, calls },
+                Function {
+                    name,
+                    frame,
+                    calls,
+                    misaligned,
+                },
             );
         }
     }
@@ -160,5 +184,19 @@ fn every_chain_of_calls_has_room() {
         // The verdict and what it asks are functions of their own; were they not found, this sum
         // would say nothing.
         assert!(chain.len() >= 3 && bytes > 200, "{bytes} bytes: {chain:?}");
+    }
+}
+
+/// The compiler may read headers in a frame wherever they lie (`allows-misaligned-mem-access`, ebpf-programs/build.rs), which
+/// the verifier takes. On the stack it does not (`check_ptr_alignment`, kernel/bpf/verifier.c).
+#[test]
+fn every_access_to_the_stack_is_aligned() {
+    for function in functions().values() {
+        assert!(
+            function.misaligned.is_empty(),
+            "{} at {:#x?}",
+            function.name,
+            function.misaligned
+        );
     }
 }

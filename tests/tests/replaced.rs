@@ -60,7 +60,7 @@ fn replace(table: &Path, goes_on: &dyn Fn() -> bool) -> Result<u64> {
     let mut replaced = 0;
     while goes_on() {
         for (key, entry) in &entries {
-            map.insert(key, <[u8; SIZE]>::try_from(entry.as_bytes())?, 0)?;
+            map.insert(key, &<[u8; SIZE]>::try_from(entry.as_bytes())?, 0)?;
             replaced += 1;
         }
     }
