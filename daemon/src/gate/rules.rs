@@ -214,7 +214,7 @@ mod tests {
         name.starts_with(start)
             && (start.len()..start.len() + digits).all(|place| {
                 bytes[..place].iter().all(|byte| byte & b' ' == b' ')
-                    && [b'0', b'8', b'`'].contains(&(bytes[place] & b'x'))
+                    && b"08`".contains(&(bytes[place] & b'x'))
             })
     }
 

@@ -192,8 +192,10 @@ fn ethernet(destination: [u8; 6], source: [u8; 6], ethertype: u16) -> Vec<u8> {
 /// RFC 1071; of an even number of octets.
 fn checksum(octets: &[u8]) -> u16 {
     let words = octets
-        .chunks_exact(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&pair| u32::from(u16::from_be_bytes(pair)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

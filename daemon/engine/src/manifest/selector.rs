@@ -74,7 +74,8 @@ fn meant_selector(field: &str, node: &Node<'_>) -> Option<String> {
         return Some(format!("write {{matchLabels: {labels}}}"));
     }
     if !names::label(text).is_empty() {
-        return Some("{} selects all".to_owned()).filter(|_| ["*", ""].contains(&&**text));
+        let means_all = ["*", ""].contains(&&**text);
+        return means_all.then(|| "{} selects all".to_owned());
     }
     Some(if field == "namespaceSelector" {
         format!("to name it, write {{matchLabels: {{{NAME}: {text}}}}}")

@@ -23,8 +23,8 @@ pub fn hold(bytes: &[u8]) {
         saved: BTreeMap::new(),
         clock: 0,
     };
-    for step in bytes.chunks_exact(2).take(512) {
-        run.step(step[0], step[1]);
+    for &[what, which] in bytes.as_chunks().0.iter().take(512) {
+        run.step(what, which);
     }
     run.settle();
 }

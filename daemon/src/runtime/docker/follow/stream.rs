@@ -26,8 +26,8 @@ pub fn hold(bytes: &[u8]) {
     }
     let mut run = Run::default();
     run.list();
-    for step in bytes.chunks_exact(2).take(512) {
-        run.step(step[0], usize::from(step[1]));
+    for &[what, which] in bytes.as_chunks().0.iter().take(512) {
+        run.step(what, usize::from(which));
     }
     run.settle();
 }
