@@ -18,8 +18,8 @@
 pub mod attach;
 pub mod counters;
 pub mod events;
-pub mod fence;
 pub mod flows;
+pub mod grace_period;
 pub mod held;
 pub mod hook;
 pub mod kernel;

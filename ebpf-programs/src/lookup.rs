@@ -19,9 +19,9 @@ use netpol_abi::{
     link::{LinkRate, Neighbour},
     packet::{Direction, Frame, Socket},
     tables::{
-        Address, AddressLane, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
+        Address, AddressBank, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
         FragmentSet, Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix, Published,
-        PublishedKey, PublishedLane, SenderAddress, Verdict, VerdictKey,
+        PublishedBank, PublishedKey, SenderAddress, Verdict, VerdictKey,
     },
 };
 
@@ -82,7 +82,7 @@ const READS: u32 = 2;
 /// The kernel gives the memory of an element that is replaced or deleted to the next one at once, though programs may
 /// still read it (since 6.1, kernel/bpf/memalloc.c; before, it waited for them): what is read there may be another key's.
 /// So the element is looked up once more after it was read: it is given away only once the key no longer leads to it.
-/// The daemon does not bring it back within one run of a program: between two fences it goes through the keys twice at
+/// The daemon does not bring it back within one run of a program: between two grace periods it goes through the keys twice at
 /// most, each time in their order. So an element that is another one each time can't be met; `unread` stands for it.
 #[inline(always)]
 fn unreplaced<V, R>(
@@ -104,36 +104,36 @@ fn unreplaced<V, R>(
     Some(unread)
 }
 
-/// What a lane of `ADDRESSES4` or `ADDRESSES6` says of an address.
+/// What a bank of `ADDRESSES4` or `ADDRESSES6` says of an address.
 #[inline(always)]
-fn find_lane<K>(table: &HashMap<K, Address>, address: &K, lane: usize) -> Option<AddressLane> {
+fn find_bank<K>(table: &HashMap<K, Address>, address: &K, bank: usize) -> Option<AddressBank> {
     unreplaced(
         || table.get_ptr(address),
-        |entry| address_lane(entry, lane),
-        AddressLane::UNREAD,
+        |entry| address_bank(entry, bank),
+        AddressBank::UNREAD,
     )
 }
 
 /// Writes what was found; false: nothing was.
 #[inline(always)]
-fn store(found: Option<AddressLane>, said: &mut AddressLane) -> bool {
+fn store(found: Option<AddressBank>, said: &mut AddressBank) -> bool {
     if let Some(found) = found {
         *said = found;
     }
     found.is_some()
 }
 
-/// What a lane of `ADDRESSES4` says of an address; false: nothing. A function of its own, as the next three: those that
+/// What a bank of `ADDRESSES4` says of an address; false: nothing. A function of its own, as the next three: those that
 /// ask have no stack for it.
 #[inline(never)]
-fn said_of4(address: &[u8; 4], lane: usize, said: &mut AddressLane) -> bool {
-    store(find_lane(&maps::ADDRESSES4, address, lane), said)
+fn said_of4(address: &[u8; 4], bank: usize, said: &mut AddressBank) -> bool {
+    store(find_bank(&maps::ADDRESSES4, address, bank), said)
 }
 
 /// The same of `ADDRESSES6`.
 #[inline(never)]
-fn said_of6(address: &[u8; 16], lane: usize, said: &mut AddressLane) -> bool {
-    store(find_lane(&maps::ADDRESSES6, address, lane), said)
+fn said_of6(address: &[u8; 16], bank: usize, said: &mut AddressBank) -> bool {
+    store(find_bank(&maps::ADDRESSES6, address, bank), said)
 }
 
 /// Stands for no owner: the address is not listed.
@@ -141,49 +141,49 @@ const UNLISTED: u64 = u64::MAX;
 
 /// The owner that was found, or [`UNLISTED`]: all in registers, for those who ask for no more.
 #[inline(always)]
-fn owner_of(found: Option<AddressLane>) -> u64 {
-    AddressLane::owner_if_listed(found).map_or(UNLISTED, u64::from)
+fn owner_of(found: Option<AddressBank>) -> u64 {
+    AddressBank::owner_if_listed(found).map_or(UNLISTED, u64::from)
 }
 
-/// The owner that a lane of `ADDRESSES4` says, or [`UNLISTED`].
+/// The owner that a bank of `ADDRESSES4` says, or [`UNLISTED`].
 #[inline(never)]
-fn owner_of4(address: u32, lane: usize) -> u64 {
-    owner_of(find_lane(&maps::ADDRESSES4, &address.to_ne_bytes(), lane))
+fn owner_of4(address: u32, bank: usize) -> u64 {
+    owner_of(find_bank(&maps::ADDRESSES4, &address.to_ne_bytes(), bank))
 }
 
 /// The same of `ADDRESSES6`.
 #[inline(never)]
-fn owner_of6(first: u64, second: u64, lane: usize) -> u64 {
+fn owner_of6(first: u64, second: u64, bank: usize) -> u64 {
     let address: [u8; 16] = zerocopy::transmute!([first, second]);
-    owner_of(find_lane(&maps::ADDRESSES6, &address, lane))
+    owner_of(find_bank(&maps::ADDRESSES6, &address, bank))
 }
 
-/// Reads one lane now, and neither earlier nor later.
+/// Reads one bank now, and neither earlier nor later.
 #[inline(always)]
-fn address_lane(entry: *const Address, lane: usize) -> AddressLane {
-    let lane = lane & 1;
+fn address_bank(entry: *const Address, bank: usize) -> AddressBank {
+    let bank = bank & 1;
     // SAFETY: the map's element, valid and aligned; what it holds may change meanwhile, and any bytes are one.
     unsafe {
-        AddressLane {
-            class: core::ptr::read_volatile(&raw const (*entry).class[lane]),
-            owner: core::ptr::read_volatile(&raw const (*entry).owner[lane]),
-            slot: core::ptr::read_volatile(&raw const (*entry).slot[lane]),
+        AddressBank {
+            class: core::ptr::read_volatile(&raw const (*entry).class[bank]),
+            owner: core::ptr::read_volatile(&raw const (*entry).owner[bank]),
+            slot: core::ptr::read_volatile(&raw const (*entry).slot[bank]),
         }
     }
 }
 
 /// The same of a published port.
 #[inline(always)]
-fn published_lane(entry: *const Published, lane: usize) -> PublishedLane {
+fn published_bank(entry: *const Published, bank: usize) -> PublishedBank {
     // SAFETY: as above.
     unsafe {
-        let lane = &raw const (*entry).lanes[lane & 1];
-        PublishedLane {
-            ingress: core::ptr::read_volatile(&raw const (*lane).ingress),
-            audited_ingress: core::ptr::read_volatile(&raw const (*lane).audited_ingress),
-            id: core::ptr::read_volatile(&raw const (*lane).id),
-            port: core::ptr::read_volatile(&raw const (*lane).port),
-            flags: core::ptr::read_volatile(&raw const (*lane).flags),
+        let bank = &raw const (*entry).banks[bank & 1];
+        PublishedBank {
+            ingress: core::ptr::read_volatile(&raw const (*bank).ingress),
+            audited_ingress: core::ptr::read_volatile(&raw const (*bank).audited_ingress),
+            id: core::ptr::read_volatile(&raw const (*bank).id),
+            port: core::ptr::read_volatile(&raw const (*bank).port),
+            flags: core::ptr::read_volatile(&raw const (*bank).flags),
         }
     }
 }
@@ -229,27 +229,27 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn address4(&self, address: &[u8; 4], lane: usize) -> Option<AddressLane> {
-        let mut said = AddressLane::UNREAD;
-        said_of4(address, lane, &mut said).then_some(said)
+    fn address4(&self, address: &[u8; 4], bank: usize) -> Option<AddressBank> {
+        let mut said = AddressBank::UNREAD;
+        said_of4(address, bank, &mut said).then_some(said)
     }
 
     #[inline(always)]
-    fn address6(&self, address: &[u8; 16], lane: usize) -> Option<AddressLane> {
-        let mut said = AddressLane::UNREAD;
-        said_of6(address, lane, &mut said).then_some(said)
+    fn address6(&self, address: &[u8; 16], bank: usize) -> Option<AddressBank> {
+        let mut said = AddressBank::UNREAD;
+        said_of6(address, bank, &mut said).then_some(said)
     }
 
     #[inline(always)]
-    fn owner4(&self, address: &[u8; 4], lane: usize) -> Option<u32> {
-        let owner = owner_of4(u32::from_ne_bytes(*address), lane);
+    fn owner4(&self, address: &[u8; 4], bank: usize) -> Option<u32> {
+        let owner = owner_of4(u32::from_ne_bytes(*address), bank);
         (owner != UNLISTED).then_some(owner as u32)
     }
 
     #[inline(always)]
-    fn owner6(&self, address: &[u8; 16], lane: usize) -> Option<u32> {
+    fn owner6(&self, address: &[u8; 16], bank: usize) -> Option<u32> {
         let [first, second]: [u64; 2] = zerocopy::transmute!(*address);
-        let owner = owner_of6(first, second, lane);
+        let owner = owner_of6(first, second, bank);
         (owner != UNLISTED).then_some(owner as u32)
     }
 
@@ -296,8 +296,8 @@ impl Tables for Maps {
         first: u64,
         second: u64,
         service: u32,
-        lane: usize,
-    ) -> Option<PublishedLane> {
+        bank: usize,
+    ) -> Option<PublishedBank> {
         let key = maps::DIALLED.get_ptr_mut(0)?;
         // SAFETY: the element is this processor's own, and used here alone.
         let key = unsafe { &mut *key };
@@ -305,8 +305,8 @@ impl Tables for Maps {
         let key: &PublishedKey = zerocopy::transmute_ref!(&*key);
         unreplaced(
             || maps::PUBLISHED.get_ptr(key),
-            |entry| published_lane(entry, lane),
-            PublishedLane::UNREAD,
+            |entry| published_bank(entry, bank),
+            PublishedBank::UNREAD,
         )
     }
 

@@ -9,7 +9,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use libtest_mimic::Trial;
-use netpol_abi::tables::{BRIDGES, Endpoint, EndpointLane};
+use netpol_abi::tables::{BRIDGES, Endpoint, EndpointBank};
 use netpold::datapath::requirements;
 use netpold::datapath::{Kernel, Options, uninstall};
 use nix::sched::{CloneFlags, unshare};
@@ -187,11 +187,11 @@ pub fn endpoint(id: u32) -> Endpoint {
         bridges: [0; BRIDGES],
         id,
         reserved: 0,
-        lanes: [EndpointLane {
+        banks: [EndpointBank {
             ingress: 100,
             egress: 0,
             revision: 1,
-            ..EndpointLane::default()
+            ..EndpointBank::default()
         }; 2],
     }
 }

@@ -303,7 +303,7 @@ fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
     kernel.settle()?;
     kernel.attachments.attach(ifindex)?;
     receiver.set_nonblocking(true)?;
-    kernel.tables.apply(&[Step::Fence])?;
+    kernel.tables.apply(&[Step::WaitGracePeriod])?;
     while receiver.recv(&mut packet).is_ok() {}
     for round in 0..4 {
         if round == 2 {

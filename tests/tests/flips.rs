@@ -102,17 +102,17 @@ fn dropped(daemon: &Daemon) -> Result<Vec<(String, u64)>> {
         .collect())
 }
 
-fn flip(host: u64) -> Result<()> {
+fn commit(host: u64) -> Result<()> {
     let lab = Lab::with_pods(&["web/front", "db/store", "db/other"])?;
     let mut noise = Noise(host + 1);
     let first = policies(&mut noise);
-    let daemon = Daemon::enforcing(&lab, &[("flips.yaml", &first)], WITH_METRICS)?;
+    let daemon = Daemon::enforcing(&lab, &[("commits.yaml", &first)], WITH_METRICS)?;
     let mut generation = daemon.settle()?;
     let mut changes = 0;
     let before = dropped(&daemon)?;
     let said = under_load(&lab, LIGHT, || {
         while changes < CHANGES {
-            daemon.put("flips.yaml", &policies(&mut noise))?;
+            daemon.put("commits.yaml", &policies(&mut noise))?;
             // Now and then chance writes the same once more.
             let next = daemon.settle()?;
             changes += u64::from(next != generation);
@@ -140,7 +140,7 @@ fn flip(host: u64) -> Result<()> {
 fn thousands_of_changes_lose_nothing_and_let_nothing_through() -> Result<()> {
     thread::scope(|scope| {
         let hosts: Vec<_> = (0..HOSTS)
-            .map(|host| scope.spawn(move || flip(host)))
+            .map(|host| scope.spawn(move || commit(host)))
             .collect();
         for host in hosts {
             host.join().expect("a thread of the test panicked")?;

@@ -13,7 +13,7 @@ use netpol_abi::Reason;
 use netpol_abi::limits::INTERFACE_SLOTS;
 use netpol_abi::packet::Direction;
 use netpol_abi::tables::{
-    Address, Endpoint, EndpointLane, Interface, OWNER_HOST, SUBJECT_NOT_ISOLATED, control_flags,
+    Address, Endpoint, EndpointBank, Interface, OWNER_HOST, SUBJECT_NOT_ISOLATED, control_flags,
 };
 use netpol_engine::plan::Step;
 use netpold::datapath::{Hook, Kernel, KernelTables};
@@ -41,7 +41,7 @@ const fn address(class: u64, owner: u32, slot: u32) -> Address {
 }
 
 /// The host's addresses. As many as keep the memory of an entry from coming back to the same address within one run: the
-/// daemon writes an entry twice at most between two fences.
+/// daemon writes an entry twice at most between two grace periods.
 const HOSTS: u8 = 16;
 
 /// A peer's that nothing allows, and the host's, to whom everything is allowed.
@@ -118,13 +118,13 @@ fn under_changes(
 #[test]
 fn no_packet_is_judged_by_another_addresss_entry() -> Result<()> {
     let mut programs = InKernel::new("replaced", &|_| ())?;
-    let lane = EndpointLane {
+    let bank = EndpointBank {
         ingress: 100,
         egress: 100,
         revision: 1,
         audited_ingress: 100,
         audited_egress: 100,
-        ..EndpointLane::default()
+        ..EndpointBank::default()
     };
     let put = |(key, value): ([u8; 4], Address)| Step::PutAddress {
         address: key.into(),
@@ -138,7 +138,7 @@ fn no_packet_is_judged_by_another_addresss_entry() -> Result<()> {
             slot: 9,
             value: Endpoint {
                 id: 77,
-                lanes: [lane; 2],
+                banks: [bank; 2],
                 ..Endpoint::default()
             },
         },
@@ -195,17 +195,17 @@ fn no_packet_is_judged_by_another_addresss_entry() -> Result<()> {
 fn no_packet_is_judged_as_another_interfaces() -> Result<()> {
     let mut programs = InKernel::new("overflow", &|_| ())?;
     let endpoint = |slot: u32, subject: u64| {
-        let lane = EndpointLane {
+        let bank = EndpointBank {
             ingress: subject,
             egress: subject,
             revision: 1,
             audited_ingress: subject,
             audited_egress: subject,
-            ..EndpointLane::default()
+            ..EndpointBank::default()
         };
         let value = Endpoint {
             id: 70 + slot,
-            lanes: [lane; 2],
+            banks: [bank; 2],
             ..Endpoint::default()
         };
         Step::PutEndpoint { slot, value }

@@ -288,7 +288,7 @@ fn the_key_of_the_tables_numbers_is_kept_and_may_be_lost() -> Result<()> {
         let (other, _) = said(&daemon)?;
         ensure!(
             other == first + 1,
-            "one flip: generation {first}, then {other}"
+            "one commit: generation {first}, then {other}"
         );
         ensure!(
             daemon.log().contains("it is not 32 hexadecimal digits"),
@@ -303,7 +303,7 @@ fn the_key_of_the_tables_numbers_is_kept_and_may_be_lost() -> Result<()> {
         let (third, warnings) = said(&daemon)?;
         ensure!(
             third == other + 1,
-            "one flip: generation {other}, then {third}"
+            "one commit: generation {other}, then {third}"
         );
         ensure!(warnings.contains("can't be kept"), "{warnings}");
         std::fs::remove_dir(&path)?;

@@ -101,11 +101,11 @@ fn steps() -> Vec<Step> {
             value: interface(40),
         },
         Step::PutFlags { flags: [0, 6] },
-        Step::Flip {
+        Step::Commit {
             generation: 1,
             flags: [0, 6],
         },
-        Step::Fence,
+        Step::WaitGracePeriod,
     ]
 }
 
@@ -134,8 +134,8 @@ fn steps_are_written_and_read_back(site: &Site) -> Result<()> {
     ensure!(*kernel.tables.installed() == installed);
     ensure!(installed.control.generation == 1 && installed.control.flags == [0, 6]);
     let started = Instant::now();
-    kernel.tables.apply(&[Step::Fence])?;
-    eprintln!("fence: {:?}", started.elapsed());
+    kernel.tables.apply(&[Step::WaitGracePeriod])?;
+    eprintln!("grace period: {:?}", started.elapsed());
     kernel.tables.apply(&[
         Step::DeletePrefix {
             net: "10.0.0.0/8".parse()?,
@@ -182,7 +182,7 @@ fn a_full_table_changes_nothing(site: &Site) -> Result<()> {
         key: VerdictKey { subject: 8, class },
         value: Verdict::default(),
     }));
-    more.push(Step::Flip {
+    more.push(Step::Commit {
         generation: 2,
         flags: [0, 6],
     });
@@ -190,7 +190,7 @@ fn a_full_table_changes_nothing(site: &Site) -> Result<()> {
         .tables
         .apply(&more)
         .expect_err("5000 do not fit 4096");
-    ensure!(!error.flipped && error.clean, "{error:?}");
+    ensure!(!error.committed && error.clean, "{error:?}");
     ensure!(
         matches!(
             error.cause,
@@ -292,7 +292,7 @@ fn a_plan_and_a_crash_in_it(site: &Site) -> Result<()> {
         // The waits change nothing here and cost the test its time.
         let steps: Vec<_> = made.steps[..end]
             .iter()
-            .filter(|step| **step != Step::Fence)
+            .filter(|step| **step != Step::WaitGracePeriod)
             .cloned()
             .collect();
         kernel.tables.apply(&steps)?;
@@ -309,17 +309,17 @@ fn a_plan_and_a_crash_in_it(site: &Site) -> Result<()> {
             .iter()
             .any(|step| matches!(step, Step::PutPortBlock { .. }))
     );
-    let flip = made
+    let commit = made
         .steps
         .iter()
-        .position(|step| matches!(step, Step::Flip { .. }))
-        .context("a flip")?;
+        .position(|step| matches!(step, Step::Commit { .. }))
+        .context("a commit")?;
     for end in 0..=made.steps.len() {
         go(&mut kernel, &second, Some(end))?;
         kernel.tables.resync()?;
         let installed = kernel.tables.installed();
         let subject = |tables: &Tables| tables.endpoints.get(&0).map(|entry| entry.ingress);
-        let expected = if end <= flip { 103 } else { 250 };
+        let expected = if end <= commit { 103 } else { 250 };
         ensure!(
             subject(&installed.read_back()) == Some(expected),
             "after {end}"

@@ -78,7 +78,7 @@ use self::subjects::{Subject, Subjects};
 pub use self::verdicts::MAX_VERDICTS;
 use self::verdicts::TooMany;
 use crate::kinds::Kinds;
-use crate::plan::both;
+use crate::plan::both_banks;
 use crate::policy::{Direction, ObjectName};
 use crate::tables::{InterfaceEntry, PortBlocks, Tables, Verdicts};
 use crate::world::{Place, Settings, World};
@@ -338,7 +338,7 @@ fn sender(slot: u32, address: IpAddr) -> (u32, bool) {
         IpAddr::V4(_) => (4, true),
         IpAddr::V6(address) => (6, !address.is_unicast_link_local()),
     };
-    let stamp = stamp(slot, &both::sender(address));
+    let stamp = stamp(slot, &both_banks::sender(address));
     (sender_key(stamp, version), is_translated)
 }
 

@@ -1,7 +1,7 @@
-//! The kernel's maps as ordered maps, both lanes: what the daemon knows to be installed,
+//! The kernel's maps as ordered maps, both banks: what the daemon knows to be installed,
 //! and what a plan is tried on before and beside the kernel.
 //!
-//! [`Lanes::judge`] is the verdict on the level of numbers (endpoint, direction, peer
+//! [`MapImage::judge`] is the verdict on the level of numbers (endpoint, direction, peer
 //! address, protocol, port), in the kernel's order of look-ups; the packet's part of it
 //! (parsing, connections, spoofing) lives in `netpol_abi`. Ports and numbers are host order.
 //! Nothing here knows what a policy is.
@@ -15,12 +15,12 @@ use netpol_abi::Reason;
 use netpol_abi::packet::protocol::UDP;
 use netpol_abi::tables::{
     Address, CLASS_ANY, CLASS_UNLISTED, Control, Endpoint, Interface, Leave, OWNER_HOST, PortBlock,
-    Prefix, Published, PublishedLane, SUBJECT_NOT_ISOLATED, SenderAddress, Verdict, VerdictKey,
+    Prefix, Published, PublishedBank, SUBJECT_NOT_ISOLATED, SenderAddress, Verdict, VerdictKey,
     control_flags, endpoint_flags, published_flags,
 };
 
 use crate::plan::Step;
-use crate::plan::both;
+use crate::plan::both_banks;
 use crate::plan::leaves::{LOWEST, longest};
 use crate::plan::spread::{Spread, gather, spread_or_deny};
 use crate::policy::Direction;
@@ -35,7 +35,7 @@ mod tests;
 
 /// The maps that policy decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lanes {
+pub struct MapImage {
     /// `CONTROL`; share and layout are the daemon's and stay 0 here.
     pub control: Control,
     /// `INTERFACES` and `INTERFACE_OVERFLOW`, by ifindex.
@@ -79,11 +79,11 @@ impl Ruling {
     }
 }
 
-impl Lanes {
-    /// Both lanes hold these tables: what a plan leaves behind.
+impl MapImage {
+    /// Both banks hold these tables: what a plan leaves behind.
     #[must_use]
     pub fn steady(tables: &Tables, generation: u64) -> Self {
-        let mut lanes = Self {
+        let mut banks = Self {
             control: Control {
                 generation,
                 flags: [tables.flags; 2],
@@ -92,36 +92,36 @@ impl Lanes {
             ..Self::default()
         };
         for (slot, entry) in &tables.endpoints {
-            lanes.endpoints.insert(*slot, both::endpoint(entry));
+            banks.endpoints.insert(*slot, both_banks::endpoint(entry));
         }
         for (ifindex, entry) in &tables.interfaces {
-            lanes
+            banks
                 .interfaces
-                .insert(*ifindex, both::interface(*ifindex, entry));
+                .insert(*ifindex, both_banks::interface(*ifindex, entry));
         }
         for (address, entry) in &tables.addresses {
-            lanes.addresses.insert(*address, both::address(entry));
+            banks.addresses.insert(*address, both_banks::address(entry));
         }
         for (key, address) in &tables.senders {
-            lanes.senders.insert(*key, both::sender(*address));
+            banks.senders.insert(*key, both_banks::sender(*address));
         }
         for (key, word) in &tables.leaves {
-            lanes.leaves.insert(*key, Leave { words: [*word; 2] });
+            banks.leaves.insert(*key, Leave { words: [*word; 2] });
         }
-        for (at, lane) in &tables.published {
-            let value = Published { lanes: [*lane; 2] };
-            lanes.published.insert(*at, value);
+        for (at, bank) in &tables.published {
+            let value = Published { banks: [*bank; 2] };
+            banks.published.insert(*at, value);
         }
         for (net, class) in &*tables.prefixes {
-            lanes.prefixes.insert(*net, Prefix { class: [*class; 2] });
+            banks.prefixes.insert(*net, Prefix { class: [*class; 2] });
         }
         let mut ids = tables.port_blocks.clone();
         for (key, entry) in tables.verdicts.iter() {
             let Spread { verdict, blocks } = spread_or_deny(entry, |block| ids.id(block).0);
-            lanes.verdicts.insert(key, verdict);
-            lanes.port_blocks.extend(blocks);
+            banks.verdicts.insert(key, verdict);
+            banks.port_blocks.extend(blocks);
         }
-        lanes
+        banks
     }
 
     /// Does one step, as the kernel would.
@@ -143,7 +143,7 @@ impl Lanes {
                 self.addresses.insert(*address, *value);
             }
             Step::PutSender { key, address } => {
-                self.senders.insert(*key, both::sender(*address));
+                self.senders.insert(*key, both_banks::sender(*address));
             }
             Step::DeleteSender { key } => {
                 self.senders.remove(key);
@@ -167,11 +167,11 @@ impl Lanes {
                 self.interfaces.insert(*ifindex, *value);
             }
             Step::PutFlags { flags } => self.control.flags = *flags,
-            Step::Flip { generation, flags } => {
+            Step::Commit { generation, flags } => {
                 self.control.generation = *generation;
                 self.control.flags = *flags;
             }
-            Step::Fence => {}
+            Step::WaitGracePeriod => {}
             Step::DeleteInterface { ifindex } => {
                 self.interfaces.remove(ifindex);
             }
@@ -191,7 +191,7 @@ impl Lanes {
     }
 
     /// The step that puts back what this one would overwrite or delete; `None`, where there is
-    /// nothing to put back, or no way back (a flip).
+    /// nothing to put back, or no way back (a commit).
     #[must_use]
     pub fn inverse(&self, step: &Step) -> Option<Step> {
         Some(match step {
@@ -228,7 +228,7 @@ impl Lanes {
                 match self.senders.get(&key) {
                     Some(address) => Step::PutSender {
                         key,
-                        address: both::address_of_sender(key, address),
+                        address: both_banks::address_of_sender(key, address),
                     },
                     None => Step::DeleteSender { key },
                 }
@@ -264,21 +264,21 @@ impl Lanes {
             Step::PutFlags { .. } => Step::PutFlags {
                 flags: self.control.flags,
             },
-            Step::Flip { .. } | Step::Fence => return None,
+            Step::Commit { .. } | Step::WaitGracePeriod => return None,
         })
     }
 
-    /// What is in force: the lane that packets are judged by. Verdicts with a broken chain are
+    /// What is in force: the bank that packets are judged by. Verdicts with a broken chain are
     /// left out (a plan puts them again), as are prefixes that say what their parent says.
     #[must_use]
     pub fn read_back(&self) -> Tables {
-        let lane = self.control.lane();
+        let bank = self.control.bank();
         let endpoints: BTreeMap<u32, EndpointEntry> = self
             .endpoints
             .iter()
-            .filter(|(_, endpoint)| endpoint.lanes[lane].revision != 0)
+            .filter(|(_, endpoint)| endpoint.banks[bank].revision != 0)
             .map(|(slot, endpoint)| {
-                let said = endpoint.lanes[lane];
+                let said = endpoint.banks[bank];
                 let entry = EndpointEntry {
                     id: endpoint.id,
                     ingress: said.ingress,
@@ -293,10 +293,10 @@ impl Lanes {
                 (*slot, entry)
             })
             .collect();
-        let redundant: BTreeSet<IpNet> = self.redundant_prefixes(lane).collect();
-        let needless: BTreeSet<(u32, IpNet)> = self.redundant_leaves(lane).collect();
+        let redundant: BTreeSet<IpNet> = self.redundant_prefixes(bank).collect();
+        let needless: BTreeSet<(u32, IpNet)> = self.redundant_leaves(bank).collect();
         Tables {
-            flags: self.control.flags[lane],
+            flags: self.control.flags[bank],
             interfaces: self
                 .interfaces
                 .iter()
@@ -313,12 +313,12 @@ impl Lanes {
             addresses: self
                 .addresses
                 .iter()
-                .filter(|(_, value)| value.class[lane] != CLASS_UNLISTED)
+                .filter(|(_, value)| value.class[bank] != CLASS_UNLISTED)
                 .map(|(address, value)| {
                     let entry = AddressEntry {
-                        class: value.class[lane],
-                        owner: value.owner[lane],
-                        slot: value.slot[lane],
+                        class: value.class[bank],
+                        owner: value.owner[bank],
+                        slot: value.slot[bank],
                     };
                     (*address, entry)
                 })
@@ -326,25 +326,25 @@ impl Lanes {
             senders: self
                 .senders
                 .iter()
-                .map(|(key, address)| (*key, both::address_of_sender(*key, address)))
+                .map(|(key, address)| (*key, both_banks::address_of_sender(*key, address)))
                 .collect(),
             leaves: self
                 .leaves
                 .iter()
                 .filter(|(key, _)| !needless.contains(key))
-                .map(|(key, leave)| (*key, leave.words[lane]))
+                .map(|(key, leave)| (*key, leave.words[bank]))
                 .collect(),
             published: self
                 .published
                 .iter()
-                .filter(|(_, found)| found.lanes[lane].flags != 0)
-                .map(|(at, found)| (*at, found.lanes[lane]))
+                .filter(|(_, found)| found.banks[bank].flags != 0)
+                .map(|(at, found)| (*at, found.banks[bank]))
                 .collect(),
             prefixes: Arc::new(
                 self.prefixes
                     .iter()
                     .filter(|(net, _)| !redundant.contains(net))
-                    .map(|(net, prefix)| (*net, prefix.class[lane]))
+                    .map(|(net, prefix)| (*net, prefix.class[bank]))
                     .collect(),
             ),
             verdicts: self
@@ -356,22 +356,22 @@ impl Lanes {
         }
     }
 
-    /// Prefixes that say in this lane what the next shorter one says, or, without one,
+    /// Prefixes that say in this bank what the next shorter one says, or, without one,
     /// what a miss says.
-    pub(crate) fn redundant_prefixes(&self, lane: usize) -> impl Iterator<Item = IpNet> {
+    pub(crate) fn redundant_prefixes(&self, bank: usize) -> impl Iterator<Item = IpNet> {
         let mut above: Vec<(IpNet, u64)> = Vec::new();
         self.prefixes.iter().filter_map(move |(net, prefix)| {
             while above.last().is_some_and(|(outer, _)| !outer.contains(net)) {
                 above.pop();
             }
             let parent = above.last().map_or(CLASS_ANY, |(_, class)| *class);
-            above.push((*net, prefix.class[lane]));
-            (prefix.class[lane] == parent).then_some(*net)
+            above.push((*net, prefix.class[bank]));
+            (prefix.class[bank] == parent).then_some(*net)
         })
     }
 
-    /// Leaves that say in this lane what the next shorter one of their slot says, or, without one, nothing.
-    pub(crate) fn redundant_leaves(&self, lane: usize) -> impl Iterator<Item = (u32, IpNet)> {
+    /// Leaves that say in this bank what the next shorter one of their slot says, or, without one, nothing.
+    pub(crate) fn redundant_leaves(&self, bank: usize) -> impl Iterator<Item = (u32, IpNet)> {
         self.leaves.iter().filter_map(move |(key, leave)| {
             let (slot, net) = key;
             let shorter = self
@@ -379,10 +379,10 @@ impl Lanes {
                 .range((*slot, LOWEST)..=*key)
                 .filter(|(other, _)| *other != key);
             let above = longest(
-                shorter.map(|((_, net), leave)| (net, leave.words[lane])),
+                shorter.map(|((_, net), leave)| (net, leave.words[bank])),
                 net,
             );
-            (above.unwrap_or(0) == leave.words[lane]).then_some(*key)
+            (above.unwrap_or(0) == leave.words[bank]).then_some(*key)
         })
     }
 
@@ -392,17 +392,17 @@ impl Lanes {
         gather(self.verdicts.get(&key)?, |key| self.port_blocks.get(&key))
     }
 
-    /// Class and owner of an address in the lane that is read.
+    /// Class and owner of an address in the bank that is read.
     #[must_use]
     pub fn peer(&self, address: IpAddr) -> AddressEntry {
-        let lane = self.control.lane();
+        let bank = self.control.bank();
         if let Some(found) = self.addresses.get(&address)
-            && found.class[lane] != CLASS_UNLISTED
+            && found.class[bank] != CLASS_UNLISTED
         {
             return AddressEntry {
-                class: found.class[lane],
-                owner: found.owner[lane],
-                slot: found.slot[lane],
+                class: found.class[bank],
+                owner: found.owner[bank],
+                slot: found.slot[bank],
             };
         }
         let class = self
@@ -410,20 +410,20 @@ impl Lanes {
             .iter()
             .filter(|(net, _)| net.contains(&address))
             .max_by_key(|(net, _)| net.prefix_len())
-            .map_or(CLASS_ANY, |(_, prefix)| prefix.class[lane]);
+            .map_or(CLASS_ANY, |(_, prefix)| prefix.class[bank]);
         AddressEntry {
             class,
             ..AddressEntry::default()
         }
     }
 
-    /// What the endpoint in this slot has leave for at an address, as a word of [`Leave`], in the lane that is read; 0:
+    /// What the endpoint in this slot has leave for at an address, as a word of [`Leave`], in the bank that is read; 0:
     /// nothing. An address that has an owner is given by no leave, whatever this says.
     #[must_use]
     pub fn leave(&self, slot: u32, address: IpAddr) -> u32 {
-        let lane = self.control.lane();
+        let bank = self.control.bank();
         let leaves = self.leaves.iter().filter(|((other, _), _)| *other == slot);
-        let leaves = leaves.map(|((_, net), leave)| (net, leave.words[lane]));
+        let leaves = leaves.map(|((_, net), leave)| (net, leave.words[bank]));
         longest(leaves, &IpNet::from(address)).unwrap_or(0)
     }
 
@@ -439,9 +439,9 @@ impl Lanes {
         protocol: u8,
         port: u16,
     ) -> Option<Ruling> {
-        let lane = self.control.lane();
+        let bank = self.control.bank();
         let found = self.endpoints.values().find(|found| found.id == endpoint)?;
-        let said = &found.lanes[lane];
+        let said = &found.banks[bank];
         let peer = self.peer(peer);
         let (subject, audited, host) = match direction {
             Direction::Ingress => (
@@ -462,7 +462,7 @@ impl Lanes {
                 ruling(Reason::Itself, 0)
             } else if subject == SUBJECT_NOT_ISOLATED {
                 ruling(Reason::NotIsolated, 0)
-            } else if peer.owner == OWNER_HOST && self.control.flags[lane] & host != 0 {
+            } else if peer.owner == OWNER_HOST && self.control.flags[bank] & host != 0 {
                 ruling(Reason::Host, subject)
             } else {
                 self.rule(subject, peer.class, protocol, port)
@@ -471,7 +471,7 @@ impl Lanes {
         let is = of(subject);
         if !is.reason.allows() {
             return Some(Ruling {
-                audited: (self.control.flags[lane] & control_flags::AUDIT != 0)
+                audited: (self.control.flags[bank] & control_flags::AUDIT != 0)
                     || (said.flags & endpoint_flags::AUDIT != 0),
                 ..is
             });
@@ -491,7 +491,7 @@ impl Lanes {
     /// address there; `None`: no objection. Ports that no policy's endpoint is behind are not in the tables.
     #[must_use]
     pub fn behind(&self, from: IpAddr, to: IpAddr, protocol: u8, port: u16) -> Option<Ruling> {
-        let lane = self.control.lane();
+        let bank = self.control.bank();
         let sender = self.peer(from);
         let said = self.dialled(to, protocol, port)?;
         if said.id == sender.owner {
@@ -502,7 +502,7 @@ impl Lanes {
             (subject != SUBJECT_NOT_ISOLATED && !ruling.reason.allows()).then_some(ruling)
         };
         let is_audited = said.flags & published_flags::AUDIT != 0
-            || self.control.flags[lane] & control_flags::AUDIT != 0;
+            || self.control.flags[bank] & control_flags::AUDIT != 0;
         let in_force = of(said.ingress).map(|ruling| Ruling {
             audited: is_audited,
             ..ruling
@@ -515,15 +515,15 @@ impl Lanes {
         })
     }
 
-    fn dialled(&self, to: IpAddr, protocol: u8, port: u16) -> Option<&PublishedLane> {
-        let lane = self.control.lane();
+    fn dialled(&self, to: IpAddr, protocol: u8, port: u16) -> Option<&PublishedBank> {
+        let bank = self.control.bank();
         let find = |address| {
             let at = PublishedAt {
                 port,
                 protocol,
                 address,
             };
-            let said = &self.published.get(&at)?.lanes[lane];
+            let said = &self.published.get(&at)?.banks[bank];
             (said.flags & published_flags::LISTED != 0).then_some(said)
         };
         let is_for_everybody = PublishedAt {
@@ -531,7 +531,7 @@ impl Lanes {
             protocol: 0,
             address: to,
         };
-        let is_broadcast = |found: &Published| found.lanes[lane].flags != 0;
+        let is_broadcast = |found: &Published| found.banks[bank].flags != 0;
         let reaches_host = self.peer(to).owner == OWNER_HOST
             || (protocol == UDP
                 && (to.is_multicast()

@@ -1,43 +1,43 @@
 //! The way from the installed tables to the desired ones, as an ordered list of plain
 //! steps: each one write to one map, or a wait. Nothing here writes; the datapath's
-//! interpreter and [`crate::model::Lanes`] do.
+//! interpreter and [`crate::model::MapImage`] do.
 //!
 //! # The order, and why every packet meets the old state or the new
 //!
-//! Between plans both lanes of every entry say the same. A plan
+//! Between plans both banks of every entry say the same. A plan
 //!
 //! 1. takes interfaces off that lead to an endpoint which is no longer there: they are on hold.
-//!    Where a slot is given to another endpoint, a fence follows, so that no packet
+//!    Where a slot is given to another endpoint, a wait for a grace period follows, so that no packet
 //!    that knows the slot from before is judged as the new endpoint;
 //! 2. adds verdicts that are not there, each after the port blocks that it chains. Keys are
 //!    content-addressed: no packet asks for them yet, and what is there keeps its meaning. That is
 //!    not taken on trust: a pair of numbers that both states ask for, and that would say
 //!    something else, is one of [`Plan::clashes`]. A block has an id that no other one has;
-//! 3. writes the *idle* lane: flags, endpoints, addresses, prefixes. The lane that is read keeps
+//! 3. writes the *standby* bank: flags, endpoints, addresses, prefixes. The active bank keeps
 //!    its words. Entries that one of the two states does not have need care, as an
-//!    entry is there for both lanes:
-//!    - an address that only one state has is [`CLASS_UNLISTED`] in the other's lane, and
+//!    entry is there for both banks:
+//!    - an address that only one state has is [`CLASS_UNLISTED`] in the other's bank, and
 //!      counts there as if it were missing;
-//!    - a prefix that only one state has says in the other's lane what that one's next shorter
-//!      prefix says. The longest of all prefixes that cover an address then answers in each lane
-//!      as the longest of that lane's own would: whichever of them are there, in any order. Leaves likewise, each
+//!    - a prefix that only one state has says in the other's bank what that one's next shorter
+//!      prefix says. The longest of all prefixes that cover an address then answers in each bank
+//!      as the longest of that bank's own would: whichever of them are there, in any order. Leaves likewise, each
 //!      slot's for itself;
-//!    - a published port that only one state has is not listed in the other's lane;
-//!    - an endpoint that only one state has is without a revision in the other's lane, and no
+//!    - a published port that only one state has is not listed in the other's bank;
+//!    - an endpoint that only one state has is without a revision in the other's bank, and no
 //!      interface leads to it there;
-//! 4. flips: one write of the generation. A packet reads it once, so all its look-ups are in
-//!    one lane;
-//! 5. releases new interfaces, whose endpoint is in the lane that is now read;
-//! 6. waits until no packet is under way that began before the flip;
-//! 7. settles: nobody reads the other lane, so it gets the same words, and what the new state
+//! 4. commits: one write of the generation. A packet reads it once, so all its look-ups are in
+//!    one bank;
+//! 5. releases new interfaces, whose endpoint is in the bank that is now read;
+//! 6. waits until no packet is under way that began before the commit;
+//! 7. settles: nobody reads the other bank, so it gets the same words, and what the new state
 //!    has no use for is deleted: first verdicts, then blocks; an address nobody lists;
 //!    a prefix that says what the next shorter one says.
 //!
-//! A step that fails before the flip is undone by [`crate::model::Lanes::inverse`] of what was done,
-//! last first: every state on the way is one that this argument covers. After the flip
+//! A step that fails before the commit is undone by [`crate::model::MapImage::inverse`] of what was done,
+//! last first: every state on the way is one that this argument covers. After the commit
 //! there is only forward: what is left over, also by a crash, is [`recover()`]'s.
 
-pub mod both;
+pub mod both_banks;
 pub(crate) mod leaves;
 mod prefixes;
 mod recover;
@@ -55,7 +55,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netpol_abi::tables::{
-    Address, CLASS_UNLISTED, Endpoint, EndpointLane, Prefix, Published, PublishedLane, VerdictKey,
+    Address, CLASS_UNLISTED, Endpoint, EndpointBank, Prefix, Published, PublishedBank, VerdictKey,
 };
 
 use self::prefixes::Node;
@@ -135,7 +135,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
     let nodes = prefixes::walk(&installed.prefixes, &desired.prefixes);
     let next = generation.wrapping_add(1);
     let endpoints = revision::revised(installed, desired, &nodes, next);
-    let flips = installed.flags != desired.flags
+    let commits = installed.flags != desired.flags
         || installed.endpoints != endpoints
         || installed.addresses != desired.addresses
         || installed.senders != desired.senders
@@ -153,7 +153,7 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
     let mut verdicts = verdicts::stage(installed, desired);
     planner.steps.append(&mut verdicts.put);
     let mut settle = Vec::new();
-    if flips {
+    if commits {
         planner.stage_flags(&mut settle);
         planner.stage_endpoints(&mut settle);
         planner.stage_addresses(&mut settle);
@@ -161,21 +161,21 @@ pub fn plan(installed: &Tables, desired: &Tables, generation: u64) -> Plan {
         planner.stage_leaves(&mut settle);
         planner.stage_published(&mut settle);
         planner.stage_prefixes(&nodes, &mut settle);
-        planner.steps.push(Step::Flip {
+        planner.steps.push(Step::Commit {
             generation: next,
-            flags: planner.lanes(installed.flags, desired.flags),
+            flags: planner.banks(installed.flags, desired.flags),
         });
     }
     planner.release_interfaces(&taken);
     settle.append(&mut verdicts.delete);
-    if flips || !settle.is_empty() {
-        planner.steps.push(Step::Fence);
+    if commits || !settle.is_empty() {
+        planner.steps.push(Step::WaitGracePeriod);
     }
     planner.steps.append(&mut settle);
     let steps = planner.steps;
     Plan {
         steps,
-        generation: if flips { next } else { generation },
+        generation: if commits { next } else { generation },
         endpoints,
         port_blocks: std::mem::take(&mut verdicts.blocks),
         clashes: std::mem::take(&mut verdicts.clashes),
@@ -188,17 +188,17 @@ struct Planner<'a> {
     desired: &'a Tables,
     /// The desired ones, with their revisions.
     endpoints: &'a BTreeMap<u32, EndpointEntry>,
-    /// The lane that is read after the flip.
+    /// The bank that is read after the commit.
     new: usize,
     steps: Vec<Step>,
 }
 
 impl Planner<'_> {
-    /// One word per lane.
-    fn lanes<T: Copy>(&self, installed: T, desired: T) -> [T; 2] {
-        let mut lanes = [installed; 2];
-        lanes[self.new] = desired;
-        lanes
+    /// One word per bank.
+    fn banks<T: Copy>(&self, installed: T, desired: T) -> [T; 2] {
+        let mut banks = [installed; 2];
+        banks[self.new] = desired;
+        banks
     }
 
     /// Takes interfaces off whose endpoint is another one, or none, afterwards.
@@ -224,7 +224,7 @@ impl Planner<'_> {
                 id(self.desired, *slot).is_some_and(|after| after != before.id)
             });
         if given_on {
-            self.steps.push(Step::Fence);
+            self.steps.push(Step::WaitGracePeriod);
         }
         taken
     }
@@ -235,7 +235,7 @@ impl Planner<'_> {
             if !there || taken.contains(ifindex) {
                 self.steps.push(Step::PutInterface {
                     ifindex: *ifindex,
-                    value: both::interface(*ifindex, entry),
+                    value: both_banks::interface(*ifindex, entry),
                 });
             }
         }
@@ -244,16 +244,16 @@ impl Planner<'_> {
     fn stage_flags(&mut self, settle: &mut Vec<Step>) {
         let (before, after) = (self.installed.flags, self.desired.flags);
         if before != after {
-            let flags = self.lanes(before, after);
+            let flags = self.banks(before, after);
             self.steps.push(Step::PutFlags { flags });
             settle.push(Step::PutFlags { flags: [after; 2] });
         }
     }
 
     fn stage_endpoints(&mut self, settle: &mut Vec<Step>) {
-        let absent = |entry: &EndpointEntry| EndpointLane {
+        let absent = |entry: &EndpointEntry| EndpointBank {
             revision: 0,
-            ..both::lane(entry)
+            ..both_banks::bank(entry)
         };
         for (slot, before, after) in changes(&self.installed.endpoints, self.endpoints) {
             let mut staged = Endpoint::default();
@@ -261,20 +261,20 @@ impl Planner<'_> {
                 (Some(before), Some(after)) if before.id == after.id => {
                     staged.id = after.id;
                     staged.bridges = after.bridges;
-                    staged.lanes = self.lanes(both::lane(before), both::lane(after));
-                    both::endpoint(after)
+                    staged.banks = self.banks(both_banks::bank(before), both_banks::bank(after));
+                    both_banks::endpoint(after)
                 }
                 // The slot may have been another's: nothing leads there any more.
                 (_, Some(after)) => {
                     staged.id = after.id;
                     staged.bridges = after.bridges;
-                    staged.lanes = self.lanes(absent(after), both::lane(after));
-                    both::endpoint(after)
+                    staged.banks = self.banks(absent(after), both_banks::bank(after));
+                    both_banks::endpoint(after)
                 }
                 (Some(before), None) => {
                     staged.id = before.id;
                     staged.bridges = before.bridges;
-                    staged.lanes = self.lanes(both::lane(before), absent(before));
+                    staged.banks = self.banks(both_banks::bank(before), absent(before));
                     Endpoint::default()
                 }
                 (None, None) => continue,
@@ -301,15 +301,15 @@ impl Planner<'_> {
             let address = *address;
             let (was, will) = (before.unwrap_or(&unlisted), after.unwrap_or(&unlisted));
             let value = Address {
-                class: self.lanes(was.class, will.class),
-                owner: self.lanes(was.owner, will.owner),
-                slot: self.lanes(was.slot, will.slot),
+                class: self.banks(was.class, will.class),
+                owner: self.banks(was.owner, will.owner),
+                slot: self.banks(was.slot, will.slot),
             };
             self.steps.push(Step::PutAddress { address, value });
             settle.push(match after {
                 Some(after) => Step::PutAddress {
                     address,
-                    value: both::address(after),
+                    value: both_banks::address(after),
                 },
                 None => Step::DeleteAddress { address },
             });
@@ -317,7 +317,7 @@ impl Planner<'_> {
     }
 
     /// A stamp is an endpoint's slot and four bits of an address, and what an endpoint has of both goes with it: an
-    /// entry that is there before the flip, or still after it, names an address of the very endpoint that sent the packet.
+    /// entry that is there before the commit, or still after it, names an address of the very endpoint that sent the packet.
     fn stage_senders(&mut self, settle: &mut Vec<Step>) {
         for (key, _, after) in changes(&self.installed.senders, &self.desired.senders) {
             match after {
@@ -330,19 +330,19 @@ impl Planner<'_> {
         }
     }
 
-    /// Where only one state has an entry, the other's lane does not list it.
+    /// Where only one state has an entry, the other's bank does not list it.
     fn stage_published(&mut self, settle: &mut Vec<Step>) {
         for (at, before, after) in changes(&self.installed.published, &self.desired.published) {
             let at = *at;
-            let lane = |found: Option<&PublishedLane>| found.copied().unwrap_or_default();
+            let bank = |found: Option<&PublishedBank>| found.copied().unwrap_or_default();
             let value = Published {
-                lanes: self.lanes(lane(before), lane(after)),
+                banks: self.banks(bank(before), bank(after)),
             };
             self.steps.push(Step::PutPublished { at, value });
             settle.push(match after {
-                Some(lane) => Step::PutPublished {
+                Some(bank) => Step::PutPublished {
                     at,
-                    value: Published { lanes: [*lane; 2] },
+                    value: Published { banks: [*bank; 2] },
                 },
                 None => Step::DeletePublished { at },
             });
@@ -353,7 +353,7 @@ impl Planner<'_> {
         for node in nodes.iter().filter(|node| node.installed != node.desired) {
             let net = node.net;
             let value = Prefix {
-                class: self.lanes(node.was, node.will),
+                class: self.banks(node.was, node.will),
             };
             self.steps.push(Step::PutPrefix { net, value });
             settle.push(match node.desired {

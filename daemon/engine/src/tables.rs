@@ -1,14 +1,14 @@
 //! The kernel's tables as ordered maps: what the compiler makes, the plan compares,
 //! the model datapath looks up, and the daemon reads back from pinned maps.
 //!
-//! This is one generation as a whole; lanes are the business of [`crate::plan`].
+//! This is one generation as a whole; banks are the business of [`crate::plan`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use netpol_abi::tables::{BRIDGES, PortRange, PublishedLane};
+use netpol_abi::tables::{BRIDGES, PortRange, PublishedBank};
 
 pub use self::blocks::PortBlocks;
 pub use self::verdicts::Verdicts;
@@ -28,13 +28,13 @@ pub struct Tables {
     /// Exact addresses.
     pub addresses: BTreeMap<IpAddr, AddressEntry>,
     /// By [`netpol_abi::tables::sender_key`]: the address that an endpoint's packets with this stamp have. The
-    /// same in both lanes.
+    /// same in both banks.
     pub senders: BTreeMap<u32, IpAddr>,
     /// Prefixes that an endpoint may use by leave, by its slot: a word of [`netpol_abi::tables::Leave`]. None says
     /// what the next shorter one of the same slot says.
     pub leaves: BTreeMap<(u32, IpNet), u32>,
-    /// Where engines publish ports of endpoints: what stands there in a lane.
-    pub published: BTreeMap<PublishedAt, PublishedLane>,
+    /// Where engines publish ports of endpoints: what stands there in a bank.
+    pub published: BTreeMap<PublishedAt, PublishedBank>,
     /// `ipBlock` prefixes and their `except`s: class of the strangers inside.
     pub prefixes: Arc<BTreeMap<IpNet, u64>>,
     /// Verdicts of (subject, class). Content-addressed: a key's value never changes.
@@ -44,7 +44,7 @@ pub struct Tables {
     pub port_blocks: PortBlocks,
 }
 
-/// One slot of `ENDPOINTS`, one lane.
+/// One slot of `ENDPOINTS`, one bank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointEntry {
     /// The endpoint's number.
@@ -61,9 +61,9 @@ pub struct EndpointEntry {
     pub flags: u32,
     /// See [`netpol_abi::tables::Endpoint::bridges`].
     pub bridges: [u32; BRIDGES],
-    /// See [`netpol_abi::tables::EndpointLane::asks`].
+    /// See [`netpol_abi::tables::EndpointBank::asks`].
     pub asks: [u32; 4],
-    /// See [`netpol_abi::tables::EndpointLane::revision`]. The compiler leaves it 0; the plan sets it.
+    /// See [`netpol_abi::tables::EndpointBank::revision`]. The compiler leaves it 0; the plan sets it.
     pub revision: u32,
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use netpol_abi::Reason;
 use netpol_engine::compile::{Compiler, NumberKey, compile, compile_with};
-use netpol_engine::model::Lanes;
+use netpol_engine::model::MapImage;
 use netpol_engine::plan::{Step, plan, recover};
 use netpol_engine::policy::{Direction, Protocol};
 use netpol_engine::tables::Tables;
@@ -33,17 +33,17 @@ fn sample<T>(runner: &mut TestRunner, of: impl Strategy<Value = T>) -> T {
 /// What every pair of an endpoint and a peer gets, without the numbers.
 type Rulings = BTreeMap<u32, Vec<(Reason, u32, bool)>>;
 
-fn rulings(lanes: &Lanes, peers: &[IpAddr]) -> Rulings {
-    let lane = lanes.control.lane();
-    let endpoints = lanes.endpoints.values();
-    let there = endpoints.filter(|endpoint| endpoint.lanes[lane].revision != 0);
+fn rulings(banks: &MapImage, peers: &[IpAddr]) -> Rulings {
+    let bank = banks.control.bank();
+    let endpoints = banks.endpoints.values();
+    let there = endpoints.filter(|endpoint| endpoint.banks[bank].revision != 0);
     there
         .map(|endpoint| {
             let mut rulings = Vec::new();
             for direction in [Direction::Ingress, Direction::Egress] {
                 for peer in peers {
                     for (protocol, port) in [(1, 0), (6, 80), (6, 8080), (17, 53)] {
-                        let ruling = lanes.judge(endpoint.id, direction, *peer, protocol, port);
+                        let ruling = banks.judge(endpoint.id, direction, *peer, protocol, port);
                         let ruling = ruling.unwrap();
                         rulings.push((ruling.reason, ruling.rule, ruling.audited));
                     }
@@ -56,7 +56,7 @@ fn rulings(lanes: &Lanes, peers: &[IpAddr]) -> Rulings {
 
 /// The reference's answers to every connection, against the tables'.
 fn check(world: &World, tables: &Tables) {
-    let lanes = Lanes::steady(tables, 7);
+    let banks = MapImage::steady(tables, 7);
     let tiers = Tiers::of(world);
     let addresses = worlds::addresses(world);
     for (id, pod) in worlds::endpoints(world) {
@@ -87,7 +87,7 @@ fn check(world: &World, tables: &Tables) {
                         {
                             continue;
                         }
-                        let ruling = lanes
+                        let ruling = banks
                             .judge(id, direction, *peer, Protocol::Tcp.number(), port)
                             .unwrap();
                         let expected = tiers.side(theirs, from, to, Protocol::Tcp, port);
@@ -138,7 +138,7 @@ fn a_change_is_refused_or_no_packet_meets_anything_but_the_old_state_and_the_new
         for _ in 0..CASES {
             let mut world = sample(&mut runner, worlds::world());
             let mut compiler = Compiler::new(key);
-            let mut lanes = Lanes::default();
+            let mut banks = MapImage::default();
             let mut installed = Tables::default();
             let mut peers = worlds::addresses(&world);
             for step in sample(&mut runner, worlds::steps()) {
@@ -151,35 +151,35 @@ fn a_change_is_refused_or_no_packet_meets_anything_but_the_old_state_and_the_new
                     refused += 1;
                     continue;
                 };
-                let way = plan(&installed, &compiled.tables, lanes.control.generation);
+                let way = plan(&installed, &compiled.tables, banks.control.generation);
                 if !way.clashes.is_empty() {
                     clashed += 1;
                     continue;
                 }
                 changed += 1;
-                let old = rulings(&lanes, &addresses);
+                let old = rulings(&banks, &addresses);
                 // The same world under numbers that do not collide.
                 let wide = compile(&world).unwrap().tables;
                 let wide = plan(&Tables::default(), &wide, 0).installed(wide);
-                let new = rulings(&Lanes::steady(&wide, 0), &addresses);
-                let mut flipped = !way
+                let new = rulings(&MapImage::steady(&wide, 0), &addresses);
+                let mut committed = !way
                     .steps
                     .iter()
-                    .any(|step| matches!(step, Step::Flip { .. }));
+                    .any(|step| matches!(step, Step::Commit { .. }));
                 for step in &way.steps {
-                    lanes.apply(step);
-                    flipped |= matches!(step, Step::Flip { .. });
-                    let expected = if flipped { &new } else { &old };
-                    let is = rulings(&lanes, &addresses);
-                    for interface in lanes.interfaces.values() {
-                        let id = lanes.endpoints[&interface.endpoint].id;
+                    banks.apply(step);
+                    committed |= matches!(step, Step::Commit { .. });
+                    let expected = if committed { &new } else { &old };
+                    let is = rulings(&banks, &addresses);
+                    for interface in banks.interfaces.values() {
+                        let id = banks.endpoints[&interface.endpoint].id;
                         assert_eq!(is.get(&id), expected.get(&id), "at {step:?}");
                     }
                 }
                 installed = way.installed(compiled.tables);
-                assert_eq!(lanes.read_back(), installed);
-                assert_eq!(recover(&lanes), []);
-                assert_eq!(rulings(&lanes, &addresses), new);
+                assert_eq!(banks.read_back(), installed);
+                assert_eq!(recover(&banks), []);
+                assert_eq!(rulings(&banks, &addresses), new);
             }
         }
     }

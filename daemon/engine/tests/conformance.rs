@@ -15,7 +15,7 @@ use netpol_engine::compile::compile;
 use netpol_engine::evaluate::{Party, evaluate};
 use netpol_engine::manifest::{File, assemble, parse};
 use netpol_engine::matrix::matrix;
-use netpol_engine::model::Lanes;
+use netpol_engine::model::MapImage;
 use netpol_engine::plan::plan;
 use netpol_engine::policy::{Direction, ObjectName, Protocol};
 use netpol_engine::tables::Tables;
@@ -105,7 +105,7 @@ impl Case {
     /// What both ends' tables say.
     fn tables_allow(
         &self,
-        lanes: &Lanes,
+        banks: &MapImage,
         from: IpAddr,
         to: IpAddr,
         protocol: Protocol,
@@ -120,7 +120,7 @@ impl Case {
             let Some(Place::Attached(attached)) = owner.map(|pod| &pod.place) else {
                 return true;
             };
-            let ruling = lanes.judge(attached.id, direction, peer, protocol.number(), port);
+            let ruling = banks.judge(attached.id, direction, peer, protocol.number(), port);
             ruling.unwrap().passes()
         };
         side(from, to, Direction::Egress) && side(to, from, Direction::Ingress)
@@ -132,7 +132,7 @@ fn rules_tables_and_reference_answer_as_expected() {
     let mut wrong = Vec::new();
     let mut asked = 0;
     for case in cases() {
-        let lanes = Lanes::steady(&case.tables, 1);
+        let banks = MapImage::steady(&case.tables, 1);
         for probe in case.expected.expectations(&case.pods()) {
             let cases::Probe {
                 from,
@@ -154,7 +154,7 @@ fn rules_tables_and_reference_answer_as_expected() {
             for (from, to) in case.addresses(&from, &to) {
                 answers.push((
                     "tables",
-                    case.tables_allow(&lanes, from, to, protocol, port),
+                    case.tables_allow(&banks, from, to, protocol, port),
                 ));
                 let connection = Connection {
                     from,
@@ -202,18 +202,18 @@ fn the_matrix_is_as_expected() {
 /// `NAME-step1`, `NAME-step2`, applied in turn.
 #[test]
 fn a_plan_leads_from_each_case_to_the_next() {
-    let mut lanes = Lanes::default();
+    let mut banks = MapImage::default();
     let mut installed = Tables::default();
     for case in cases() {
-        let plan = plan(&installed, &case.tables, lanes.control.generation);
+        let plan = plan(&installed, &case.tables, banks.control.generation);
         for step in &plan.steps {
-            lanes.apply(step);
+            banks.apply(step);
         }
         installed = plan.installed(case.tables.clone());
-        assert_eq!(lanes.read_back(), installed, "{}", case.name);
+        assert_eq!(banks.read_back(), installed, "{}", case.name);
         assert_eq!(
-            lanes,
-            Lanes::steady(&installed, plan.generation),
+            banks,
+            MapImage::steady(&installed, plan.generation),
             "{}",
             case.name
         );

@@ -13,7 +13,7 @@ use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, asks_index};
 use netpol_engine::compile::{Names, compile};
 use netpol_engine::evaluate::{By, Party, Side, evaluate};
 use netpol_engine::explain::explain;
-use netpol_engine::model::{Lanes, Ruling};
+use netpol_engine::model::{MapImage, Ruling};
 use netpol_engine::policy::{Direction, Mode, Protocol, Tier};
 use netpol_engine::resolver;
 use netpol_engine::world::{Place, Pod, World};
@@ -44,7 +44,7 @@ fn probes(world: &World) -> Vec<(IpAddr, IpAddr, Protocol, u16)> {
 
 fn judge(
     world: &World,
-    lanes: &Lanes,
+    banks: &MapImage,
     direction: Direction,
     (from, to, protocol, port): (IpAddr, IpAddr, Protocol, u16),
 ) -> Option<Ruling> {
@@ -56,7 +56,7 @@ fn judge(
     if world.host.contains(&own) {
         return None;
     }
-    let ruling = lanes.judge(id, direction, peer, protocol.number(), port);
+    let ruling = banks.judge(id, direction, peer, protocol.number(), port);
     Some(ruling.expect("every endpoint is in the tables"))
 }
 
@@ -93,7 +93,7 @@ proptest! {
     #[test]
     fn reference_rules_and_tables_agree(world in worlds::world()) {
         let compiled = compile(&world).unwrap();
-        let lanes = Lanes::steady(&compiled.tables, 7);
+        let banks = MapImage::steady(&compiled.tables, 7);
         let tiers = Tiers::of(&world);
         for probe in probes(&world) {
             let (from, to, protocol, port) = probe;
@@ -106,7 +106,7 @@ proptest! {
             ] {
                 let expected = tiers.side(theirs, from, to, protocol, port);
                 prop_assert_eq!(readings::rules_answer(side), expected, "rules, {:?} {:?}", probe, direction);
-                if let Some(ruling) = judge(&world, &lanes, direction, probe) {
+                if let Some(ruling) = judge(&world, &banks, direction, probe) {
                     prop_assert_eq!(readings::answer(&ruling), expected, "tables, {:?} {:?}", probe, direction);
                     prop_assert!(
                         names_the_same(&world, side, &ruling, &compiled.names),
@@ -121,13 +121,13 @@ proptest! {
     /// the port leads to stands in the world.
     #[test]
     fn behind_a_published_port_the_containers_policies_are_asked(world in worlds::world()) {
-        let lanes = Lanes::steady(&compile(&world).unwrap().tables, 7);
+        let banks = MapImage::steady(&compile(&world).unwrap().tables, 7);
         let tiers = Tiers::of(&world);
         let froms = worlds::endpoints(&world).flat_map(|(id, pod)| pod.addresses.iter().map(move |from| (id, *from)));
         for (id, from) in froms {
             for to in worlds::addresses(&world).into_iter().filter(|to| to.is_ipv4() == from.is_ipv4()) {
                 for (protocol, port) in Protocol::ALL.into_iter().flat_map(|it| worlds::PUBLISHED.map(|port| (it, port))) {
-                    let said = lanes.behind(from, to, protocol.number(), port);
+                    let said = banks.behind(from, to, protocol.number(), port);
                     let of_kind = |wanted: &[&str]| -> Vec<(u32, &Pod, u16)> {
                         let wanted: Vec<IpAddr> = wanted.iter().map(|text| text.parse().unwrap()).collect();
                         let mut found = Vec::new();
@@ -239,7 +239,7 @@ proptest! {
     #[test]
     fn other_protocols_pass_by_rules_without_ports_alone(world in worlds::world()) {
         const ICMP: u8 = 1;
-        let lanes = Lanes::steady(&compile(&world).unwrap().tables, 7);
+        let banks = MapImage::steady(&compile(&world).unwrap().tables, 7);
         let mut without_ports = world.clone();
         for policy in without_ports.policies.values_mut().map(Arc::make_mut) {
             for rules in [&mut policy.ingress, &mut policy.egress].into_iter().flatten() {
@@ -250,7 +250,7 @@ proptest! {
             for own in &pod.addresses {
                 for peer in worlds::addresses(&world) {
                     // What is left of the rules is the same for any port of any protocol.
-                    let ruling = lanes.judge(id, Direction::Ingress, peer, ICMP, 0).unwrap();
+                    let ruling = banks.judge(id, Direction::Ingress, peer, ICMP, 0).unwrap();
                     let verdict = evaluate(
                         &without_ports, &Party::Address(peer), &Party::Address(*own), Protocol::Sctp, 9,
                     ).unwrap();

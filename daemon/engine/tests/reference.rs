@@ -11,7 +11,7 @@ use std::path::Path;
 use netpol_engine::compile::compile;
 use netpol_engine::evaluate::{Party, evaluate};
 use netpol_engine::matrix::matrix;
-use netpol_engine::model::Lanes;
+use netpol_engine::model::MapImage;
 use netpol_engine::policy::{Direction, ObjectName, Protocol};
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ proptest! {
     #[test]
     fn rules_and_tables_say_what_the_text_says(manifests in manifests::manifests()) {
         let (world, cluster) = (readings::world(&manifests, 0), readings::cluster(&manifests));
-        let lanes = Lanes::steady(&compile(&world).unwrap().tables, 7);
+        let banks = MapImage::steady(&compile(&world).unwrap().tables, 7);
         // Not the engine's: an address that it overlooks is asked about too.
         let held: BTreeSet<IpAddr> = cluster.addresses().collect();
         let addresses: BTreeSet<IpAddr> = held.iter().copied().chain(manifests::strangers()).collect();
@@ -45,7 +45,7 @@ proptest! {
                         let rules = [&verdict.egress, &verdict.ingress].map(readings::rules_answer);
                         prop_assert_eq!(rules, expected, "rules, {:?} in\n{}", probe, manifests.files.join("\n"));
                         let tables = [Direction::Egress, Direction::Ingress]
-                            .map(|one| readings::tables_answer(&world, &lanes, one, probe, protocol));
+                            .map(|one| readings::tables_answer(&world, &banks, one, probe, protocol));
                         prop_assert_eq!(tables, expected, "tables, {:?} in\n{}", probe, manifests.files.join("\n"));
                     }
                 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use netpol_engine::compile::compile;
 use netpol_engine::evaluate::{Party, evaluate};
 use netpol_engine::manifest::parse;
-use netpol_engine::model::Lanes;
+use netpol_engine::model::MapImage;
 use netpol_engine::policy::{Direction, Protocol};
 use netpol_engine::world::World;
 
@@ -149,7 +149,7 @@ fn name(document: &Document) -> String {
 struct Judges {
     cluster: Cluster,
     world: World,
-    lanes: Lanes,
+    banks: MapImage,
 }
 
 impl Judges {
@@ -158,7 +158,7 @@ impl Judges {
         let world = readings::world(&manifests, 0);
         Self {
             cluster: readings::cluster(&manifests),
-            lanes: Lanes::steady(&compile(&world).unwrap().tables, 1),
+            banks: MapImage::steady(&compile(&world).unwrap().tables, 1),
             world,
         }
     }
@@ -206,8 +206,8 @@ impl Judges {
             (
                 "the tables",
                 [Direction::Egress, Direction::Ingress].map(|direction| {
-                    let (world, lanes) = (&self.world, &self.lanes);
-                    readings::tables_answer(world, lanes, direction, connection, protocol)
+                    let (world, banks) = (&self.world, &self.banks);
+                    readings::tables_answer(world, banks, direction, connection, protocol)
                 }),
             ),
         ];

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netpol_engine::compile::compile;
-use netpol_engine::model::{Lanes, Ruling};
+use netpol_engine::model::{MapImage, Ruling};
 use netpol_engine::plan::{Plan, Step, plan, recover};
 use netpol_engine::policy::Direction;
 use netpol_engine::tables::Tables;
@@ -22,13 +22,13 @@ const GENERATION: u64 = 41;
 /// Every answer for one endpoint.
 type Rulings = Vec<Ruling>;
 
-fn rulings(lanes: &Lanes, peers: &[IpAddr], endpoint: u32) -> Rulings {
+fn rulings(banks: &MapImage, peers: &[IpAddr], endpoint: u32) -> Rulings {
     let mut rulings = Vec::new();
     for direction in [Direction::Ingress, Direction::Egress] {
         for peer in peers {
             for (protocol, port) in [(1, 0), (6, 80), (6, 8080), (17, 53)] {
                 rulings.push(
-                    lanes
+                    banks
                         .judge(endpoint, direction, *peer, protocol, port)
                         .unwrap(),
                 );
@@ -39,7 +39,7 @@ fn rulings(lanes: &Lanes, peers: &[IpAddr], endpoint: u32) -> Rulings {
 }
 
 /// What is said behind published ports, to whoever dials from each of these addresses.
-fn behind(lanes: &Lanes, peers: &[IpAddr]) -> Vec<Option<Ruling>> {
+fn behind(banks: &MapImage, peers: &[IpAddr]) -> Vec<Option<Ruling>> {
     let hosts = [
         "192.0.2.1",
         worlds::BROADCAST,
@@ -52,7 +52,7 @@ fn behind(lanes: &Lanes, peers: &[IpAddr]) -> Vec<Option<Ruling>> {
     for (from, to) in peers.iter().flat_map(|from| hosts.map(|to| (*from, to))) {
         if from.is_ipv4() == to.is_ipv4() {
             for port in worlds::PUBLISHED {
-                said.extend([6, 17, 132].map(|protocol| lanes.behind(from, to, protocol, port)));
+                said.extend([6, 17, 132].map(|protocol| banks.behind(from, to, protocol, port)));
             }
         }
     }
@@ -60,10 +60,10 @@ fn behind(lanes: &Lanes, peers: &[IpAddr]) -> Vec<Option<Ruling>> {
 }
 
 /// By endpoint number.
-fn all_rulings(lanes: &Lanes, peers: &[IpAddr]) -> BTreeMap<u32, Rulings> {
-    let endpoints = lanes.read_back().endpoints;
+fn all_rulings(banks: &MapImage, peers: &[IpAddr]) -> BTreeMap<u32, Rulings> {
+    let endpoints = banks.read_back().endpoints;
     let ids = endpoints.values().map(|endpoint| endpoint.id);
-    ids.map(|id| (id, rulings(lanes, peers, id))).collect()
+    ids.map(|id| (id, rulings(banks, peers, id))).collect()
 }
 
 /// Installed from nothing, so that it has revisions.
@@ -71,9 +71,9 @@ fn installed(tables: &Tables) -> Tables {
     plan(&Tables::default(), tables, GENERATION - 1).installed(tables.clone())
 }
 
-fn carry_out(lanes: &mut Lanes, plan: &Plan) {
+fn carry_out(banks: &mut MapImage, plan: &Plan) {
     for step in &plan.steps {
-        lanes.apply(step);
+        banks.apply(step);
     }
 }
 
@@ -84,21 +84,21 @@ fn without_revisions(mut tables: Tables) -> Tables {
     tables
 }
 
-fn check_demand(lanes: &Lanes, plan: &Plan) {
+fn check_demand(banks: &MapImage, plan: &Plan) {
     let v4 = |address: &&IpAddr| address.is_ipv4();
     let demand = &plan.demand;
-    assert!(lanes.addresses.keys().filter(v4).count() <= demand.addresses4);
-    assert!(lanes.addresses.keys().filter(|a| !v4(a)).count() <= demand.addresses6);
+    assert!(banks.addresses.keys().filter(v4).count() <= demand.addresses4);
+    assert!(banks.addresses.keys().filter(|a| !v4(a)).count() <= demand.addresses6);
     let v4 = |net: &&IpNet| matches!(net, IpNet::V4(_));
-    assert!(lanes.prefixes.keys().filter(v4).count() <= demand.prefixes4);
-    assert!(lanes.prefixes.keys().filter(|n| !v4(n)).count() <= demand.prefixes6);
+    assert!(banks.prefixes.keys().filter(v4).count() <= demand.prefixes4);
+    assert!(banks.prefixes.keys().filter(|n| !v4(n)).count() <= demand.prefixes6);
     let v4 = |key: &&(u32, IpNet)| matches!(key.1, IpNet::V4(_));
-    assert!(lanes.leaves.keys().filter(v4).count() <= demand.leaves4);
-    assert!(lanes.leaves.keys().filter(|key| !v4(key)).count() <= demand.leaves6);
-    assert!(lanes.published.len() <= demand.published);
-    assert!(lanes.verdicts.len() <= demand.verdicts);
-    assert!(lanes.port_blocks.len() <= demand.port_blocks);
-    assert!(lanes.endpoints.keys().all(|slot| *slot < demand.endpoints));
+    assert!(banks.leaves.keys().filter(v4).count() <= demand.leaves4);
+    assert!(banks.leaves.keys().filter(|key| !v4(key)).count() <= demand.leaves6);
+    assert!(banks.published.len() <= demand.published);
+    assert!(banks.verdicts.len() <= demand.verdicts);
+    assert!(banks.port_blocks.len() <= demand.port_blocks);
+    assert!(banks.endpoints.keys().all(|slot| *slot < demand.endpoints));
 }
 
 proptest! {
@@ -111,76 +111,76 @@ proptest! {
         let plan = plan(&old, &desired, GENERATION);
         prop_assert_eq!(&plan.clashes, &[]);
         let new = plan.installed(desired.clone());
-        let flip = plan.steps.iter().position(|step| matches!(step, Step::Flip { .. }));
+        let commit = plan.steps.iter().position(|step| matches!(step, Step::Commit { .. }));
 
         let mut peers = worlds::addresses(&before);
         peers.extend(worlds::addresses(&after));
         let peers: Vec<IpAddr> = peers.into_iter().collect();
-        let start = Lanes::steady(&old, GENERATION);
-        let end = Lanes::steady(&new, plan.generation);
+        let start = MapImage::steady(&old, GENERATION);
+        let end = MapImage::steady(&new, plan.generation);
         let (rulings_old, rulings_new) = (all_rulings(&start, &peers), all_rulings(&end, &peers));
         let (behind_old, behind_new) = (behind(&start, &peers), behind(&end, &peers));
 
-        let mut lanes = start.clone();
+        let mut banks = start.clone();
         let mut undo = Vec::new();
         for done in 0..=plan.steps.len() {
-            let flipped = flip.is_none_or(|flip| flip < done);
-            let expected = if flipped { &rulings_new } else { &rulings_old };
-            for (ifindex, interface) in &lanes.interfaces {
-                let endpoint = lanes.endpoints.get(&interface.endpoint);
+            let committed = commit.is_none_or(|commit| commit < done);
+            let expected = if committed { &rulings_new } else { &rulings_old };
+            for (ifindex, interface) in &banks.interfaces {
+                let endpoint = banks.endpoints.get(&interface.endpoint);
                 let endpoint = endpoint.expect("an interface leads to an endpoint");
-                prop_assert!(endpoint.lanes[lanes.control.lane()].revision != 0, "{}", ifindex);
-                let whole = if flipped { &end } else { &start };
+                prop_assert!(endpoint.banks[banks.control.bank()].revision != 0, "{}", ifindex);
+                let whole = if committed { &end } else { &start };
                 for peer in &peers {
                     let slot = interface.endpoint;
-                    prop_assert_eq!(lanes.leave(slot, *peer), whole.leave(slot, *peer), "{} after {}", peer, done);
+                    prop_assert_eq!(banks.leave(slot, *peer), whole.leave(slot, *peer), "{} after {}", peer, done);
                 }
-                let rulings = rulings(&lanes, &peers, endpoint.id);
+                let rulings = rulings(&banks, &peers, endpoint.id);
                 prop_assert_eq!(Some(&rulings), expected.get(&endpoint.id), "after {} steps", done);
             }
             for (ifindex, interface) in &old.interfaces {
                 let same = |tables: &Tables| tables.endpoints.get(&interface.endpoint).map(|e| e.id);
                 let stays = desired.interfaces.get(ifindex).is_some_and(|after| after.endpoint == interface.endpoint);
                 if stays && same(&old) == same(&desired) {
-                    prop_assert!(lanes.interfaces.contains_key(ifindex), "on hold without need");
+                    prop_assert!(banks.interfaces.contains_key(ifindex), "on hold without need");
                 }
             }
-            let expected_behind = if flipped { &behind_new } else { &behind_old };
-            prop_assert_eq!(&behind(&lanes, &peers), expected_behind, "after {} steps", done);
-            check_demand(&lanes, &plan);
+            let expected_behind = if committed { &behind_new } else { &behind_old };
+            prop_assert_eq!(&behind(&banks, &peers), expected_behind, "after {} steps", done);
+            check_demand(&banks, &plan);
 
             // Stopped here and started again: the same verdicts, tidy maps, and the goal within reach.
-            let mut recovered = lanes.clone();
-            for step in recover(&lanes) {
+            let mut recovered = banks.clone();
+            for step in recover(&banks) {
                 recovered.apply(&step);
             }
             let found = recovered.read_back();
-            prop_assert_eq!(&recovered.interfaces, &lanes.interfaces);
+            prop_assert_eq!(&recovered.interfaces, &banks.interfaces);
             for (id, rulings) in all_rulings(&recovered, &peers) {
                 prop_assert_eq!(Some(&rulings), expected.get(&id));
             }
             prop_assert_eq!(&behind(&recovered, &peers), expected_behind);
-            prop_assert_eq!(&Lanes::steady(&found, lanes.control.generation), &recovered);
+            prop_assert_eq!(&MapImage::steady(&found, banks.control.generation), &recovered);
             prop_assert_eq!(recover(&recovered), Vec::new());
-            let again = netpol_engine::plan::plan(&found, &desired, lanes.control.generation);
+            let again = netpol_engine::plan::plan(&found, &desired, banks.control.generation);
             prop_assert_eq!(&again.clashes, &[]);
             carry_out(&mut recovered, &again);
             prop_assert_eq!(without_revisions(recovered.read_back()), without_revisions(desired.clone()));
 
             // Failed here: all the way back.
-            if !flipped || done == 0 {
-                let mut undone = lanes.clone();
+            if !committed || done == 0 {
+                let mut undone = banks.clone();
                 for step in undo.iter().rev() {
                     undone.apply(step);
                 }
                 prop_assert_eq!(&undone, &start);
             }
             if let Some(step) = plan.steps.get(done) {
-                undo.extend(lanes.inverse(step));
-                lanes.apply(step);
+                undo.extend(banks.inverse(step));
+                banks.apply(step);
             }
         }
-        prop_assert_eq!(&lanes, &end);
+        prop_assert_eq!(&banks, &end);
         prop_assert!(netpol_engine::plan::plan(&new, &desired, plan.generation).is_empty());
     }
 
@@ -190,8 +190,8 @@ proptest! {
         let desired = compile(&after).unwrap().tables;
         let plan = plan(&old, &desired, GENERATION);
         let peers: Vec<IpAddr> = worlds::addresses(&before).union(&worlds::addresses(&after)).copied().collect();
-        let start = Lanes::steady(&old, GENERATION);
-        let end = Lanes::steady(&plan.installed(desired), plan.generation);
+        let start = MapImage::steady(&old, GENERATION);
+        let end = MapImage::steady(&plan.installed(desired), plan.generation);
         for (slot, endpoint) in &plan.endpoints {
             let Some(was) = old.endpoints.get(slot).filter(|was| was.id == endpoint.id) else {
                 prop_assert_eq!(endpoint.revision, plan.generation as u32);
@@ -203,13 +203,13 @@ proptest! {
                     .filter(|peer| end.peer(**peer).owner == endpoint.id)
                     .copied()
                     .collect();
-                let allows = |lanes: &Lanes| -> Vec<_> {
-                    let said = behind(lanes, &own);
+                let allows = |banks: &MapImage| -> Vec<_> {
+                    let said = behind(banks, &own);
                     said.into_iter().map(|said| said.map(|ruling| ruling.passes())).collect()
                 };
                 prop_assert_eq!(allows(&start), allows(&end));
                 for peer in &peers {
-                    let owner = |lanes: &Lanes| lanes.peer(*peer).owner;
+                    let owner = |banks: &MapImage| banks.peer(*peer).owner;
                     prop_assert_eq!(start.leave(*slot, *peer), end.leave(*slot, *peer), "{}", peer);
                     if end.leave(*slot, *peer) != 0 {
                         prop_assert_eq!(owner(&start), owner(&end), "{}", peer);

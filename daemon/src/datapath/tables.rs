@@ -1,10 +1,10 @@
 //! The interpreter of plans: one map write a step, nothing decided here.
 //!
 //! [`KernelTables`] is the only writer of what policy decides, so it mirrors what it wrote as
-//! [`Lanes`]: a plan is made against the mirror, an undone step is taken from it, and
+//! [`MapImage`]: a plan is made against the mirror, an undone step is taken from it, and
 //! the fill of the tables is its size. After a restart the mirror is read back from the pinned maps.
 //!
-//! Calls block: a [`Step::Fence`] takes 5 to 30 ms. Use a thread of its own.
+//! Calls block: a [`Step::WaitGracePeriod`] takes 5 to 30 ms. Use a thread of its own.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use netpol_abi::tables::{
     Address, Control, Endpoint, Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix,
     Published, PublishedKey, SenderAddress, Verdict, VerdictKey,
 };
-use netpol_engine::model::Lanes;
-use netpol_engine::plan::both::{published_at, published_key, sender};
+use netpol_engine::model::MapImage;
+use netpol_engine::plan::both_banks::{published_at, published_key, sender};
 use netpol_engine::plan::{Demand, Step};
 use nix::errno::Errno;
 use thiserror::Error;
 
-use super::fence::{self, FenceError};
+use super::grace_period::{self, GracePeriodError};
 use super::maps::{self, Hash, MapsError, Opener, Trie};
 use super::options::Options;
 use super::pins::Lock;
@@ -65,18 +65,18 @@ pub enum StepError {
     },
     /// The wait for running programs.
     #[error(transparent)]
-    Fence(#[from] FenceError),
+    GracePeriod(#[from] GracePeriodError),
 }
 
 /// A plan that was not carried out to its end.
 #[derive(Debug, Error)]
 #[error("{cause}")]
 pub struct ApplyError {
-    /// Did the plan's flip take place? If so the new state is in force, and only the
+    /// Did the plan's commit take place? If so the new state is in force, and only the
     /// removal of what is no longer used was cut short: a later plan repeats it. If not,
     /// what was in force before still is.
-    pub flipped: bool,
-    /// Before the flip every step is undone. `false`: not all could be; nothing that is
+    pub committed: bool,
+    /// Before the commit every step is undone. `false`: not all could be; nothing that is
     /// read is affected, and [`KernelTables::resync`] tells what is there.
     pub clean: bool,
     /// What went wrong.
@@ -112,11 +112,11 @@ pub struct KernelTables {
     verdicts: Hash<VerdictKey, Verdict>,
     port_blocks: Hash<u64, PortBlock>,
     rooms: Rooms,
-    /// Did an element of `INTERFACE_OVERFLOW` or `SENDERS` lose its memory since the last fence?
+    /// Did an element of `INTERFACE_OVERFLOW` or `SENDERS` lose its memory since the last grace period?
     freed: bool,
     /// The fields of `CONTROL` that no plan writes.
     own: Control,
-    installed: Lanes,
+    installed: MapImage,
     _lock: Arc<Lock>,
 }
 
@@ -176,7 +176,7 @@ impl KernelTables {
             // An earlier process may have removed elements just before.
             freed: true,
             own: Control::default(),
-            installed: Lanes::default(),
+            installed: MapImage::default(),
             _lock: lock,
         };
         tables.resync()?;
@@ -196,9 +196,9 @@ impl KernelTables {
         Ok(tables)
     }
 
-    /// What is in the maps, both lanes: what a plan starts from.
+    /// What is in the maps, both banks: what a plan starts from.
     #[must_use]
-    pub const fn installed(&self) -> &Lanes {
+    pub const fn installed(&self) -> &MapImage {
         &self.installed
     }
 
@@ -233,24 +233,24 @@ impl KernelTables {
     /// Carries out a plan's steps in their order.
     ///
     /// # Errors
-    /// The first step that failed. Before a flip, everything is undone.
+    /// The first step that failed. Before a commit, everything is undone.
     pub fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
-        let mut flipped = false;
+        let mut committed = false;
         let mut undo = Vec::new();
         for step in steps {
-            if !flipped {
+            if !committed {
                 undo.extend(self.installed.inverse(step));
             }
             if let Err(cause) = self.execute(step) {
-                let clean = flipped || self.undo(undo);
+                let clean = committed || self.undo(undo);
                 return Err(ApplyError {
-                    flipped,
+                    committed,
                     clean,
                     cause,
                 });
             }
             self.installed.apply(step);
-            flipped |= matches!(step, Step::Flip { .. });
+            committed |= matches!(step, Step::Commit { .. });
         }
         Ok(())
     }
@@ -261,10 +261,10 @@ impl KernelTables {
     ///
     /// For the tables whose elements programs read by reference, and that change seldom. The programs look elements of
     /// `ADDRESSES4`, `ADDRESSES6` and `PUBLISHED` up once more after reading them; `VERDICTS` and `PORT_BLOCKS` lose what
-    /// has been out of reach since a fence before. Tries wait themselves (`bpf_mem_cache_free_rcu`, kernel/bpf/lpm_trie.c).
+    /// has been out of reach since an earlier grace period. Tries wait themselves (`bpf_mem_cache_free_rcu`, kernel/bpf/lpm_trie.c).
     fn wait_for_readers(&mut self) -> Result<(), FenceError> {
         if self.freed {
-            fence::wait()?;
+            grace_period::wait()?;
             self.freed = false;
         }
         Ok(())
@@ -320,13 +320,13 @@ impl KernelTables {
             flags: [0, 0],
             ..control
         };
-        self.installed = Lanes {
+        self.installed = MapImage {
             control: Control {
                 generation: control.generation,
                 flags: control.flags,
                 ..Control::default()
             },
-            ..Lanes::default()
+            ..MapImage::default()
         };
         self.read_interfaces()
             .map_err(|source| access("INTERFACES", source))?;
@@ -478,11 +478,11 @@ impl KernelTables {
                 let generation = self.installed.control.generation;
                 put("CONTROL", 1, self.write_control(generation, *flags))
             }
-            Step::Flip { generation, flags } => {
+            Step::Commit { generation, flags } => {
                 put("CONTROL", 1, self.write_control(*generation, *flags))
             }
-            Step::Fence => {
-                fence::wait()?;
+            Step::WaitGracePeriod => {
+                grace_period::wait()?;
                 self.freed = false;
                 Ok(())
             }

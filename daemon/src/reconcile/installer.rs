@@ -262,7 +262,7 @@ impl Installer {
                         self.installed = tables.installed().read_back();
                     }
                 }
-                Err(if failed.flipped {
+                Err(if failed.committed {
                     InstallError::NotCleaned(failed.cause)
                 } else {
                     InstallError::NotBegun(failed.cause)

@@ -3,7 +3,7 @@
 //!
 //! Kept in the state directory, as the tables that are pinned have numbers of it: with the
 //! same key, the same policies give the same tables after a restart. Another key is safe, and costs
-//! one change of all tables: the plan writes what is new beside what is there, and flips.
+//! one change of all tables: the plan writes what is new beside what is there, and commits.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Write as _};

@@ -29,8 +29,8 @@ use crate::{
     packet::{self, Arrival, Direction, Ethernet, Frame, Packet, Piece, Socket, ethertype},
     reason::Reason,
     tables::{
-        AddressLane, Control, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, FragmentCursor,
-        FragmentSet, Interface, Leave, PortBlock, Prefix, PublishedLane, SUBJECT_NOT_ISOLATED,
+        AddressBank, Control, Endpoint, EndpointBank, Flow, FlowKey4, FlowKey6, FragmentCursor,
+        FragmentSet, Interface, Leave, PortBlock, Prefix, PublishedBank, SUBJECT_NOT_ISOLATED,
         SenderAddress, Verdict, VerdictKey, control_flags, endpoint_flags, stamp,
     },
 };
@@ -55,18 +55,18 @@ pub trait Tables {
     fn interface(&self, ifindex: u32) -> Option<&Interface>;
     /// The element of `ENDPOINTS`.
     fn endpoint(&self, slot: u32) -> Option<&Endpoint>;
-    /// What a lane (0 or 1) of `ADDRESSES4` says, all of it of this very address: the daemon may replace the entry
+    /// What a bank (0 or 1) of `ADDRESSES4` says, all of it of this very address: the daemon may replace the entry
     /// meanwhile.
-    fn address4(&self, address: &[u8; 4], lane: usize) -> Option<AddressLane>;
+    fn address4(&self, address: &[u8; 4], bank: usize) -> Option<AddressBank>;
     /// Likewise of `ADDRESSES6`.
-    fn address6(&self, address: &[u8; 16], lane: usize) -> Option<AddressLane>;
-    /// The owner in that lane of `ADDRESSES4`; `None`: the address is not listed there.
-    fn owner4(&self, address: &[u8; 4], lane: usize) -> Option<u32> {
-        AddressLane::owner_if_listed(self.address4(address, lane))
+    fn address6(&self, address: &[u8; 16], bank: usize) -> Option<AddressBank>;
+    /// The owner in that bank of `ADDRESSES4`; `None`: the address is not listed there.
+    fn owner4(&self, address: &[u8; 4], bank: usize) -> Option<u32> {
+        AddressBank::owner_if_listed(self.address4(address, bank))
     }
     /// Likewise of `ADDRESSES6`.
-    fn owner6(&self, address: &[u8; 16], lane: usize) -> Option<u32> {
-        AddressLane::owner_if_listed(self.address6(address, lane))
+    fn owner6(&self, address: &[u8; 16], bank: usize) -> Option<u32> {
+        AddressBank::owner_if_listed(self.address6(address, bank))
     }
     /// `SENDERS`, at [`crate::tables::sender_key`].
     fn sender(&self, key: u32) -> Option<&SenderAddress>;
@@ -78,15 +78,15 @@ pub trait Tables {
     fn leave4(&self, slot: u32, address: u32) -> Option<&Leave>;
     /// The longest prefix of the slot in `LEAVES6` that holds the address, whose halves these are.
     fn leave6(&self, slot: u32, high: u64, low: u64) -> Option<&Leave>;
-    /// What a lane (0 or 1) of `PUBLISHED` says, at the address whose first and second eight octets these are as they
+    /// What a bank (0 or 1) of `PUBLISHED` says, at the address whose first and second eight octets these are as they
     /// stand in memory; all of it of that very port.
     fn published(
         &self,
         first: u64,
         second: u64,
         service: u32,
-        lane: usize,
-    ) -> Option<PublishedLane>;
+        bank: usize,
+    ) -> Option<PublishedBank>;
     /// `VERDICTS`.
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict>;
     /// `PORT_BLOCKS`.
@@ -283,7 +283,7 @@ pub struct Outcome {
 struct Scene<'a, T> {
     tables: &'a T,
     control: &'a Control,
-    said: &'a EndpointLane,
+    said: &'a EndpointBank,
     at: &'a Place,
 }
 
@@ -322,19 +322,19 @@ impl<'a, T: Tables> Scene<'a, T> {
         Some(Self {
             tables,
             control: tables.control()?,
-            said: &tables.endpoint(at.slot)?.lanes[at.lane()],
+            said: &tables.endpoint(at.slot)?.banks[at.bank()],
             at,
         })
     }
 }
 
 impl<T> Scene<'_, T> {
-    const fn lane(&self) -> usize {
-        self.at.lane()
+    const fn bank(&self) -> usize {
+        self.at.bank()
     }
     /// [`control_flags`]
     const fn flags(&self) -> u32 {
-        self.control.flags[self.lane()]
+        self.control.flags[self.bank()]
     }
     /// Is nothing of this endpoint dropped?
     const fn audits(&self) -> bool {
@@ -477,20 +477,20 @@ pub fn place<T: Tables>(tables: &T, direction: Direction, ifindex: u32, view: &m
     let Some(control) = tables.control() else {
         return;
     };
-    let lane = control.lane();
+    let bank = control.bank();
     let Some(interface) = tables.interface(ifindex) else {
         return;
     };
     let Some(endpoint) = tables.endpoint(interface.endpoint) else {
         return;
     };
-    if endpoint.lanes[lane].revision == 0 {
+    if endpoint.banks[bank].revision == 0 {
         return;
     }
     view.place = Place {
         id: endpoint.id,
         slot: interface.endpoint,
-        lane: lane as u32,
+        bank: bank as u32,
         netns: interface.netns,
         mac: octets(interface.mac),
         direction: direction as u8,
@@ -560,7 +560,7 @@ fn on_scene<'o, T: Tables>(
 /// On an interface whose endpoint is not known.
 #[inline(always)]
 fn unidentified(control: &Control) -> Outcome {
-    let flags = control.flags[control.lane()];
+    let flags = control.flags[control.bank()];
     let passes = flags & control_flags::UNIDENTIFIED_PASS != 0;
     Outcome {
         reason: if passes {
@@ -581,8 +581,8 @@ pub struct Place {
     pub id: u32,
     /// Its slot.
     pub slot: u32,
-    /// The lane that is read.
-    pub lane: u32,
+    /// The bank that is read.
+    pub bank: u32,
     /// [`Interface::netns`]
     pub netns: u32,
     /// MAC address of the container's end.
@@ -599,8 +599,8 @@ impl Place {
         Direction::of_bit(self.direction as u32)
     }
     /// Masked, so that indexing by it needs no bounds check: the kernel has no panic.
-    const fn lane(&self) -> usize {
-        (self.lane & 1) as usize
+    const fn bank(&self) -> usize {
+        (self.bank & 1) as usize
     }
 }
 

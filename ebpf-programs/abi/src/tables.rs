@@ -2,8 +2,8 @@
 //!
 //! # Generations
 //!
-//! What policy says is kept twice, in two *lanes*, chosen by the lowest bit of
-//! [`Control::generation`]. An update writes the lane that nobody reads, adds
+//! What policy says is kept twice, in two *banks*: the active one is chosen by the lowest bit of
+//! [`Control::generation`]. An update writes the standby bank, adds
 //! the verdicts it needs, and then bumps the generation with one write of
 //! [`Control`]: from then on every packet, of every endpoint, is judged wholly by
 //! the new state. Before it, wholly by the old. There is no packet in between.
@@ -25,7 +25,7 @@ use crate::{
 
 /// The subject of an endpoint that no policy selects for a direction.
 pub const SUBJECT_NOT_ISOLATED: u64 = 0;
-/// The class of an address that this lane does not list (a stranger: the prefixes decide).
+/// The class of an address that this bank does not list (a stranger: the prefixes decide).
 pub const CLASS_UNLISTED: u64 = 0;
 /// The class of strangers that no `ipBlock` covers; also the second key of the
 /// entry that holds the rules for *any* peer.
@@ -68,9 +68,9 @@ pub mod control_flags {
 )]
 #[repr(C)]
 pub struct Control {
-    /// Counts policy changes; its lowest bit is the lane that is read.
+    /// Counts policy changes; its lowest bit is the bank that is read.
     pub generation: u64,
-    /// [`control_flags`], per lane.
+    /// [`control_flags`], per bank.
     pub flags: [u32; 2],
     /// Connections that one endpoint may have opened, in each of the two tables.
     pub flow_share: u32,
@@ -88,9 +88,9 @@ pub struct Control {
 }
 
 impl Control {
-    /// The lane that packets are judged by.
+    /// The bank that packets are judged by.
     #[must_use]
-    pub const fn lane(&self) -> usize {
+    pub const fn bank(&self) -> usize {
         (self.generation & 1) as usize
     }
 
@@ -184,22 +184,22 @@ pub struct Interface {
     pub netns: u32,
 }
 
-/// One lane of an endpoint.
+/// One bank of an endpoint.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
-pub struct EndpointLane {
+pub struct EndpointBank {
     /// Subject for ingress, or [`SUBJECT_NOT_ISOLATED`].
     pub ingress: u64,
     /// Subject for egress, or [`SUBJECT_NOT_ISOLATED`].
     pub egress: u64,
     /// Changes whenever a connection of this endpoint may have to be judged anew. 0: the
-    /// endpoint is not in this lane (and no interface leads to it while the lane is read).
+    /// endpoint is not in this bank (and no interface leads to it while the bank is read).
     pub revision: u32,
     /// [`endpoint_flags`].
     pub flags: u32,
-    /// What [`EndpointLane::ingress`] would be if the policies that are only audited were
+    /// What [`EndpointBank::ingress`] would be if the policies that are only audited were
     /// enforced; the same where there are none.
     pub audited_ingress: u64,
     /// Likewise for egress.
@@ -210,7 +210,7 @@ pub struct EndpointLane {
     pub asks: [u32; 4],
 }
 
-/// Where in [`EndpointLane::asks`] it stands what the subject says of questions over this protocol: that of the policies
+/// Where in [`EndpointBank::asks`] it stands what the subject says of questions over this protocol: that of the policies
 /// in force, or the one as if those that are audited were.
 #[must_use]
 #[inline(always)]
@@ -218,11 +218,11 @@ pub const fn asks_index(is_tcp: bool, audited: bool) -> usize {
     is_tcp as usize | (audited as usize) << 1
 }
 
-/// In a word of [`EndpointLane::asks`] that is not [`RULE_DEFAULT`]: no rule is needed, and the lowest byte is the number of
+/// In a word of [`EndpointBank::asks`] that is not [`RULE_DEFAULT`]: no rule is needed, and the lowest byte is the number of
 /// the reason why.
 pub const ASKS_PASS: u32 = 0xffff_ff00;
 
-/// Bits of [`EndpointLane::flags`].
+/// Bits of [`EndpointBank::flags`].
 pub mod endpoint_flags {
     /// Nothing of this endpoint is dropped; would-be drops are reported as audited.
     pub const AUDIT: u32 = 1 << 0;
@@ -247,8 +247,8 @@ pub struct Endpoint {
     /// The bridges that the host's ends of its interfaces are ports of, by ifindex; 0: no further one. What the
     /// host routes to another network has come in by one of them.
     pub bridges: [u32; BRIDGES],
-    /// What policy says, per lane.
-    pub lanes: [EndpointLane; 2],
+    /// What policy says, per bank.
+    pub banks: [EndpointBank; 2],
 }
 
 /// Value of `ADDRESSES4` (key: 4 octets) and `ADDRESSES6` (key: 16 octets), both in network order.
@@ -257,17 +257,17 @@ pub struct Endpoint {
 )]
 #[repr(C)]
 pub struct Address {
-    /// Peer class per lane, or [`CLASS_UNLISTED`].
+    /// Peer class per bank, or [`CLASS_UNLISTED`].
     pub class: [u64; 2],
-    /// Number of the endpoint that owns the address, or [`OWNER_HOST`], per lane; 0: neither.
+    /// Number of the endpoint that owns the address, or [`OWNER_HOST`], per bank; 0: neither.
     pub owner: [u32; 2],
-    /// Slot of that endpoint, per lane; 0: no endpoint.
+    /// Slot of that endpoint, per bank; 0: no endpoint.
     pub slot: [u32; 2],
 }
 
-/// One lane of an [`Address`].
+/// One bank of an [`Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressLane {
+pub struct AddressBank {
     /// [`Address::class`]
     pub class: u64,
     /// [`Address::owner`]
@@ -276,7 +276,7 @@ pub struct AddressLane {
     pub slot: u32,
 }
 
-impl AddressLane {
+impl AddressBank {
     /// What could not be read.
     pub const UNREAD: Self = Self {
         class: CLASS_UNREAD,
@@ -284,7 +284,7 @@ impl AddressLane {
         slot: 0,
     };
 
-    /// The owner, where the lane lists the address.
+    /// The owner, where the bank lists the address.
     #[must_use]
     #[inline(always)]
     pub const fn owner_if_listed(said: Option<Self>) -> Option<u32> {
@@ -296,13 +296,13 @@ impl AddressLane {
 }
 
 impl Address {
-    /// What one of the lanes says.
+    /// What one of the banks says.
     #[must_use]
-    pub const fn lane(&self, lane: usize) -> AddressLane {
-        AddressLane {
-            class: self.class[lane],
-            owner: self.owner[lane],
-            slot: self.slot[lane],
+    pub const fn bank(&self, bank: usize) -> AddressBank {
+        AddressBank {
+            class: self.class[bank],
+            owner: self.owner[bank],
+            slot: self.slot[bank],
         }
     }
 }
@@ -315,7 +315,7 @@ pub type LeaveKey4 = [u8; 8];
 pub type LeaveKey6 = [u8; 20];
 
 /// Value of `LEAVES4` and `LEAVES6`: the leave of an endpoint to use addresses that are not its own, per
-/// lane; 0: none.
+/// bank; 0: none.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -370,14 +370,14 @@ pub const fn service(version: u8, protocol: u8, port: u16) -> u32 {
     port as u32 | (protocol as u32) << 16 | (version as u32) << 24
 }
 
-/// One lane of a published port: what is asked of the container behind it when an endpoint of this host dials the port.
+/// One bank of a published port: what is asked of the container behind it when an endpoint of this host dials the port.
 /// A process of the host may take the connection and dial the container itself (docker-proxy does), where nothing tells
 /// any more who it was.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
-pub struct PublishedLane {
+pub struct PublishedBank {
     /// The container's subject for ingress, or [`SUBJECT_NOT_ISOLATED`].
     pub ingress: u64,
     /// What that would be if the policies that are only audited were enforced.
@@ -386,11 +386,11 @@ pub struct PublishedLane {
     pub id: u32,
     /// The container's port.
     pub port: u16,
-    /// [`published_flags`]; 0: this lane does not list it.
+    /// [`published_flags`]; 0: this bank does not list it.
     pub flags: u16,
 }
 
-impl PublishedLane {
+impl PublishedBank {
     /// What could not be read: a port of a container that takes nothing.
     pub const UNREAD: Self = Self {
         ingress: SUBJECT_UNREAD,
@@ -401,7 +401,7 @@ impl PublishedLane {
     };
 }
 
-/// Bits of [`PublishedLane::flags`].
+/// Bits of [`PublishedBank::flags`].
 pub mod published_flags {
     /// The port is published here.
     pub const LISTED: u16 = 1 << 0;
@@ -411,23 +411,23 @@ pub mod published_flags {
     pub const AUDIT: u16 = 1 << 2;
 }
 
-/// Value of `PUBLISHED`, per lane.
+/// Value of `PUBLISHED`, per bank.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct Published {
-    /// What each lane says.
-    pub lanes: [PublishedLane; 2],
+    /// What each bank says.
+    pub banks: [PublishedBank; 2],
 }
 
-/// Value of `PREFIXES4` and `PREFIXES6` (LPM tries): peer class per lane.
+/// Value of `PREFIXES4` and `PREFIXES6` (LPM tries): peer class per bank.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct Prefix {
-    /// Peer class per lane, never [`CLASS_UNLISTED`].
+    /// Peer class per bank, never [`CLASS_UNLISTED`].
     pub class: [u64; 2],
 }
 

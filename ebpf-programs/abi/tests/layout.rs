@@ -7,9 +7,9 @@ use netpol_abi::event::Event;
 use netpol_abi::limits::LAYOUT_VERSION;
 use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::tables::{
-    Address, Control, Counter, Endpoint, EndpointLane, Flow, FlowKey4, FlowKey6, Fragment,
+    Address, Control, Counter, Endpoint, EndpointBank, Flow, FlowKey4, FlowKey6, Fragment,
     FragmentKey, FragmentSet, Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, PortRange, Prefix,
-    Published, PublishedKey, PublishedLane, Usage, Verdict, VerdictKey,
+    Published, PublishedBank, PublishedKey, Usage, Verdict, VerdictKey,
 };
 
 #[test]
@@ -17,14 +17,14 @@ fn layouts_are_those_of_the_version() {
     let sizes = [
         ("Control", size_of::<Control>(), 104),
         ("Interface", size_of::<Interface>(), 20),
-        ("EndpointLane", size_of::<EndpointLane>(), 56),
+        ("EndpointBank", size_of::<EndpointBank>(), 56),
         ("Endpoint", size_of::<Endpoint>(), 136),
         ("Address", size_of::<Address>(), 32),
         ("LeaveKey4", size_of::<LeaveKey4>(), 8),
         ("LeaveKey6", size_of::<LeaveKey6>(), 20),
         ("Leave", size_of::<Leave>(), 8),
         ("PublishedKey", size_of::<PublishedKey>(), 24),
-        ("PublishedLane", size_of::<PublishedLane>(), 24),
+        ("PublishedBank", size_of::<PublishedBank>(), 24),
         ("Published", size_of::<Published>(), 48),
         ("Prefix", size_of::<Prefix>(), 16),
         ("VerdictKey", size_of::<VerdictKey>(), 16),
@@ -57,13 +57,13 @@ fn layouts_are_those_of_the_version() {
         ("Control.timeouts", offset_of!(Control, timeouts), 40),
         ("Interface.mac", offset_of!(Interface, mac), 8),
         (
-            "EndpointLane.revision",
-            offset_of!(EndpointLane, revision),
+            "EndpointBank.revision",
+            offset_of!(EndpointBank, revision),
             16,
         ),
-        ("EndpointLane.asks", offset_of!(EndpointLane, asks), 40),
+        ("EndpointBank.asks", offset_of!(EndpointBank, asks), 40),
         ("Endpoint.bridges", offset_of!(Endpoint, bridges), 8),
-        ("Endpoint.lanes", offset_of!(Endpoint, lanes), 24),
+        ("Endpoint.banks", offset_of!(Endpoint, banks), 24),
         ("Address.owner", offset_of!(Address, owner), 16),
         ("Address.slot", offset_of!(Address, slot), 24),
         (
@@ -71,8 +71,8 @@ fn layouts_are_those_of_the_version() {
             offset_of!(PublishedKey, service),
             16,
         ),
-        ("PublishedLane.id", offset_of!(PublishedLane, id), 16),
-        ("PublishedLane.port", offset_of!(PublishedLane, port), 20),
+        ("PublishedBank.id", offset_of!(PublishedBank, id), 16),
+        ("PublishedBank.port", offset_of!(PublishedBank, port), 20),
         ("Verdict.spill", offset_of!(Verdict, spill), 8),
         ("Verdict.ranges", offset_of!(Verdict, ranges), 16),
         ("PortBlock.ranges", offset_of!(PortBlock, ranges), 16),

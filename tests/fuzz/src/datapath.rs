@@ -9,7 +9,7 @@
 //! - what passes as a link message is no longer than it says, whichever it is;
 //! - no endpoint holds more than its share, no budget is overspent, every frame is counted once.
 //!
-//! The tables are asked by `Lanes::judge`, which knows neither packets nor connections.
+//! The tables are asked by `MapImage::judge`, which knows neither packets nor connections.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ use netpol_abi::limits::EVENTS_PER_TICK;
 use netpol_abi::link::{Class, rate_index};
 use netpol_abi::packet::{self, Arrival, Direction, ETHERNET, Packet, Piece, ethertype, protocol};
 use netpol_abi::tables::{Flow, OWNER_HOST, account, control_flags, flow_flags};
-use netpol_engine::model::Lanes;
+use netpol_engine::model::MapImage;
 use netpol_engine::model::packets::{Datapath, Seen};
 use netpol_engine::plan::plan;
 use netpol_engine::policy;
@@ -266,8 +266,8 @@ struct Host {
 
 impl Host {
     fn new(share: u32) -> Self {
-        let mut datapath = Datapath::new(Lanes::default());
-        let control = &mut datapath.lanes.control;
+        let mut datapath = Datapath::new(MapImage::default());
+        let control = &mut datapath.banks.control;
         control.flow_share = share;
         control.flow_rooms = [ROOM; 2];
         control.timeouts = default_timeouts();
@@ -287,7 +287,7 @@ impl Host {
         let wanted = compiled(usize::from(index) % WORLDS.len());
         let change = plan(&self.installed, &wanted, self.generation);
         for step in &change.steps {
-            self.datapath.lanes.apply(step);
+            self.datapath.banks.apply(step);
         }
         self.generation = change.generation;
         self.installed = change.installed(wanted);
@@ -461,7 +461,7 @@ impl Host {
         let port = if has_ports(key.protocol) { port } else { 0 };
         let ruling = self
             .datapath
-            .lanes
+            .banks
             .judge(BOX, direction, key.remote, key.protocol, port)?;
         Some(ruling.reason)
     }

@@ -11,7 +11,7 @@ use netpol_abi::connection::{State as Phase, TICK_SHIFT, Timeout, default_timeou
 use netpol_abi::event::Event;
 use netpol_abi::packet::Direction;
 use netpol_abi::tables::{Counter, Flow, stamp_key};
-use netpol_engine::model::Lanes;
+use netpol_engine::model::MapImage;
 use netpol_engine::model::packets::{Datapath, Seen};
 use netpol_engine::plan::Step;
 
@@ -135,8 +135,8 @@ impl Modelled {
     /// the table has for each family.
     #[must_use]
     pub fn new(share: u32, room: u32) -> Self {
-        let mut datapath = Datapath::new(Lanes::default());
-        let control = &mut datapath.lanes.control;
+        let mut datapath = Datapath::new(MapImage::default());
+        let control = &mut datapath.banks.control;
         control.flow_share = share;
         control.flow_rooms = [room; 2];
         control.timeouts = default_timeouts();
@@ -154,7 +154,7 @@ impl Executor for Modelled {
     }
     fn apply(&mut self, steps: &[Step]) -> Result<()> {
         for step in steps {
-            self.datapath.lanes.apply(step);
+            self.datapath.banks.apply(step);
         }
         Ok(())
     }

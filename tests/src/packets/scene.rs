@@ -13,7 +13,7 @@ use netpol_abi::tables::{Control, control_flags, stamp, stamp_key};
 use netpol_engine::compile::compile;
 use netpol_engine::leave;
 use netpol_engine::manifest::{assemble, parse_bytes};
-use netpol_engine::plan::both::sender;
+use netpol_engine::plan::both_banks::sender;
 use netpol_engine::policy::ObjectName;
 use netpol_engine::tables::Tables;
 use netpol_engine::world::{Attached, Place, PublishedPort, World};

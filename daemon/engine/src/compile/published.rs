@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use netpol_abi::packet::protocol;
-use netpol_abi::tables::{PublishedLane, SUBJECT_NOT_ISOLATED, endpoint_flags, published_flags};
+use netpol_abi::tables::{PublishedBank, SUBJECT_NOT_ISOLATED, endpoint_flags, published_flags};
 
 use crate::tables::{EndpointEntry, PublishedAt};
 use crate::world::{Place, World, published_where};
@@ -13,7 +13,7 @@ use crate::world::{Place, World, published_where};
 pub(super) fn of(
     world: &World,
     endpoints: &BTreeMap<u32, EndpointEntry>,
-) -> BTreeMap<PublishedAt, PublishedLane> {
+) -> BTreeMap<PublishedAt, PublishedBank> {
     let mut all = listed(world, endpoints);
     other_family(&mut all);
     let mut said = by_address(&all);
@@ -26,8 +26,8 @@ pub(super) fn of(
 fn listed(
     world: &World,
     endpoints: &BTreeMap<u32, EndpointEntry>,
-) -> BTreeMap<PublishedAt, PublishedLane> {
-    let mut all: BTreeMap<PublishedAt, PublishedLane> = BTreeMap::new();
+) -> BTreeMap<PublishedAt, PublishedBank> {
+    let mut all: BTreeMap<PublishedAt, PublishedBank> = BTreeMap::new();
     for pod in world.pods.values() {
         let Place::Attached(attached) = &pod.place else {
             continue;
@@ -42,7 +42,7 @@ fn listed(
                 protocol: published.protocol.number(),
                 address: published.address,
             };
-            let lane = PublishedLane {
+            let bank = PublishedBank {
                 ingress: endpoint.ingress,
                 audited_ingress: endpoint.audited_ingress,
                 id: endpoint.id,
@@ -54,43 +54,43 @@ fn listed(
                         0
                     },
             };
-            let held = all.entry(at).or_insert(lane);
-            if !is_isolated(held) && is_isolated(&lane) {
-                *held = lane;
+            let held = all.entry(at).or_insert(bank);
+            if !is_isolated(held) && is_isolated(&bank) {
+                *held = bank;
             }
         }
     }
     all
 }
 
-const fn is_isolated(lane: &PublishedLane) -> bool {
-    lane.ingress != SUBJECT_NOT_ISOLATED || lane.audited_ingress != SUBJECT_NOT_ISOLATED
+const fn is_isolated(bank: &PublishedBank) -> bool {
+    bank.ingress != SUBJECT_NOT_ISOLATED || bank.audited_ingress != SUBJECT_NOT_ISOLATED
 }
 
 /// A socket that is bound to all addresses of one family may hear the other one as well, and engines before Docker 20.10.2
 /// don't say so: where the engine names nothing for the other one, the same stands there.
-fn other_family(all: &mut BTreeMap<PublishedAt, PublishedLane>) {
+fn other_family(all: &mut BTreeMap<PublishedAt, PublishedBank>) {
     let is_everywhere = |at: &PublishedAt| at.address.is_unspecified();
-    let others: Vec<(PublishedAt, PublishedLane)> = all
+    let others: Vec<(PublishedAt, PublishedBank)> = all
         .iter()
         .filter(|(at, _)| is_everywhere(at))
-        .map(|(at, lane)| {
+        .map(|(at, bank)| {
             let [_, _, address] = published_where(at.address);
-            (PublishedAt { address, ..*at }, *lane)
+            (PublishedAt { address, ..*at }, *bank)
         })
         .collect();
-    for (at, lane) in others {
-        all.entry(at).or_insert(lane);
+    for (at, bank) in others {
+        all.entry(at).or_insert(bank);
     }
 }
 
 /// Datagrams for everybody on a link reach sockets that are bound to all addresses: where there are any, those addresses
 /// are listed, too.
-fn broadcasts(world: &World, said: &mut BTreeMap<PublishedAt, PublishedLane>) {
-    let hears = |(at, lane): (&PublishedAt, &PublishedLane)| {
+fn broadcasts(world: &World, said: &mut BTreeMap<PublishedAt, PublishedBank>) {
+    let hears = |(at, bank): (&PublishedAt, &PublishedBank)| {
         at.protocol == protocol::UDP
             && at.address.is_unspecified()
-            && lane.flags & published_flags::LISTED != 0
+            && bank.flags & published_flags::LISTED != 0
     };
     if !said.iter().any(hears) {
         return;
@@ -101,32 +101,32 @@ fn broadcasts(world: &World, said: &mut BTreeMap<PublishedAt, PublishedLane>) {
             protocol: 0,
             address: *address,
         };
-        let lane = PublishedLane {
+        let bank = PublishedBank {
             flags: published_flags::LISTED,
-            ..PublishedLane::default()
+            ..PublishedBank::default()
         };
-        said.insert(at, lane);
+        said.insert(at, bank);
     }
 }
 
 /// The entries that say something, and for each port with addresses of its own the mark that leads to them.
-fn by_address(all: &BTreeMap<PublishedAt, PublishedLane>) -> BTreeMap<PublishedAt, PublishedLane> {
+fn by_address(all: &BTreeMap<PublishedAt, PublishedBank>) -> BTreeMap<PublishedAt, PublishedBank> {
     let mut said = BTreeMap::new();
-    for (at, lane) in all {
+    for (at, bank) in all {
         let everywhere = PublishedAt {
             address: published_where(at.address)[1],
             ..*at
         };
         let is_there = all.get(&everywhere).is_some_and(is_isolated);
-        if !is_isolated(lane) && !is_there {
+        if !is_isolated(bank) && !is_there {
             continue;
         }
         if *at != everywhere {
             // Behind the entry for all addresses, which is the first of its family.
-            let mark: &mut PublishedLane = said.entry(everywhere).or_default();
+            let mark: &mut PublishedBank = said.entry(everywhere).or_default();
             mark.flags |= published_flags::BY_ADDRESS;
         }
-        said.insert(*at, *lane);
+        said.insert(*at, *bank);
     }
     said
 }
@@ -194,7 +194,7 @@ mod tests {
         let (world, endpoints) = world(pods, open);
         of(&world, &endpoints)
             .iter()
-            .map(|(at, lane)| (format!("{}#{}", at.address, at.port), lane.id, lane.flags))
+            .map(|(at, bank)| (format!("{}#{}", at.address, at.port), bank.id, bank.flags))
             .collect()
     }
 

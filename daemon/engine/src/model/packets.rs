@@ -1,5 +1,5 @@
 //! The packet's part of the model: the very verdict that the programs run
-//! ([`netpol_abi::judge`]), over [`Lanes`] and connections in ordered maps, and what they
+//! ([`netpol_abi::judge`]), over [`MapImage`] and connections in ordered maps, and what they
 //! count and report of it ([`netpol_abi::report`]).
 //!
 //! For tests, and for trying a packet without a kernel. Time is what the caller says.
@@ -20,20 +20,20 @@ use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::report::{self, Sighting};
 use netpol_abi::tables::{
-    AddressLane, Collected, Control, Counter, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
-    FragmentSet, Interface, Leave, PortBlock, Prefix, PublishedKey, PublishedLane, SenderAddress,
+    AddressBank, Collected, Control, Counter, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
+    FragmentSet, Interface, Leave, PortBlock, Prefix, PublishedBank, PublishedKey, SenderAddress,
     Usage, Verdict, VerdictKey, account,
 };
 
 use self::store::Store;
-use super::Lanes;
-use crate::plan::both;
+use super::MapImage;
+use crate::plan::both_banks;
 
 /// A host's datapath: what policy decides, and what packets have done.
 #[derive(Default)]
 pub struct Datapath {
     /// What policy decides.
-    pub lanes: Lanes,
+    pub banks: MapImage,
     /// The coarse clock, in ticks.
     pub tick: u32,
     flows4: Store<FlowKey4, Flow>,
@@ -90,11 +90,11 @@ impl Seen {
 }
 
 impl Datapath {
-    /// A datapath with these lanes and no connections.
+    /// A datapath with these banks and no connections.
     #[must_use]
-    pub fn new(lanes: Lanes) -> Self {
+    pub fn new(banks: MapImage) -> Self {
         Self {
-            lanes,
+            banks,
             ..Self::default()
         }
     }
@@ -179,7 +179,7 @@ impl Datapath {
         let expired = |owner: u32, flow: &Flow| {
             let timeout = Timeout::of((owner & 0xff) as u8, State::from_number(flow.state));
             let age = self.tick.wrapping_sub(flow.seen);
-            age >= self.lanes.control.timeout(timeout)
+            age >= self.banks.control.timeout(timeout)
         };
         let mut held: BTreeMap<u32, u32> = BTreeMap::new();
         let mut hold = |family, flow: &Flow| {
@@ -267,7 +267,7 @@ impl Datapath {
     }
 
     fn leave_of(&self, slot: u32, address: IpAddr) -> Option<&Leave> {
-        let leaves = self.lanes.leaves.iter();
+        let leaves = self.banks.leaves.iter();
         let (_, leave) = leaves
             .filter(|((other, net), _)| *other == slot && net.contains(&address))
             .max_by_key(|((_, net), _)| net.prefix_len())?;
@@ -276,7 +276,7 @@ impl Datapath {
 
     fn prefix(&self, address: IpAddr) -> Option<&Prefix> {
         let longest = |(net, _): &(&IpNet, &Prefix)| net.prefix_len();
-        let prefixes = self.lanes.prefixes.iter();
+        let prefixes = self.banks.prefixes.iter();
         let (_, prefix) = prefixes
             .filter(|(net, _)| net.contains(&address))
             .max_by_key(longest)?;
@@ -286,24 +286,24 @@ impl Datapath {
 
 impl Tables for Datapath {
     fn control(&self) -> Option<&Control> {
-        Some(&self.lanes.control)
+        Some(&self.banks.control)
     }
     fn interface(&self, ifindex: u32) -> Option<&Interface> {
-        self.lanes.interfaces.get(&ifindex)
+        self.banks.interfaces.get(&ifindex)
     }
     fn endpoint(&self, slot: u32) -> Option<&Endpoint> {
-        self.lanes.endpoints.get(&slot)
+        self.banks.endpoints.get(&slot)
     }
-    fn address4(&self, address: &[u8; 4], lane: usize) -> Option<AddressLane> {
-        let found = self.lanes.addresses.get(&Ipv4Addr::from(*address).into());
-        found.map(|found| found.lane(lane))
+    fn address4(&self, address: &[u8; 4], bank: usize) -> Option<AddressBank> {
+        let found = self.banks.addresses.get(&Ipv4Addr::from(*address).into());
+        found.map(|found| found.bank(bank))
     }
-    fn address6(&self, address: &[u8; 16], lane: usize) -> Option<AddressLane> {
-        let found = self.lanes.addresses.get(&Ipv6Addr::from(*address).into());
-        found.map(|found| found.lane(lane))
+    fn address6(&self, address: &[u8; 16], bank: usize) -> Option<AddressBank> {
+        let found = self.banks.addresses.get(&Ipv6Addr::from(*address).into());
+        found.map(|found| found.bank(bank))
     }
     fn sender(&self, key: u32) -> Option<&SenderAddress> {
-        self.lanes.senders.get(&key)
+        self.banks.senders.get(&key)
     }
     fn prefix4(&self, address: &[u8; 4]) -> Option<&Prefix> {
         self.prefix(Ipv4Addr::from(*address).into())
@@ -323,22 +323,22 @@ impl Tables for Datapath {
         first: u64,
         second: u64,
         service: u32,
-        lane: usize,
-    ) -> Option<PublishedLane> {
+        bank: usize,
+    ) -> Option<PublishedBank> {
         let whole = u128::from(second) << 64 | u128::from(first);
         let key = PublishedKey {
             address: whole.to_le_bytes(),
             service,
             reserved: 0,
         };
-        let found = self.lanes.published.get(&both::published_at(&key));
-        found.map(|found| found.lanes[lane])
+        let found = self.banks.published.get(&both_banks::published_at(&key));
+        found.map(|found| found.banks[bank])
     }
     fn verdict(&self, key: &VerdictKey) -> Option<&Verdict> {
-        self.lanes.verdicts.get(key)
+        self.banks.verdicts.get(key)
     }
     fn port_block(&self, id: u64) -> Option<&PortBlock> {
-        self.lanes.port_blocks.get(&id)
+        self.banks.port_blocks.get(&id)
     }
     fn flow4(&self, key: &FlowKey4) -> Option<&Cell<Flow>> {
         self.flows4.get(key)

@@ -1,31 +1,31 @@
 //! The model's own look-ups, on maps filled by hand.
 #![allow(clippy::unwrap_used)]
 
-use netpol_abi::tables::{EndpointLane, PortRange};
+use netpol_abi::tables::{EndpointBank, PortRange};
 
 use super::*;
 
 const PEER: &str = "198.51.100.7";
 
-fn lanes() -> Lanes {
-    let mut lanes = Lanes::default();
-    lanes.endpoints.insert(
+fn banks() -> MapImage {
+    let mut banks = MapImage::default();
+    banks.endpoints.insert(
         0,
         Endpoint {
             id: 9,
-            lanes: [EndpointLane {
+            banks: [EndpointBank {
                 ingress: 100,
                 egress: SUBJECT_NOT_ISOLATED,
                 revision: 1,
-                ..EndpointLane::default()
+                ..EndpointBank::default()
             }; 2],
             ..Endpoint::default()
         },
     );
-    lanes
+    banks
 }
 
-fn allow(lanes: &mut Lanes, class: u64, rule: u32) {
+fn allow(banks: &mut MapImage, class: u64, rule: u32) {
     let value = Verdict {
         len: 1,
         ranges: [PortRange {
@@ -41,11 +41,11 @@ fn allow(lanes: &mut Lanes, class: u64, rule: u32) {
         subject: 100,
         class,
     };
-    lanes.apply(&Step::PutVerdict { key, value });
+    banks.apply(&Step::PutVerdict { key, value });
 }
 
-fn judge(lanes: &Lanes, direction: Direction, port: u16) -> (Reason, u32) {
-    let ruling = lanes
+fn judge(banks: &MapImage, direction: Direction, port: u16) -> (Reason, u32) {
+    let ruling = banks
         .judge(9, direction, PEER.parse().unwrap(), 6, port)
         .unwrap();
     (ruling.reason, ruling.rule)
@@ -53,42 +53,42 @@ fn judge(lanes: &Lanes, direction: Direction, port: u16) -> (Reason, u32) {
 
 #[test]
 fn a_miss_is_denied_once_isolated() {
-    let lanes = lanes();
+    let banks = banks();
     assert_eq!(
-        judge(&lanes, Direction::Ingress, 80),
+        judge(&banks, Direction::Ingress, 80),
         (Reason::PolicyDenied, 0)
     );
     assert_eq!(
-        judge(&lanes, Direction::Egress, 80),
+        judge(&banks, Direction::Egress, 80),
         (Reason::NotIsolated, 0)
     );
     assert_eq!(
-        lanes.judge(8, Direction::Egress, PEER.parse().unwrap(), 6, 80),
+        banks.judge(8, Direction::Egress, PEER.parse().unwrap(), 6, 80),
         None
     );
 }
 
 #[test]
 fn the_longest_prefix_names_a_stranger_s_class() {
-    let mut lanes = lanes();
-    allow(&mut lanes, 50, 1);
-    allow(&mut lanes, 51, 2);
+    let mut banks = banks();
+    allow(&mut banks, 50, 1);
+    allow(&mut banks, 51, 2);
     for (net, class) in [("0.0.0.0/0", 50), ("198.51.100.0/24", 51)] {
-        lanes.apply(&Step::PutPrefix {
+        banks.apply(&Step::PutPrefix {
             net: net.parse().unwrap(),
             value: Prefix { class: [class; 2] },
         });
     }
     assert_eq!(
-        judge(&lanes, Direction::Ingress, 80),
+        judge(&banks, Direction::Ingress, 80),
         (Reason::RuleAllowed, 2)
     );
     assert_eq!(
-        judge(&lanes, Direction::Ingress, 91),
+        judge(&banks, Direction::Ingress, 91),
         (Reason::PolicyDenied, 0)
     );
 
-    lanes.apply(&Step::PutAddress {
+    banks.apply(&Step::PutAddress {
         address: PEER.parse().unwrap(),
         value: Address {
             class: [50, CLASS_UNLISTED],
@@ -96,15 +96,15 @@ fn the_longest_prefix_names_a_stranger_s_class() {
         },
     });
     assert_eq!(
-        judge(&lanes, Direction::Ingress, 80),
+        judge(&banks, Direction::Ingress, 80),
         (Reason::RuleAllowed, 1)
     );
-    lanes.apply(&Step::Flip {
+    banks.apply(&Step::Commit {
         generation: 1,
         flags: [0; 2],
     });
     assert_eq!(
-        judge(&lanes, Direction::Ingress, 80),
+        judge(&banks, Direction::Ingress, 80),
         (Reason::RuleAllowed, 2),
         "an unlisted address is a stranger"
     );
@@ -112,18 +112,18 @@ fn the_longest_prefix_names_a_stranger_s_class() {
 
 #[test]
 fn the_rules_for_any_peer_are_the_fallback() {
-    let mut lanes = lanes();
-    allow(&mut lanes, CLASS_ANY, 7);
+    let mut banks = banks();
+    allow(&mut banks, CLASS_ANY, 7);
     assert_eq!(
-        judge(&lanes, Direction::Ingress, 90),
+        judge(&banks, Direction::Ingress, 90),
         (Reason::RuleAllowed, 7)
     );
 }
 
 #[test]
 fn the_host_passes_where_its_flag_is_set_and_is_judged_where_not() {
-    let mut lanes = lanes();
-    lanes.apply(&Step::PutAddress {
+    let mut banks = banks();
+    banks.apply(&Step::PutAddress {
         address: PEER.parse().unwrap(),
         value: Address {
             class: [CLASS_ANY; 2],
@@ -132,18 +132,18 @@ fn the_host_passes_where_its_flag_is_set_and_is_judged_where_not() {
         },
     });
     assert_eq!(
-        judge(&lanes, Direction::Ingress, 80),
+        judge(&banks, Direction::Ingress, 80),
         (Reason::PolicyDenied, 0)
     );
-    lanes.apply(&Step::PutFlags {
+    banks.apply(&Step::PutFlags {
         flags: [control_flags::HOST_INGRESS, 0],
     });
-    assert_eq!(judge(&lanes, Direction::Ingress, 80), (Reason::Host, 0));
+    assert_eq!(judge(&banks, Direction::Ingress, 80), (Reason::Host, 0));
 }
 
 #[test]
-fn an_endpoint_without_a_revision_is_not_in_the_lane() {
-    let mut lanes = lanes();
-    lanes.endpoints.get_mut(&0).unwrap().lanes[0].revision = 0;
-    assert_eq!(lanes.read_back().endpoints, BTreeMap::new());
+fn an_endpoint_without_a_revision_is_not_in_the_bank() {
+    let mut banks = banks();
+    banks.endpoints.get_mut(&0).unwrap().banks[0].revision = 0;
+    assert_eq!(banks.read_back().endpoints, BTreeMap::new());
 }

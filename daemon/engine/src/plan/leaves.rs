@@ -1,7 +1,7 @@
-//! Leaves: the entries that one of two states has, or both, and what each lane says there.
+//! Leaves: the entries that one of two states has, or both, and what each bank says there.
 //!
-//! As for prefixes: an entry that only one state has says in the other's lane what that one's next shorter prefix of the
-//! same slot says, so the longest of all entries answers in each lane as that lane's own longest would.
+//! As for prefixes: an entry that only one state has says in the other's bank what that one's next shorter prefix of the
+//! same slot says, so the longest of all entries answers in each bank as that bank's own longest would.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,7 +72,7 @@ impl Planner<'_> {
                 if before.get(&key) == after.get(&key) {
                     continue;
                 }
-                let words = self.lanes(word(before, slot, &net), word(after, slot, &net));
+                let words = self.banks(word(before, slot, &net), word(after, slot, &net));
                 let value = Leave { words };
                 self.steps.push(Step::PutLeave { slot, net, value });
                 settle.push(match after.get(&key) {

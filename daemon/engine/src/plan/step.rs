@@ -1,5 +1,5 @@
 //! One step of a plan: one write to one kernel map, or a wait. Values are the maps' own,
-//! both lanes in each, so the interpreter decides nothing. Made by [`crate::plan`] alone.
+//! both banks in each, so the interpreter decides nothing. Made by [`crate::plan`] alone.
 
 use std::net::IpAddr;
 
@@ -31,14 +31,14 @@ pub enum Step {
     PutEndpoint {
         /// Which slot.
         slot: u32,
-        /// Both lanes.
+        /// Both banks.
         value: Endpoint,
     },
     /// `ADDRESSES4` or `ADDRESSES6`.
     PutAddress {
         /// The key.
         address: IpAddr,
-        /// Both lanes.
+        /// Both banks.
         value: Address,
     },
     /// `SENDERS`.
@@ -54,21 +54,21 @@ pub enum Step {
         slot: u32,
         /// The rest of the key, host bits cleared.
         net: IpNet,
-        /// Both lanes.
+        /// Both banks.
         value: Leave,
     },
     /// `PUBLISHED`.
     PutPublished {
         /// The key.
         at: PublishedAt,
-        /// Both lanes.
+        /// Both banks.
         value: Published,
     },
     /// `PREFIXES4` or `PREFIXES6`.
     PutPrefix {
         /// The key, host bits cleared.
         net: IpNet,
-        /// Both lanes.
+        /// Both banks.
         value: Prefix,
     },
     /// `INTERFACES` or `INTERFACE_OVERFLOW`: the interface is judged from now on.
@@ -79,28 +79,28 @@ pub enum Step {
         value: Interface,
     },
     /// `CONTROL`, these fields; the others are the daemon's own and keep their values.
-    /// The generation is the one in force: only the flags of the idle lane change.
+    /// The generation is the one in force: only the flags of the standby bank change.
     PutFlags {
-        /// Per lane.
+        /// Per bank.
         flags: [u32; 2],
     },
-    /// `CONTROL`, these fields: from now on every packet is judged by the other lane. The flags
+    /// `CONTROL`, these fields: from now on every packet is judged by the other bank. The flags
     /// are there already, so that the generation is the only word that changes.
-    Flip {
+    Commit {
         /// The new generation.
         generation: u64,
-        /// Per lane, as they are.
+        /// Per bank, as they are.
         flags: [u32; 2],
     },
     /// Waits until no packet is under way that read the maps before this step (an RCU
     /// grace period).
-    Fence,
+    WaitGracePeriod,
     /// The interface is on hold from now on.
     DeleteInterface {
         /// Which interface.
         ifindex: u32,
     },
-    /// No lane refers to it any more.
+    /// No bank refers to it any more.
     DeleteVerdict {
         /// The key.
         key: VerdictKey,
@@ -110,19 +110,19 @@ pub enum Step {
         /// The key.
         key: u64,
     },
-    /// Both lanes say [`netpol_abi::tables::CLASS_UNLISTED`], or nobody reads the lane that does not.
+    /// Both banks say [`netpol_abi::tables::CLASS_UNLISTED`], or nobody reads the bank that does not.
     DeleteAddress {
         /// The key.
         address: IpAddr,
     },
-    /// The lane that is read says the same as the next shorter prefix of the slot, or nothing where there is none.
+    /// The bank that is read says the same as the next shorter prefix of the slot, or nothing where there is none.
     DeleteLeave {
         /// The endpoint's.
         slot: u32,
         /// The rest of the key.
         net: IpNet,
     },
-    /// The lane that is read does not list it.
+    /// The bank that is read does not list it.
     DeletePublished {
         /// The key.
         at: PublishedAt,
@@ -132,7 +132,7 @@ pub enum Step {
         /// The key.
         key: u32,
     },
-    /// The lane that is read says the same as the next shorter prefix.
+    /// The bank that is read says the same as the next shorter prefix.
     DeletePrefix {
         /// The key.
         net: IpNet,

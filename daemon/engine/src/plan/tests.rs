@@ -7,7 +7,7 @@ use std::sync::Arc;
 use netpol_abi::tables::{CLASS_ANY, OWNER_HOST, PortRange, control_flags};
 
 use super::*;
-use crate::model::Lanes;
+use crate::model::MapImage;
 use crate::tables::{InterfaceEntry, VerdictEntry};
 
 const GENERATION: u64 = 6;
@@ -77,7 +77,7 @@ fn kinds(plan: &Plan) -> Vec<String> {
 }
 
 #[test]
-fn nothing_to_do_is_no_step_and_no_flip() {
+fn nothing_to_do_is_no_step_and_no_commit() {
     let plan = plan(&tables(), &tables(), GENERATION);
     assert!(plan.is_empty());
     assert_eq!(
@@ -87,7 +87,7 @@ fn nothing_to_do_is_no_step_and_no_flip() {
 }
 
 #[test]
-fn a_new_endpoint_is_released_after_the_flip() {
+fn a_new_endpoint_is_released_after_the_commit() {
     let mut after = tables();
     endpoint(&mut after, 3, 100);
     let plan = plan(&tables(), &after, GENERATION);
@@ -96,9 +96,9 @@ fn a_new_endpoint_is_released_after_the_flip() {
         [
             "PutEndpoint",
             "PutAddress",
-            "Flip",
+            "Commit",
             "PutInterface",
-            "Fence",
+            "WaitGracePeriod",
             "PutEndpoint",
             "PutAddress"
         ]
@@ -107,9 +107,9 @@ fn a_new_endpoint_is_released_after_the_flip() {
     let Step::PutEndpoint { value, .. } = &plan.steps[0] else {
         panic!("{:?}", plan.steps[0]);
     };
-    let revisions = value.lanes.map(|lane| lane.revision);
-    assert_eq!(revisions, [0, 7], "it is not in the lane that is read");
-    assert_eq!(value.lanes[0].ingress, 100, "and denied there all the same");
+    let revisions = value.banks.map(|bank| bank.revision);
+    assert_eq!(revisions, [0, 7], "it is not in the bank that is read");
+    assert_eq!(value.banks[0].ingress, 100, "and denied there all the same");
 }
 
 #[test]
@@ -125,8 +125,8 @@ fn an_endpoint_that_goes_is_on_hold_first() {
             "DeleteInterface",
             "PutEndpoint",
             "PutAddress",
-            "Flip",
-            "Fence",
+            "Commit",
+            "WaitGracePeriod",
             "PutEndpoint",
             "DeleteAddress"
         ]
@@ -139,7 +139,7 @@ fn an_endpoint_that_goes_is_on_hold_first() {
 }
 
 #[test]
-fn a_slot_changes_hands_behind_a_fence() {
+fn a_slot_changes_hands_after_a_grace_period() {
     let mut after = tables();
     after.endpoints.get_mut(&2).unwrap().id = 9;
     let plan = plan(&tables(), &after, GENERATION);
@@ -147,18 +147,18 @@ fn a_slot_changes_hands_behind_a_fence() {
         kinds(&plan),
         [
             "DeleteInterface",
-            "Fence",
+            "WaitGracePeriod",
             "PutEndpoint",
-            "Flip",
+            "Commit",
             "PutInterface",
-            "Fence",
+            "WaitGracePeriod",
             "PutEndpoint"
         ]
     );
 }
 
 #[test]
-fn another_mac_address_needs_no_flip() {
+fn another_mac_address_needs_no_commit() {
     let mut after = tables();
     after.interfaces.get_mut(&12).unwrap().mac[5] = 9;
     let plan = plan(&tables(), &after, GENERATION);
@@ -169,17 +169,17 @@ fn another_mac_address_needs_no_flip() {
 }
 
 #[test]
-fn flags_are_in_place_before_the_flip() {
+fn flags_are_in_place_before_the_commit() {
     let mut after = tables();
     after.flags = control_flags::HOST_INGRESS;
     let plan = plan(&tables(), &after, GENERATION);
     let flags = [0, control_flags::HOST_INGRESS];
     assert_eq!(plan.steps[0], Step::PutFlags { flags });
-    let flip = Step::Flip {
+    let commit = Step::Commit {
         generation: 7,
         flags,
     };
-    assert!(plan.steps.contains(&flip));
+    assert!(plan.steps.contains(&commit));
     assert_eq!(revisions(&tables(), &after), [7, 7]);
 }
 
@@ -223,14 +223,14 @@ fn long_verdicts_chain_blocks_that_are_there_before_them() {
     let back = plan(&after, &fewer, GENERATION);
     assert_eq!(
         kinds(&back),
-        ["Fence", "DeleteVerdict"],
+        ["WaitGracePeriod", "DeleteVerdict"],
         "the other still chains them"
     );
     let back = plan(&after, &tables(), GENERATION);
     assert_eq!(
         kinds(&back),
         [
-            "Fence",
+            "WaitGracePeriod",
             "DeleteVerdict",
             "DeleteVerdict",
             "DeletePortBlock",
@@ -250,7 +250,7 @@ fn long_verdicts_chain_blocks_that_are_there_before_them() {
             "PutPortBlock",
             "PutPortBlock",
             "PutVerdict",
-            "Fence",
+            "WaitGracePeriod",
             "DeleteVerdict"
         ]
     );
@@ -283,21 +283,21 @@ fn blocks_that_another_netpold_numbered_are_kept() {
         class: 51,
     };
     tables.verdicts.insert(key, ports(0));
-    let mut lanes = Lanes::steady(&tables, GENERATION);
-    let ids: Vec<u64> = lanes.port_blocks.keys().copied().collect();
+    let mut banks = MapImage::steady(&tables, GENERATION);
+    let ids: Vec<u64> = banks.port_blocks.keys().copied().collect();
     assert_eq!(ids, [1, 2]);
     // As hashes were: anywhere.
-    for block in lanes
+    for block in banks
         .port_blocks
         .values_mut()
         .filter(|block| block.next != 0)
     {
         block.next = u64::MAX;
     }
-    let [head, tail] = [2, 1].map(|id| lanes.port_blocks.remove(&id).unwrap());
-    lanes.port_blocks.extend([(77, head), (u64::MAX, tail)]);
-    lanes.verdicts.get_mut(&key).unwrap().spill = 77;
-    let found = lanes.read_back();
+    let [head, tail] = [2, 1].map(|id| banks.port_blocks.remove(&id).unwrap());
+    banks.port_blocks.extend([(77, head), (u64::MAX, tail)]);
+    banks.verdicts.get_mut(&key).unwrap().spill = 77;
+    let found = banks.read_back();
     assert_eq!(found, tables);
     assert!(plan(&found, &tables, GENERATION).is_empty());
 
@@ -307,11 +307,11 @@ fn blocks_that_another_netpold_numbered_are_kept() {
     after.verdicts.insert(other, ports(1000));
     let there = plan(&found, &after, GENERATION);
     for step in &there.steps {
-        lanes.apply(step);
+        banks.apply(step);
     }
-    assert_eq!(lanes.entry(key), Some(ports(0)));
-    assert_eq!(lanes.entry(other), Some(ports(1000)));
-    assert_eq!(lanes.read_back(), there.installed(after));
+    assert_eq!(banks.entry(key), Some(ports(0)));
+    assert_eq!(banks.entry(other), Some(ports(1000)));
+    assert_eq!(banks.read_back(), there.installed(after));
 }
 
 /// Numbers that stand for two things, made by hand: the states ask for the same pair, which says
@@ -362,7 +362,7 @@ fn a_pair_that_would_say_something_else_is_a_clash() {
 }
 
 #[test]
-fn a_prefix_of_one_state_says_in_the_other_s_lane_what_is_around_it() {
+fn a_prefix_of_one_state_says_in_the_other_s_bank_what_is_around_it() {
     let net = |text: &str| -> IpNet { text.parse().unwrap() };
     let [outer, inner, apart] = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24"].map(net);
     let mut before = tables();

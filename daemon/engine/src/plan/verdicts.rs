@@ -1,4 +1,4 @@
-//! The verdicts of two states side by side: what is to be written before the flip and deleted
+//! The verdicts of two states side by side: what is to be written before the commit and deleted
 //! after it, and what both take. Rows that the states share are counted, and not compared.
 //!
 //! Verdicts are written while the old state is in force, so a pair of subject and class that both

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use netpol_engine::evaluate::Side;
 use netpol_engine::manifest::{File, assemble, parse};
-use netpol_engine::model::{Lanes, Ruling};
+use netpol_engine::model::{MapImage, Ruling};
 use netpol_engine::policy::{Direction, Protocol};
 use netpol_engine::world::{Attached, Place, World};
 
@@ -63,7 +63,7 @@ pub fn endpoint(world: &World, address: IpAddr) -> Option<u32> {
 /// What the tables of one end say; it passes where policy is not asked.
 pub fn tables_answer(
     world: &World,
-    lanes: &Lanes,
+    banks: &MapImage,
     direction: Direction,
     probe: Connection,
     protocol: Protocol,
@@ -75,7 +75,7 @@ pub fn tables_answer(
     let Some(id) = endpoint(world, own) else {
         return Answer::Passes;
     };
-    let ruling = lanes.judge(id, direction, peer, protocol.number(), probe.port);
+    let ruling = banks.judge(id, direction, peer, protocol.number(), probe.port);
     answer(&ruling.expect("every endpoint is in the tables"))
 }
 

@@ -30,7 +30,7 @@ pub fn is_established<T: Tables, F: Frame>(
     let control = tables.control()?;
     let interface = tables.interface(ifindex)?;
     let endpoint = tables.endpoint(interface.endpoint)?;
-    let said = &endpoint.lanes[control.lane() & 1];
+    let said = &endpoint.banks[control.bank() & 1];
     let spoofed = direction as u8 == Direction::Egress as u8 && packet.source_mac != interface.mac;
     if endpoint.id == 0 || said.revision == 0 || spoofed {
         return None;

@@ -9,7 +9,7 @@ use crate::{
     packet::{Direction, protocol},
     reason::Reason,
     tables::{
-        AddressLane, CLASS_ANY, CLASS_UNLISTED, LEAVE_CLAIMS, OWNER_HOST, PortRange,
+        AddressBank, CLASS_ANY, CLASS_UNLISTED, LEAVE_CLAIMS, OWNER_HOST, PortRange,
         SUBJECT_NOT_ISOLATED, VerdictKey, control_flags, leave_holder,
     },
 };
@@ -21,7 +21,7 @@ pub(super) const fn v4(address: &[u8; 16]) -> [u8; 4] {
     u32::from_ne_bytes([a, b, c, d]).to_ne_bytes()
 }
 
-/// Number of the endpoint that owns the address in this lane; 0: none.
+/// Number of the endpoint that owns the address in this bank; 0: none.
 #[inline(always)]
 pub(super) fn owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
     listed_owner(scene, version, address).unwrap_or_default()
@@ -81,37 +81,37 @@ pub(super) fn may_claim<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &
     }
 }
 
-/// The entry of an address in the table of exact addresses, if it counts in this lane.
+/// The entry of an address in the table of exact addresses, if it counts in this bank.
 #[inline(always)]
 pub(super) fn listed<T: Tables>(
     scene: &Scene<'_, T>,
     version: u8,
     address: &[u8; 16],
-) -> Option<AddressLane> {
+) -> Option<AddressBank> {
     let entry = if version == 4 {
-        scene.tables.address4(&v4(address), scene.lane())
+        scene.tables.address4(&v4(address), scene.bank())
     } else {
-        scene.tables.address6(address, scene.lane())
+        scene.tables.address6(address, scene.bank())
     }?;
     (entry.class != CLASS_UNLISTED).then_some(entry)
 }
 
-/// The owner that stands in the table of exact addresses in this lane; `None`: the address is not there.
+/// The owner that stands in the table of exact addresses in this bank; `None`: the address is not there.
 #[inline(always)]
 fn listed_owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Option<u32> {
     if version == 4 {
-        scene.tables.owner4(&v4(address), scene.lane())
+        scene.tables.owner4(&v4(address), scene.bank())
     } else {
-        scene.tables.owner6(address, scene.lane())
+        scene.tables.owner6(address, scene.bank())
     }
 }
 
-/// What the endpoint's leave for an address says in this lane; 0: there is none.
+/// What the endpoint's leave for an address says in this bank; 0: there is none.
 #[inline(always)]
 fn leave_word<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
     let [high, low] = halves(address);
     let words = scene.tables.leave(scene.at.slot, version, high, low);
-    (if scene.lane() == 0 {
+    (if scene.bank() == 0 {
         words
     } else {
         words >> 32
@@ -125,7 +125,7 @@ const fn halves(address: &[u8; 16]) -> [u64; 2] {
     [(whole >> 64) as u64, whole as u64]
 }
 
-/// The words of the longest prefix with the address that the endpoint in this slot has leave for, lane 0 in the
+/// The words of the longest prefix with the address that the endpoint in this slot has leave for, bank 0 in the
 /// lower half; 0: none. The address comes as two numbers, IPv4 in the upper half of the first, as the programs make this
 /// a global function.
 ///

@@ -13,7 +13,7 @@ use crate::{
     packet::{Direction, Packet, protocol},
     reason::Reason,
     tables::{
-        CLASS_UNLISTED, OWNER_HOST, PublishedLane, SUBJECT_NOT_ISOLATED, VerdictKey, control_flags,
+        CLASS_UNLISTED, OWNER_HOST, PublishedBank, SUBJECT_NOT_ISOLATED, VerdictKey, control_flags,
         published_flags, service,
     },
 };
@@ -119,9 +119,9 @@ fn far(view: &View) -> (&[u8; 16], u16) {
     }
 }
 
-/// What the lane that is read has there.
+/// What the bank that is read has there.
 #[inline(always)]
-fn find<T: Tables>(scene: &Scene<'_, T>, view: &View, opening: Direction) -> Option<PublishedLane> {
+fn find<T: Tables>(scene: &Scene<'_, T>, view: &View, opening: Direction) -> Option<PublishedBank> {
     let (address, port) = far(view);
     let packet = &view.packet;
     let service = service(packet.version, packet.protocol, port);
@@ -190,11 +190,11 @@ fn entry<T: Tables>(
     scene: &Scene<'_, T>,
     [first, second]: [u64; 2],
     service: u32,
-) -> Option<PublishedLane> {
-    scene.tables.published(first, second, service, scene.lane())
+) -> Option<PublishedBank> {
+    scene.tables.published(first, second, service, scene.bank())
 }
 
-/// Does the lane that is read list this?
+/// Does the bank that is read list this?
 #[inline(always)]
 fn is_listed<T: Tables>(scene: &Scene<'_, T>, address: [u64; 2], service: u32) -> bool {
     match entry(scene, address, service) {

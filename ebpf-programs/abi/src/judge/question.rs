@@ -8,7 +8,7 @@
 //! ```
 //!
 //! By then it has a port that only the engine knows, so all that is sent to the address counts as a question to port 53.
-//! What policy says of it stands with the endpoint ([`crate::tables::EndpointLane::asks`]): the compiler looks up what
+//! What policy says of it stands with the endpoint ([`crate::tables::EndpointBank::asks`]): the compiler looks up what
 //! the endpoint's subject says of the peer `kube-dns` and of the resolvers that the engine asks.
 //!
 //! Nothing is remembered: the policy in force judges each packet, so a change holds for the next one. Answers have the
@@ -81,7 +81,7 @@ fn rule_on<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> (Ruling, u64) {
     (would.0.marked(marks::AUDITED, true), would.1)
 }
 
-/// What a subject says by this word of [`crate::tables::EndpointLane::asks`], and the subject where a rule of it, or none,
+/// What a subject says by this word of [`crate::tables::EndpointBank::asks`], and the subject where a rule of it, or none,
 /// decides.
 #[inline(always)]
 const fn said(subject: u64, word: u32) -> (Ruling, u64) {

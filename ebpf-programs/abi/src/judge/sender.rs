@@ -174,7 +174,7 @@ fn came_from<T: Tables>(scene: &Scene<'_, T>, slot: u32, ifindex: u32) -> bool {
     let Some(endpoint) = scene.tables.endpoint(slot) else {
         return false;
     };
-    if endpoint.lanes[scene.lane()].flags & endpoint_flags::ON_WIRE != 0 {
+    if endpoint.banks[scene.bank()].flags & endpoint_flags::ON_WIRE != 0 {
         return true;
     }
     if ifindex == 0 || ifindex == Arrival::UNKNOWN {
@@ -264,7 +264,7 @@ pub(super) fn classify<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[
         scene.tables.prefix6(address)
     };
     let class = match covering {
-        Some(prefix) => prefix.class[scene.lane()],
+        Some(prefix) => prefix.class[scene.bank()],
         None => CLASS_ANY,
     };
     Peer { class, owner: 0 }

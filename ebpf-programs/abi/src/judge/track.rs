@@ -365,7 +365,7 @@ pub(super) fn not_for_endpoint<T: Tables>(scene: &Scene<'_, T>, view: &View) -> 
     if slot != 0
         && slot != scene.at.slot
         && let Some(endpoint) = scene.tables.endpoint(slot)
-        && endpoint.lanes[scene.lane()].egress != SUBJECT_NOT_ISOLATED
+        && endpoint.banks[scene.bank()].egress != SUBJECT_NOT_ISOLATED
     {
         return Ruling::of(Reason::NotForEndpoint);
     }

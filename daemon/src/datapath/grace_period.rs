@@ -1,7 +1,7 @@
 //! Waits until no program that started before is still running.
 //!
 //! TC programs run inside an RCU read-side section, so one grace period is enough:
-//! whoever looked a verdict up before the flip has finished with it afterwards.
+//! whoever looked a verdict up before the commit has finished with it afterwards.
 //!
 //! Closing a packet socket waits for one: `packet_release` calls `synchronize_net`
 //! (net/packet/af_packet.c since Linux 2.6.12, `synchronize_net` → `synchronize_rcu`,
@@ -21,13 +21,13 @@ use thiserror::Error;
 /// The kernel gave no packet socket.
 #[derive(Debug, Error)]
 #[error("waiting for running programs needs a packet socket (CAP_NET_RAW, AF_PACKET): {0}")]
-pub struct FenceError(#[from] Errno);
+pub struct GracePeriodError(#[from] Errno);
 
 /// Waits for one RCU grace period.
 ///
 /// # Errors
 /// Where the kernel gives no packet socket: then nothing was waited for.
-pub fn wait() -> Result<(), FenceError> {
+pub fn wait() -> Result<(), GracePeriodError> {
     let socket = socket(
         AddressFamily::Packet,
         SockType::Raw,

@@ -1,15 +1,15 @@
-//! Map values that say the same in both lanes.
+//! Map values that say the same in both banks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netpol_abi::tables::{
-    Address, Endpoint, EndpointLane, Interface, PublishedKey, SenderAddress, service,
+    Address, Endpoint, EndpointBank, Interface, PublishedKey, SenderAddress, service,
 };
 
 use crate::tables::{AddressEntry, EndpointEntry, InterfaceEntry, PublishedAt};
 
-pub(crate) fn lane(entry: &EndpointEntry) -> EndpointLane {
-    EndpointLane {
+pub(crate) fn bank(entry: &EndpointEntry) -> EndpointBank {
+    EndpointBank {
         ingress: entry.ingress,
         egress: entry.egress,
         revision: entry.revision,
@@ -25,7 +25,7 @@ pub(crate) fn endpoint(entry: &EndpointEntry) -> Endpoint {
         id: entry.id,
         reserved: 0,
         bridges: entry.bridges,
-        lanes: [lane(entry); 2],
+        banks: [bank(entry); 2],
     }
 }
 
