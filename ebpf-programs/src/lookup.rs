@@ -427,7 +427,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn find_rule(&self, key: &VerdictKey, protocol: u8, port: u32) -> u32 {
-        parts::netpold_rule(key.subject, key.class, protocol.into(), port)
+        parts::netpold_rule(key.policy_set, key.class, protocol.into(), port)
     }
 
     #[inline(always)]
@@ -456,8 +456,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn subject_of(&self, _view: &View, opening: Direction, answer: Answer) -> u64 {
-        parts::netpold_subject(opening as u32, answer.0)
+    fn policy_set_of(&self, _view: &View, opening: Direction, answer: Answer) -> u64 {
+        parts::netpold_policy_set(opening as u32, answer.0)
     }
 
     #[inline(always)]

@@ -16,8 +16,8 @@ use netpol_abi::{
     judge::{
         Answer, Opening, Question, View, answer, answer_of_own, answer_of_target, class_of_own,
         dialled, find_rule, first_fragment, is_established, is_related, later_fragment, leave,
-        link_control, place, place_question, question, read, remember, rule, search_blocks,
-        subject_of,
+        link_control, place, place_question, policy_set_of, question, read, remember, rule,
+        search_blocks,
     },
     packet::{Direction, Socket, protocol, records, source_route},
 };
@@ -222,12 +222,12 @@ pub extern "C" fn netpold_class() -> u64 {
     class_of_own(&WITHOUT_PACKET, view)
 }
 
-/// The subject that has given an answer.
+/// The policy set that has given an answer.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn netpold_subject(opening: u32, answer: u64) -> u64 {
+pub extern "C" fn netpold_policy_set(opening: u32, answer: u64) -> u64 {
     let Some(view) = view() else { return 0 };
-    subject_of(
+    policy_set_of(
         &WITHOUT_PACKET,
         view,
         Direction::of_bit(opening),
@@ -245,8 +245,8 @@ pub extern "C" fn netpold_leave(slot: u32, version: u32, high: u64, low: u64) ->
 /// The rule that allows.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn netpold_rule(subject: u64, class: u64, protocol: u32, port: u32) -> u32 {
-    find_rule(&WITHOUT_PACKET, subject, class, protocol as u8, port)
+pub extern "C" fn netpold_rule(policy_set: u64, class: u64, protocol: u32, port: u32) -> u32 {
+    find_rule(&WITHOUT_PACKET, policy_set, class, protocol as u8, port)
 }
 
 /// Looks through spilled port ranges.

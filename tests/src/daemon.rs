@@ -24,7 +24,7 @@ use crate::patience::patience;
 use crate::server::Server;
 
 /// Where its directories are: it writes through to the disk what it accepts, and that is no
-/// suite's subject.
+/// suite's policy set.
 const MEMORY: &str = "/dev/shm";
 /// What to set for [`Daemon::metrics`].
 pub const WITH_METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:9469\"\n";

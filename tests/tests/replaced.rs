@@ -13,7 +13,7 @@ use netpol_abi::Reason;
 use netpol_abi::limits::INTERFACE_SLOTS;
 use netpol_abi::packet::Direction;
 use netpol_abi::tables::{
-    Address, Endpoint, EndpointBank, Interface, OWNER_HOST, SUBJECT_NOT_ISOLATED, control_flags,
+    Address, Endpoint, EndpointBank, Interface, NOT_ISOLATED, OWNER_HOST, control_flags,
 };
 use netpol_engine::plan::Step;
 use netpold::datapath::{Hook, Kernel, KernelTables};
@@ -194,13 +194,13 @@ fn no_packet_is_judged_by_another_addresss_entry() -> Result<()> {
 #[test]
 fn no_packet_is_judged_as_another_interfaces() -> Result<()> {
     let mut programs = InKernel::new("overflow", &|_| ())?;
-    let endpoint = |slot: u32, subject: u64| {
+    let endpoint = |slot: u32, policy_set: u64| {
         let bank = EndpointBank {
-            ingress: subject,
-            egress: subject,
+            ingress: policy_set,
+            egress: policy_set,
             revision: 1,
-            audited_ingress: subject,
-            audited_egress: subject,
+            audited_ingress: policy_set,
+            audited_egress: policy_set,
             ..EndpointBank::default()
         };
         let value = Endpoint {
@@ -224,7 +224,7 @@ fn no_packet_is_judged_as_another_interfaces() -> Result<()> {
     let (taken, isolated, free) = (1 + INTERFACE_SLOTS, 1, 1 + 2 * INTERFACE_SLOTS);
     let mut steps = vec![
         endpoint(9, 100),
-        endpoint(10, SUBJECT_NOT_ISOLATED),
+        endpoint(10, NOT_ISOLATED),
         interface(taken, 9),
         interface(isolated, 9),
         interface(free, 10),

@@ -56,7 +56,7 @@ fn steps() -> Vec<Step> {
     vec![
         Step::PutVerdict {
             key: VerdictKey {
-                subject: 100,
+                policy_set: 100,
                 class: 50,
             },
             value: Verdict {
@@ -179,7 +179,10 @@ fn a_full_table_changes_nothing(site: &Site) -> Result<()> {
         },
     ];
     more.extend((0..5000).map(|class| Step::PutVerdict {
-        key: VerdictKey { subject: 8, class },
+        key: VerdictKey {
+            policy_set: 8,
+            class,
+        },
         value: Verdict::default(),
     }));
     more.push(Step::Commit {
@@ -267,7 +270,7 @@ fn desired(rules: u16) -> Result<Tables> {
         })
         .collect();
     let key = VerdictKey {
-        subject: 100 + u64::from(rules),
+        policy_set: 100 + u64::from(rules),
         class: 50,
     };
     tables
@@ -318,10 +321,10 @@ fn a_plan_and_a_crash_in_it(site: &Site) -> Result<()> {
         go(&mut kernel, &second, Some(end))?;
         kernel.tables.resync()?;
         let installed = kernel.tables.installed();
-        let subject = |tables: &Tables| tables.endpoints.get(&0).map(|entry| entry.ingress);
+        let policy_set = |tables: &Tables| tables.endpoints.get(&0).map(|entry| entry.ingress);
         let expected = if end <= commit { 103 } else { 250 };
         ensure!(
-            subject(&installed.read_back()) == Some(expected),
+            policy_set(&installed.read_back()) == Some(expected),
             "after {end}"
         );
         let repair = recover(installed);

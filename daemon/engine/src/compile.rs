@@ -1,21 +1,21 @@
 //! From a world to the kernel's tables.
 //!
 //! ```text
-//!  pods ──▶ kinds ──▶ subjects (which policies select an endpoint) ──┐
+//!  pods ──▶ kinds ──▶ policy sets (which policies select an endpoint) ──┐
 //!            │           │ peers of their rules                      ├─▶ verdicts
 //!            │           ▼                                           │
 //!            └───▶ atoms and blocks ──▶ classes (what matches an address)
 //! ```
 //!
-//! Numbers are content-addressed (see [`netpol_abi::tables`]): a subject's is a keyed hash of
+//! Numbers are content-addressed (see [`netpol_abi::tables`]): a policy set's is a keyed hash of
 //! its direction, its policies' names and rules and what their names of ports stand for
 //! at the endpoint; a class's of the peer selectors and blocks that match the address and
 //! what names of ports in egress rules stand for there. A verdict follows from those
 //! two contents alone, so its entry is the same in every world that has it, and rule numbers,
-//! relative to their subject, are the same after a restart. Where a number is met again, its content is
+//! relative to their policy set, are the same after a restart. Where a number is met again, its content is
 //! compared: two contents of one number are a [`Collision`], and the world is refused.
 //!
-//! An endpoint that audited policies select has two subjects a direction: that of the policies in
+//! An endpoint that audited policies select has two policy sets a direction: that of the policies in
 //! force, and the one that it would have if all were. A policy's mode is no part of its
 //! content, so when audit ends, that second one is the endpoint's, with its number and verdicts.
 //!
@@ -29,13 +29,13 @@
 //!  kind ──── by what selectors see ────▶ kept, fresh or gone
 //!  policy ── is it as before? ─────────▶ its parts, and the kinds that it selects: only fresh
 //!                                        ones are asked
-//!  of a kind ──────────────────────────▶ its subjects, if the same parts select it; its atoms,
+//!  of a kind ──────────────────────────▶ its policy sets, if the same parts select it; its atoms,
 //!                                        less those gone, and only fresh ones asked
 //!  blocks ── does any rule's differ? ──▶ prefixes, what covers an address
-//!  subject, class ── by number; the contents are compared ─▶ fresh, kept or gone
+//!  policy set, class ── by number; the contents are compared ─▶ fresh, kept or gone
 //!                                               │
-//!  verdicts: rows of gone subjects and entries of gone classes go; only pairs with a fresh
-//!  subject or class are flattened. Rows are shared with the tables that were given out.
+//!  verdicts: rows of gone policy sets and entries of gone classes go; only pairs with a fresh
+//!  policy set or class are flattened. Rows are shared with the tables that were given out.
 //! ```
 //!
 //! [`compile()`] is the first step of a `Compiler` that knows nothing: there is one way through
@@ -53,10 +53,10 @@ mod leaves;
 mod numbers;
 mod parts;
 mod peers;
+mod policy_sets;
 mod published;
 mod seen;
 mod sets;
-mod subjects;
 mod verdicts;
 
 #[cfg(test)]
@@ -73,8 +73,8 @@ use self::classes::Classes;
 pub use self::numbers::{Collision, NumberKey};
 use self::parts::Parts;
 use self::peers::Atoms;
+use self::policy_sets::{PolicySet, PolicySets};
 use self::seen::Seen;
-use self::subjects::{Subject, Subjects};
 pub use self::verdicts::MAX_VERDICTS;
 use self::verdicts::TooMany;
 use crate::kinds::Kinds;
@@ -95,19 +95,19 @@ pub struct Compiled {
 /// What the numbers in reports stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Names {
-    /// By subject.
-    pub subjects: BTreeMap<u64, Arc<SubjectNames>>,
+    /// By policy set.
+    pub policy_sets: BTreeMap<u64, Arc<PolicySetNames>>,
 }
 
-/// What a subject stands for.
+/// What a policy set stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SubjectNames {
+pub struct PolicySetNames {
     /// The direction that it is asked for.
     pub direction: Direction,
     /// The policies that isolate the endpoint in this direction, in the order in which they are
     /// asked.
     pub policies: Vec<ObjectName>,
-    /// Rule number N in a verdict of this subject is element N - 1.
+    /// Rule number N in a verdict of this policy set is element N - 1.
     pub rules: Vec<RuleName>,
 }
 
@@ -123,12 +123,12 @@ pub struct RuleName {
 }
 
 impl Names {
-    /// The rule with this number in verdicts of this subject; `None` for 0, for
+    /// The rule with this number in verdicts of this policy set; `None` for 0, for
     /// [`netpol_abi::tables::RULE_DEFAULT`] and for what another world's numbers name.
     #[must_use]
-    pub fn rule(&self, subject: u64, number: u32) -> Option<&RuleName> {
+    pub fn rule(&self, policy_set: u64, number: u32) -> Option<&RuleName> {
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
-        self.subjects.get(&subject)?.rules.get(index)
+        self.policy_sets.get(&policy_set)?.rules.get(index)
     }
 }
 
@@ -236,7 +236,7 @@ struct Known {
     kinds: Vec<seen::Known>,
     parts: Parts,
     atoms: Atoms,
-    subjects: Subjects,
+    policy_sets: PolicySets,
     classes: Classes,
     verdicts: Verdicts,
 }
@@ -256,18 +256,18 @@ impl Known {
             kinds,
             parts,
             atoms,
-            subjects,
+            policy_sets,
             classes,
             verdicts,
         } = self;
         let seen = Seen::of(&all, kinds);
         parts.update(before, world, &seen, atoms);
-        subjects.update(world, parts, &seen)?;
+        policy_sets.update(world, parts, &seen)?;
         atoms.update(&seen);
         classes.update(world, &all, parts, atoms)?;
         kinds.clone_from(&seen.known);
-        verdicts::update(verdicts, parts, atoms.bound(), subjects, classes, most)?;
-        asks::update(world, classes, verdicts, &mut subjects.endpoints);
+        verdicts::update(verdicts, parts, atoms.bound(), policy_sets, classes, most)?;
+        asks::update(world, classes, verdicts, &mut policy_sets.endpoints);
         Ok(())
     }
 
@@ -303,14 +303,14 @@ impl Known {
                 }
             }
         }
-        let published = published::of(world, &self.subjects.endpoints);
+        let published = published::of(world, &self.policy_sets.endpoints);
         let publishes = match published.is_empty() {
             true => 0,
             false => control_flags::PUBLISHES,
         };
         Tables {
             flags: flags(world.settings) | publishes,
-            endpoints: self.subjects.endpoints.clone(),
+            endpoints: self.policy_sets.endpoints.clone(),
             interfaces,
             addresses: self.classes.addresses.clone(),
             senders,
@@ -323,10 +323,11 @@ impl Known {
     }
 
     fn names(&self) -> Names {
-        let subjects = self.subjects.all.iter();
-        let names = |(number, subject): (&u64, &Subject)| (*number, Arc::clone(&subject.names));
+        let policy_sets = self.policy_sets.all.iter();
+        let names =
+            |(number, policy_set): (&u64, &PolicySet)| (*number, Arc::clone(&policy_set.names));
         Names {
-            subjects: subjects.map(names).collect(),
+            policy_sets: policy_sets.map(names).collect(),
         }
     }
 }

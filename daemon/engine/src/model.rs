@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use netpol_abi::Reason;
 use netpol_abi::packet::protocol::UDP;
 use netpol_abi::tables::{
-    Address, CLASS_ANY, CLASS_UNLISTED, Control, Endpoint, Interface, Leave, OWNER_HOST, PortBlock,
-    Prefix, Published, PublishedBank, SUBJECT_NOT_ISOLATED, SenderAddress, Verdict, VerdictKey,
+    Address, CLASS_ANY, CLASS_UNLISTED, Control, Endpoint, Interface, Leave, NOT_ISOLATED,
+    OWNER_HOST, PortBlock, Prefix, Published, PublishedBank, SenderAddress, Verdict, VerdictKey,
     control_flags, endpoint_flags, published_flags,
 };
 
@@ -63,9 +63,9 @@ pub struct MapImage {
 pub struct Ruling {
     /// Why; [`Reason::allows`] tells whether it may pass.
     pub reason: Reason,
-    /// The subject that was asked; 0: none.
-    pub subject: u64,
-    /// The rule that decided, by its number in the subject; 0: none.
+    /// The policy set that was asked; 0: none.
+    pub policy_set: u64,
+    /// The rule that decided, by its number in the policy set; 0: none.
     pub rule: u32,
     /// What it denies passes: of the endpoint, or of what denies, only audit is asked for.
     pub audited: bool,
@@ -386,7 +386,7 @@ impl MapImage {
         })
     }
 
-    /// The verdict of a pair of subject and class, if there is one and its chain is whole.
+    /// The verdict of a pair of policy set and class, if there is one and its chain is whole.
     #[must_use]
     pub fn entry(&self, key: VerdictKey) -> Option<VerdictEntry> {
         gather(self.verdicts.get(&key)?, |key| self.port_blocks.get(&key))
@@ -443,7 +443,7 @@ impl MapImage {
         let found = self.endpoints.values().find(|found| found.id == endpoint)?;
         let said = &found.banks[bank];
         let peer = self.peer(peer);
-        let (subject, audited, host) = match direction {
+        let (policy_set, audited, host) = match direction {
             Direction::Ingress => (
                 said.ingress,
                 said.audited_ingress,
@@ -451,24 +451,24 @@ impl MapImage {
             ),
             Direction::Egress => (said.egress, said.audited_egress, control_flags::HOST_EGRESS),
         };
-        let of = |subject| {
-            let ruling = |reason, subject| Ruling {
+        let of = |policy_set| {
+            let ruling = |reason, policy_set| Ruling {
                 reason,
-                subject,
+                policy_set,
                 rule: 0,
                 audited: false,
             };
             if peer.owner == endpoint {
                 ruling(Reason::Itself, 0)
-            } else if subject == SUBJECT_NOT_ISOLATED {
+            } else if policy_set == NOT_ISOLATED {
                 ruling(Reason::NotIsolated, 0)
             } else if peer.owner == OWNER_HOST && self.control.flags[bank] & host != 0 {
-                ruling(Reason::Host, subject)
+                ruling(Reason::Host, policy_set)
             } else {
-                self.rule(subject, peer.class, protocol, port)
+                self.rule(policy_set, peer.class, protocol, port)
             }
         };
-        let is = of(subject);
+        let is = of(policy_set);
         if !is.reason.allows() {
             return Some(Ruling {
                 audited: (self.control.flags[bank] & control_flags::AUDIT != 0)
@@ -497,9 +497,9 @@ impl MapImage {
         if said.id == sender.owner {
             return None;
         }
-        let of = |subject| {
-            let ruling = self.rule(subject, sender.class, protocol, said.port);
-            (subject != SUBJECT_NOT_ISOLATED && !ruling.reason.allows()).then_some(ruling)
+        let of = |policy_set| {
+            let ruling = self.rule(policy_set, sender.class, protocol, said.port);
+            (policy_set != NOT_ISOLATED && !ruling.reason.allows()).then_some(ruling)
         };
         let is_audited = said.flags & published_flags::AUDIT != 0
             || self.control.flags[bank] & control_flags::AUDIT != 0;
@@ -543,11 +543,11 @@ impl MapImage {
         find(dialled).or_else(|| find(everywhere).filter(|_| reaches_host))
     }
 
-    /// What the rules of a subject say to a peer of this class.
-    fn rule(&self, subject: u64, class: u64, protocol: u8, port: u16) -> Ruling {
+    /// What the rules of a policy set say to a peer of this class.
+    fn rule(&self, policy_set: u64, class: u64, protocol: u8, port: u16) -> Ruling {
         let entry = [class, CLASS_ANY]
             .into_iter()
-            .find_map(|class| self.entry(VerdictKey { subject, class }))
+            .find_map(|class| self.entry(VerdictKey { policy_set, class }))
             .unwrap_or_default();
         let (rule, denies) = entry.decide(protocol, port);
         Ruling {
@@ -556,7 +556,7 @@ impl MapImage {
             } else {
                 Reason::RuleAllowed
             },
-            subject,
+            policy_set,
             rule,
             audited: false,
         }

@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use netpol_abi::tables::{CLASS_ANY, SUBJECT_NOT_ISOLATED, VerdictKey, endpoint_flags};
+use netpol_abi::tables::{CLASS_ANY, NOT_ISOLATED, VerdictKey, endpoint_flags};
 
 pub use self::ports::PortSet;
 pub use self::regions::Region;
@@ -41,15 +41,15 @@ pub struct Reach<'w> {
     groups: Vec<Group<'w>>,
     /// By Pod: its group.
     pods: HashMap<&'w ObjectName, usize>,
-    /// Subjects of the enforced Pods, ingress and egress, as far as they are in force.
-    subjects: HashMap<&'w ObjectName, [u64; 2]>,
+    /// PolicySets of the enforced Pods, ingress and egress, as far as they are in force.
+    policy_sets: HashMap<&'w ObjectName, [u64; 2]>,
     /// Addresses lent to Pods that have none.
     lent: HashMap<&'w ObjectName, IpAddr>,
     addresses: BTreeMap<IpAddr, AddressEntry>,
     prefixes: Arc<BTreeMap<IpNet, u64>>,
     /// Every different answer once.
     sets: Vec<PortSet>,
-    /// Which of them a subject and class get.
+    /// Which of them a policy set and class get.
     verdicts: HashMap<VerdictKey, usize>,
 }
 
@@ -168,7 +168,7 @@ impl<'w> Reach<'w> {
             world,
             groups: Vec::new(),
             pods: HashMap::new(),
-            subjects: HashMap::new(),
+            policy_sets: HashMap::new(),
             lent: stand_in.addresses,
             addresses: tables.addresses,
             prefixes: tables.prefixes,
@@ -187,12 +187,12 @@ impl<'w> Reach<'w> {
         }
         for (name, slot) in world.pods.keys().zip(0..) {
             if let Some(entry) = tables.endpoints.get(&slot) {
-                let subjects = if entry.flags & endpoint_flags::AUDIT == 0 {
+                let policy_sets = if entry.flags & endpoint_flags::AUDIT == 0 {
                     [entry.ingress, entry.egress]
                 } else {
-                    [SUBJECT_NOT_ISOLATED; 2]
+                    [NOT_ISOLATED; 2]
                 };
-                reach.subjects.insert(name, subjects);
+                reach.policy_sets.insert(name, policy_sets);
             }
         }
         reach.group();
@@ -305,13 +305,13 @@ impl<'w> Reach<'w> {
         }
     }
 
-    fn side(&self, subject: u64, class: u64, host: bool) -> usize {
-        if subject == SUBJECT_NOT_ISOLATED || host {
+    fn side(&self, policy_set: u64, class: u64, host: bool) -> usize {
+        if policy_set == NOT_ISOLATED || host {
             return ALL;
         }
         [class, CLASS_ANY]
             .into_iter()
-            .find_map(|class| self.verdicts.get(&VerdictKey { subject, class }))
+            .find_map(|class| self.verdicts.get(&VerdictKey { policy_set, class }))
             .copied()
             .unwrap_or(NOTHING)
     }
@@ -325,8 +325,8 @@ impl<'w> Reach<'w> {
 
     fn profile_of(&self, end: &End) -> Profile {
         let name = end.pod.map(|(name, _)| name);
-        let subjects = name.and_then(|name| self.subjects.get(name));
-        let [ingress, egress] = subjects.copied().unwrap_or([SUBJECT_NOT_ISOLATED; 2]);
+        let policy_sets = name.and_then(|name| self.policy_sets.get(name));
+        let [ingress, egress] = policy_sets.copied().unwrap_or([NOT_ISOLATED; 2]);
         let lent = name.and_then(|name| self.lent.get(name));
         Profile {
             host: end.host,
@@ -402,8 +402,8 @@ impl Profile {
     const fn outside(class: u64) -> Self {
         Self {
             host: false,
-            ingress: SUBJECT_NOT_ISOLATED,
-            egress: SUBJECT_NOT_ISOLATED,
+            ingress: NOT_ISOLATED,
+            egress: NOT_ISOLATED,
             classes: [Some(class); 2],
             bare: class,
             dual: false,
@@ -413,12 +413,12 @@ impl Profile {
     /// Do policies select it for egress?
     #[must_use]
     pub const fn is_isolated_for_egress(&self) -> bool {
-        self.egress != SUBJECT_NOT_ISOLATED
+        self.egress != NOT_ISOLATED
     }
 
     /// Do policies select it for ingress?
     #[must_use]
     pub const fn is_isolated_for_ingress(&self) -> bool {
-        self.ingress != SUBJECT_NOT_ISOLATED
+        self.ingress != NOT_ISOLATED
     }
 }

@@ -37,7 +37,7 @@ pub struct Tables {
     pub published: BTreeMap<PublishedAt, PublishedBank>,
     /// `ipBlock` prefixes and their `except`s: class of the strangers inside.
     pub prefixes: Arc<BTreeMap<IpNet, u64>>,
-    /// Verdicts of (subject, class). Content-addressed: a key's value never changes.
+    /// Verdicts of (policy set, class). Content-addressed: a key's value never changes.
     pub verdicts: Verdicts,
     /// Of installed tables: the ids of the port blocks that verdicts chain. The compiler leaves it
     /// empty; the plan sets it.
@@ -49,9 +49,9 @@ pub struct Tables {
 pub struct EndpointEntry {
     /// The endpoint's number.
     pub id: u32,
-    /// Subject for ingress.
+    /// PolicySet for ingress.
     pub ingress: u64,
-    /// Subject for egress.
+    /// PolicySet for egress.
     pub egress: u64,
     /// What `ingress` would be if the policies that are only audited were enforced.
     pub audited_ingress: u64,

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_abi::Reason;
-use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, asks_index};
+use netpol_abi::tables::{NOT_ISOLATED, asks_index};
 use netpol_engine::compile::{Names, compile};
 use netpol_engine::evaluate::{By, Party, Side, evaluate};
 use netpol_engine::explain::explain;
@@ -81,7 +81,7 @@ fn names_the_same(world: &World, side: &Side, ruling: &Ruling, names: &Names) ->
         // Where several tiers allow, the tables may name another one's rule.
         return true;
     }
-    match names.rule(ruling.subject, ruling.rule) {
+    match names.rule(ruling.policy_set, ruling.rule) {
         Some(rule) => by
             .iter()
             .any(|by: &By| by.policy == rule.policy && by.rule == Some(rule.rule)),
@@ -203,14 +203,14 @@ proptest! {
             let addresses = resolvers.iter().copied().map(Party::Address);
             let asked: Vec<Party> = addresses.chain(has_peer.then(|| Party::Pod(name.clone()))).collect();
             let cases = [(&without, said.egress, false), (&with, said.audited_egress, true)];
-            for (world, subject, is_audited) in cases {
+            for (world, policy_set, is_audited) in cases {
                 for (protocol, is_tcp) in [(Protocol::Udp, false), (Protocol::Tcp, true)] {
                     let may = |to: &Party| {
                         let verdict = evaluate(world, &Party::Pod(from.clone()), to, protocol, 53);
                         verdict.unwrap().egress.allowed
                     };
                     // What no policy isolates is not asked.
-                    let expected = subject != SUBJECT_NOT_ISOLATED && asked.iter().any(may);
+                    let expected = policy_set != NOT_ISOLATED && asked.iter().any(may);
                     let word = said.asks[asks_index(is_tcp, is_audited)];
                     prop_assert_eq!(word != 0, expected, "{} {:?}, audited {}: {:#x}", from, protocol, is_audited, word);
                 }
@@ -224,8 +224,8 @@ proptest! {
         let mut third = one.clone();
         third.policies.extend(two.policies.clone());
         let (one, third) = (compile(&one).unwrap(), compile(&third).unwrap());
-        for (subject, names) in &one.names.subjects {
-            if let Some(others) = third.names.subjects.get(subject) {
+        for (policy_set, names) in &one.names.policy_sets {
+            if let Some(others) = third.names.policy_sets.get(policy_set) {
                 prop_assert_eq!(names, others);
             }
         }

@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_record_is_read_and_a_short_one_is_not() {
         let event = Event {
-            subject: 7,
+            policy_set: 7,
             ..Event::default()
         };
         let mut record = event.as_bytes().to_vec();

@@ -262,7 +262,7 @@ impl KernelTables {
     /// For the tables whose elements programs read by reference, and that change seldom. The programs look elements of
     /// `ADDRESSES4`, `ADDRESSES6` and `PUBLISHED` up once more after reading them; `VERDICTS` and `PORT_BLOCKS` lose what
     /// has been out of reach since an earlier grace period. Tries wait themselves (`bpf_mem_cache_free_rcu`, kernel/bpf/lpm_trie.c).
-    fn wait_for_readers(&mut self) -> Result<(), FenceError> {
+    fn wait_for_readers(&mut self) -> Result<(), GracePeriodError> {
         if self.freed {
             grace_period::wait()?;
             self.freed = false;

@@ -2,7 +2,7 @@
 //!
 //! Pure: a [`Namer`] is made from one state of the world and asked about reports of
 //! that time. A report of an older state may name an endpoint that is gone or a
-//! subject that nobody has any more; what is not known is left out, never guessed.
+//! policy set that nobody has any more; what is not known is left out, never guessed.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -117,11 +117,11 @@ impl Namer {
     }
 
     /// Whose published port the endpoint dials, where the container behind it denies it, and that one's port. The report
-    /// has a subject for ingress then, and is about a connection that the endpoint opens.
+    /// has a policy set for ingress then, and is about a connection that the endpoint opens.
     fn dialled(&self, event: &Event, dialled: IpAddr, port: u16) -> Option<&(ObjectName, u16)> {
-        let subject = self.names.subjects.get(&event.subject)?;
+        let policy_set = self.names.policy_sets.get(&event.policy_set)?;
         let is_opened_by_endpoint = (event.direction == 1) != (event.reply != 0);
-        if subject.direction != policy::Direction::Ingress || !is_opened_by_endpoint {
+        if policy_set.direction != policy::Direction::Ingress || !is_opened_by_endpoint {
             return None;
         }
         published_where(dialled)
@@ -197,14 +197,14 @@ impl Namer {
             Some(_) => TrafficDirection::Ingress,
             None => direction,
         };
-        let rule = self.names.rule(event.subject, event.rule);
+        let rule = self.names.rule(event.policy_set, event.rule);
         let policies = match (rule, reason) {
             (Some(rule), _) => vec![self.policy(&rule.policy, event)],
             (None, Reason::PolicyDenied | Reason::PolicyRevoked) => self
                 .names
-                .subjects
-                .get(&event.subject)
-                .map(|subject| &subject.policies)
+                .policy_sets
+                .get(&event.policy_set)
+                .map(|policy_set| &policy_set.policies)
                 .into_iter()
                 .flatten()
                 .map(|name| self.policy(name, event))

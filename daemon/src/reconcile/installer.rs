@@ -36,15 +36,15 @@ pub enum InstallError {
     Collision(#[source] Collision),
     /// Something of it has the number of something else that is in force.
     #[error(
-        "subject {subject:#018x} and class {class:#018x} would stand for something else than they do in force, \
+        "policy set {policy_set:#018x} and peer class {class:#018x} would stand for something else than they do in force, \
          so these policies are refused as a whole: {was} and {will}: what was in force before still is; {OTHER_NUMBERS}"
     )]
     Clash {
-        /// The subject's number.
-        subject: u64,
+        /// The policy set's number.
+        policy_set: u64,
         /// The class's number.
         class: u64,
-        /// What the subject stands for.
+        /// What the policy set stands for.
         was: String,
         /// What it would stand for.
         will: String,
@@ -271,8 +271,8 @@ impl Installer {
         }
     }
 
-    fn clash(&self, VerdictKey { subject, class }: VerdictKey, names: &Names) -> InstallError {
-        let describe = |names: &Names| match names.subjects.get(&subject) {
+    fn clash(&self, VerdictKey { policy_set, class }: VerdictKey, names: &Names) -> InstallError {
+        let describe = |names: &Names| match names.policy_sets.get(&policy_set) {
             Some(found) => {
                 let policies = found.policies.iter().map(ToString::to_string);
                 let policies = policies.collect::<Vec<_>>().join(", ");
@@ -281,7 +281,7 @@ impl Installer {
             None => "what an earlier netpold left in force".to_owned(),
         };
         InstallError::Clash {
-            subject,
+            policy_set,
             class,
             was: describe(&self.names),
             will: describe(names),

@@ -1,4 +1,4 @@
-//! The key under which subjects and classes are numbered: a secret of this host, so that an author
+//! The key under which policy sets and classes are numbered: a secret of this host, so that an author
 //! of manifests can't choose two contents of one number.
 //!
 //! Kept in the state directory, as the tables that are pinned have numbers of it: with the

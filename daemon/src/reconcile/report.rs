@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use netpol_abi::limits::FIRST_LOOPBACK;
-use netpol_abi::tables::{SUBJECT_NOT_ISOLATED, endpoint_flags};
+use netpol_abi::tables::{NOT_ISOLATED, endpoint_flags};
 use netpol_engine::compile::Names;
 use netpol_engine::evaluate::{Party, evaluate};
 use netpol_engine::policy::{Mode, ObjectName, Protocol};
@@ -228,11 +228,11 @@ fn endpoints(
         // Those that are only audited are among them.
         let policies: BTreeSet<&ObjectName> = [entry.audited_ingress, entry.audited_egress]
             .iter()
-            .filter_map(|subject| in_force.names.subjects.get(subject))
-            .flat_map(|subject| &subject.policies)
+            .filter_map(|policy_set| in_force.names.policy_sets.get(policy_set))
+            .flat_map(|policy_set| &policy_set.policies)
             .collect();
         let isolated =
-            |subject| subject != SUBJECT_NOT_ISOLATED && entry.flags & endpoint_flags::AUDIT == 0;
+            |policy_set| policy_set != NOT_ISOLATED && entry.flags & endpoint_flags::AUDIT == 0;
         endpoints.push(EndpointStatus {
             name: name.name.clone(),
             namespace: name.namespace.clone(),

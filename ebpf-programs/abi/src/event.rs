@@ -43,8 +43,8 @@ pub struct Event {
     pub time_ns: u64,
     /// Generation that judged the packet.
     pub generation: u64,
-    /// Subject that denied or allowed; 0: none was asked.
-    pub subject: u64,
+    /// PolicySet that denied or allowed; 0: none was asked.
+    pub policy_set: u64,
     /// The deciding rule; 0: none.
     pub rule: u32,
     /// Endpoint number; 0: unidentified.

@@ -4,7 +4,7 @@
 //!  frame ─▶ parse ─▶ interface ─▶ endpoint ─▶ connection known? ─ yes ─▶ revision current? ─▶ passes
 //!              │ none                  │           │ no                       │ older
 //!              ▼                       ▼           ▼                          ▼
-//!            on hold             link control   lookup: peer class, subject, port ─▶ enter, or drop
+//!            on hold             link control   lookup: peer class, policy set, port ─▶ enter, or drop
 //!                               (ARP, ND, MLD)
 //! ```
 //!
@@ -30,7 +30,7 @@ use crate::{
     reason::Reason,
     tables::{
         AddressBank, Control, Endpoint, EndpointBank, Flow, FlowKey4, FlowKey6, FragmentCursor,
-        FragmentSet, Interface, Leave, PortBlock, Prefix, PublishedBank, SUBJECT_NOT_ISOLATED,
+        FragmentSet, Interface, Leave, NOT_ISOLATED, PortBlock, Prefix, PublishedBank,
         SenderAddress, Verdict, VerdictKey, control_flags, endpoint_flags, stamp,
     },
 };
@@ -39,8 +39,8 @@ pub use fast::is_established;
 pub use fragment::{Later, first as first_fragment, later as later_fragment};
 pub use link::control as link_control;
 pub use lookup::{
-    Answer, NOT_LISTED, Question, answer, answer_of_own, find_rule, leave, search_blocks,
-    subject_of,
+    Answer, NOT_LISTED, Question, answer, answer_of_own, find_rule, leave, policy_set_of,
+    search_blocks,
 };
 pub use published::{Dialled, answer_of_target, class_of_own, dialled};
 pub use question::{RESOLVER, place_question, question};
@@ -156,7 +156,7 @@ pub trait Tables {
     where
         Self: Sized,
     {
-        find_rule(self, key.subject, key.class, protocol, port)
+        find_rule(self, key.policy_set, key.class, protocol, port)
     }
     /// See [`leave`].
     fn leave(&self, slot: u32, version: u8, high: u64, low: u64) -> u64
@@ -200,12 +200,12 @@ pub trait Tables {
     {
         class_of_own(self, view)
     }
-    /// See [`subject_of`].
-    fn subject_of(&self, view: &View, opening: Direction, answer: Answer) -> u64
+    /// See [`policy_set_of`].
+    fn policy_set_of(&self, view: &View, opening: Direction, answer: Answer) -> u64
     where
         Self: Sized,
     {
-        subject_of(self, view, opening, answer)
+        policy_set_of(self, view, opening, answer)
     }
     /// See [`remember`].
     fn remember(&self, view: &View, opening: Opening, rule: u32) -> Remembered
@@ -262,14 +262,14 @@ pub struct Outcome {
     pub opened: bool,
     /// It goes against the direction in which its connection was opened.
     pub reply: bool,
-    /// The deciding rule by its number in the subject; 0: none.
+    /// The deciding rule by its number in the policy set; 0: none.
     pub rule: u32,
     /// Slot of the endpoint; 0: unidentified.
     pub slot: u32,
     /// Number of the endpoint; 0: unidentified.
     pub endpoint: u32,
-    /// The subject that was asked; 0: none.
-    pub subject: u64,
+    /// The policy set that was asked; 0: none.
+    pub policy_set: u64,
     /// The generation that judged.
     pub generation: u64,
     /// What was found of a peer that opens a connection, beside its address.
@@ -298,7 +298,7 @@ impl Default for Outcome {
             rule: 0,
             slot: 0,
             endpoint: 0,
-            subject: 0,
+            policy_set: 0,
             generation: 0,
             sender: Sender::UNASKED,
             tc_index: 0,
@@ -340,23 +340,23 @@ impl<T> Scene<'_, T> {
     const fn audits(&self) -> bool {
         self.flags() & control_flags::AUDIT != 0 || self.said.flags & endpoint_flags::AUDIT != 0
     }
-    const fn subject(&self, direction: Direction) -> u64 {
+    const fn policy_set(&self, direction: Direction) -> u64 {
         match direction {
             Direction::Ingress => self.said.ingress,
             Direction::Egress => self.said.egress,
         }
     }
-    const fn audited_subject(&self, direction: Direction) -> u64 {
+    const fn audited_policy_set(&self, direction: Direction) -> u64 {
         match direction {
             Direction::Ingress => self.said.audited_ingress,
             Direction::Egress => self.said.audited_egress,
         }
     }
     const fn isolation(&self) -> Isolation {
-        if self.said.ingress != SUBJECT_NOT_ISOLATED || self.said.egress != SUBJECT_NOT_ISOLATED {
+        if self.said.ingress != NOT_ISOLATED || self.said.egress != NOT_ISOLATED {
             Isolation::Enforced
-        } else if self.said.audited_ingress != SUBJECT_NOT_ISOLATED
-            || self.said.audited_egress != SUBJECT_NOT_ISOLATED
+        } else if self.said.audited_ingress != NOT_ISOLATED
+            || self.said.audited_egress != NOT_ISOLATED
         {
             Isolation::Audited
         } else {
@@ -402,7 +402,7 @@ impl<T> Scene<'_, T> {
 struct Ruling {
     reason: Reason,
     rule: u32,
-    /// What policy said, where it was asked: its subject is looked for once all is decided.
+    /// What policy said, where it was asked: its policy set is looked for once all is decided.
     answer: Answer,
     sender: Sender,
     /// [`marks`]. Bits of one byte: three `bool`s in a row are merged to a store that is not
@@ -521,7 +521,7 @@ pub fn rule<'o, T: Tables, F: Frame>(
             rule: ruling.rule,
             slot: view.place.slot,
             endpoint: view.place.id,
-            subject: tables.subject_of(view, ruling.opening(), ruling.answer),
+            policy_set: tables.policy_set_of(view, ruling.opening(), ruling.answer),
             generation: scene.control.generation,
             sender: ruling.sender,
             tc_index: match scene.at.direction() {

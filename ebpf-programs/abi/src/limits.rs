@@ -43,7 +43,7 @@ pub const LEAVES: u32 = 65_536;
 pub const PUBLISHED: u32 = 262_144;
 /// `ipBlock` prefixes with their `except`s per family.
 pub const PREFIXES: u32 = 131_072;
-/// Pairs of subject and peer class for which some rule holds.
+/// Pairs of policy set and peer class for which some rule holds.
 pub const VERDICTS: u32 = 1_048_576;
 /// Spilled blocks of port ranges.
 pub const PORT_BLOCKS: u32 = 131_072;
@@ -69,7 +69,7 @@ pub const INLINE_RANGES: usize = 4;
 /// Port ranges in one spilled block; fixed.
 pub const BLOCK_RANGES: usize = 20;
 /// Spilled blocks that one verdict may chain; fixed, as the verifier must see an
-/// end: 4 + 64 × 20 = 1,284 disjoint ranges for one pair of subject and class.
+/// end: 4 + 64 × 20 = 1,284 disjoint ranges for one pair of policy set and class.
 pub const MAX_BLOCKS: usize = 64;
 
 /// IPv6 extension headers walked before the packet counts as unparseable; fixed.

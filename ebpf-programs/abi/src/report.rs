@@ -77,7 +77,7 @@ pub const fn fill(event: &mut Event, kind: Kind, outcome: &Outcome, view: &View,
     let packet = &view.packet;
     event.time_ns = seen.time_ns;
     event.generation = outcome.generation;
-    event.subject = outcome.subject;
+    event.policy_set = outcome.policy_set;
     event.rule = outcome.rule;
     event.endpoint = outcome.endpoint;
     event.ifindex = seen.ifindex;

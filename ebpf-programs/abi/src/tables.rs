@@ -10,7 +10,7 @@
 //!
 //! # Numbers
 //!
-//! Subjects and classes are 64-bit hashes, under a secret key, of what they stand for, so a verdict
+//! PolicySets and classes are 64-bit hashes, under a secret key, of what they stand for, so a verdict
 //! entry never changes its meaning. The compiler and the plan compare contents wherever a number
 //! is met again, and refuse what would give a number to something else. Port blocks have
 //! ids that the plan gives out, one for each content.
@@ -23,8 +23,8 @@ use crate::{
     limits::{BLOCK_RANGES, FRAGMENTS_EACH, INLINE_RANGES},
 };
 
-/// The subject of an endpoint that no policy selects for a direction.
-pub const SUBJECT_NOT_ISOLATED: u64 = 0;
+/// The policy set of an endpoint that no policy selects for a direction.
+pub const NOT_ISOLATED: u64 = 0;
 /// The class of an address that this bank does not list (a stranger: the prefixes decide).
 pub const CLASS_UNLISTED: u64 = 0;
 /// The class of strangers that no `ipBlock` covers; also the second key of the
@@ -33,8 +33,8 @@ pub const CLASS_ANY: u64 = 1;
 /// The class of an address whose entry was replaced while it was read: one that no rule names, so that those for any peer
 /// decide.
 pub const CLASS_UNREAD: u64 = 2;
-/// The subject of a published port whose entry was replaced while it was read: it allows nothing.
-pub const SUBJECT_UNREAD: u64 = 2;
+/// The policy set of a published port whose entry was replaced while it was read: it allows nothing.
+pub const POLICY_SET_UNREAD: u64 = 2;
 /// The first number that a hash may have; smaller ones are reserved.
 pub const FIRST_HASHED: u64 = 16;
 
@@ -43,7 +43,7 @@ pub const FIRST_HASHED: u64 = 16;
 pub const OWNER_HOST: u32 = u32::MAX;
 
 /// The rule number of what passes because no policy that isolates has a say in it (a
-/// subject of higher tiers alone). NetworkPolicy by itself never makes it.
+/// policy set of higher tiers alone). NetworkPolicy by itself never makes it.
 pub const RULE_DEFAULT: u32 = u32::MAX;
 
 /// Bits of [`Control::flags`].
@@ -190,9 +190,9 @@ pub struct Interface {
 )]
 #[repr(C)]
 pub struct EndpointBank {
-    /// Subject for ingress, or [`SUBJECT_NOT_ISOLATED`].
+    /// PolicySet for ingress, or [`NOT_ISOLATED`].
     pub ingress: u64,
-    /// Subject for egress, or [`SUBJECT_NOT_ISOLATED`].
+    /// PolicySet for egress, or [`NOT_ISOLATED`].
     pub egress: u64,
     /// Changes whenever a connection of this endpoint may have to be judged anew. 0: the
     /// endpoint is not in this bank (and no interface leads to it while the bank is read).
@@ -205,12 +205,12 @@ pub struct EndpointBank {
     /// Likewise for egress.
     pub audited_egress: u64,
     /// What policy says of questions for names that the endpoint's engine asks for it, at [`asks_index`]: the number of
-    /// the rule in the subject that allows them, 0 where none does, or [`ASKS_PASS`] and a reason. 0 as well where the
+    /// the rule in the policy set that allows them, 0 where none does, or [`ASKS_PASS`] and a reason. 0 as well where the
     /// engine asks from the endpoint's own network namespace.
     pub asks: [u32; 4],
 }
 
-/// Where in [`EndpointBank::asks`] it stands what the subject says of questions over this protocol: that of the policies
+/// Where in [`EndpointBank::asks`] it stands what the policy set says of questions over this protocol: that of the policies
 /// in force, or the one as if those that are audited were.
 #[must_use]
 #[inline(always)]
@@ -378,7 +378,7 @@ pub const fn service(version: u8, protocol: u8, port: u16) -> u32 {
 )]
 #[repr(C)]
 pub struct PublishedBank {
-    /// The container's subject for ingress, or [`SUBJECT_NOT_ISOLATED`].
+    /// The container's policy set for ingress, or [`NOT_ISOLATED`].
     pub ingress: u64,
     /// What that would be if the policies that are only audited were enforced.
     pub audited_ingress: u64,
@@ -393,8 +393,8 @@ pub struct PublishedBank {
 impl PublishedBank {
     /// What could not be read: a port of a container that takes nothing.
     pub const UNREAD: Self = Self {
-        ingress: SUBJECT_UNREAD,
-        audited_ingress: SUBJECT_UNREAD,
+        ingress: POLICY_SET_UNREAD,
+        audited_ingress: POLICY_SET_UNREAD,
         id: 0,
         port: 0,
         flags: published_flags::LISTED,
@@ -449,8 +449,8 @@ pub struct Prefix {
 )]
 #[repr(C)]
 pub struct VerdictKey {
-    /// Subject of the endpoint in the direction at hand.
-    pub subject: u64,
+    /// PolicySet of the endpoint in the direction at hand.
+    pub policy_set: u64,
     /// Class of the peer, or [`CLASS_ANY`] for the rules that hold for every peer.
     pub class: u64,
 }

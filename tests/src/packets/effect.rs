@@ -15,7 +15,7 @@ use netpol_abi::link::{Class, LINK_RATES, LinkRate, NEIGHBOURS, Neighbour, rate_
 use netpol_abi::packet::Direction;
 use netpol_abi::packet::ethertype;
 use netpol_abi::tables::{
-    Counter, Flow, Fragment, FragmentKey, RULE_DEFAULT, SUBJECT_NOT_ISOLATED, Usage, flow_flags,
+    Counter, Flow, Fragment, FragmentKey, NOT_ISOLATED, RULE_DEFAULT, Usage, flow_flags,
     stamped_slot,
 };
 
@@ -27,11 +27,11 @@ use super::state::{Connection, Effect, Fate};
 /// What numbers stand for in the world at hand.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meanings {
-    /// The box's subject for ingress.
+    /// The box's policy set for ingress.
     pub ingress: u64,
-    /// The box's subject for egress.
+    /// The box's policy set for egress.
     pub egress: u64,
-    /// The friend's subject for ingress, as if all its policies were in force.
+    /// The friend's policy set for ingress, as if all its policies were in force.
     pub friend: u64,
     /// The generation in force.
     pub generation: u64,
@@ -107,13 +107,13 @@ fn show_event(
         let label = reason.map_or("?", netpol_abi::Reason::label);
         let _ = write!(line, " {label}");
     }
-    if (event.rule, event.subject) != (0, SUBJECT_NOT_ISOLATED) {
-        let of = match event.subject {
-            SUBJECT_NOT_ISOLATED => "nobody".to_owned(),
-            subject if subject == meanings.ingress => "ingress".to_owned(),
-            subject if subject == meanings.egress => "egress".to_owned(),
-            subject if subject == meanings.friend => "the friend's ingress".to_owned(),
-            subject => format!("{subject:#x}"),
+    if (event.rule, event.policy_set) != (0, NOT_ISOLATED) {
+        let of = match event.policy_set {
+            NOT_ISOLATED => "nobody".to_owned(),
+            policy_set if policy_set == meanings.ingress => "ingress".to_owned(),
+            policy_set if policy_set == meanings.egress => "egress".to_owned(),
+            policy_set if policy_set == meanings.friend => "the friend's ingress".to_owned(),
+            policy_set => format!("{policy_set:#x}"),
         };
         let _ = write!(line, ", {} of {of}", show_rule(event.rule));
     }

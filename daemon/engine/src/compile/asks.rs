@@ -1,15 +1,13 @@
 //! What policy says of the questions for names that engines ask for their containers, of which the kernel sees no
 //! destination but the engine's own resolver ([`netpol_abi::judge::question`]).
 //!
-//! A question is allowed if the container's subject allows port 53 of the peer `kube-dns`, or of one of the resolvers
+//! A question is allowed if the container's policy set allows port 53 of the peer `kube-dns`, or of one of the resolvers
 //! that the engine asks. All of that is in the verdicts, and is looked up here, once for a change.
 
 use std::collections::BTreeMap;
 
 use netpol_abi::Reason;
-use netpol_abi::tables::{
-    ASKS_PASS, CLASS_ANY, OWNER_HOST, SUBJECT_NOT_ISOLATED, VerdictKey, asks_index,
-};
+use netpol_abi::tables::{ASKS_PASS, CLASS_ANY, NOT_ISOLATED, OWNER_HOST, VerdictKey, asks_index};
 
 use super::classes::Classes;
 use crate::policy::Protocol;
@@ -37,11 +35,19 @@ pub(super) fn update(
         let addresses = resolvers.iter();
         let addresses = addresses.filter_map(|address| classes.resolvers.get(address));
         let asked: Vec<&AddressEntry> = classes.kube_dns.iter().chain(addresses).collect();
-        for (subject, is_audited) in [(endpoint.egress, false), (endpoint.audited_egress, true)] {
+        for (policy_set, is_audited) in [(endpoint.egress, false), (endpoint.audited_egress, true)]
+        {
             for (protocol, is_tcp) in [(Protocol::Udp, false), (Protocol::Tcp, true)] {
                 let say = |one: &&AddressEntry| {
                     let host_passes = world.settings.host_egress;
-                    says(verdicts, subject, attached.id, host_passes, one, protocol)
+                    says(
+                        verdicts,
+                        policy_set,
+                        attached.id,
+                        host_passes,
+                        one,
+                        protocol,
+                    )
                 };
                 let word = asked.iter().map(say).find(|word| *word != 0);
                 endpoint.asks[asks_index(is_tcp, is_audited)] = word.unwrap_or(0);
@@ -50,16 +56,16 @@ pub(super) fn update(
     }
 }
 
-/// What a subject says of one of them, as a word of the endpoint.
+/// What a policy set says of one of them, as a word of the endpoint.
 fn says(
     verdicts: &Verdicts,
-    subject: u64,
+    policy_set: u64,
     id: u32,
     host_passes: bool,
     asked: &AddressEntry,
     protocol: Protocol,
 ) -> u32 {
-    if subject == SUBJECT_NOT_ISOLATED {
+    if policy_set == NOT_ISOLATED {
         return 0;
     }
     if asked.owner == id {
@@ -68,7 +74,7 @@ fn says(
     if asked.owner == OWNER_HOST && host_passes {
         return ASKS_PASS | Reason::Host as u32;
     }
-    let of = |class| verdicts.get(&VerdictKey { subject, class });
+    let of = |class| verdicts.get(&VerdictKey { policy_set, class });
     let Some(entry) = of(asked.class).or_else(|| of(CLASS_ANY)) else {
         return 0;
     };

@@ -1,4 +1,4 @@
-//! From rules that match a pair of subject and class to disjoint port ranges.
+//! From rules that match a pair of policy set and class to disjoint port ranges.
 //!
 //! Here the tiers are resolved: rules come numbered in the order in which they are asked
 //! (admin tier, NetworkPolicy, baseline), and for every port the first that decides does.
@@ -14,7 +14,7 @@ use crate::tables::VerdictEntry;
 /// A rule whose peers match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Clause<'a> {
-    /// Its number in the subject.
+    /// Its number in the policy set.
     pub number: u32,
     pub tier: Tier,
     pub action: Action,

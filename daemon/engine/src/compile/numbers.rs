@@ -1,4 +1,4 @@
-//! The numbers of subjects and classes, and the digests that they are made from.
+//! The numbers of policy sets and classes, and the digests that they are made from.
 //!
 //! A number is a keyed hash of an *ordered* list. The daemon's key is a secret of the host, so an
 //! author of manifests can't choose contents whose numbers are equal. What the number stands for
@@ -50,7 +50,7 @@ impl NumberKey {
         self.cut(hasher.finish128().as_u128())
     }
 
-    /// The number of a subject or class.
+    /// The number of a policy set or class.
     pub(super) fn number(&self, domain: &str, content: impl Hash) -> u64 {
         use std::hash::Hasher;
 
@@ -92,7 +92,7 @@ impl fmt::Debug for NumberKey {
      {} and {}", things[0], things[1]
 )]
 pub struct Collision {
-    /// `subject` or `class`.
+    /// `policy_set` or `class`.
     pub sort: &'static str,
     /// The number.
     pub number: u64,

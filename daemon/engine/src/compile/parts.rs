@@ -90,16 +90,16 @@ impl Parts {
                     left.extend(selecting.parts());
                 }
             }
-            let (namespace, subject) = (&policy.name.namespace, &policy.subject);
+            let (namespace, policy_set) = (&policy.name.namespace, &policy.subject);
             let mut selecting = match same {
                 Some(mut selecting) => {
-                    seen.select_again(&mut selecting.kinds, namespace, subject);
+                    seen.select_again(&mut selecting.kinds, namespace, policy_set);
                     selecting
                 }
                 None => Selecting {
                     tier: policy.tier,
                     mode: policy.mode,
-                    kinds: seen.select(namespace, subject),
+                    kinds: seen.select(namespace, policy_set),
                     parts: None,
                 },
             };

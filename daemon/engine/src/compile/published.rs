@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use netpol_abi::packet::protocol;
-use netpol_abi::tables::{PublishedBank, SUBJECT_NOT_ISOLATED, endpoint_flags, published_flags};
+use netpol_abi::tables::{NOT_ISOLATED, PublishedBank, endpoint_flags, published_flags};
 
 use crate::tables::{EndpointEntry, PublishedAt};
 use crate::world::{Place, World, published_where};
@@ -64,7 +64,7 @@ fn listed(
 }
 
 const fn is_isolated(bank: &PublishedBank) -> bool {
-    bank.ingress != SUBJECT_NOT_ISOLATED || bank.audited_ingress != SUBJECT_NOT_ISOLATED
+    bank.ingress != NOT_ISOLATED || bank.audited_ingress != NOT_ISOLATED
 }
 
 /// A socket that is bound to all addresses of one family may hear the other one as well, and engines before Docker 20.10.2
@@ -142,7 +142,7 @@ mod tests {
     const LISTED: u16 = published_flags::LISTED;
     const MARKED: u16 = published_flags::BY_ADDRESS;
 
-    /// A world whose Pods publish these, and the endpoints: the subject for ingress is 100 times the number, 0 for what
+    /// A world whose Pods publish these, and the endpoints: the policy set for ingress is 100 times the number, 0 for what
     /// is in `open`.
     fn world(pods: &[&[&str]], open: &[u32]) -> (World, BTreeMap<u32, EndpointEntry>) {
         let mut world = World {

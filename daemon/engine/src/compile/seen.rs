@@ -124,8 +124,8 @@ impl<'k, 'w> Seen<'k, 'w> {
     }
 
     /// The endpoints' kinds that a policy's selector matches, ascending.
-    pub(super) fn select(&self, namespace: &str, subject: &Selector) -> Vec<usize> {
-        let mut selected = self.kinds.select_in(namespace, subject);
+    pub(super) fn select(&self, namespace: &str, policy_set: &Selector) -> Vec<usize> {
+        let mut selected = self.kinds.select_in(namespace, policy_set);
         selected.retain(|kind| self.known[*kind].attached);
         selected
     }
@@ -135,7 +135,7 @@ impl<'k, 'w> Seen<'k, 'w> {
         &self,
         selected: &mut Vec<usize>,
         namespace: &str,
-        subject: &Selector,
+        policy_set: &Selector,
     ) {
         if self.same {
             return;
@@ -147,7 +147,7 @@ impl<'k, 'w> Seen<'k, 'w> {
             }
             None => false,
         });
-        let fresh = self.few.select_in(namespace, subject).into_iter();
+        let fresh = self.few.select_in(namespace, policy_set).into_iter();
         let fresh = fresh.map(|few| self.fresh[few]);
         selected.extend(fresh.filter(|kind| self.known[*kind].attached));
         selected.sort_unstable();

@@ -7,7 +7,7 @@ mod collisions;
 use std::collections::BTreeSet;
 
 use netpol_abi::tables::{
-    CLASS_ANY, FIRST_HASHED, OWNER_HOST, SUBJECT_NOT_ISOLATED, VerdictKey, endpoint_flags,
+    CLASS_ANY, FIRST_HASHED, NOT_ISOLATED, OWNER_HOST, VerdictKey, endpoint_flags,
 };
 
 use super::*;
@@ -115,8 +115,7 @@ fn without_policies_there_is_nothing_to_tell_apart() {
         tables
             .endpoints
             .values()
-            .all(|entry| (entry.ingress, entry.egress)
-                == (SUBJECT_NOT_ISOLATED, SUBJECT_NOT_ISOLATED))
+            .all(|entry| (entry.ingress, entry.egress) == (NOT_ISOLATED, NOT_ISOLATED))
     );
     assert_eq!(tables.interfaces[&43].endpoint, 3);
     assert_eq!(
@@ -126,7 +125,7 @@ fn without_policies_there_is_nothing_to_tell_apart() {
 }
 
 #[test]
-fn replicas_share_subject_and_class() {
+fn replicas_share_policy_set_and_class() {
     let mut world = shop();
     select(
         &mut world,
@@ -144,7 +143,7 @@ fn replicas_share_subject_and_class() {
     );
     let Compiled { tables, names } = compile(&world).unwrap();
     assert_eq!(tables.endpoints[&1].egress, tables.endpoints[&2].egress);
-    assert_eq!(names.subjects.len(), 2);
+    assert_eq!(names.policy_sets.len(), 2);
     assert_eq!(tables.verdicts.len(), 2);
     let classes: BTreeSet<u64> = tables.addresses.values().map(|entry| entry.class).collect();
     assert_eq!(classes.len(), 3, "web, db and anybody");
@@ -188,7 +187,7 @@ fn an_audited_policy_is_asked_beside_what_is_in_force() {
         assert_eq!(before.get(&key), Some(verdict));
     }
     assert_eq!(
-        audited.names.subjects[&entry.audited_ingress].policies,
+        audited.names.policy_sets[&entry.audited_ingress].policies,
         [ObjectName::new("shop", "db"), tried]
     );
 }
@@ -264,7 +263,7 @@ fn what_any_peer_s_rules_say_already_is_not_said_again() {
     );
     let tables = compile(&world).unwrap().tables;
     let key = VerdictKey {
-        subject: tables.endpoints[&3].ingress,
+        policy_set: tables.endpoints[&3].ingress,
         class: CLASS_ANY,
     };
     let keys: Vec<_> = tables.verdicts.iter().map(|(key, _)| key).collect();
@@ -351,7 +350,7 @@ fn names_of_ports_make_a_class_where_an_egress_rule_gives_them() {
     let class = |id: u8| tables.addresses[&[10, 0, 0, id].into()].class;
     assert!(class(1) != class(2) && class(3) == CLASS_ANY);
     let key = VerdictKey {
-        subject: tables.endpoints[&4].egress,
+        policy_set: tables.endpoints[&4].egress,
         class: class(2),
     };
     let ranges: Vec<_> = tables.verdicts[&key]

@@ -1,4 +1,4 @@
-//! The verdict of every pair of subject and class that some rule tells from any peer's.
+//! The verdict of every pair of policy set and class that some rule tells from any peer's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use netpol_abi::tables::{CLASS_ANY, VerdictKey};
 use super::classes::{Class, Classes};
 use super::flatten::{Clause, Extent, flatten};
 use super::parts::{PartRule, Parts, PortName, Resolved};
-use super::subjects::{Subject, Subjects};
+use super::policy_sets::{PolicySet, PolicySets};
 use crate::policy::{Direction, Tier};
 use crate::tables::{VerdictEntry, Verdicts};
 
@@ -21,35 +21,35 @@ pub const MAX_VERDICTS: usize = 4 * VERDICTS as usize;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TooMany;
 
-/// Brings the verdicts up to date; a pair that is not in it has that of the subject and any
+/// Brings the verdicts up to date; a pair that is not in it has that of the policy set and any
 /// peer, and without that one is denied. What two numbers say does not change, so only pairs
 /// with a number that was not there before are looked at.
 pub(super) fn update(
     verdicts: &mut Verdicts,
     parts: &Parts,
     atoms: usize,
-    subjects: &Subjects,
+    policy_sets: &PolicySets,
     classes: &Classes,
     most: usize,
 ) -> Result<(), TooMany> {
-    verdicts.retain_subjects(|subject| subjects.all.contains_key(&subject));
+    verdicts.retain_policy_sets(|policy_set| policy_sets.all.contains_key(&policy_set));
     verdicts.remove_classes(&classes.gone);
-    let fresh = |number: &u64| (*number, &subjects.all[number]);
-    let fresh: BTreeMap<u64, &Subject> = subjects.fresh.iter().map(fresh).collect();
-    for (number, subject) in &fresh {
-        if *subject.any != VerdictEntry::default() {
-            let (subject, any) = (*number, Arc::clone(&subject.any));
+    let fresh = |number: &u64| (*number, &policy_sets.all[number]);
+    let fresh: BTreeMap<u64, &PolicySet> = policy_sets.fresh.iter().map(fresh).collect();
+    for (number, policy_set) in &fresh {
+        if *policy_set.any != VerdictEntry::default() {
+            let (policy_set, any) = (*number, Arc::clone(&policy_set.any));
             let class = CLASS_ANY;
-            verdicts.insert(VerdictKey { subject, class }, any);
+            verdicts.insert(VerdictKey { policy_set, class }, any);
         }
     }
     let mut fresh_classes = classes.fresh.clone();
     fresh_classes.sort_unstable();
     if !fresh_classes.is_empty() {
-        let all = subjects
+        let all = policy_sets
             .all
             .iter()
-            .map(|(number, subject)| (*number, subject));
+            .map(|(number, policy_set)| (*number, policy_set));
         let mut index = Index::of(parts, atoms, all.collect());
         for class in &fresh_classes {
             index.add(*class, &classes.all[class], verdicts);
@@ -79,35 +79,35 @@ fn allows_all(entry: &VerdictEntry) -> bool {
     entry.other != 0 && entry.ranges.is_empty()
 }
 
-/// A rule of a subject: the subject's index, and the rule's number in it.
+/// A rule of a policy set: the policy set's index, and the rule's number in it.
 type Place = (usize, u32);
 
-/// Which rules of these subjects ask for what.
+/// Which rules of these policy sets ask for what.
 struct Index<'s> {
     parts: &'s Parts,
     /// By index, with their numbers.
-    subjects: Vec<(u64, &'s Subject)>,
+    policy_sets: Vec<(u64, &'s PolicySet)>,
     /// By atom: the rules (part and index) that have it as a peer.
     users: Vec<Vec<(usize, usize)>>,
-    /// By part: the subjects that it is in, with the number before its first rule.
+    /// By part: the policy sets that it is in, with the number before its first rule.
     within: Vec<Vec<Place>>,
     /// Rules for any peer with names of ports that are looked up at the peer.
     named: HashMap<&'s PortName, Vec<(usize, usize)>>,
-    /// Most classes that a subject knows differ in nothing that it asks for.
+    /// Most classes that a policy set knows differ in nothing that it asks for.
     memo: HashMap<Vec<Place>, Arc<VerdictEntry>>,
 }
 
 impl<'s> Index<'s> {
-    fn of(parts: &'s Parts, atoms: usize, subjects: Vec<(u64, &'s Subject)>) -> Self {
+    fn of(parts: &'s Parts, atoms: usize, policy_sets: Vec<(u64, &'s PolicySet)>) -> Self {
         let mut within = vec![Vec::new(); parts.all.bound()];
-        for (index, (_, subject)) in subjects.iter().enumerate() {
-            for (part, before) in &subject.parts {
+        for (index, (_, policy_set)) in policy_sets.iter().enumerate() {
+            for (part, before) in &policy_set.parts {
                 within[*part].push((index, *before));
             }
         }
         let mut index = Self {
             parts,
-            subjects,
+            policy_sets,
             users: vec![Vec::new(); atoms],
             within,
             named: HashMap::new(),
@@ -132,32 +132,32 @@ impl<'s> Index<'s> {
         index
     }
 
-    /// Adds the verdicts of a class with these subjects.
+    /// Adds the verdicts of a class with these policy sets.
     fn add(&mut self, class: u64, what: &Class, verdicts: &mut Verdicts) {
         let matches = self.matches(what);
-        for of_subject in matches.chunk_by(|(one, _), (two, _)| one == two) {
-            let (number, subject) = self.subjects[of_subject[0].0];
-            let entry = if what.ports.is_empty() || subject.direction == Direction::Ingress {
-                match self.memo.get(of_subject) {
+        for of_policy_set in matches.chunk_by(|(one, _), (two, _)| one == two) {
+            let (number, policy_set) = self.policy_sets[of_policy_set[0].0];
+            let entry = if what.ports.is_empty() || policy_set.direction == Direction::Ingress {
+                match self.memo.get(of_policy_set) {
                     Some(entry) => Arc::clone(entry),
                     None => {
-                        let fresh = subject.entry(self.parts, of_subject, &what.ports);
+                        let fresh = policy_set.entry(self.parts, of_policy_set, &what.ports);
                         let entry = Arc::new(fresh);
-                        self.memo.insert(of_subject.to_vec(), Arc::clone(&entry));
+                        self.memo.insert(of_policy_set.to_vec(), Arc::clone(&entry));
                         entry
                     }
                 }
             } else {
-                Arc::new(subject.entry(self.parts, of_subject, &what.ports))
+                Arc::new(policy_set.entry(self.parts, of_policy_set, &what.ports))
             };
-            if entry != subject.any && !(allows_all(&entry) && allows_all(&subject.any)) {
-                let subject = number;
-                verdicts.insert(VerdictKey { subject, class }, entry);
+            if entry != policy_set.any && !(allows_all(&entry) && allows_all(&policy_set.any)) {
+                let policy_set = number;
+                verdicts.insert(VerdictKey { policy_set, class }, entry);
             }
         }
     }
 
-    /// The rules that match a class for what it is, by subject and number.
+    /// The rules that match a class for what it is, by policy set and number.
     fn matches(&self, class: &Class) -> Vec<Place> {
         let by_atom = class.atoms.iter().flat_map(|atom| &self.users[*atom]);
         let by_name = class
@@ -170,7 +170,7 @@ impl<'s> Index<'s> {
             .flat_map(|(part, rule)| {
                 let number = *rule as u32 + 1;
                 let within = self.within[*part].iter();
-                within.map(move |(subject, before)| (*subject, before + number))
+                within.map(move |(policy_set, before)| (*policy_set, before + number))
             })
             .collect();
         places.sort_unstable();
@@ -179,7 +179,7 @@ impl<'s> Index<'s> {
     }
 }
 
-impl Subject {
+impl PolicySet {
     /// The verdict of the rules for any peer and of those that match besides.
     pub(super) fn entry(
         &self,

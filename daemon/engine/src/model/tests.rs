@@ -15,7 +15,7 @@ fn banks() -> MapImage {
             id: 9,
             banks: [EndpointBank {
                 ingress: 100,
-                egress: SUBJECT_NOT_ISOLATED,
+                egress: NOT_ISOLATED,
                 revision: 1,
                 ..EndpointBank::default()
             }; 2],
@@ -38,7 +38,7 @@ fn allow(banks: &mut MapImage, class: u64, rule: u32) {
         ..Verdict::default()
     };
     let key = VerdictKey {
-        subject: 100,
+        policy_set: 100,
         class,
     };
     banks.apply(&Step::PutVerdict { key, value });

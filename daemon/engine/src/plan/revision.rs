@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use netpol_abi::tables::{CLASS_ANY, OWNER_HOST, SUBJECT_NOT_ISOLATED, control_flags};
+use netpol_abi::tables::{CLASS_ANY, NOT_ISOLATED, OWNER_HOST, control_flags};
 
 use super::changes;
 use super::leaves;
@@ -16,7 +16,7 @@ use crate::policy::Direction;
 use crate::tables::verdicts::find;
 use crate::tables::{EndpointEntry, Tables, VerdictEntry};
 
-/// What decides about a peer besides the subject: its class, and whether it is the host.
+/// What decides about a peer besides the policy set: its class, and whether it is the host.
 type Peer = (u64, bool);
 
 /// The desired endpoints, each with the revision that it has after the plan.
@@ -30,10 +30,10 @@ pub(super) fn revised(
     let fresh = (generation as u32).max(1);
     let moved = Moved::of(installed, desired, nodes);
     let mut known: HashMap<(u64, Direction), bool> = HashMap::new();
-    let mut affected = |subject, direction| {
+    let mut affected = |policy_set, direction| {
         *known
-            .entry((subject, direction))
-            .or_insert_with(|| moved.affects(subject, direction, installed, desired))
+            .entry((policy_set, direction))
+            .or_insert_with(|| moved.affects(policy_set, direction, installed, desired))
     };
     // Any endpoint may have dialled a published port.
     let dialled = installed.published != desired.published
@@ -41,7 +41,7 @@ pub(super) fn revised(
         || desired.published.values().any(|said| {
             [said.ingress, said.audited_ingress]
                 .into_iter()
-                .any(|subject| affected(subject, Direction::Ingress))
+                .any(|policy_set| affected(policy_set, Direction::Ingress))
         });
     let revise = |(slot, after): (&u32, &EndpointEntry)| {
         let kept = installed.endpoints.get(slot).filter(|before| {
@@ -56,10 +56,10 @@ pub(super) fn revised(
                 && !moved.leaves.contains(slot)
                 && [after.ingress, after.audited_ingress]
                     .into_iter()
-                    .all(|subject| !affected(subject, Direction::Ingress))
+                    .all(|policy_set| !affected(policy_set, Direction::Ingress))
                 && [after.egress, after.audited_egress]
                     .into_iter()
-                    .all(|subject| !affected(subject, Direction::Egress))
+                    .all(|policy_set| !affected(policy_set, Direction::Egress))
         });
         let revision = kept.map_or(fresh, |before| before.revision);
         (*slot, EndpointEntry { revision, ..*after })
@@ -133,16 +133,16 @@ impl Moved {
         moved
     }
 
-    /// May a connection of an endpoint with this subject get another verdict? Both states have
-    /// the subject.
+    /// May a connection of an endpoint with this policy set get another verdict? Both states have
+    /// the policy set.
     fn affects(
         &self,
-        subject: u64,
+        policy_set: u64,
         direction: Direction,
         installed: &Tables,
         desired: &Tables,
     ) -> bool {
-        if subject == SUBJECT_NOT_ISOLATED {
+        if policy_set == NOT_ISOLATED {
             return false;
         }
         let flag = match direction {
@@ -154,8 +154,8 @@ impl Moved {
             return true;
         }
         let (old, new) = (
-            Entries::of(installed, subject),
-            Entries::of(desired, subject),
+            Entries::of(installed, policy_set),
+            Entries::of(desired, policy_set),
         );
         if old.any != new.any {
             return true;
@@ -176,15 +176,15 @@ impl Moved {
     }
 }
 
-/// What one subject says, by class.
+/// What one policy set says, by class.
 struct Entries<'t> {
     own: &'t [(u64, Arc<VerdictEntry>)],
     any: Option<&'t VerdictEntry>,
 }
 
 impl<'t> Entries<'t> {
-    fn of(tables: &'t Tables, subject: u64) -> Self {
-        let row = tables.verdicts.rows().get(&subject);
+    fn of(tables: &'t Tables, policy_set: u64) -> Self {
+        let row = tables.verdicts.rows().get(&policy_set);
         let own = row.map_or(&[][..], |row| row);
         let any = find(own, CLASS_ANY);
         Self { own, any }

@@ -22,7 +22,7 @@ pub struct Spread {
 /// More port ranges than a verdict's chain can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a verdict has {ranges} port ranges; the kernel's tables hold {MAX_RANGES} for one pair of subject and peer class"
+    "a verdict has {ranges} port ranges; the kernel's tables hold {MAX_RANGES} for one pair of policy set and peer class"
 )]
 pub struct TooManyRanges {
     /// How many there are.

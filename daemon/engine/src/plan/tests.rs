@@ -39,15 +39,17 @@ fn address(tables: &mut Tables, last: u8, class: u64, owner: u32) {
     tables.addresses.insert([10, 0, 0, last].into(), entry);
 }
 
-fn allow(tables: &mut Tables, subject: u64, class: u64, rule: u32) {
+fn allow(tables: &mut Tables, policy_set: u64, class: u64, rule: u32) {
     let entry = VerdictEntry {
         other: rule,
         ranges: Vec::new(),
     };
-    tables.verdicts.insert(VerdictKey { subject, class }, entry);
+    tables
+        .verdicts
+        .insert(VerdictKey { policy_set, class }, entry);
 }
 
-/// Endpoints 1 and 2 with subjects 100 and 200; 100 lets class 50 in.
+/// Endpoints 1 and 2 with policy sets 100 and 200; 100 lets class 50 in.
 fn tables() -> Tables {
     let mut tables = Tables::default();
     endpoint(&mut tables, 1, 100);
@@ -200,11 +202,11 @@ fn long_verdicts_chain_blocks_that_are_there_before_them() {
     let mut after = tables();
     let (one, two) = (
         VerdictKey {
-            subject: 100,
+            policy_set: 100,
             class: 51,
         },
         VerdictKey {
-            subject: 100,
+            policy_set: 100,
             class: 52,
         },
     );
@@ -279,7 +281,7 @@ fn blocks_that_another_netpold_numbered_are_kept() {
             .collect(),
     };
     let key = VerdictKey {
-        subject: 100,
+        policy_set: 100,
         class: 51,
     };
     tables.verdicts.insert(key, ports(0));
@@ -319,7 +321,7 @@ fn blocks_that_another_netpold_numbered_are_kept() {
 #[test]
 fn a_pair_that_would_say_something_else_is_a_clash() {
     let key = |class| VerdictKey {
-        subject: 100,
+        policy_set: 100,
         class,
     };
     let mut before = tables();
@@ -344,7 +346,7 @@ fn a_pair_that_would_say_something_else_is_a_clash() {
         (endpoint.ingress, endpoint.audited_ingress) = (300, 300);
         assert_eq!(clashes(&unasked, after), []);
         assert_eq!(clashes(after, &unasked), []);
-        // An audited subject is asked too.
+        // An audited policy set is asked too.
         unasked.endpoints.get_mut(&1).unwrap().audited_ingress = 100;
         assert_eq!(clashes(&unasked, after), [key(class)]);
         if class == CLASS_ANY {
@@ -419,7 +421,7 @@ fn only_what_a_change_touches_is_judged_again() {
             after.endpoints.get_mut(&2).unwrap().ingress = 201;
         }),
         [3, 7],
-        "another subject"
+        "another policy set"
     );
     assert_eq!(
         changed(&|after| {
@@ -447,7 +449,7 @@ fn a_class_of_another_number_that_says_the_same_costs_no_revision() {
     address(&mut after, 9, 51, 0);
     allow(&mut after, 100, 51, 1);
     after.verdicts.remove(&VerdictKey {
-        subject: 100,
+        policy_set: 100,
         class: 50,
     });
     assert_eq!(revisions(&before, &after), [3, 3]);

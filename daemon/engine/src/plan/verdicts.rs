@@ -1,7 +1,7 @@
 //! The verdicts of two states side by side: what is to be written before the commit and deleted
 //! after it, and what both take. Rows that the states share are counted, and not compared.
 //!
-//! Verdicts are written while the old state is in force, so a pair of subject and class that both
+//! Verdicts are written while the old state is in force, so a pair of policy set and class that both
 //! states ask for must say the same in both. Where it does not, one of the two numbers
 //! stands for two things: that is a clash, and the plan must not be carried out.
 
@@ -41,11 +41,11 @@ pub(super) fn stage(installed: &Tables, desired: &Tables) -> Staged {
     let mut staged = Staged::default();
     let mut blocks = Blocks::of(&installed.port_blocks);
     let mut new_verdicts = Vec::new();
-    // Most rows are shared, and those that are not are mostly of a subject that one state has.
-    let asked = LazyCell::new(|| [subjects(installed), subjects(desired)]);
-    for (subject, before, after) in merge(installed.verdicts.rows(), desired.verdicts.rows()) {
+    // Most rows are shared, and those that are not are mostly of a policy set that one state has.
+    let asked = LazyCell::new(|| [policy_sets(installed), policy_sets(desired)]);
+    for (policy_set, before, after) in merge(installed.verdicts.rows(), desired.verdicts.rows()) {
         let key = |class| VerdictKey {
-            subject: *subject,
+            policy_set: *policy_set,
             class,
         };
         if let (Some(before), Some(after)) = (before, after)
@@ -65,7 +65,7 @@ pub(super) fn stage(installed: &Tables, desired: &Tables) -> Staged {
         }
         let of_both = asked
             .iter()
-            .all(|asked| asked.binary_search(subject).is_ok());
+            .all(|asked| asked.binary_search(policy_set).is_ok());
         for (class, before, after) in merge(entries(before), entries(after)) {
             let key = key(*class);
             staged.verdicts += 1;
@@ -111,10 +111,10 @@ pub(super) fn stage(installed: &Tables, desired: &Tables) -> Staged {
     staged
 }
 
-/// The subjects that endpoints ask, ascending.
-fn subjects(tables: &Tables) -> Vec<u64> {
+/// The policy sets that endpoints ask, ascending.
+fn policy_sets(tables: &Tables) -> Vec<u64> {
     let endpoints = tables.endpoints.values();
-    let mut subjects: Vec<u64> = endpoints
+    let mut policy_sets: Vec<u64> = endpoints
         .flat_map(|entry| {
             [
                 entry.ingress,
@@ -124,9 +124,9 @@ fn subjects(tables: &Tables) -> Vec<u64> {
             ]
         })
         .collect();
-    subjects.sort_unstable();
-    subjects.dedup();
-    subjects
+    policy_sets.sort_unstable();
+    policy_sets.dedup();
+    policy_sets
 }
 
 /// Those of some classes that addresses have.

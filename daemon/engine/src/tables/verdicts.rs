@@ -1,6 +1,6 @@
-//! Verdicts by subject and class, a row for each subject.
+//! Verdicts by policy set and class, a row for each policy set.
 //!
-//! Rows are shared: a copy of the tables costs what it has of subjects, and two states that
+//! Rows are shared: a copy of the tables costs what it has of policy sets, and two states that
 //! have a row in common are seen to have it without a look inside. Equality is of
 //! content, whoever shares what.
 
@@ -11,10 +11,10 @@ use netpol_abi::tables::VerdictKey;
 
 use super::VerdictEntry;
 
-/// The verdicts of one subject, ascending by class.
+/// The verdicts of one policy set, ascending by class.
 pub type Row = Vec<(u64, Arc<VerdictEntry>)>;
 
-/// All verdicts, ordered by subject and class.
+/// All verdicts, ordered by policy set and class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdicts {
     /// None of them empty.
@@ -38,17 +38,17 @@ impl Verdicts {
     /// The verdict of this pair, if it has one of its own.
     #[must_use]
     pub fn get(&self, key: &VerdictKey) -> Option<&VerdictEntry> {
-        find(self.rows.get(&key.subject)?, key.class)
+        find(self.rows.get(&key.policy_set)?, key.class)
     }
 
     /// All of them, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (VerdictKey, &VerdictEntry)> {
-        self.rows.iter().flat_map(|(subject, row)| {
-            let subject = *subject;
+        self.rows.iter().flat_map(|(policy_set, row)| {
+            let policy_set = *policy_set;
             row.iter().map(move |(class, entry)| {
                 (
                     VerdictKey {
-                        subject,
+                        policy_set,
                         class: *class,
                     },
                     &**entry,
@@ -57,14 +57,14 @@ impl Verdicts {
         })
     }
 
-    /// By subject.
+    /// By policy set.
     pub(crate) const fn rows(&self) -> &BTreeMap<u64, Arc<Row>> {
         &self.rows
     }
 
     /// Sets one.
     pub fn insert(&mut self, key: VerdictKey, entry: impl Into<Arc<VerdictEntry>>) {
-        let row = Arc::make_mut(self.rows.entry(key.subject).or_default());
+        let row = Arc::make_mut(self.rows.entry(key.policy_set).or_default());
         match row.binary_search_by_key(&key.class, |(class, _)| *class) {
             Ok(found) => row[found].1 = entry.into(),
             Err(place) => {
@@ -76,23 +76,23 @@ impl Verdicts {
 
     /// Takes one away.
     pub fn remove(&mut self, key: &VerdictKey) {
-        let Some(row) = self.rows.get_mut(&key.subject) else {
+        let Some(row) = self.rows.get_mut(&key.policy_set) else {
             return;
         };
         if let Ok(found) = row.binary_search_by_key(&key.class, |(class, _)| *class) {
             Arc::make_mut(row).remove(found);
             self.len -= 1;
             if row.is_empty() {
-                self.rows.remove(&key.subject);
+                self.rows.remove(&key.policy_set);
             }
         }
     }
 
     /// Takes whole rows away.
-    pub(crate) fn retain_subjects(&mut self, keep: impl Fn(u64) -> bool) {
+    pub(crate) fn retain_policy_sets(&mut self, keep: impl Fn(u64) -> bool) {
         let len = &mut self.len;
-        self.rows.retain(|subject, row| {
-            let keep = keep(*subject);
+        self.rows.retain(|policy_set, row| {
+            let keep = keep(*policy_set);
             if !keep {
                 *len -= row.len();
             }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use netpol_engine::compile::{RuleName, SubjectNames};
+use netpol_engine::compile::{PolicySetNames, RuleName};
 use netpol_engine::policy::Direction;
 use netpol_engine::world::{Attached, Pod, PublishedPort};
 
@@ -36,9 +36,9 @@ fn namer() -> Namer {
         ..World::default()
     };
     let names = Names {
-        subjects: [(
+        policy_sets: [(
             99,
-            Arc::new(SubjectNames {
+            Arc::new(PolicySetNames {
                 direction: Direction::Ingress,
                 policies: vec![
                     ObjectName::new("payments", "allow"),
@@ -60,7 +60,7 @@ fn event(kind: Kind, reason: Reason) -> Event {
     let mut event = Event {
         time_ns: 1_000_000_005,
         generation: 4,
-        subject: 99,
+        policy_set: 99,
         endpoint: 8,
         ifindex: 12,
         source_port: 40000,

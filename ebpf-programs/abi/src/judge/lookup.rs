@@ -1,4 +1,4 @@
-//! From addresses and ports to a verdict: who is the peer, what does the subject say.
+//! From addresses and ports to a verdict: who is the peer, what does the policy set say.
 
 use super::{
     Ruling, Scene, Tables, View, marks, published,
@@ -9,8 +9,8 @@ use crate::{
     packet::{Direction, protocol},
     reason::Reason,
     tables::{
-        AddressBank, CLASS_ANY, CLASS_UNLISTED, LEAVE_CLAIMS, OWNER_HOST, PortRange,
-        SUBJECT_NOT_ISOLATED, VerdictKey, control_flags, leave_holder,
+        AddressBank, CLASS_ANY, CLASS_UNLISTED, LEAVE_CLAIMS, NOT_ISOLATED, OWNER_HOST, PortRange,
+        VerdictKey, control_flags, leave_holder,
     },
 };
 
@@ -198,21 +198,26 @@ fn ruling<T: Tables>(
     }
 }
 
-/// The subject that has given this answer; 0: none was asked. Apart, and not where it is needed: the verifier looks at it once,
+/// The policy set that has given this answer; 0: none was asked. Apart, and not where it is needed: the verifier looks at it once,
 /// and not anew on each path that leads there.
 #[inline(always)]
-pub fn subject_of<T: Tables>(tables: &T, view: &View, opening: Direction, answer: Answer) -> u64 {
+pub fn policy_set_of<T: Tables>(
+    tables: &T,
+    view: &View,
+    opening: Direction,
+    answer: Answer,
+) -> u64 {
     if answer.is_of_target() {
-        return published::subject(tables, view, opening, answer.is_audited());
+        return published::policy_set(tables, view, opening, answer.is_audited());
     }
     let Some(scene) = Scene::of(tables, &view.place) else {
         return 0;
     };
     match answer.reason() {
         Reason::RuleAllowed | Reason::PolicyDenied if answer.is_audited() => {
-            scene.audited_subject(opening)
+            scene.audited_policy_set(opening)
         }
-        Reason::RuleAllowed | Reason::PolicyDenied => scene.subject(opening),
+        Reason::RuleAllowed | Reason::PolicyDenied => scene.policy_set(opening),
         _ => 0,
     }
 }
@@ -376,8 +381,8 @@ pub fn answer_of_own<T: Tables>(tables: &T, view: &View, question: Question) -> 
         None if scene.at.direction() as u8 == Direction::Egress as u8 => Sender::UNASKED,
         None => sender::of(&scene, view),
     };
-    let (subject, audited) = (scene.subject(opening), scene.audited_subject(opening));
-    if subject == SUBJECT_NOT_ISOLATED && audited == SUBJECT_NOT_ISOLATED {
+    let (policy_set, audited) = (scene.policy_set(opening), scene.audited_policy_set(opening));
+    if policy_set == NOT_ISOLATED && audited == NOT_ISOLATED {
         return Answer::new(Reason::NotIsolated, 0).about(sender);
     }
     let peer = match scene.at.direction() {
@@ -396,18 +401,18 @@ pub fn answer_of_own<T: Tables>(tables: &T, view: &View, question: Question) -> 
     };
     if sender.kind() as u8 == SenderKind::Forged as u8 {
         let forged = Answer::new(Reason::ForgedSource, 0).about(sender);
-        return if subject == SUBJECT_NOT_ISOLATED {
+        return if policy_set == NOT_ISOLATED {
             Answer(forged.0 | Answer::AUDITED)
         } else {
             forged
         };
     }
     let peer = sender::peer(&scene, packet.version, peer, sender);
-    let is = of_subject(&scene, opening, subject, peer, packet.protocol, port);
-    if audited == subject || !is.reason().allows() {
+    let is = of_policy_set(&scene, opening, policy_set, peer, packet.protocol, port);
+    if audited == policy_set || !is.reason().allows() {
         return is.about(sender);
     }
-    let would = of_subject(&scene, opening, audited, peer, packet.protocol, port);
+    let would = of_policy_set(&scene, opening, audited, peer, packet.protocol, port);
     if would.reason().allows() {
         return is.about(sender);
     }
@@ -415,15 +420,15 @@ pub fn answer_of_own<T: Tables>(tables: &T, view: &View, question: Question) -> 
 }
 
 #[inline(always)]
-fn of_subject<T: Tables>(
+fn of_policy_set<T: Tables>(
     scene: &Scene<'_, T>,
     opening: Direction,
-    subject: u64,
+    policy_set: u64,
     peer: Peer,
     protocol: u8,
     port: u32,
 ) -> Answer {
-    if subject == SUBJECT_NOT_ISOLATED {
+    if policy_set == NOT_ISOLATED {
         return Answer::new(Reason::NotIsolated, 0);
     }
     if peer.owner == scene.at.id {
@@ -437,7 +442,7 @@ fn of_subject<T: Tables>(
         return Answer::new(Reason::Host, 0);
     }
     let key = VerdictKey {
-        subject,
+        policy_set,
         class: peer.class,
     };
     match scene.tables.find_rule(&key, protocol, port) {
@@ -449,15 +454,21 @@ fn of_subject<T: Tables>(
 /// Stands for a port in [`find_rule`]: is there any that some rule allows?
 pub const SOME_PORT: u32 = 1 << 16;
 
-/// The rule of `subject` that allows a peer of `class` this protocol and port, or [`SOME_PORT`]; 0:
+/// The rule of `policy_set` that allows a peer of `class` this protocol and port, or [`SOME_PORT`]; 0:
 /// none.
 #[inline(always)]
-pub fn find_rule<T: Tables>(tables: &T, subject: u64, class: u64, protocol: u8, port: u32) -> u32 {
-    let entry = match tables.verdict(&VerdictKey { subject, class }) {
+pub fn find_rule<T: Tables>(
+    tables: &T,
+    policy_set: u64,
+    class: u64,
+    protocol: u8,
+    port: u32,
+) -> u32 {
+    let entry = match tables.verdict(&VerdictKey { policy_set, class }) {
         Some(entry) => entry,
         // No rule names this class: those for any peer are left.
         None => match tables.verdict(&VerdictKey {
-            subject,
+            policy_set,
             class: CLASS_ANY,
         }) {
             Some(entry) => entry,

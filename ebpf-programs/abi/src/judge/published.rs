@@ -13,7 +13,7 @@ use crate::{
     packet::{Direction, Packet, protocol},
     reason::Reason,
     tables::{
-        CLASS_UNLISTED, OWNER_HOST, PublishedBank, SUBJECT_NOT_ISOLATED, VerdictKey, control_flags,
+        CLASS_UNLISTED, NOT_ISOLATED, OWNER_HOST, PublishedBank, VerdictKey, control_flags,
         published_flags, service,
     },
 };
@@ -34,10 +34,9 @@ pub fn answer_of_target<T: Tables>(tables: &T, view: &View, question: Question) 
     }
     let packet = &view.packet;
     let class = tables.class_of_own(view);
-    let allows = |subject| {
-        let key = VerdictKey { subject, class };
-        subject == SUBJECT_NOT_ISOLATED
-            || tables.find_rule(&key, packet.protocol, said.port.into()) != 0
+    let allows = |policy_set| {
+        let key = VerdictKey { policy_set, class };
+        policy_set == NOT_ISOLATED || tables.find_rule(&key, packet.protocol, said.port.into()) != 0
     };
     if !allows(said.ingress) {
         return Answer::of_target(said.flags & published_flags::AUDIT != 0);
@@ -66,9 +65,9 @@ pub(super) fn may_be_dialled<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -
         && (packet.to_group() || is_host(scene, packet.version, &packet.destination))
 }
 
-/// The subject of that container which denies: the one in force, or the one as if all its policies were; 0: none.
+/// The policy set of that container which denies: the one in force, or the one as if all its policies were; 0: none.
 #[inline(always)]
-pub(super) fn subject<T: Tables>(
+pub(super) fn policy_set<T: Tables>(
     tables: &T,
     view: &View,
     opening: Direction,

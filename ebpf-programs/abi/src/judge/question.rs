@@ -9,7 +9,7 @@
 //!
 //! By then it has a port that only the engine knows, so all that is sent to the address counts as a question to port 53.
 //! What policy says of it stands with the endpoint ([`crate::tables::EndpointBank::asks`]): the compiler looks up what
-//! the endpoint's subject says of the peer `kube-dns` and of the resolvers that the engine asks.
+//! the endpoint's policy set says of the peer `kube-dns` and of the resolvers that the engine asks.
 //!
 //! Nothing is remembered: the policy in force judges each packet, so a change holds for the next one. Answers have the
 //! address as their source, and pass, as everything else on the interface does.
@@ -20,7 +20,7 @@ use super::{Outcome, Ruling, Scene, Tables, View, marks, on_scene, place};
 use crate::{
     packet::{Direction, Packet, Piece, protocol, tcp},
     reason::Reason,
-    tables::{ASKS_PASS, RULE_DEFAULT, SUBJECT_NOT_ISOLATED, asks_index},
+    tables::{ASKS_PASS, NOT_ISOLATED, RULE_DEFAULT, asks_index},
 };
 
 /// Where Docker's resolver is in each container, in network order: it has had this address since it exists, and no
@@ -47,7 +47,7 @@ pub fn question<'o, T: Tables>(
     outcome: &'o mut MaybeUninit<Outcome>,
 ) -> &'o Outcome {
     on_scene(tables, view, outcome, |scene| {
-        let (ruling, subject) = match read {
+        let (ruling, policy_set) = match read {
             Ok(()) => rule_on(scene, &view.packet),
             Err(reason) => (scene.unless_isolated(reason), 0),
         };
@@ -58,7 +58,7 @@ pub fn question<'o, T: Tables>(
             rule: ruling.rule,
             slot: view.place.slot,
             endpoint: view.place.id,
-            subject,
+            policy_set,
             generation: scene.control.generation,
             ..Outcome::default()
         }
@@ -68,10 +68,10 @@ pub fn question<'o, T: Tables>(
 #[inline(always)]
 fn rule_on<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> (Ruling, u64) {
     let is_tcp = packet.protocol == protocol::TCP;
-    let subject = scene.subject(Direction::Egress);
-    let audited = scene.audited_subject(Direction::Egress);
-    let is = said(subject, scene.said.asks[asks_index(is_tcp, false)]);
-    if audited == subject || !is.0.reason.allows() {
+    let policy_set = scene.policy_set(Direction::Egress);
+    let audited = scene.audited_policy_set(Direction::Egress);
+    let is = said(policy_set, scene.said.asks[asks_index(is_tcp, false)]);
+    if audited == policy_set || !is.0.reason.allows() {
         return is;
     }
     let would = said(audited, scene.said.asks[asks_index(is_tcp, true)]);
@@ -81,11 +81,11 @@ fn rule_on<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> (Ruling, u64) {
     (would.0.marked(marks::AUDITED, true), would.1)
 }
 
-/// What a subject says by this word of [`crate::tables::EndpointBank::asks`], and the subject where a rule of it, or none,
+/// What a policy set says by this word of [`crate::tables::EndpointBank::asks`], and the policy set where a rule of it, or none,
 /// decides.
 #[inline(always)]
-const fn said(subject: u64, word: u32) -> (Ruling, u64) {
-    if subject == SUBJECT_NOT_ISOLATED {
+const fn said(policy_set: u64, word: u32) -> (Ruling, u64) {
+    if policy_set == NOT_ISOLATED {
         return (Ruling::of(Reason::NotIsolated), 0);
     }
     if word >= ASKS_PASS && word != RULE_DEFAULT {
@@ -106,7 +106,7 @@ const fn said(subject: u64, word: u32) -> (Ruling, u64) {
         rule: word,
         ..Ruling::of(reason)
     };
-    (ruling, subject)
+    (ruling, policy_set)
 }
 
 /// Does it begin a question? A datagram is one; TCP begins with a SYN.
@@ -122,9 +122,9 @@ mod tests {
 
     #[test]
     fn a_word_says_a_rule_or_why_none_is_needed() {
-        let said = |subject, word| {
-            let (ruling, subject) = said(subject, word);
-            (ruling.reason, ruling.rule, subject)
+        let said = |policy_set, word| {
+            let (ruling, policy_set) = said(policy_set, word);
+            (ruling.reason, ruling.rule, policy_set)
         };
         assert_eq!(said(0, 0), (Reason::NotIsolated, 0, 0));
         assert_eq!(said(20, 0), (Reason::PolicyDenied, 0, 20));

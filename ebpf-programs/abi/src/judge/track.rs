@@ -18,7 +18,7 @@ use crate::{
     packet::{Direction, Frame, Packet, Piece, Socket, ethertype, icmp, protocol, tcp},
     reason::Reason,
     tables::{
-        Flow, FlowKey4, FlowKey6, SUBJECT_NOT_ISOLATED, account, control_flags, flow_flags, stamp,
+        Flow, FlowKey4, FlowKey6, NOT_ISOLATED, account, control_flags, flow_flags, stamp,
         stamped_slot,
     },
 };
@@ -183,7 +183,7 @@ fn known<T: Tables>(
     let audited = flow.flags & flow_flags::AUDITED != 0;
     let opening = opening_of(&flow);
     let audits = scene.audits()
-        || scene.subject(opening) != scene.audited_subject(opening)
+        || scene.policy_set(opening) != scene.audited_policy_set(opening)
         // Behind a published port another one may be audited. If not any more, the revision is another, too.
         || (opening as u8 == Direction::Egress as u8
             && scene.flags() & control_flags::PUBLISHES != 0);
@@ -365,7 +365,7 @@ pub(super) fn not_for_endpoint<T: Tables>(scene: &Scene<'_, T>, view: &View) -> 
     if slot != 0
         && slot != scene.at.slot
         && let Some(endpoint) = scene.tables.endpoint(slot)
-        && endpoint.banks[scene.bank()].egress != SUBJECT_NOT_ISOLATED
+        && endpoint.banks[scene.bank()].egress != NOT_ISOLATED
     {
         return Ruling::of(Reason::NotForEndpoint);
     }

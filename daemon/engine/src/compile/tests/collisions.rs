@@ -40,19 +40,19 @@ fn refused(world: &World, key: NumberKey) -> Collision {
 }
 
 #[test]
-fn two_subjects_of_one_number_are_refused() {
+fn two_policy_sets_of_one_number_are_refused() {
     let mut world = shop();
     select(&mut world, "db", "db", Direction::Ingress, &[]);
     assert!(compile_with(no_bits(), &world).is_ok());
     select(&mut world, "web", "web", Direction::Ingress, &[]);
     let said = refused(&world, no_bits()).to_string();
-    for thing in ["subject 0x0000000000000010", "shop/db", "shop/web"] {
+    for thing in ["policy set 0x0000000000000010", "shop/db", "shop/web"] {
         assert!(said.contains(thing), "{said}");
     }
 }
 
 #[test]
-fn the_ports_that_names_stand_for_tell_subjects_apart() {
+fn the_ports_that_names_stand_for_tell_policy_sets_apart() {
     let mut world = shop();
     for (name, port) in [("web-1", 80), ("web-2", 8080)] {
         let pod = world.pods.get_mut(&ObjectName::new("shop", name)).unwrap();
@@ -172,7 +172,7 @@ fn parts_and_atoms_of_one_digest_stay_apart() {
         let allowed = |compiled: Compiled, from: u8| {
             let tables = compiled.tables;
             let key = VerdictKey {
-                subject: tables.endpoints[&3].ingress,
+                policy_set: tables.endpoints[&3].ingress,
                 class: tables.addresses[&[10, 0, 0, from].into()].class,
             };
             let ranges = &tables.verdicts[&key].ranges;
@@ -359,11 +359,11 @@ fn peers_that_sum_to_another_class_are_none_of_it() {
     let [web, evil] =
         [[10, 0, 0, 1], [10, 6, 6, 6]].map(|address| tables.addresses[&address.into()].class);
     assert_ne!(web, evil);
-    let subject = tables.endpoints[&3].ingress;
+    let policy_set = tables.endpoints[&3].ingress;
     let allows = |class| {
         tables
             .verdicts
-            .get(&VerdictKey { subject, class })
+            .get(&VerdictKey { policy_set, class })
             .is_some()
     };
     assert!(allows(web) && !allows(evil));

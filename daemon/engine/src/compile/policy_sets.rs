@@ -1,22 +1,22 @@
-//! Subjects: which policies select each endpoint in a direction, and what their rules say
+//! PolicySets: which policies select each endpoint in a direction, and what their rules say
 //! to it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netpol_abi::tables::{BRIDGES, SUBJECT_NOT_ISOLATED, endpoint_flags};
+use netpol_abi::tables::{BRIDGES, NOT_ISOLATED, endpoint_flags};
 
 use super::numbers::{Collision, list, ports as named};
 use super::parts::{Asked, DIRECTIONS, Parts, Resolved, resolve};
 use super::seen::Seen;
-use super::{RuleName, SubjectNames};
+use super::{PolicySetNames, RuleName};
 use crate::policy::{Direction, Mode, Tier};
 use crate::tables::{EndpointEntry, VerdictEntry};
 use crate::world::{Attached, NamedPort, Place, Pod, World};
 
 /// A set of policies in one direction, and what names of ports stand for at the endpoint.
 #[derive(Debug)]
-pub(super) struct Subject {
+pub(super) struct PolicySet {
     pub direction: Direction,
     /// Some NetworkPolicy selects it.
     pub isolating: bool,
@@ -29,14 +29,14 @@ pub(super) struct Subject {
     /// What they say.
     pub any: Arc<VerdictEntry>,
     /// What its number and its rules' stand for.
-    pub names: Arc<SubjectNames>,
+    pub names: Arc<PolicySetNames>,
 }
 
 /// All that select some endpoint here.
 #[derive(Debug, Default)]
-pub(super) struct Subjects {
+pub(super) struct PolicySets {
     /// By number.
-    pub all: BTreeMap<u64, Subject>,
+    pub all: BTreeMap<u64, PolicySet>,
     /// The numbers of those that were not there before.
     pub fresh: Vec<u64>,
     /// By slot.
@@ -50,11 +50,11 @@ pub(super) struct Subjects {
 struct Known {
     /// The parts that select it.
     selecting: [Vec<Asked>; 2],
-    /// Subjects of its endpoints, by their ports.
+    /// PolicySets of its endpoints, by their ports.
     numbers: BTreeMap<Vec<NamedPort>, [Numbers; 2]>,
 }
 
-/// The subjects of an endpoint in one direction.
+/// The policy sets of an endpoint in one direction.
 #[derive(Clone, Copy, Debug)]
 struct Numbers {
     /// Of the policies that are enforced.
@@ -63,11 +63,11 @@ struct Numbers {
     audited: u64,
 }
 
-impl Subjects {
-    /// Brings the subjects up to date with the parts that select each kind.
+impl PolicySets {
+    /// Brings the policy sets up to date with the parts that select each kind.
     ///
     /// # Errors
-    /// Two subjects have one number.
+    /// Two policy sets have one number.
     pub(super) fn update(
         &mut self,
         world: &World,
@@ -75,7 +75,7 @@ impl Subjects {
         seen: &Seen,
     ) -> Result<(), Collision> {
         let before = std::mem::take(self);
-        let mut subjects = before.all;
+        let mut policy_sets = before.all;
         let kinds = &seen.kinds.all;
         let selecting = parts.selecting(kinds.len()).into_iter();
         for ((kind, selecting), known) in kinds.iter().zip(selecting).zip(seen.carry(before.known))
@@ -98,11 +98,11 @@ impl Subjects {
                         let known = known.and_then(|known| known.numbers.get(&pod.ports).copied());
                         let pair = match known {
                             Some(pair) => pair.map(|numbers| {
-                                self.keep(numbers.enforced, &mut subjects);
-                                self.keep(numbers.audited, &mut subjects);
+                                self.keep(numbers.enforced, &mut policy_sets);
+                                self.keep(numbers.audited, &mut policy_sets);
                                 numbers
                             }),
-                            None => self.of(parts, &selecting, pod, &mut subjects)?,
+                            None => self.of(parts, &selecting, pod, &mut policy_sets)?,
                         };
                         numbers.insert(pod.ports.clone(), pair);
                         pair
@@ -128,10 +128,10 @@ impl Subjects {
         Ok(())
     }
 
-    /// The subject of a number is still one; `before` has those that nobody asked for yet.
-    fn keep(&mut self, number: u64, before: &mut BTreeMap<u64, Subject>) {
-        if let Some(subject) = before.remove(&number) {
-            self.all.insert(number, subject);
+    /// The policy set of a number is still one; `before` has those that nobody asked for yet.
+    fn keep(&mut self, number: u64, before: &mut BTreeMap<u64, PolicySet>) {
+        if let Some(policy_set) = before.remove(&number) {
+            self.all.insert(number, policy_set);
         }
     }
 
@@ -140,7 +140,7 @@ impl Subjects {
         parts: &Parts,
         selecting: &[Vec<Asked>; 2],
         pod: &Pod,
-        before: &mut BTreeMap<u64, Subject>,
+        before: &mut BTreeMap<u64, PolicySet>,
     ) -> Result<[Numbers; 2], Collision> {
         let mut numbers = |index: usize| {
             let asked = &selecting[index];
@@ -162,17 +162,17 @@ impl Subjects {
         Ok([numbers(0)?, numbers(1)?])
     }
 
-    /// The number of the subject of these parts at a Pod.
+    /// The number of the policy set of these parts at a Pod.
     fn number(
         &mut self,
         parts: &Parts,
         direction: Direction,
         selecting: &[usize],
         pod: &Pod,
-        before: &mut BTreeMap<u64, Subject>,
+        before: &mut BTreeMap<u64, PolicySet>,
     ) -> Result<u64, Collision> {
         if selecting.is_empty() {
-            return Ok(SUBJECT_NOT_ISOLATED);
+            return Ok(NOT_ISOLATED);
         }
         let ports = match direction {
             Direction::Ingress => {
@@ -183,22 +183,24 @@ impl Subjects {
         };
         let digest = |part: &usize| parts.all.digest(*part);
         let digests: Vec<u128> = selecting.iter().map(digest).collect();
+        // The word is part of what is hashed: another one would change every number, and so the revision of every
+        // endpoint, at an upgrade.
         let number = parts.key.number("subject", (direction, digests, &ports));
         match self.all.get(&number).or_else(|| before.get(&number)) {
             Some(known) if known.is(direction, selecting, &ports) => {
                 self.keep(number, before);
             }
             Some(known) => {
-                let fresh = Subject::of(parts, direction, selecting, ports);
+                let fresh = PolicySet::of(parts, direction, selecting, ports);
                 return Err(Collision {
-                    sort: "subject",
+                    sort: "policy set",
                     number,
                     things: [known.describe(), fresh.describe()],
                 });
             }
             None => {
-                let subject = Subject::of(parts, direction, selecting, ports);
-                self.all.insert(number, subject);
+                let policy_set = PolicySet::of(parts, direction, selecting, ports);
+                self.all.insert(number, policy_set);
                 self.fresh.push(number);
             }
         }
@@ -223,7 +225,7 @@ fn bridges(attached: &Attached) -> [u32; BRIDGES] {
     bridges
 }
 
-impl Subject {
+impl PolicySet {
     /// Does it stand for these parts and ports? A part's number stands for its content.
     fn is(&self, direction: Direction, selecting: &[usize], ports: &Resolved) -> bool {
         let parts = self.parts.iter().map(|(part, _)| part);
@@ -241,7 +243,7 @@ impl Subject {
     }
 
     fn of(parts: &Parts, direction: Direction, selecting: &[usize], ports: Resolved) -> Self {
-        let mut names = SubjectNames {
+        let mut names = PolicySetNames {
             direction,
             policies: Vec::with_capacity(selecting.len()),
             rules: Vec::new(),
@@ -265,7 +267,7 @@ impl Subject {
                 }
             }
         }
-        let mut subject = Self {
+        let mut policy_set = Self {
             direction,
             isolating,
             parts: numbered,
@@ -274,7 +276,7 @@ impl Subject {
             any: Arc::default(),
             names: Arc::new(names),
         };
-        subject.any = Arc::new(subject.entry(parts, &[], &Resolved::new()));
-        subject
+        policy_set.any = Arc::new(policy_set.entry(parts, &[], &Resolved::new()));
+        policy_set
     }
 }
