@@ -14,7 +14,7 @@ use aya_ebpf::{
 use netpol_abi::{
     Reason,
     connection::TICK_SHIFT,
-    judge::{Answer, Dialled, Later, Opening, Question, Remembered, Tables, View},
+    judge::{Answer, Dialled, Later, Opening, ParsedFrame, Question, Remembered, Tables},
     limits::INTERFACE_SLOTS,
     link::{LinkRate, Neighbour},
     packet::{Direction, Frame, Socket},
@@ -25,11 +25,11 @@ use netpol_abi::{
     },
 };
 
-use crate::{maps, parts};
+use crate::{maps, subprograms};
 
 /// The maps of this host, while a packet is judged.
 pub struct Maps {
-    /// The packet, for the parts of its verdict.
+    /// The packet, for the subprograms.
     pub skb: *mut __sk_buff,
 }
 
@@ -287,7 +287,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn leave(&self, slot: u32, version: u8, high: u64, low: u64) -> u64 {
-        parts::netpold_leave(slot, version.into(), high, low)
+        subprograms::netpold_leave(slot, version.into(), high, low)
     }
 
     #[inline(always)]
@@ -416,77 +416,77 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn socket(&self, _view: &View, listens: bool) -> Option<Socket> {
-        parts::socket(self.skb, listens)
+    fn socket(&self, _view: &ParsedFrame, listens: bool) -> Option<Socket> {
+        subprograms::socket(self.skb, listens)
     }
 
     #[inline(always)]
     fn search_blocks(&self, spill: u64, protocol: u8, port: u32) -> u32 {
-        parts::netpold_blocks(spill, protocol.into(), port)
+        subprograms::netpold_blocks(spill, protocol.into(), port)
     }
 
     #[inline(always)]
     fn find_rule(&self, key: &VerdictKey, protocol: u8, port: u32) -> u32 {
-        parts::netpold_rule(key.policy_set, key.class, protocol.into(), port)
+        subprograms::netpold_rule(key.policy_set, key.class, protocol.into(), port)
     }
 
     #[inline(always)]
-    fn ask(&self, _view: &View, question: Question) -> Answer {
-        Answer(parts::netpold_policy(question.0))
+    fn ask(&self, _view: &ParsedFrame, question: Question) -> Answer {
+        Answer(subprograms::netpold_policy(question.0))
     }
 
     #[inline(always)]
-    fn ask_own(&self, _view: &View, question: Question) -> Answer {
-        Answer(parts::netpold_own_policy(question.0))
+    fn ask_own(&self, _view: &ParsedFrame, question: Question) -> Answer {
+        Answer(subprograms::netpold_own_policy(question.0))
     }
 
     #[inline(always)]
-    fn ask_target(&self, _view: &View, question: Question) -> Answer {
-        Answer(parts::netpold_target_policy(question.0))
+    fn ask_target(&self, _view: &ParsedFrame, question: Question) -> Answer {
+        Answer(subprograms::netpold_target_policy(question.0))
     }
 
     #[inline(always)]
-    fn dialled(&self, _view: &View, opening: Direction) -> Dialled {
-        Dialled::from_number(parts::netpold_dialled(opening as u32))
+    fn dialled(&self, _view: &ParsedFrame, opening: Direction) -> Dialled {
+        Dialled::from_number(subprograms::netpold_dialled(opening as u32))
     }
 
     #[inline(always)]
-    fn class_of_own(&self, _view: &View) -> u64 {
-        parts::netpold_class()
+    fn class_of_own(&self, _view: &ParsedFrame) -> u64 {
+        subprograms::netpold_class()
     }
 
     #[inline(always)]
-    fn policy_set_of(&self, _view: &View, opening: Direction, answer: Answer) -> u64 {
-        parts::netpold_policy_set(opening as u32, answer.0)
+    fn policy_set_of(&self, _view: &ParsedFrame, opening: Direction, answer: Answer) -> u64 {
+        subprograms::netpold_policy_set(opening as u32, answer.0)
     }
 
     #[inline(always)]
-    fn remember(&self, _view: &View, opening: Opening, rule: u32) -> Remembered {
-        Remembered::from_number(parts::netpold_remember(opening.0, rule))
+    fn remember(&self, _view: &ParsedFrame, opening: Opening, rule: u32) -> Remembered {
+        Remembered::from_number(subprograms::netpold_remember(opening.0, rule))
     }
 
     #[inline(always)]
-    fn is_related<F: Frame>(&self, _frame: &F, _view: &View) -> bool {
-        parts::netpold_related(self.skb) != 0
+    fn is_related<F: Frame>(&self, _frame: &F, _view: &ParsedFrame) -> bool {
+        subprograms::netpold_related(self.skb) != 0
     }
 
     #[inline(always)]
-    fn link_control<F: Frame>(&self, _frame: &F, _view: &View) -> Option<Reason> {
-        Reason::from_number(parts::netpold_link(self.skb) as u8)
+    fn link_control<F: Frame>(&self, _frame: &F, _view: &ParsedFrame) -> Option<Reason> {
+        Reason::from_number(subprograms::netpold_link(self.skb) as u8)
     }
 
     #[inline(always)]
-    fn records<F: Frame>(&self, _frame: &F, _view: &View) -> u32 {
-        parts::netpold_records(self.skb)
+    fn records<F: Frame>(&self, _frame: &F, _view: &ParsedFrame) -> u32 {
+        subprograms::netpold_records(self.skb)
     }
 
     #[inline(always)]
-    fn first_fragment(&self, _view: &View, allowed: bool) {
-        parts::netpold_first_fragment(allowed.into());
+    fn first_fragment(&self, _view: &ParsedFrame, allowed: bool) {
+        subprograms::netpold_first_fragment(allowed.into());
     }
 
     #[inline(always)]
-    fn later_fragment(&self, _view: &View) -> Later {
-        Later(parts::netpold_later_fragment())
+    fn later_fragment(&self, _view: &ParsedFrame) -> Later {
+        Later(subprograms::netpold_later_fragment())
     }
 }

@@ -11,7 +11,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
 use netpol_abi::{
-    judge::{Outcome, View},
+    judge::{Outcome, ParsedFrame},
     limits,
     link::{LINK_RATES as LINK_RATE_SLOTS, LinkRate, NEIGHBOURS as NEIGHBOUR_SLOTS, Neighbour},
     tables::{
@@ -86,9 +86,9 @@ pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTE
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENT_RING_BYTES, 0);
 #[map]
-pub static SCRATCH: PerCpuArray<View> = PerCpuArray::with_max_entries(1, 0);
+pub static SCRATCH: PerCpuArray<ParsedFrame> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-pub static QUOTED: PerCpuArray<View> = PerCpuArray::with_max_entries(1, 0);
+pub static QUOTED: PerCpuArray<ParsedFrame> = PerCpuArray::with_max_entries(1, 0);
 /// A key of `PUBLISHED` while it is looked up.
 #[map]
 pub static DIALLED: PerCpuArray<[u64; 3]> = PerCpuArray::with_max_entries(1, 0);

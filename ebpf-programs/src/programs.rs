@@ -8,8 +8,8 @@ use aya_ebpf::{
 use netpol_abi::packet::Direction;
 
 use crate::{
-    parts::{netpold_fast, netpold_judge, netpold_question, netpold_report},
     skb::raw,
+    subprograms::{netpold_fast, netpold_judge, netpold_question, netpold_report},
 };
 
 /// From the container: TC ingress of the host's end, or TC egress inside.

@@ -6,7 +6,7 @@ use netpol_abi::{
     Reason,
     connection::TICK_SHIFT,
     event::{Event, Kind},
-    judge::{Outcome, View},
+    judge::{Outcome, ParsedFrame},
     packet::Direction,
     report::{self, Sighting},
 };
@@ -31,7 +31,13 @@ pub fn count(reason: Reason, direction: Direction, length: u32) {
 
 /// Sends a record, where one is due and the endpoint's budget and the ring have room.
 #[inline(always)]
-pub fn report(outcome: &Outcome, view: &View, direction: Direction, ifindex: u32, length: u32) {
+pub fn report(
+    outcome: &Outcome,
+    parsed: &ParsedFrame,
+    direction: Direction,
+    ifindex: u32,
+    length: u32,
+) {
     let Some(kind) = report::kind(outcome) else {
         return;
     };
@@ -46,7 +52,7 @@ pub fn report(outcome: &Outcome, view: &View, direction: Direction, ifindex: u32
     };
     let mut usage = cell.get();
     let tick = (seen.time_ns >> TICK_SHIFT) as u32;
-    if !report::spend(&mut usage, kind, tick) || !write(kind, outcome, view, &seen) {
+    if !report::spend(&mut usage, kind, tick) || !write(kind, outcome, parsed, &seen) {
         usage.suppressed = usage.suppressed.wrapping_add(1);
     }
     cell.set(usage);
@@ -54,14 +60,14 @@ pub fn report(outcome: &Outcome, view: &View, direction: Direction, ifindex: u32
 
 /// Was there room for the record?
 #[inline(always)]
-fn write(kind: Kind, outcome: &Outcome, view: &View, seen: &Sighting) -> bool {
+fn write(kind: Kind, outcome: &Outcome, parsed: &ParsedFrame, seen: &Sighting) -> bool {
     let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) else {
         return false;
     };
     // SAFETY: the ring's own memory, of the size and alignment of an event, of which every field
     // is written and none read.
     let event = unsafe { &mut *entry.as_mut_ptr() };
-    report::fill(event, kind, outcome, view, seen);
+    report::fill(event, kind, outcome, parsed, seen);
     entry.submit(0);
     true
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use netpol_abi::packet::{Arrival, Frame};
 use zerocopy::FromBytes;
 
-use crate::{lookup::is_inside, parts};
+use crate::{lookup::is_inside, subprograms};
 
 /// An skb as a frame.
 pub struct Skb<'a>(&'a TcContext);
@@ -73,7 +73,7 @@ impl Frame for Skb<'_> {
 
     #[inline(always)]
     fn has_source_route(&self, offset: usize, length: usize) -> bool {
-        parts::netpold_source_route(raw(self.0), offset as u32, length as u32) != 0
+        subprograms::netpold_source_route(raw(self.0), offset as u32, length as u32) != 0
     }
 
     #[inline(always)]

@@ -43,7 +43,7 @@ pub use lookup::{
     search_blocks,
 };
 pub use published::{Dialled, answer_of_target, class_of_own, dialled};
-pub use question::{RESOLVER, place_question, question};
+pub use question::{RESOLVER, find_asking_endpoint, question};
 pub use sender::{Sender, SenderKind};
 pub use track::{Key, Opening, Remembered, is_related, remember};
 
@@ -136,9 +136,9 @@ pub trait Tables {
     fn neighbour(&self, index: u32) -> Option<&Cell<Neighbour>>;
     /// The coarse monotonic clock in ticks ([`crate::connection::TICK_SHIFT`]).
     fn tick(&self) -> u32;
-    /// The socket of the endpoint for the packet in `view`, in its network namespace. `listens`:
+    /// The socket of the endpoint for the packet in `parsed`, in its network namespace. `listens`:
     /// not the connection's own is sought, but the one that takes what comes to its port.
-    fn socket(&self, view: &View, listens: bool) -> Option<Socket>;
+    fn socket(&self, parsed: &ParsedFrame, listens: bool) -> Option<Socket>;
 
     // The parts of a verdict. In the programs each is a global function, which the verifier looks at
     // once, with any arguments, and not anew on each path that leads to it. Hence plain numbers
@@ -166,88 +166,88 @@ pub trait Tables {
         leave(self, slot, version.into(), high, low)
     }
     /// See [`answer`].
-    fn ask(&self, view: &View, question: Question) -> Answer
+    fn ask(&self, parsed: &ParsedFrame, question: Question) -> Answer
     where
         Self: Sized,
     {
-        answer(self, view, question)
+        answer(self, parsed, question)
     }
     /// See [`answer_of_own`].
-    fn ask_own(&self, view: &View, question: Question) -> Answer
+    fn ask_own(&self, parsed: &ParsedFrame, question: Question) -> Answer
     where
         Self: Sized,
     {
-        answer_of_own(self, view, question)
+        answer_of_own(self, parsed, question)
     }
     /// See [`answer_of_target`].
-    fn ask_target(&self, view: &View, question: Question) -> Answer
+    fn ask_target(&self, parsed: &ParsedFrame, question: Question) -> Answer
     where
         Self: Sized,
     {
-        answer_of_target(self, view, question)
+        answer_of_target(self, parsed, question)
     }
     /// See [`dialled`].
-    fn dialled(&self, view: &View, opening: Direction) -> Dialled
+    fn dialled(&self, parsed: &ParsedFrame, opening: Direction) -> Dialled
     where
         Self: Sized,
     {
-        dialled(self, view, opening)
+        dialled(self, parsed, opening)
     }
     /// See [`class_of_own`].
-    fn class_of_own(&self, view: &View) -> u64
+    fn class_of_own(&self, parsed: &ParsedFrame) -> u64
     where
         Self: Sized,
     {
-        class_of_own(self, view)
+        class_of_own(self, parsed)
     }
     /// See [`policy_set_of`].
-    fn policy_set_of(&self, view: &View, opening: Direction, answer: Answer) -> u64
+    fn policy_set_of(&self, parsed: &ParsedFrame, opening: Direction, answer: Answer) -> u64
     where
         Self: Sized,
     {
-        policy_set_of(self, view, opening, answer)
+        policy_set_of(self, parsed, opening, answer)
     }
     /// See [`remember`].
-    fn remember(&self, view: &View, opening: Opening, rule: u32) -> Remembered
+    fn remember(&self, parsed: &ParsedFrame, opening: Opening, rule: u32) -> Remembered
     where
         Self: Sized,
     {
-        remember(self, view, opening, rule)
+        remember(self, parsed, opening, rule)
     }
     /// See [`is_related`].
-    fn is_related<F: Frame>(&self, frame: &F, view: &View) -> bool
+    fn is_related<F: Frame>(&self, frame: &F, parsed: &ParsedFrame) -> bool
     where
         Self: Sized,
     {
-        is_related(self, frame, view, &mut View::default())
+        is_related(self, frame, parsed, &mut ParsedFrame::default())
     }
     /// See [`link_control`].
-    fn link_control<F: Frame>(&self, frame: &F, view: &View) -> Option<Reason>
+    fn link_control<F: Frame>(&self, frame: &F, parsed: &ParsedFrame) -> Option<Reason>
     where
         Self: Sized,
     {
-        link_control(self, frame, view)
+        link_control(self, frame, parsed)
     }
     /// See [`packet::records`].
-    fn records<F: Frame>(&self, frame: &F, view: &View) -> u32
+    fn records<F: Frame>(&self, frame: &F, parsed: &ParsedFrame) -> u32
     where
         Self: Sized,
     {
-        packet::records(frame, &view.packet)
+        packet::records(frame, &parsed.packet)
     }
     /// See [`first_fragment`].
-    fn first_fragment(&self, view: &View, allowed: bool)
+    fn first_fragment(&self, parsed: &ParsedFrame, allowed: bool)
     where
         Self: Sized,
     {
-        first_fragment(self, view, allowed);
+        first_fragment(self, parsed, allowed);
     }
     /// See [`later_fragment`].
-    fn later_fragment(&self, view: &View) -> Later
+    fn later_fragment(&self, parsed: &ParsedFrame) -> Later
     where
         Self: Sized,
     {
-        later_fragment(self, view)
+        later_fragment(self, parsed)
     }
 }
 
@@ -278,16 +278,16 @@ pub struct Outcome {
     pub tc_index: u32,
 }
 
-/// What is known before the packet is looked at. References into the tables, not copies: a BPF
-/// program has 512 bytes of stack for all its frames together.
-struct Scene<'a, T> {
+/// The endpoint and its policy, as they are before the packet itself is considered. References into the tables, not
+/// copies: a BPF program has 512 bytes of stack for all its frames together.
+struct PolicyContext<'a, T> {
     tables: &'a T,
     control: &'a Control,
-    said: &'a EndpointBank,
-    at: &'a Place,
+    policy: &'a EndpointBank,
+    at: &'a EndpointRef,
 }
 
-/// What is known of nobody is on hold.
+/// An interface without an endpoint is unidentified: nothing passes it.
 impl Default for Outcome {
     fn default() -> Self {
         Self {
@@ -315,20 +315,20 @@ enum Isolation {
     Enforced,
 }
 
-impl<'a, T: Tables> Scene<'a, T> {
-    /// The scene of a place. `None`: the tables lack it, which they do for nobody who has one.
+impl<'a, T: Tables> PolicyContext<'a, T> {
+    /// The context of an endpoint. `None`: the tables lack it, which does not happen to an endpoint that was found.
     #[inline(always)]
-    fn of(tables: &'a T, at: &'a Place) -> Option<Self> {
+    fn of(tables: &'a T, at: &'a EndpointRef) -> Option<Self> {
         Some(Self {
             tables,
             control: tables.control()?,
-            said: &tables.endpoint(at.slot)?.banks[at.bank()],
+            policy: &tables.endpoint(at.slot)?.banks[at.bank()],
             at,
         })
     }
 }
 
-impl<T> Scene<'_, T> {
+impl<T> PolicyContext<'_, T> {
     const fn bank(&self) -> usize {
         self.at.bank()
     }
@@ -338,25 +338,25 @@ impl<T> Scene<'_, T> {
     }
     /// Is nothing of this endpoint dropped?
     const fn audits(&self) -> bool {
-        self.flags() & control_flags::AUDIT != 0 || self.said.flags & endpoint_flags::AUDIT != 0
+        self.flags() & control_flags::AUDIT != 0 || self.policy.flags & endpoint_flags::AUDIT != 0
     }
     const fn policy_set(&self, direction: Direction) -> u64 {
         match direction {
-            Direction::Ingress => self.said.ingress,
-            Direction::Egress => self.said.egress,
+            Direction::Ingress => self.policy.ingress,
+            Direction::Egress => self.policy.egress,
         }
     }
     const fn audited_policy_set(&self, direction: Direction) -> u64 {
         match direction {
-            Direction::Ingress => self.said.audited_ingress,
-            Direction::Egress => self.said.audited_egress,
+            Direction::Ingress => self.policy.audited_ingress,
+            Direction::Egress => self.policy.audited_egress,
         }
     }
     const fn isolation(&self) -> Isolation {
-        if self.said.ingress != NOT_ISOLATED || self.said.egress != NOT_ISOLATED {
+        if self.policy.ingress != NOT_ISOLATED || self.policy.egress != NOT_ISOLATED {
             Isolation::Enforced
-        } else if self.said.audited_ingress != NOT_ISOLATED
-            || self.said.audited_egress != NOT_ISOLATED
+        } else if self.policy.audited_ingress != NOT_ISOLATED
+            || self.policy.audited_egress != NOT_ISOLATED
         {
             Isolation::Audited
         } else {
@@ -367,50 +367,51 @@ impl<T> Scene<'_, T> {
         matches!(self.isolation(), Isolation::Enforced)
     }
     /// What an isolated endpoint neither sends nor gets, and another one does.
-    const fn unless_isolated(&self, reason: Reason) -> Ruling {
+    const fn unless_isolated(&self, reason: Reason) -> Decision {
         match self.isolation() {
-            Isolation::Enforced => Ruling::of(reason),
-            Isolation::Audited => Ruling::of(reason).marked(marks::AUDITED, true),
-            Isolation::None => Ruling::of(Reason::NotIsolated),
+            Isolation::Enforced => Decision::of(reason),
+            Isolation::Audited => Decision::of(reason).with(decision_flags::AUDITED, true),
+            Isolation::None => Decision::of(Reason::NotIsolated),
         }
     }
-    /// The ruling on a segment that its connection's state does not allow, when it would have been
+    /// The decision on a segment that its connection's state does not allow, when it would have been
     /// this one otherwise.
-    const fn invalid(&self, otherwise: Ruling) -> Ruling {
-        let ruling = self.unless_isolated(Reason::TcpState);
-        if ruling.reason.allows() {
+    const fn invalid(&self, otherwise: Decision) -> Decision {
+        let decision = self.unless_isolated(Reason::TcpState);
+        if decision.reason.allows() {
             return otherwise;
         }
-        ruling.marked(marks::REPLY, otherwise.is(marks::REPLY))
+        decision.with(decision_flags::REPLY, otherwise.is(decision_flags::REPLY))
     }
-    /// Does a frame with this ruling go on? That the endpoint is only audited does not open another one's published port.
-    const fn passes(&self, ruling: &Ruling) -> bool {
+    /// Does a frame with this decision go on? That the endpoint is only audited does not open another one's published port.
+    const fn passes(&self, decision: &Decision) -> bool {
         const {
             assert!(control_flags::AUDIT == 1 && endpoint_flags::AUDIT == 1);
-            assert!(marks::OF_TARGET == 1 << 4);
+            assert!(decision_flags::OF_TARGET == 1 << 4);
         };
         // One number and one branch: the verifier looks at all that follows once for each way that leads there.
-        let marks = ruling.marks as u32;
-        let own = self.said.flags & endpoint_flags::AUDIT & !(marks >> 4);
-        let audits = own | self.flags() & control_flags::AUDIT | marks & marks::AUDITED as u32;
-        ruling.reason.allows() || audits != 0
+        let flags = decision.flags as u32;
+        let own = self.policy.flags & endpoint_flags::AUDIT & !(flags >> 4);
+        let audits =
+            own | self.flags() & control_flags::AUDIT | flags & decision_flags::AUDITED as u32;
+        decision.reason.allows() || audits != 0
     }
 }
 
 /// A reason with what decided it; becomes an [`Outcome`].
 #[derive(Clone, Copy)]
-struct Ruling {
+struct Decision {
     reason: Reason,
     rule: u32,
     /// What policy said, where it was asked: its policy set is looked for once all is decided.
     answer: Answer,
     sender: Sender,
-    /// [`marks`]. Bits of one byte: three `bool`s in a row are merged to a store that is not
+    /// [`decision_flags`]. Bits of one byte: three `bool`s in a row are merged to a store that is not
     /// aligned, which the verifier does not take on the stack.
-    marks: u8,
+    flags: u8,
 }
 
-mod marks {
+mod decision_flags {
     /// It opened a connection.
     pub const OPENED: u8 = 1 << 0;
     /// It goes against the direction in which its connection was opened.
@@ -421,39 +422,39 @@ mod marks {
     pub const BY_LEAVE: u8 = 1 << 3;
     /// It is that of the container behind a published port which the endpoint dials.
     pub const OF_TARGET: u8 = 1 << 4;
-    /// Where in the marks it stands which direction policy was asked about.
+    /// Where in the flags it stands which direction policy was asked about.
     pub const OPENING_SHIFT: u32 = 5;
 }
 
-impl Ruling {
+impl Decision {
     const fn of(reason: Reason) -> Self {
         Self {
             reason,
             rule: 0,
             answer: Answer::NONE,
             sender: Sender::UNASKED,
-            marks: 0,
+            flags: 0,
         }
     }
 
-    const fn marked(self, mark: u8, yes: bool) -> Self {
+    const fn with(self, mark: u8, yes: bool) -> Self {
         Self {
-            marks: if yes { self.marks | mark } else { self.marks },
+            flags: if yes { self.flags | mark } else { self.flags },
             ..self
         }
     }
 
     const fn is(&self, mark: u8) -> bool {
-        self.marks & mark != 0
+        self.flags & mark != 0
     }
 
     /// The direction that policy was asked about.
     const fn opening(&self) -> Direction {
-        Direction::of_bit(self.marks as u32 >> marks::OPENING_SHIFT)
+        Direction::of_bit(self.flags as u32 >> decision_flags::OPENING_SHIFT)
     }
 }
 
-/// Judges a frame on the interface `ifindex`. `view` receives the parsed headers, as
+/// Judges a frame on the interface `ifindex`. `parsed` receives the headers, as
 /// far as they could be read, for the report.
 #[inline(always)]
 pub fn judge<T: Tables, F: Frame>(
@@ -461,19 +462,24 @@ pub fn judge<T: Tables, F: Frame>(
     frame: &F,
     direction: Direction,
     ifindex: u32,
-    view: &mut View,
+    parsed: &mut ParsedFrame,
 ) -> Outcome {
-    let read = read(frame, view);
-    place(tables, direction, ifindex, view);
+    let read = read(frame, parsed);
+    find_endpoint(tables, direction, ifindex, parsed);
     let mut room = MaybeUninit::uninit();
-    *rule(tables, frame, view, read, &mut room)
+    *rule(tables, frame, parsed, read, &mut room)
 }
 
-/// Finds whose interface it is, and completes the `view` of a frame that was [`read`].
+/// Finds the endpoint of the interface, and completes `parsed` with it; the frame was [`read`] before.
 #[inline(always)]
-pub fn place<T: Tables>(tables: &T, direction: Direction, ifindex: u32, view: &mut View) {
+pub fn find_endpoint<T: Tables>(
+    tables: &T,
+    direction: Direction,
+    ifindex: u32,
+    parsed: &mut ParsedFrame,
+) {
     // Nobody's, unless all of it is found.
-    view.place.id = 0;
+    parsed.endpoint.id = 0;
     let Some(control) = tables.control() else {
         return;
     };
@@ -487,7 +493,7 @@ pub fn place<T: Tables>(tables: &T, direction: Direction, ifindex: u32, view: &m
     if endpoint.banks[bank].revision == 0 {
         return;
     }
-    view.place = Place {
+    parsed.endpoint = EndpointRef {
         id: endpoint.id,
         slot: interface.endpoint,
         bank: bank as u32,
@@ -495,40 +501,40 @@ pub fn place<T: Tables>(tables: &T, direction: Direction, ifindex: u32, view: &m
         mac: octets(interface.mac),
         direction: direction as u8,
     };
-    view.key.set(&view.packet, direction, endpoint.id);
+    parsed.key.set(&parsed.packet, direction, endpoint.id);
 }
 
-/// Judges a frame that was [`read`] into `view` and [`place`]d. `outcome` is room for what comes of
+/// Judges a frame that was [`read`] into `parsed`, after [`find_endpoint`]. `outcome` is room for what comes of
 /// it, which is written once.
 #[inline(always)]
 pub fn rule<'o, T: Tables, F: Frame>(
     tables: &T,
     frame: &F,
-    view: &View,
+    parsed: &ParsedFrame,
     read: Result<(), Reason>,
     outcome: &'o mut MaybeUninit<Outcome>,
 ) -> &'o Outcome {
-    on_scene(tables, view, outcome, |scene| {
-        let ruling = match read {
-            Ok(()) => rule_on(scene, frame, view),
-            Err(reason) => unread(scene, view, reason),
+    in_context(tables, parsed, outcome, |context| {
+        let decision = match read {
+            Ok(()) => rule_on(context, frame, parsed),
+            Err(reason) => unread(context, parsed, reason),
         };
         Outcome {
-            reason: ruling.reason,
-            passes: scene.passes(&ruling),
-            opened: ruling.is(marks::OPENED),
-            reply: ruling.is(marks::REPLY),
-            rule: ruling.rule,
-            slot: view.place.slot,
-            endpoint: view.place.id,
-            policy_set: tables.policy_set_of(view, ruling.opening(), ruling.answer),
-            generation: scene.control.generation,
-            sender: ruling.sender,
-            tc_index: match scene.at.direction() {
+            reason: decision.reason,
+            passes: context.passes(&decision),
+            opened: decision.is(decision_flags::OPENED),
+            reply: decision.is(decision_flags::REPLY),
+            rule: decision.rule,
+            slot: parsed.endpoint.slot,
+            endpoint: parsed.endpoint.id,
+            policy_set: tables.policy_set_of(parsed, decision.opening(), decision.answer),
+            generation: context.control.generation,
+            sender: decision.sender,
+            tc_index: match context.at.direction() {
                 // What it forwards is not its own: policy sees the source address, and not the endpoint.
-                Direction::Egress if !ruling.is(marks::BY_LEAVE) => {
-                    let stamp = stamp(view.place.slot, &view.packet.source);
-                    scene.control.stamp_on_wire(stamp)
+                Direction::Egress if !decision.is(decision_flags::BY_LEAVE) => {
+                    let stamp = stamp(parsed.endpoint.slot, &parsed.packet.source);
+                    context.control.stamp_on_wire(stamp)
                 }
                 _ => 0,
             },
@@ -536,23 +542,23 @@ pub fn rule<'o, T: Tables, F: Frame>(
     })
 }
 
-/// Writes what comes of a frame at the interface where it was [`place`]d: by `judge`, where that is an endpoint's.
+/// Writes what comes of a frame, after [`find_endpoint`]: by `judge`, where the interface is an endpoint's.
 #[inline(always)]
-fn on_scene<'o, T: Tables>(
+fn in_context<'o, T: Tables>(
     tables: &T,
-    view: &View,
+    parsed: &ParsedFrame,
     outcome: &'o mut MaybeUninit<Outcome>,
-    judge: impl FnOnce(&Scene<'_, T>) -> Outcome,
+    judge: impl FnOnce(&PolicyContext<'_, T>) -> Outcome,
 ) -> &'o Outcome {
     // Without its own control word nothing was ever configured: closed.
     let Some(control) = tables.control() else {
         return outcome.write(Outcome::default());
     };
-    if view.place.id == 0 {
+    if parsed.endpoint.id == 0 {
         return outcome.write(unidentified(control));
     }
-    match Scene::of(tables, &view.place) {
-        Some(scene) => outcome.write(judge(&scene)),
+    match PolicyContext::of(tables, &parsed.endpoint) {
+        Some(context) => outcome.write(judge(&context)),
         None => outcome.write(Outcome::default()),
     }
 }
@@ -574,9 +580,9 @@ fn unidentified(control: &Control) -> Outcome {
     }
 }
 
-/// Where a packet is judged: what was found of the interface and its endpoint.
+/// The endpoint that a packet is judged for, as the tables say of the packet's interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct EndpointRef {
     /// The endpoint's number.
     pub id: u32,
     /// Its slot.
@@ -591,7 +597,7 @@ pub struct Place {
     pub direction: u8,
 }
 
-impl Place {
+impl EndpointRef {
     /// From the lowest bit, so that the verifier, too, knows that there are two.
     #[must_use]
     #[inline(always)]
@@ -604,11 +610,11 @@ impl Place {
     }
 }
 
-/// A frame as it is seen: where, and its headers, as far as they were read.
+/// A frame's headers, as far as they were read, with the endpoint that it is judged for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct View {
-    /// Where.
-    pub place: Place,
+pub struct ParsedFrame {
+    /// The endpoint that it is judged for.
+    pub endpoint: EndpointRef,
     /// Ethernet.
     pub ethernet: Ethernet,
     /// IPv4 or IPv6; version 0: neither.
@@ -622,37 +628,37 @@ pub struct View {
 /// Reads the headers of a frame.
 ///
 /// # Errors
-/// Why they can't be read; `view` has them as far as they could.
+/// Why they can't be read; `parsed` has them as far as they could.
 #[inline(always)]
-pub fn read<F: Frame>(frame: &F, view: &mut View) -> Result<(), Reason> {
-    view.arrival = frame.arrival();
-    view.ethernet = match packet::ethernet(frame) {
+pub fn read<F: Frame>(frame: &F, parsed: &mut ParsedFrame) -> Result<(), Reason> {
+    parsed.arrival = frame.arrival();
+    parsed.ethernet = match packet::ethernet(frame) {
         Ok(ethernet) => ethernet,
         Err(reason) => {
-            view.ethernet = Ethernet::default();
-            view.packet = Packet::default();
+            parsed.ethernet = Ethernet::default();
+            parsed.packet = Packet::default();
             return Err(reason);
         }
     };
-    match view.ethernet.ethertype {
+    match parsed.ethernet.ethertype {
         _ if frame.has_vlan_tag() => {}
         ethertype::IPV4 | ethertype::IPV6 => {
             return network(
                 frame,
                 packet::ETHERNET,
-                view.ethernet.ethertype,
+                parsed.ethernet.ethertype,
                 false,
-                &mut view.packet,
+                &mut parsed.packet,
             );
         }
         _ => {}
     }
-    // `view` may be another packet's: a report must not name that one's addresses.
-    view.packet = Packet::default();
-    match view.ethernet.ethertype {
+    // `parsed` may be another packet's: a report must not name that one's addresses.
+    parsed.packet = Packet::default();
+    match parsed.ethernet.ethertype {
         _ if frame.has_vlan_tag() => Err(Reason::Vlan),
         ethertype::ARP => {
-            name_ends(frame, &mut view.packet);
+            name_ends(frame, &mut parsed.packet);
             Ok(())
         }
         ethertype::VLAN | ethertype::QINQ => Err(Reason::Vlan),
@@ -703,65 +709,73 @@ fn network<F: Frame>(
 /// They would carry a lie past the checks of the sender, and, untagged, past those of the
 /// receiver.
 #[inline(always)]
-fn unread<T: Tables>(scene: &Scene<'_, T>, view: &View, reason: Reason) -> Ruling {
-    if scene.isolated() {
-        return Ruling::of(reason);
+fn unread<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    parsed: &ParsedFrame,
+    reason: Reason,
+) -> Decision {
+    if context.isolated() {
+        return Decision::of(reason);
     }
-    if scene.at.direction() == Direction::Egress {
-        if view.ethernet.source != scene.at.mac {
-            return Ruling::of(Reason::SpoofedMac);
+    if context.at.direction() == Direction::Egress {
+        if parsed.ethernet.source != context.at.mac {
+            return Decision::of(Reason::SpoofedMac);
         }
         if matches!(reason, Reason::Vlan | Reason::ExtensionHeaders) {
-            return Ruling::of(reason);
+            return Decision::of(reason);
         }
-        let packet = &view.packet;
+        let packet = &parsed.packet;
         if packet.version == 6 && packet.piece as u8 == Piece::First as u8 {
-            return Ruling::of(reason);
+            return Decision::of(reason);
         }
         if packet.version != 0 {
-            let whose = lookup::whose(scene, packet.version, &packet.source);
+            let whose = lookup::whose(context, packet.version, &packet.source);
             if !whose.is_usable() {
-                return Ruling::of(Reason::SpoofedAddress);
+                return Decision::of(Reason::SpoofedAddress);
             }
-            if published::may_be_dialled(scene, packet) {
-                return Ruling::of(reason).marked(marks::OF_TARGET, true);
+            if published::may_be_dialled(context, packet) {
+                return Decision::of(reason).with(decision_flags::OF_TARGET, true);
             }
-            return scene
+            return context
                 .unless_isolated(reason)
-                .marked(marks::BY_LEAVE, whose.is_by_leave());
+                .with(decision_flags::BY_LEAVE, whose.is_by_leave());
         }
     }
-    scene.unless_isolated(reason)
+    context.unless_isolated(reason)
 }
 
 #[inline(always)]
-fn rule_on<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -> Ruling {
-    if scene.at.direction() == Direction::Egress && view.ethernet.source != scene.at.mac {
-        return Ruling::of(Reason::SpoofedMac);
+fn rule_on<T: Tables, F: Frame>(
+    context: &PolicyContext<'_, T>,
+    frame: &F,
+    parsed: &ParsedFrame,
+) -> Decision {
+    if context.at.direction() == Direction::Egress && parsed.ethernet.source != context.at.mac {
+        return Decision::of(Reason::SpoofedMac);
     }
-    if view.packet.piece == Piece::Later {
-        let later = scene.tables.later_fragment(view);
+    if parsed.packet.piece == Piece::Later {
+        let later = context.tables.later_fragment(parsed);
         let reason = match later.reason() {
             // Asked from here, and not from there: calls within calls share one stack.
-            Reason::FragmentEarly if !lookup::some_port(scene, view) => {
+            Reason::FragmentEarly if !lookup::some_port(context, parsed) => {
                 Reason::FragmentWithoutFirst
             }
             reason => reason,
         };
-        return Ruling::of(reason).marked(marks::BY_LEAVE, later.is_by_leave());
+        return Decision::of(reason).with(decision_flags::BY_LEAVE, later.is_by_leave());
     }
-    let is_arp = view.ethernet.ethertype == ethertype::ARP;
-    if (is_arp || view.packet.may_concern_link())
-        && let Some(reason) = scene.tables.link_control(frame, view)
+    let is_arp = parsed.ethernet.ethertype == ethertype::ARP;
+    if (is_arp || parsed.packet.may_concern_link())
+        && let Some(reason) = context.tables.link_control(frame, parsed)
     {
-        return Ruling::of(reason);
+        return Decision::of(reason);
     }
-    let ruling = track::connection(scene, frame, view);
-    if view.packet.piece == Piece::First {
+    let decision = track::connection(context, frame, parsed);
+    if parsed.packet.piece == Piece::First {
         // What only audit lets through is denied to the others too, so that each is reported; what
         // audited policies alone deny is not, as enforced ones decide about the others.
-        let allowed = ruling.reason.allows() || ruling.is(marks::AUDITED);
-        scene.tables.first_fragment(view, allowed);
+        let allowed = decision.reason.allows() || decision.is(decision_flags::AUDITED);
+        context.tables.first_fragment(parsed, allowed);
     }
-    ruling
+    decision
 }

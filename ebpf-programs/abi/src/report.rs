@@ -7,7 +7,7 @@
 use crate::{
     bytes::{octets, words},
     event::{Event, Kind},
-    judge::{Outcome, View},
+    judge::{Outcome, ParsedFrame},
     limits::EVENTS_PER_TICK,
     packet::Direction,
     reason::Reason,
@@ -73,8 +73,14 @@ pub struct Sighting {
 
 /// Writes the record, every field of it. In place: on the programs' stack there is no room for one.
 #[inline(always)]
-pub const fn fill(event: &mut Event, kind: Kind, outcome: &Outcome, view: &View, seen: &Sighting) {
-    let packet = &view.packet;
+pub const fn fill(
+    event: &mut Event,
+    kind: Kind,
+    outcome: &Outcome,
+    parsed: &ParsedFrame,
+    seen: &Sighting,
+) {
+    let packet = &parsed.packet;
     event.time_ns = seen.time_ns;
     event.generation = outcome.generation;
     event.policy_set = outcome.policy_set;
@@ -86,7 +92,7 @@ pub const fn fill(event: &mut Event, kind: Kind, outcome: &Outcome, view: &View,
     event.destination = words(packet.destination);
     event.source_port = packet.source_port;
     event.destination_port = packet.destination_port;
-    event.ethertype = view.ethernet.ethertype;
+    event.ethertype = parsed.ethernet.ethertype;
     event.version = packet.version;
     event.protocol = packet.protocol;
     event.direction = seen.direction as u8;
@@ -95,8 +101,8 @@ pub const fn fill(event: &mut Event, kind: Kind, outcome: &Outcome, view: &View,
     event.tcp_flags = packet.tcp_flags;
     event.reply = outcome.reply as u8;
     event.reserved = [0; 3];
-    event.source_mac = octets(view.ethernet.source);
-    event.destination_mac = octets(view.ethernet.destination);
+    event.source_mac = octets(parsed.ethernet.source);
+    event.destination_mac = octets(parsed.ethernet.destination);
     event.sender = outcome.sender.0;
 }
 

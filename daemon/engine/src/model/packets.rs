@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use netpol_abi::Reason;
 use netpol_abi::connection::{State, TICK_SHIFT, Timeout};
 use netpol_abi::event::Event;
-use netpol_abi::judge::{self, Outcome, Tables, View};
+use netpol_abi::judge::{self, Outcome, ParsedFrame, Tables};
 use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::report::{self, Sighting};
@@ -107,7 +107,7 @@ impl Datapath {
 
     /// Judges a frame on the interface by the whole verdict, and tells nobody.
     pub fn judge<F: Frame>(&self, frame: &F, direction: Direction, ifindex: u32) -> Outcome {
-        judge::judge(self, frame, direction, ifindex, &mut View::default())
+        judge::judge(self, frame, direction, ifindex, &mut ParsedFrame::default())
     }
 
     /// Sees a frame on the interface, as a program does: by the short way where there is one,
@@ -123,10 +123,10 @@ impl Datapath {
             self.count(Reason::Established, &sighting);
             return Seen::Shortly;
         }
-        let mut view = View::default();
-        let outcome = judge::judge(self, frame, direction, ifindex, &mut view);
+        let mut parsed = ParsedFrame::default();
+        let outcome = judge::judge(self, frame, direction, ifindex, &mut parsed);
         self.count(outcome.reason, &sighting);
-        self.report(&outcome, &view, &sighting);
+        self.report(&outcome, &parsed, &sighting);
         Seen::Judged(outcome)
     }
 
@@ -138,13 +138,13 @@ impl Datapath {
             length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
             direction: Direction::Egress,
         };
-        let mut view = View::default();
-        let read = judge::read(frame, &mut view);
-        judge::place_question(self, number, &mut view);
+        let mut parsed = ParsedFrame::default();
+        let read = judge::read(frame, &mut parsed);
+        judge::find_asking_endpoint(self, number, &mut parsed);
         let mut room = MaybeUninit::uninit();
-        let outcome = *judge::question(self, &view, read, &mut room);
+        let outcome = *judge::question(self, &parsed, read, &mut room);
         self.count(outcome.reason, &sighting);
-        self.report(&outcome, &view, &sighting);
+        self.report(&outcome, &parsed, &sighting);
         outcome
     }
 
@@ -155,7 +155,7 @@ impl Datapath {
         counter.bytes += u64::from(seen.length);
     }
 
-    fn report(&self, outcome: &Outcome, view: &View, seen: &Sighting) {
+    fn report(&self, outcome: &Outcome, parsed: &ParsedFrame, seen: &Sighting) {
         let Some(kind) = report::kind(outcome) else {
             return;
         };
@@ -166,7 +166,7 @@ impl Datapath {
         let mut usage = cell.get();
         if report::spend(&mut usage, kind, self.tick) {
             let mut event = Event::default();
-            report::fill(&mut event, kind, outcome, view, seen);
+            report::fill(&mut event, kind, outcome, parsed, seen);
             self.events.borrow_mut().push(event);
         } else {
             usage.suppressed = usage.suppressed.wrapping_add(1);
@@ -384,7 +384,7 @@ impl Tables for Datapath {
     fn collected(&self, account: u32) -> u32 {
         self.collected.get(&account).copied().unwrap_or(0)
     }
-    fn socket(&self, _: &View, listens: bool) -> Option<Socket> {
+    fn socket(&self, _: &ParsedFrame, listens: bool) -> Option<Socket> {
         let (is_there, socket) = if listens {
             (self.sockets.listening, Socket::Listening)
         } else {

@@ -30,9 +30,9 @@ pub fn is_established<T: Tables, F: Frame>(
     let control = tables.control()?;
     let interface = tables.interface(ifindex)?;
     let endpoint = tables.endpoint(interface.endpoint)?;
-    let said = &endpoint.banks[control.bank() & 1];
+    let policy = &endpoint.banks[control.bank() & 1];
     let spoofed = direction as u8 == Direction::Egress as u8 && packet.source_mac != interface.mac;
-    if endpoint.id == 0 || said.revision == 0 || spoofed {
+    if endpoint.id == 0 || policy.revision == 0 || spoofed {
         return None;
     }
     let cell = find(tables, &packet, direction, endpoint.id)?;
@@ -41,7 +41,7 @@ pub fn is_established<T: Tables, F: Frame>(
     let state = State::from_number(flow.state);
     let reply = opening_of(&flow) as u8 != direction as u8;
     let lifetime = control.timeout(Timeout::of(packet.protocol, state));
-    let goes_on = flow.revision == said.revision
+    let goes_on = flow.revision == policy.revision
         && !sender::is_another(control, frame.tc_index(), direction, &flow)
         && flow.flags & flow_flags::AUDITED == 0
         && age(now, flow.seen) <= lifetime

@@ -9,7 +9,7 @@
 use core::cell::Cell;
 
 use super::{
-    Scene, Tables, View, lookup,
+    ParsedFrame, PolicyContext, Tables, lookup,
     track::{local, not_for_endpoint, owner},
 };
 use crate::{
@@ -27,15 +27,15 @@ const REASSEMBLY: u32 = 56;
 
 /// Remembers what was ruled on a first fragment.
 #[inline(always)]
-pub fn first<T: Tables>(tables: &T, view: &View, allowed: bool) {
-    let packet = &view.packet;
-    let Some(scene) = Scene::of(tables, &view.place) else {
+pub fn first<T: Tables>(tables: &T, parsed: &ParsedFrame, allowed: bool) {
+    let packet = &parsed.packet;
+    let Some(context) = PolicyContext::of(tables, &parsed.endpoint) else {
         return;
     };
-    if !scene.isolated() {
+    if !context.isolated() {
         return;
     }
-    let set = set(&scene, packet);
+    let set = set(&context, packet);
     let (Some(places), Some(cursor)) = (tables.fragments(set), tables.fragment_cursor(set)) else {
         return;
     };
@@ -46,7 +46,7 @@ pub fn first<T: Tables>(tables: &T, view: &View, allowed: bool) {
         allowed: allowed.into(),
         reserved: 0,
     };
-    enter(places, cursor, &key(&scene, packet), value);
+    enter(places, cursor, &key(&context, packet), value);
 }
 
 /// What is ruled on a later fragment, as a number: the reason's, and in bit 8 whether the endpoint uses its address
@@ -74,31 +74,42 @@ impl Later {
 
 /// Rules on a fragment without ports. An early one has yet to be asked about: may its sender use any?
 #[inline(always)]
-pub fn later<T: Tables>(tables: &T, view: &View) -> Later {
-    let packet = &view.packet;
-    let Some(scene) = &Scene::of(tables, &view.place) else {
+pub fn later<T: Tables>(tables: &T, parsed: &ParsedFrame) -> Later {
+    let packet = &parsed.packet;
+    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
         return Later::new(Reason::Unidentified, false);
     };
-    let whose = lookup::whose(scene, packet.version, local(packet, scene.at.direction()));
-    Later::new(follows(scene, view, whose.is_usable()), whose.is_by_leave())
+    let whose = lookup::whose(
+        context,
+        packet.version,
+        local(packet, context.at.direction()),
+    );
+    Later::new(
+        follows(context, parsed, whose.is_usable()),
+        whose.is_by_leave(),
+    )
 }
 
 #[inline(always)]
-fn follows<T: Tables>(scene: &Scene<'_, T>, view: &View, is_own: bool) -> Reason {
-    let (tables, packet) = (scene.tables, &view.packet);
-    if scene.at.direction() == Direction::Egress && !is_own {
+fn follows<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    parsed: &ParsedFrame,
+    is_own: bool,
+) -> Reason {
+    let (tables, packet) = (context.tables, &parsed.packet);
+    if context.at.direction() == Direction::Egress && !is_own {
         return Reason::SpoofedAddress;
     }
-    if !scene.isolated() {
+    if !context.isolated() {
         return if is_own || packet.to_group() {
             Reason::NotIsolated
         } else {
-            not_for_endpoint(scene, view).reason
+            not_for_endpoint(context, parsed).reason
         };
     }
     let known = tables
-        .fragments(set(scene, packet))
-        .and_then(|set| find(set, &key(scene, packet)))
+        .fragments(set(context, packet))
+        .and_then(|set| find(set, &key(context, packet)))
         .filter(|first| age(tables.tick(), first.seen) <= REASSEMBLY);
     match known {
         Some(first) if first.allowed == 0 => Reason::FragmentWithoutFirst,
@@ -110,14 +121,14 @@ fn follows<T: Tables>(scene: &Scene<'_, T>, view: &View, is_own: bool) -> Reason
 }
 
 #[inline(always)]
-fn key<T>(scene: &Scene<'_, T>, packet: &Packet) -> FragmentKey {
+fn key<T>(context: &PolicyContext<'_, T>, packet: &Packet) -> FragmentKey {
     FragmentKey {
-        owner: owner(scene.at.id, packet.cut_protocol),
+        owner: owner(context.at.id, packet.cut_protocol),
         id: packet.fragment_id,
         source: packet.source,
         destination: packet.destination,
         version: packet.version,
-        direction: scene.at.direction() as u8,
+        direction: context.at.direction() as u8,
         reserved: 0,
     }
 }
@@ -125,11 +136,11 @@ fn key<T>(scene: &Scene<'_, T>, packet: &Packet) -> FragmentKey {
 /// The set of the packet's sender. An endpoint can't send under another's address, so its slot
 /// tells it; a stranger may, but has no other endpoint's set to fill.
 #[inline(always)]
-fn set<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> u32 {
-    if scene.at.direction() == Direction::Egress {
-        return scene.at.slot;
+fn set<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> u32 {
+    if context.at.direction() == Direction::Egress {
+        return context.at.slot;
     }
-    match lookup::slot_of(scene, packet.version, &packet.source) {
+    match lookup::slot_of(context, packet.version, &packet.source) {
         0 => ENDPOINTS + (spread(&packet.source) >> 16) % FRAGMENT_STRANGERS,
         slot => slot,
     }

@@ -12,7 +12,7 @@ mod arp;
 mod groups;
 mod neighbours;
 
-use super::{Scene, Tables, View, lookup};
+use super::{ParsedFrame, PolicyContext, Tables, lookup};
 use crate::{
     link::{Class, rate_index},
     packet::{self, Direction, Frame, Membership, Packet, Piece, ethertype},
@@ -32,11 +32,11 @@ enum Sent {
 /// What keeps a link working, and what may only come from a router or a server of it; `None`: the
 /// packet is neither.
 #[inline(always)]
-pub fn control<T: Tables, F: Frame>(tables: &T, frame: &F, view: &View) -> Option<Reason> {
-    let Some(scene) = &Scene::of(tables, &view.place) else {
+pub fn control<T: Tables, F: Frame>(tables: &T, frame: &F, parsed: &ParsedFrame) -> Option<Reason> {
+    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
         return Some(Reason::Unidentified);
     };
-    let packet = &view.packet;
+    let packet = &parsed.packet;
     let is_whole = packet.piece == Piece::Whole;
     if packet.is_neighbour_discovery() && (!is_whole || packet.hops != 255) {
         // Not to be taken to pieces (RFC 6980, 5), as its options could not be read; and what was
@@ -44,14 +44,14 @@ pub fn control<T: Tables, F: Frame>(tables: &T, frame: &F, view: &View) -> Optio
         return Some(Reason::ForgedNd);
     }
     let membership = if is_whole && packet.is_any_membership() {
-        packet::membership(frame, packet, || tables.records(frame, view))
+        packet::membership(frame, packet, || tables.records(frame, parsed))
     } else {
         None
     };
-    match scene.at.direction() {
-        Direction::Ingress => received(scene, frame, view, is_whole, membership),
-        Direction::Egress => match sent(scene, frame, view, is_whole, membership) {
-            Sent::True(class, cost) => Some(within_budget(scene, class, cost)),
+    match context.at.direction() {
+        Direction::Ingress => received(context, frame, parsed, is_whole, membership),
+        Direction::Egress => match sent(context, frame, parsed, is_whole, membership) {
+            Sent::True(class, cost) => Some(within_budget(context, class, cost)),
             Sent::Lie(reason) => Some(reason),
             Sent::Elsewhere => None,
         },
@@ -60,46 +60,46 @@ pub fn control<T: Tables, F: Frame>(tables: &T, frame: &F, view: &View) -> Optio
 
 #[inline(always)]
 fn sent<T: Tables, F: Frame>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     frame: &F,
-    view: &View,
+    parsed: &ParsedFrame,
     is_whole: bool,
     membership: Option<Membership>,
 ) -> Sent {
-    let packet = &view.packet;
-    if view.ethernet.ethertype == ethertype::ARP {
-        return arp::sent(scene, frame, view);
+    let packet = &parsed.packet;
+    if parsed.ethernet.ethertype == ethertype::ARP {
+        return arp::sent(context, frame, parsed);
     }
     if packet.is_neighbour_discovery() {
-        return neighbours::sent(scene, frame, view);
+        return neighbours::sent(context, frame, parsed);
     }
     if is_whole && packet.is_any_membership() {
-        return groups::sent(scene, frame, view, membership);
+        return groups::sent(context, frame, parsed, membership);
     }
     // As a server, or with nothing but a client's port in common with its question.
     if packet.is_to_lease_client() {
         return Sent::Lie(Reason::ForgedDhcp);
     }
     if is_whole && packet.is_dhcp_question() {
-        return lease_sent(scene, packet);
+        return lease_sent(context, packet);
     }
     Sent::Elsewhere
 }
 
 #[inline(always)]
 fn received<T: Tables, F: Frame>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     frame: &F,
-    view: &View,
+    parsed: &ParsedFrame,
     is_whole: bool,
     membership: Option<Membership>,
 ) -> Option<Reason> {
-    let packet = &view.packet;
-    if view.ethernet.ethertype == ethertype::ARP {
-        return Some(arp::received(scene, frame));
+    let packet = &parsed.packet;
+    if parsed.ethernet.ethertype == ethertype::ARP {
+        return Some(arp::received(context, frame));
     }
     if packet.is_neighbour_discovery() {
-        neighbours::hear(scene, frame, packet);
+        neighbours::hear(context, frame, packet);
         return Some(Reason::NeighbourDiscovery);
     }
     // From beyond this host come routers' queries, and others' reports: they go no further than the
@@ -112,12 +112,12 @@ fn received<T: Tables, F: Frame>(
 
 /// Takes the message's cost out of the endpoint's budget, where there is that much.
 #[inline(always)]
-fn within_budget<T: Tables>(scene: &Scene<'_, T>, class: Class, cost: u32) -> Reason {
-    let Some(cell) = scene.tables.link_rate(rate_index(scene.at.slot, class)) else {
+fn within_budget<T: Tables>(context: &PolicyContext<'_, T>, class: Class, cost: u32) -> Reason {
+    let Some(cell) = context.tables.link_rate(rate_index(context.at.slot, class)) else {
         return Reason::LinkRate;
     };
     let mut rate = cell.get();
-    if !rate.spend(class, cost, scene.isolated(), scene.tables.tick()) {
+    if !rate.spend(class, cost, context.isolated(), context.tables.tick()) {
         return Reason::LinkRate;
     }
     cell.set(rate);
@@ -133,11 +133,11 @@ fn within_budget<T: Tables>(scene: &Scene<'_, T>, class: Class, cost: u32) -> Re
 /// client asks one server, to keep its lease, is for policy; where it denies that, the client
 /// asks everybody again.
 #[inline(always)]
-fn lease_sent<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> Sent {
+fn lease_sent<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> Sent {
     let is_own = if packet.version == 4 {
-        has_no_address4(packet) || lookup::is_own(scene, 4, &packet.source)
+        has_no_address4(packet) || lookup::is_own(context, 4, &packet.source)
     } else {
-        lookup::is_own(scene, 6, &packet.source)
+        lookup::is_own(context, 6, &packet.source)
     };
     if is_own {
         Sent::True(Class::Lease, 1)

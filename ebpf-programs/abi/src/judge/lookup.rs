@@ -1,7 +1,7 @@
 //! From addresses and ports to a verdict: who is the peer, what does the policy set say.
 
 use super::{
-    Ruling, Scene, Tables, View, marks, published,
+    Decision, ParsedFrame, PolicyContext, Tables, decision_flags, published,
     sender::{self, Peer, Sender, SenderKind},
 };
 use crate::{
@@ -23,14 +23,22 @@ pub(super) const fn v4(address: &[u8; 16]) -> [u8; 4] {
 
 /// Number of the endpoint that owns the address in this bank; 0: none.
 #[inline(always)]
-pub(super) fn owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
-    listed_owner(scene, version, address).unwrap_or_default()
+pub(super) fn owner<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    version: u8,
+    address: &[u8; 16],
+) -> u32 {
+    listed_owner(context, version, address).unwrap_or_default()
 }
 
 /// Does the address belong to the endpoint itself?
 #[inline(always)]
-pub(super) fn is_own<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> bool {
-    owner(scene, version, address) == scene.at.id
+pub(super) fn is_own<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    version: u8,
+    address: &[u8; 16],
+) -> bool {
+    owner(context, version, address) == context.at.id
 }
 
 /// Whose an address is, as an endpoint sees it.
@@ -59,13 +67,17 @@ impl Whose {
 
 /// Whose the address is. A leave gives nothing that has an owner: it is looked up for strangers' addresses alone.
 #[inline(always)]
-pub(super) fn whose<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Whose {
-    let holder = match listed_owner(scene, version, address) {
-        Some(owner) if owner == scene.at.id => return Whose::Own,
+pub(super) fn whose<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    version: u8,
+    address: &[u8; 16],
+) -> Whose {
+    let holder = match listed_owner(context, version, address) {
+        Some(owner) if owner == context.at.id => return Whose::Own,
         Some(_) => 0,
-        None => leave_holder(leave_word(scene, version, address)),
+        None => leave_holder(leave_word(context, version, address)),
     };
-    if holder == scene.at.id {
+    if holder == context.at.id {
         Whose::ByLeave
     } else {
         Whose::Others
@@ -74,44 +86,52 @@ pub(super) fn whose<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8;
 
 /// May the endpoint say in ARP and neighbour discovery that it has the address?
 #[inline(always)]
-pub(super) fn may_claim<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> bool {
-    match listed_owner(scene, version, address) {
-        Some(owner) => owner == scene.at.id,
-        None => leave_word(scene, version, address) == scene.at.id | LEAVE_CLAIMS,
+pub(super) fn may_claim<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    version: u8,
+    address: &[u8; 16],
+) -> bool {
+    match listed_owner(context, version, address) {
+        Some(owner) => owner == context.at.id,
+        None => leave_word(context, version, address) == context.at.id | LEAVE_CLAIMS,
     }
 }
 
 /// The entry of an address in the table of exact addresses, if it counts in this bank.
 #[inline(always)]
 pub(super) fn listed<T: Tables>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     version: u8,
     address: &[u8; 16],
 ) -> Option<AddressBank> {
     let entry = if version == 4 {
-        scene.tables.address4(&v4(address), scene.bank())
+        context.tables.address4(&v4(address), context.bank())
     } else {
-        scene.tables.address6(address, scene.bank())
+        context.tables.address6(address, context.bank())
     }?;
     (entry.class != CLASS_UNLISTED).then_some(entry)
 }
 
 /// The owner that stands in the table of exact addresses in this bank; `None`: the address is not there.
 #[inline(always)]
-fn listed_owner<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Option<u32> {
+fn listed_owner<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    version: u8,
+    address: &[u8; 16],
+) -> Option<u32> {
     if version == 4 {
-        scene.tables.owner4(&v4(address), scene.bank())
+        context.tables.owner4(&v4(address), context.bank())
     } else {
-        scene.tables.owner6(address, scene.bank())
+        context.tables.owner6(address, context.bank())
     }
 }
 
 /// What the endpoint's leave for an address says in this bank; 0: there is none.
 #[inline(always)]
-fn leave_word<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
+fn leave_word<T: Tables>(context: &PolicyContext<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
     let [high, low] = halves(address);
-    let words = scene.tables.leave(scene.at.slot, version, high, low);
-    (if scene.bank() == 0 {
+    let words = context.tables.leave(context.at.slot, version, high, low);
+    (if context.bank() == 0 {
         words
     } else {
         words >> 32
@@ -154,8 +174,12 @@ pub fn leave<T: Tables>(tables: &T, slot: u32, version: u32, high: u64, low: u64
 
 /// Slot of the endpoint of this host that has the address; 0: none has.
 #[inline(always)]
-pub(super) fn slot_of<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> u32 {
-    match listed(scene, version, address) {
+pub(super) fn slot_of<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    version: u8,
+    address: &[u8; 16],
+) -> u32 {
+    match listed(context, version, address) {
         Some(entry) => entry.slot,
         None => 0,
     }
@@ -166,35 +190,39 @@ pub(super) fn slot_of<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u
 ///
 /// What the policies that are audited alone would deny is ruled so, and marked.
 #[inline(always)]
-pub(super) fn policy<T: Tables>(scene: &Scene<'_, T>, opening: Direction, view: &View) -> Ruling {
-    ruling(scene, opening, view, Question::new(opening, false))
+pub(super) fn policy<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    opening: Direction,
+    parsed: &ParsedFrame,
+) -> Decision {
+    decision(context, opening, parsed, Question::new(opening, false))
 }
 
 /// The same for the reply of a connection that a peer opened: who that was is remembered with it.
 #[inline(always)]
 pub(super) fn policy_for<T: Tables>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     opening: Direction,
-    view: &View,
+    parsed: &ParsedFrame,
     sender: Sender,
-) -> Ruling {
-    ruling(scene, opening, view, Question::about(opening, sender))
+) -> Decision {
+    decision(context, opening, parsed, Question::about(opening, sender))
 }
 
 #[inline(always)]
-fn ruling<T: Tables>(
-    scene: &Scene<'_, T>,
+fn decision<T: Tables>(
+    context: &PolicyContext<'_, T>,
     opening: Direction,
-    view: &View,
+    parsed: &ParsedFrame,
     question: Question,
-) -> Ruling {
-    let answer = scene.tables.ask(view, question);
-    Ruling {
+) -> Decision {
+    let answer = context.tables.ask(parsed, question);
+    Decision {
         rule: answer.rule(),
         answer,
         sender: answer.sender(),
-        marks: answer.marks() | (opening as u8) << marks::OPENING_SHIFT,
-        ..Ruling::of(answer.reason())
+        flags: answer.flags() | (opening as u8) << decision_flags::OPENING_SHIFT,
+        ..Decision::of(answer.reason())
     }
 }
 
@@ -203,30 +231,30 @@ fn ruling<T: Tables>(
 #[inline(always)]
 pub fn policy_set_of<T: Tables>(
     tables: &T,
-    view: &View,
+    parsed: &ParsedFrame,
     opening: Direction,
     answer: Answer,
 ) -> u64 {
     if answer.is_of_target() {
-        return published::policy_set(tables, view, opening, answer.is_audited());
+        return published::policy_set(tables, parsed, opening, answer.is_audited());
     }
-    let Some(scene) = Scene::of(tables, &view.place) else {
+    let Some(context) = PolicyContext::of(tables, &parsed.endpoint) else {
         return 0;
     };
     match answer.reason() {
         Reason::RuleAllowed | Reason::PolicyDenied if answer.is_audited() => {
-            scene.audited_policy_set(opening)
+            context.audited_policy_set(opening)
         }
-        Reason::RuleAllowed | Reason::PolicyDenied => scene.policy_set(opening),
+        Reason::RuleAllowed | Reason::PolicyDenied => context.policy_set(opening),
         _ => 0,
     }
 }
 
 /// Does policy allow some port of the packet's protocol in its own direction?
 #[inline(always)]
-pub(super) fn some_port<T: Tables>(scene: &Scene<'_, T>, view: &View) -> bool {
-    let question = Question::new(scene.at.direction(), true);
-    let answer = scene.tables.ask(view, question);
+pub(super) fn some_port<T: Tables>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> bool {
+    let question = Question::new(context.at.direction(), true);
+    let answer = context.tables.ask(parsed, question);
     answer.reason().allows() || answer.is_audited()
 }
 
@@ -318,10 +346,10 @@ impl Answer {
     const fn is_of_target(self) -> bool {
         self.0 & Self::OF_TARGET != 0
     }
-    /// [`marks`], without a branch.
-    const fn marks(self) -> u8 {
-        let audited = (self.0 >> 40 & 1) as u8 * marks::AUDITED;
-        let of_target = (self.0 >> 43 & 1) as u8 * marks::OF_TARGET;
+    /// [`decision_flags`], without a branch.
+    const fn flags(self) -> u8 {
+        let audited = (self.0 >> 40 & 1) as u8 * decision_flags::AUDITED;
+        let of_target = (self.0 >> 43 & 1) as u8 * decision_flags::OF_TARGET;
         audited | of_target
     }
     /// Only these are given; whatever else it is denies.
@@ -342,24 +370,24 @@ impl Answer {
     }
 }
 
-/// What policy says of the packet in `view`: the endpoint's own, and where it dials a port that an engine publishes for
+/// What policy says of the packet in `parsed`: the endpoint's own, and where it dials a port that an engine publishes for
 /// another container, also that container's.
 #[inline(always)]
-pub fn answer<T: Tables>(tables: &T, view: &View, question: Question) -> Answer {
-    let own = tables.ask_own(view, question);
-    if question.opening() as u8 != Direction::Egress as u8 || !has_ports(view.packet.protocol) {
+pub fn answer<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Question) -> Answer {
+    let own = tables.ask_own(parsed, question);
+    if question.opening() as u8 != Direction::Egress as u8 || !has_ports(parsed.packet.protocol) {
         return own;
     }
     let is_let_through = own.reason().allows()
         || own.is_audited()
-        || match Scene::of(tables, &view.place) {
-            Some(scene) => scene.audits(),
+        || match PolicyContext::of(tables, &parsed.endpoint) {
+            Some(context) => context.audits(),
             None => false,
         };
     if question.some_port() || !is_let_through {
         return own;
     }
-    let other = tables.ask_target(view, question);
+    let other = tables.ask_target(parsed, question);
     if other.reason().allows() || (other.is_audited() && !own.reason().allows()) {
         return own;
     }
@@ -368,9 +396,9 @@ pub fn answer<T: Tables>(tables: &T, view: &View, question: Question) -> Answer 
 
 /// What the endpoint's own policies say of it.
 #[inline(always)]
-pub fn answer_of_own<T: Tables>(tables: &T, view: &View, question: Question) -> Answer {
-    let (packet, opening) = (&view.packet, question.opening());
-    let Some(scene) = Scene::of(tables, &view.place) else {
+pub fn answer_of_own<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Question) -> Answer {
+    let (packet, opening) = (&parsed.packet, question.opening());
+    let Some(context) = PolicyContext::of(tables, &parsed.endpoint) else {
         return Answer::new(Reason::PolicyDenied, 0);
     };
     let sender = match question.sender() {
@@ -378,14 +406,17 @@ pub fn answer_of_own<T: Tables>(tables: &T, view: &View, question: Question) -> 
         // What the endpoint opens is judged by where it sends it.
         None if opening as u8 == Direction::Egress as u8 => Sender::UNASKED,
         // On the endpoint's own word the peer opened it, and no packet of the peer's is at hand.
-        None if scene.at.direction() as u8 == Direction::Egress as u8 => Sender::UNASKED,
-        None => sender::of(&scene, view),
+        None if context.at.direction() as u8 == Direction::Egress as u8 => Sender::UNASKED,
+        None => sender::of(&context, parsed),
     };
-    let (policy_set, audited) = (scene.policy_set(opening), scene.audited_policy_set(opening));
+    let (policy_set, audited) = (
+        context.policy_set(opening),
+        context.audited_policy_set(opening),
+    );
     if policy_set == NOT_ISOLATED && audited == NOT_ISOLATED {
         return Answer::new(Reason::NotIsolated, 0).about(sender);
     }
-    let peer = match scene.at.direction() {
+    let peer = match context.at.direction() {
         Direction::Egress => &packet.destination,
         Direction::Ingress => &packet.source,
     };
@@ -394,7 +425,7 @@ pub fn answer_of_own<T: Tables>(tables: &T, view: &View, question: Question) -> 
         SOME_PORT
     } else if !has_ports(packet.protocol) {
         0
-    } else if opening as u8 == scene.at.direction() as u8 {
+    } else if opening as u8 == context.at.direction() as u8 {
         packet.destination_port.into()
     } else {
         packet.source_port.into()
@@ -407,12 +438,12 @@ pub fn answer_of_own<T: Tables>(tables: &T, view: &View, question: Question) -> 
             forged
         };
     }
-    let peer = sender::peer(&scene, packet.version, peer, sender);
-    let is = of_policy_set(&scene, opening, policy_set, peer, packet.protocol, port);
+    let peer = sender::peer(&context, packet.version, peer, sender);
+    let is = of_policy_set(&context, opening, policy_set, peer, packet.protocol, port);
     if audited == policy_set || !is.reason().allows() {
         return is.about(sender);
     }
-    let would = of_policy_set(&scene, opening, audited, peer, packet.protocol, port);
+    let would = of_policy_set(&context, opening, audited, peer, packet.protocol, port);
     if would.reason().allows() {
         return is.about(sender);
     }
@@ -421,7 +452,7 @@ pub fn answer_of_own<T: Tables>(tables: &T, view: &View, question: Question) -> 
 
 #[inline(always)]
 fn of_policy_set<T: Tables>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     opening: Direction,
     policy_set: u64,
     peer: Peer,
@@ -431,21 +462,21 @@ fn of_policy_set<T: Tables>(
     if policy_set == NOT_ISOLATED {
         return Answer::new(Reason::NotIsolated, 0);
     }
-    if peer.owner == scene.at.id {
+    if peer.owner == context.at.id {
         return Answer::new(Reason::Itself, 0);
     }
     let host_passes = match opening {
         Direction::Ingress => control_flags::HOST_INGRESS,
         Direction::Egress => control_flags::HOST_EGRESS,
     };
-    if peer.owner == OWNER_HOST && scene.flags() & host_passes != 0 {
+    if peer.owner == OWNER_HOST && context.flags() & host_passes != 0 {
         return Answer::new(Reason::Host, 0);
     }
     let key = VerdictKey {
         policy_set,
         class: peer.class,
     };
-    match scene.tables.find_rule(&key, protocol, port) {
+    match context.tables.find_rule(&key, protocol, port) {
         0 => Answer::new(Reason::PolicyDenied, 0),
         rule => Answer::new(Reason::RuleAllowed, rule),
     }

@@ -8,7 +8,7 @@
 //! says the same once more. Behind a process that relays, B sees the host alone, so it is A's hook that asks, when A opens
 //! the connection and whenever it is judged again. The answer is what B's own would be, had A's address been kept.
 
-use super::{Answer, Question, Scene, Tables, View, lookup, sender, track};
+use super::{Answer, ParsedFrame, PolicyContext, Question, Tables, lookup, sender, track};
 use crate::{
     packet::{Direction, Packet, protocol},
     reason::Reason,
@@ -18,30 +18,31 @@ use crate::{
     },
 };
 
-/// The answer of the container that the endpoint in `view` dials by a published port: a denial, or no objection, as of one
+/// The answer of the container that the endpoint in `parsed` dials by a published port: a denial, or no objection, as of one
 /// who is not isolated.
 #[inline(always)]
-pub fn answer_of_target<T: Tables>(tables: &T, view: &View, question: Question) -> Answer {
-    let Some(scene) = &Scene::of(tables, &view.place) else {
+pub fn answer_of_target<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Question) -> Answer {
+    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
         return Answer::new(Reason::PolicyDenied, 0);
     };
-    let Some(said) = find(scene, view, question.opening()) else {
+    let Some(policy) = find(context, parsed, question.opening()) else {
         return Answer::NONE;
     };
-    if said.id == scene.at.id {
+    if policy.id == context.at.id {
         // Its own port.
         return Answer::NONE;
     }
-    let packet = &view.packet;
-    let class = tables.class_of_own(view);
+    let packet = &parsed.packet;
+    let class = tables.class_of_own(parsed);
     let allows = |policy_set| {
         let key = VerdictKey { policy_set, class };
-        policy_set == NOT_ISOLATED || tables.find_rule(&key, packet.protocol, said.port.into()) != 0
+        policy_set == NOT_ISOLATED
+            || tables.find_rule(&key, packet.protocol, policy.port.into()) != 0
     };
-    if !allows(said.ingress) {
-        return Answer::of_target(said.flags & published_flags::AUDIT != 0);
+    if !allows(policy.ingress) {
+        return Answer::of_target(policy.flags & published_flags::AUDIT != 0);
     }
-    if said.audited_ingress != said.ingress && !allows(said.audited_ingress) {
+    if policy.audited_ingress != policy.ingress && !allows(policy.audited_ingress) {
         return Answer::of_target(true);
     }
     Answer::NONE
@@ -49,37 +50,37 @@ pub fn answer_of_target<T: Tables>(tables: &T, view: &View, question: Question) 
 
 /// The class of the endpoint's address in a packet, as its peers see it.
 #[inline(always)]
-pub fn class_of_own<T: Tables>(tables: &T, view: &View) -> u64 {
-    let Some(scene) = &Scene::of(tables, &view.place) else {
+pub fn class_of_own<T: Tables>(tables: &T, parsed: &ParsedFrame) -> u64 {
+    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
         return CLASS_UNLISTED;
     };
-    let own = track::local(&view.packet, scene.at.direction());
-    sender::classify(scene, view.packet.version, own).class
+    let own = track::local(&parsed.packet, context.at.direction());
+    sender::classify(context, parsed.packet.version, own).class
 }
 
 /// May a packet that can't be read be one to a published port? The receiver's own hook would see it whole, once its pieces are
 /// together; a process of the host takes it there.
 #[inline(always)]
-pub(super) fn may_be_dialled<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> bool {
-    scene.flags() & control_flags::PUBLISHES != 0
-        && (packet.to_group() || is_host(scene, packet.version, &packet.destination))
+pub(super) fn may_be_dialled<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> bool {
+    context.flags() & control_flags::PUBLISHES != 0
+        && (packet.to_group() || is_host(context, packet.version, &packet.destination))
 }
 
 /// The policy set of that container which denies: the one in force, or the one as if all its policies were; 0: none.
 #[inline(always)]
 pub(super) fn policy_set<T: Tables>(
     tables: &T,
-    view: &View,
+    parsed: &ParsedFrame,
     opening: Direction,
     audited: bool,
 ) -> u64 {
-    let Some(scene) = &Scene::of(tables, &view.place) else {
+    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
         return 0;
     };
-    match find(scene, view, opening) {
+    match find(context, parsed, opening) {
         // Of a container whose policies are all in force, and which is only audited itself, both are the same.
-        Some(said) if audited => said.audited_ingress,
-        Some(said) => said.ingress,
+        Some(policy) if audited => policy.audited_ingress,
+        Some(policy) => policy.ingress,
         None => 0,
     }
 }
@@ -110,9 +111,9 @@ impl Dialled {
 
 /// The end that the endpoint opens a connection to.
 #[inline(always)]
-fn far(view: &View) -> (&[u8; 16], u16) {
-    let packet = &view.packet;
-    match view.place.direction() {
+fn far(parsed: &ParsedFrame) -> (&[u8; 16], u16) {
+    let packet = &parsed.packet;
+    match parsed.endpoint.direction() {
         Direction::Egress => (&packet.destination, packet.destination_port),
         Direction::Ingress => (&packet.source, packet.source_port),
     }
@@ -120,49 +121,54 @@ fn far(view: &View) -> (&[u8; 16], u16) {
 
 /// What the bank that is read has there.
 #[inline(always)]
-fn find<T: Tables>(scene: &Scene<'_, T>, view: &View, opening: Direction) -> Option<PublishedBank> {
-    let (address, port) = far(view);
-    let packet = &view.packet;
+fn find<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    parsed: &ParsedFrame,
+    opening: Direction,
+) -> Option<PublishedBank> {
+    let (address, port) = far(parsed);
+    let packet = &parsed.packet;
     let service = service(packet.version, packet.protocol, port);
-    match scene.tables.dialled(view, opening) {
+    match context.tables.dialled(parsed, opening) {
         Dialled::Nothing => None,
-        Dialled::Everywhere => entry(scene, EVERYWHERE, service),
-        Dialled::ByAddress => entry(scene, halves(packet, address), service),
+        Dialled::Everywhere => entry(context, EVERYWHERE, service),
+        Dialled::ByAddress => entry(context, halves(packet, address), service),
     }
 }
 
 /// Which entry speaks for the port that the endpoint opens a connection to?
 #[inline(always)]
-pub fn dialled<T: Tables>(tables: &T, view: &View, opening: Direction) -> Dialled {
-    let packet = &view.packet;
-    let Some(scene) = &Scene::of(tables, &view.place) else {
+pub fn dialled<T: Tables>(tables: &T, parsed: &ParsedFrame, opening: Direction) -> Dialled {
+    let packet = &parsed.packet;
+    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
         return Dialled::Nothing;
     };
     if opening as u8 != Direction::Egress as u8 {
         return Dialled::Nothing;
     }
-    let (address, port) = far(view);
+    let (address, port) = far(parsed);
     let own = service(packet.version, packet.protocol, port);
     // Most ports are not published: one look-up, whatever the address.
-    let Some(everywhere) = entry(scene, EVERYWHERE, own) else {
+    let Some(everywhere) = entry(context, EVERYWHERE, own) else {
         return Dialled::Nothing;
     };
     let flags = everywhere.flags;
-    if flags & published_flags::BY_ADDRESS != 0 && is_listed(scene, halves(packet, address), own) {
+    if flags & published_flags::BY_ADDRESS != 0 && is_listed(context, halves(packet, address), own)
+    {
         return Dialled::ByAddress;
     }
     if flags & published_flags::LISTED == 0 {
         return Dialled::Nothing;
     }
-    if is_host(scene, packet.version, address) {
+    if is_host(context, packet.version, address) {
         return Dialled::Everywhere;
     }
     // A socket that is bound to all addresses also hears datagrams for everybody on the link.
-    let is_sent = scene.at.direction() as u8 == Direction::Egress as u8;
+    let is_sent = context.at.direction() as u8 == Direction::Egress as u8;
     let of_link = service(packet.version, 0, 0);
     if packet.protocol == protocol::UDP
         && is_sent
-        && (packet.to_group() || is_listed(scene, halves(packet, address), of_link))
+        && (packet.to_group() || is_listed(context, halves(packet, address), of_link))
     {
         return Dialled::Everywhere;
     }
@@ -186,18 +192,20 @@ const fn halves(packet: &Packet, address: &[u8; 16]) -> [u64; 2] {
 
 #[inline(always)]
 fn entry<T: Tables>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     [first, second]: [u64; 2],
     service: u32,
 ) -> Option<PublishedBank> {
-    scene.tables.published(first, second, service, scene.bank())
+    context
+        .tables
+        .published(first, second, service, context.bank())
 }
 
 /// Does the bank that is read list this?
 #[inline(always)]
-fn is_listed<T: Tables>(scene: &Scene<'_, T>, address: [u64; 2], service: u32) -> bool {
-    match entry(scene, address, service) {
-        Some(said) => said.flags & published_flags::LISTED != 0,
+fn is_listed<T: Tables>(context: &PolicyContext<'_, T>, address: [u64; 2], service: u32) -> bool {
+    match entry(context, address, service) {
+        Some(policy) => policy.flags & published_flags::LISTED != 0,
         None => false,
     }
 }
@@ -205,11 +213,11 @@ fn is_listed<T: Tables>(scene: &Scene<'_, T>, address: [u64; 2], service: u32) -
 /// Is the address the host's? Also each loopback address: what an endpoint sends there, the host alone can take, and does
 /// where `route_localnet` is set.
 #[inline(always)]
-fn is_host<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> bool {
+fn is_host<T: Tables>(context: &PolicyContext<'_, T>, version: u8, address: &[u8; 16]) -> bool {
     if version == 4 && address[0] == 127 {
         return true;
     }
-    match lookup::listed(scene, version, address) {
+    match lookup::listed(context, version, address) {
         Some(entry) => entry.owner == OWNER_HOST,
         None => false,
     }

@@ -16,7 +16,10 @@
 
 use core::mem::MaybeUninit;
 
-use super::{Outcome, Ruling, Scene, Tables, View, marks, on_scene, place};
+use super::{
+    Decision, Outcome, ParsedFrame, PolicyContext, Tables, decision_flags, find_endpoint,
+    in_context,
+};
 use crate::{
     packet::{Direction, Packet, Piece, protocol, tcp},
     reason::Reason,
@@ -30,63 +33,63 @@ pub const RESOLVER: [u8; 4] = [127, 0, 0, 11];
 /// The port that a question counts for.
 const PORT: u16 = 53;
 
-/// Finds whose loopback interface it is, and completes the `view` of a packet that was [`super::read`].
+/// Finds the endpoint of the loopback interface, and completes `parsed` with it; the packet was [`super::read`] before.
 #[inline(always)]
-pub fn place_question<T: Tables>(tables: &T, number: u32, view: &mut View) {
-    place(tables, Direction::Egress, number, view);
-    view.packet.destination_port = PORT;
+pub fn find_asking_endpoint<T: Tables>(tables: &T, number: u32, parsed: &mut ParsedFrame) {
+    find_endpoint(tables, Direction::Egress, number, parsed);
+    parsed.packet.destination_port = PORT;
 }
 
-/// Judges a packet to [`RESOLVER`] that was [`super::read`] and placed by [`place_question`]; TCP and UDP alone lead to the
+/// Judges a packet to [`RESOLVER`] that was [`super::read`], after [`find_asking_endpoint`]; TCP and UDP alone lead to the
 /// engine. `outcome` is room for what comes of it, which is written once.
 #[inline(always)]
 pub fn question<'o, T: Tables>(
     tables: &T,
-    view: &View,
+    parsed: &ParsedFrame,
     read: Result<(), Reason>,
     outcome: &'o mut MaybeUninit<Outcome>,
 ) -> &'o Outcome {
-    on_scene(tables, view, outcome, |scene| {
-        let (ruling, policy_set) = match read {
-            Ok(()) => rule_on(scene, &view.packet),
-            Err(reason) => (scene.unless_isolated(reason), 0),
+    in_context(tables, parsed, outcome, |context| {
+        let (decision, policy_set) = match read {
+            Ok(()) => rule_on(context, &parsed.packet),
+            Err(reason) => (context.unless_isolated(reason), 0),
         };
         Outcome {
-            reason: ruling.reason,
-            passes: scene.passes(&ruling),
-            opened: ruling.reason.allows() && opens(&view.packet),
-            rule: ruling.rule,
-            slot: view.place.slot,
-            endpoint: view.place.id,
+            reason: decision.reason,
+            passes: context.passes(&decision),
+            opened: decision.reason.allows() && opens(&parsed.packet),
+            rule: decision.rule,
+            slot: parsed.endpoint.slot,
+            endpoint: parsed.endpoint.id,
             policy_set,
-            generation: scene.control.generation,
+            generation: context.control.generation,
             ..Outcome::default()
         }
     })
 }
 
 #[inline(always)]
-fn rule_on<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> (Ruling, u64) {
+fn rule_on<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> (Decision, u64) {
     let is_tcp = packet.protocol == protocol::TCP;
-    let policy_set = scene.policy_set(Direction::Egress);
-    let audited = scene.audited_policy_set(Direction::Egress);
-    let is = said(policy_set, scene.said.asks[asks_index(is_tcp, false)]);
+    let policy_set = context.policy_set(Direction::Egress);
+    let audited = context.audited_policy_set(Direction::Egress);
+    let is = policy(policy_set, context.policy.asks[asks_index(is_tcp, false)]);
     if audited == policy_set || !is.0.reason.allows() {
         return is;
     }
-    let would = said(audited, scene.said.asks[asks_index(is_tcp, true)]);
+    let would = policy(audited, context.policy.asks[asks_index(is_tcp, true)]);
     if would.0.reason.allows() {
         return is;
     }
-    (would.0.marked(marks::AUDITED, true), would.1)
+    (would.0.with(decision_flags::AUDITED, true), would.1)
 }
 
 /// What a policy set says by this word of [`crate::tables::EndpointBank::asks`], and the policy set where a rule of it, or none,
 /// decides.
 #[inline(always)]
-const fn said(policy_set: u64, word: u32) -> (Ruling, u64) {
+const fn policy(policy_set: u64, word: u32) -> (Decision, u64) {
     if policy_set == NOT_ISOLATED {
-        return (Ruling::of(Reason::NotIsolated), 0);
+        return (Decision::of(Reason::NotIsolated), 0);
     }
     if word >= ASKS_PASS && word != RULE_DEFAULT {
         const ITSELF: u8 = Reason::Itself as u8;
@@ -95,18 +98,18 @@ const fn said(policy_set: u64, word: u32) -> (Ruling, u64) {
             ITSELF => Reason::Itself,
             _ => Reason::Host,
         };
-        return (Ruling::of(reason), 0);
+        return (Decision::of(reason), 0);
     }
     let reason = if word == 0 {
         Reason::PolicyDenied
     } else {
         Reason::RuleAllowed
     };
-    let ruling = Ruling {
+    let decision = Decision {
         rule: word,
-        ..Ruling::of(reason)
+        ..Decision::of(reason)
     };
-    (ruling, policy_set)
+    (decision, policy_set)
 }
 
 /// Does it begin a question? A datagram is one; TCP begins with a SYN.
@@ -122,18 +125,18 @@ mod tests {
 
     #[test]
     fn a_word_says_a_rule_or_why_none_is_needed() {
-        let said = |policy_set, word| {
-            let (ruling, policy_set) = said(policy_set, word);
-            (ruling.reason, ruling.rule, policy_set)
+        let policy = |policy_set, word| {
+            let (decision, policy_set) = policy(policy_set, word);
+            (decision.reason, decision.rule, policy_set)
         };
-        assert_eq!(said(0, 0), (Reason::NotIsolated, 0, 0));
-        assert_eq!(said(20, 0), (Reason::PolicyDenied, 0, 20));
-        assert_eq!(said(20, 7), (Reason::RuleAllowed, 7, 20));
+        assert_eq!(policy(0, 0), (Reason::NotIsolated, 0, 0));
+        assert_eq!(policy(20, 0), (Reason::PolicyDenied, 0, 20));
+        assert_eq!(policy(20, 7), (Reason::RuleAllowed, 7, 20));
         let default = (Reason::RuleAllowed, RULE_DEFAULT, 20);
-        assert_eq!(said(20, RULE_DEFAULT), default);
+        assert_eq!(policy(20, RULE_DEFAULT), default);
         let host = ASKS_PASS | Reason::Host as u32;
-        assert_eq!(said(20, host), (Reason::Host, 0, 0));
+        assert_eq!(policy(20, host), (Reason::Host, 0, 0));
         let itself = ASKS_PASS | Reason::Itself as u32;
-        assert_eq!(said(20, itself), (Reason::Itself, 0, 0));
+        assert_eq!(policy(20, itself), (Reason::Itself, 0, 0));
     }
 }

@@ -16,7 +16,7 @@
 //!
 //! Only for connections that the peer opens: what an endpoint opens is judged by where it is sent.
 
-use super::{Scene, Tables, View, lookup};
+use super::{ParsedFrame, PolicyContext, Tables, lookup};
 use crate::{
     packet::{Arrival, Direction, Piece},
     tables::{
@@ -108,11 +108,11 @@ const NOBODY: Peer = Peer {
 
 /// The sender of a packet towards the endpoint that opens a connection.
 #[inline(always)]
-pub(super) fn of<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Sender {
-    let (packet, arrival) = (&view.packet, &view.arrival);
-    let Some(entry) = lookup::listed(scene, packet.version, &packet.source) else {
+pub(super) fn of<T: Tables>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> Sender {
+    let (packet, arrival) = (&parsed.packet, &parsed.arrival);
+    let Some(entry) = lookup::listed(context, packet.version, &packet.source) else {
         // A stranger's address: an endpoint's packet has it by translation alone.
-        let stamp = stamped(scene, arrival);
+        let stamp = stamped(context, arrival);
         let is_translated = stamp != 0 && !is_from_host(packet.piece, arrival, stamp);
         return if is_translated {
             Sender::new(SenderKind::Translated, stamp)
@@ -126,7 +126,7 @@ pub(super) fn of<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Sender {
     } else {
         stamp(slot, &packet.source)
     };
-    let stamp = stamped(scene, arrival);
+    let stamp = stamped(context, arrival);
     if is_from_host(packet.piece, arrival, stamp) {
         return Sender::new(SenderKind::Address, own_stamp);
     }
@@ -140,7 +140,7 @@ pub(super) fn of<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Sender {
     if owner == OWNER_HOST {
         return Sender::new(SenderKind::NotHost, 0);
     }
-    if slot == 0 || came_from(scene, slot, arrival.ifindex) {
+    if slot == 0 || came_from(context, slot, arrival.ifindex) {
         return Sender::new(SenderKind::Address, own_stamp);
     }
     Sender::new(SenderKind::Forged, 0)
@@ -157,12 +157,12 @@ fn is_from_host(piece: Piece, arrival: &Arrival, stamp: u32) -> bool {
 
 /// The stamp of an endpoint that there is; 0: none.
 #[inline(always)]
-fn stamped<T: Tables>(scene: &Scene<'_, T>, arrival: &Arrival) -> u32 {
+fn stamped<T: Tables>(context: &PolicyContext<'_, T>, arrival: &Arrival) -> u32 {
     if arrival.tc_index == 0 {
         return 0;
     }
-    let stamp = scene.control.stamp_of_wire(arrival.tc_index.into());
-    match scene.tables.endpoint(stamped_slot(stamp)) {
+    let stamp = context.control.stamp_of_wire(arrival.tc_index.into());
+    match context.tables.endpoint(stamped_slot(stamp)) {
         Some(endpoint) if endpoint.id != 0 => stamp,
         _ => 0,
     }
@@ -170,11 +170,11 @@ fn stamped<T: Tables>(scene: &Scene<'_, T>, arrival: &Arrival) -> u32 {
 
 /// May a packet without a stamp that the host received by this interface be of the endpoint in this slot?
 #[inline(always)]
-fn came_from<T: Tables>(scene: &Scene<'_, T>, slot: u32, ifindex: u32) -> bool {
-    let Some(endpoint) = scene.tables.endpoint(slot) else {
+fn came_from<T: Tables>(context: &PolicyContext<'_, T>, slot: u32, ifindex: u32) -> bool {
+    let Some(endpoint) = context.tables.endpoint(slot) else {
         return false;
     };
-    if endpoint.banks[scene.bank()].flags & endpoint_flags::ON_WIRE != 0 {
+    if endpoint.banks[context.bank()].flags & endpoint_flags::ON_WIRE != 0 {
         return true;
     }
     if ifindex == 0 || ifindex == Arrival::UNKNOWN {
@@ -187,7 +187,7 @@ fn came_from<T: Tables>(scene: &Scene<'_, T>, slot: u32, ifindex: u32) -> bool {
         }
         index += 1;
     }
-    match scene.tables.interface(ifindex) {
+    match context.tables.interface(ifindex) {
         Some(interface) => interface.endpoint == slot,
         None => false,
     }
@@ -211,12 +211,12 @@ pub(super) fn is_another(
 /// The slot of the endpoint that sent a packet towards this one; 0: no endpoint is known to have. By the stamp, or by
 /// the port that the packet came in by.
 #[inline(always)]
-pub(super) fn slot<T: Tables>(scene: &Scene<'_, T>, arrival: &Arrival) -> u32 {
-    let stamp = stamped(scene, arrival);
+pub(super) fn slot<T: Tables>(context: &PolicyContext<'_, T>, arrival: &Arrival) -> u32 {
+    let stamp = stamped(context, arrival);
     if stamp != 0 || arrival.ifindex == 0 || arrival.ifindex == Arrival::UNKNOWN {
         return stamped_slot(stamp);
     }
-    match scene.tables.interface(arrival.ifindex) {
+    match context.tables.interface(arrival.ifindex) {
         Some(interface) => interface.endpoint,
         None => 0,
     }
@@ -225,15 +225,15 @@ pub(super) fn slot<T: Tables>(scene: &Scene<'_, T>, arrival: &Arrival) -> u32 {
 /// The peer of a packet as policy sees it. `sender` counts for a peer that opened the connection.
 #[inline(always)]
 pub(super) fn peer<T: Tables>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     version: u8,
     address: &[u8; 16],
     sender: Sender,
 ) -> Peer {
     if sender.kind() as u8 == SenderKind::Translated as u8 {
         let key = sender_key(sender.stamp(), version);
-        let own = scene.tables.sender(key);
-        return match own.and_then(|own| lookup::listed(scene, version, own)) {
+        let own = context.tables.sender(key);
+        return match own.and_then(|own| lookup::listed(context, version, own)) {
             // Not what an endpoint had that was in the slot before.
             Some(entry) if entry.slot == stamped_slot(sender.stamp()) => Peer {
                 class: entry.class,
@@ -242,7 +242,7 @@ pub(super) fn peer<T: Tables>(
             _ => NOBODY,
         };
     }
-    let peer = classify(scene, version, address);
+    let peer = classify(context, version, address);
     if sender.kind() as u8 == SenderKind::Address as u8 {
         return peer;
     }
@@ -251,20 +251,24 @@ pub(super) fn peer<T: Tables>(
 
 /// Exact addresses first; strangers by their longest prefix.
 #[inline(always)]
-pub(super) fn classify<T: Tables>(scene: &Scene<'_, T>, version: u8, address: &[u8; 16]) -> Peer {
-    if let Some(entry) = lookup::listed(scene, version, address) {
+pub(super) fn classify<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    version: u8,
+    address: &[u8; 16],
+) -> Peer {
+    if let Some(entry) = lookup::listed(context, version, address) {
         return Peer {
             class: entry.class,
             owner: entry.owner,
         };
     }
     let covering = if version == 4 {
-        scene.tables.prefix4(&lookup::v4(address))
+        context.tables.prefix4(&lookup::v4(address))
     } else {
-        scene.tables.prefix6(address)
+        context.tables.prefix6(address)
     };
     let class = match covering {
-        Some(prefix) => prefix.class[scene.bank()],
+        Some(prefix) => prefix.class[context.bank()],
         None => CLASS_ANY,
     };
     Peer { class, owner: 0 }

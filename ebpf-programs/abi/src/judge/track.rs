@@ -9,7 +9,7 @@
 use core::cell::Cell;
 
 use super::{
-    Isolation, Question, Ruling, Scene, Tables, View, lookup, marks,
+    Decision, Isolation, ParsedFrame, PolicyContext, Question, Tables, decision_flags, lookup,
     sender::{self, Sender, SenderKind},
 };
 use crate::{
@@ -140,236 +140,254 @@ pub(super) const fn opening_of(flow: &Flow) -> Direction {
 
 /// Ticks that an idle connection is kept.
 #[inline(always)]
-fn lifetime<T>(scene: &Scene<'_, T>, protocol: u8, state: State) -> u32 {
-    scene.control.timeout(Timeout::of(protocol, state))
+fn lifetime<T>(context: &PolicyContext<'_, T>, protocol: u8, state: State) -> u32 {
+    context.control.timeout(Timeout::of(protocol, state))
 }
 
 /// A packet with a transport header.
 #[inline(always)]
 pub(super) fn connection<T: Tables, F: Frame>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     frame: &F,
-    view: &View,
-) -> Ruling {
-    let packet = &view.packet;
-    let now = scene.tables.tick();
-    if let Some(cell) = view.key.find(scene.tables) {
-        let flow = scene.tables.read_flow(cell);
+    parsed: &ParsedFrame,
+) -> Decision {
+    let packet = &parsed.packet;
+    let now = context.tables.tick();
+    if let Some(cell) = parsed.key.find(context.tables) {
+        let flow = context.tables.read_flow(cell);
         let state = State::from_number(flow.state);
-        let reply = opening_of(&flow) as u8 != scene.at.direction() as u8;
-        if age(now, flow.seen) <= lifetime(scene, packet.protocol, state) {
+        let reply = opening_of(&flow) as u8 != context.at.direction() as u8;
+        if age(now, flow.seen) <= lifetime(context, packet.protocol, state) {
             let change = state.after(packet.protocol, packet.tcp_flags, reply);
             if !matches!(change, Change::Another { .. }) {
-                return known(scene, view, cell, flow, change, reply, now);
+                return known(context, parsed, cell, flow, change, reply, now);
             }
         }
     }
-    opening(scene, frame, view)
+    opening(context, frame, parsed)
 }
 
 #[inline(always)]
 fn known<T: Tables>(
-    scene: &Scene<'_, T>,
-    view: &View,
+    context: &PolicyContext<'_, T>,
+    parsed: &ParsedFrame,
     cell: &Cell<Flow>,
     flow: Flow,
     change: Change,
     reply: bool,
     now: u32,
-) -> Ruling {
-    let packet = &view.packet;
+) -> Decision {
+    let packet = &parsed.packet;
     let mut next = flow;
-    let keeps = scene.flags() & control_flags::KEEP_ESTABLISHED != 0;
+    let keeps = context.flags() & control_flags::KEEP_ESTABLISHED != 0;
     let audited = flow.flags & flow_flags::AUDITED != 0;
     let opening = opening_of(&flow);
-    let audits = scene.audits()
-        || scene.policy_set(opening) != scene.audited_policy_set(opening)
+    let audits = context.audits()
+        || context.policy_set(opening) != context.audited_policy_set(opening)
         // Behind a published port another one may be audited. If not any more, the revision is another, too.
         || (opening as u8 == Direction::Egress as u8
-            && scene.flags() & control_flags::PUBLISHES != 0);
+            && context.flags() & control_flags::PUBLISHES != 0);
     // What only audit let through is judged each time the opener speaks, and is nobody's
     // established connection once enforcement is on.
-    let older = flow.revision != scene.said.revision;
+    let older = flow.revision != context.policy.revision;
     // Another endpoint of this host uses the same addresses and ports (a tunnel of the host's leads it here, or the
     // translation of an earlier connection was given to it): its packets are judged as its own.
     let is_another = sender::is_another(
-        scene.control,
-        view.arrival.tc_index,
-        scene.at.direction(),
+        context.control,
+        parsed.arrival.tc_index,
+        context.at.direction(),
         &flow,
     );
     let again = older || is_another || (audited && (!reply || !audits));
-    let mut ruling = Ruling::of(Reason::Established);
+    let mut decision = Decision::of(Reason::Established);
     if again {
-        let local = local(packet, scene.at.direction());
-        let whose = lookup::whose(scene, packet.version, local);
+        let local = local(packet, context.at.direction());
+        let whose = lookup::whose(context, packet.version, local);
         next.flags &= !flow_flags::BY_LEAVE;
         if whose.is_by_leave() {
             next.flags |= flow_flags::BY_LEAVE;
         }
-        ruling = if !whose.is_usable() {
+        decision = if !whose.is_usable() {
             // The address went to somebody else, or its leave ended, while the connection was open.
-            Ruling::of(Reason::PolicyRevoked)
+            Decision::of(Reason::PolicyRevoked)
         } else if keeps && !audited && !is_another {
-            Ruling {
+            Decision {
                 rule: flow.rule,
                 sender: Sender::of_flow(flow.flags, flow.payer),
-                ..Ruling::of(Reason::Established)
+                ..Decision::of(Reason::Established)
             }
         } else if opening as u8 == Direction::Ingress as u8 && reply {
             let sender = Sender::of_flow(flow.flags, flow.payer);
-            lookup::policy_for(scene, opening, view, sender)
+            lookup::policy_for(context, opening, parsed, sender)
         } else {
-            lookup::policy(scene, opening, view)
+            lookup::policy(context, opening, parsed)
         };
-        if ruling.reason.allows() {
-            next.revision = scene.said.revision;
-            next.rule = ruling.rule;
+        if decision.reason.allows() {
+            next.revision = context.policy.revision;
+            next.rule = decision.rule;
             next.flags &= !flow_flags::AUDITED;
             if opening as u8 == Direction::Ingress as u8 && !reply {
                 // The peer's own packet tells who it is now.
-                next.flags = next.flags & !flow_flags::SENDER | ruling.sender.flow_flags();
-                next.payer = payer(scene, ruling.sender);
-                recharge(scene.tables, view, flow.payer, next.payer);
+                next.flags = next.flags & !flow_flags::SENDER | decision.sender.flow_flags();
+                next.payer = payer(context, decision.sender);
+                recharge(context.tables, parsed, flow.payer, next.payer);
             }
-            ruling = Ruling::of(Reason::Established);
+            decision = Decision::of(Reason::Established);
         } else if !audited {
-            ruling.reason = Reason::PolicyRevoked;
+            decision.reason = Reason::PolicyRevoked;
         }
     }
-    ruling = ruling
-        .marked(marks::REPLY, reply)
-        .marked(marks::BY_LEAVE, next.flags & flow_flags::BY_LEAVE != 0);
-    if !scene.passes(&ruling) {
-        return ruling;
+    decision = decision.with(decision_flags::REPLY, reply).with(
+        decision_flags::BY_LEAVE,
+        next.flags & flow_flags::BY_LEAVE != 0,
+    );
+    if !context.passes(&decision) {
+        return decision;
     }
     match change {
         Change::To(state) => {
             next.state = state as u8;
             next.seen = now;
         }
-        Change::Invalid => ruling = scene.invalid(ruling),
+        Change::Invalid => decision = context.invalid(decision),
         _ => {}
     }
     // Most packets change nothing: the cache line stays clean.
     if next.seen != flow.seen || next.state != flow.state || again {
-        scene.tables.write_flow(cell, next);
+        context.tables.write_flow(cell, next);
     }
-    if ruling.reason as u8 == Reason::Established as u8 {
-        ruling.rule = next.rule;
+    if decision.reason as u8 == Reason::Established as u8 {
+        decision.rule = next.rule;
     }
-    ruling
+    decision
 }
 
 #[inline(always)]
-fn opening<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -> Ruling {
-    let packet = &view.packet;
-    let whose = lookup::whose(scene, packet.version, local(packet, scene.at.direction()));
-    if scene.at.direction() == Direction::Egress {
+fn opening<T: Tables, F: Frame>(
+    context: &PolicyContext<'_, T>,
+    frame: &F,
+    parsed: &ParsedFrame,
+) -> Decision {
+    let packet = &parsed.packet;
+    let whose = lookup::whose(
+        context,
+        packet.version,
+        local(packet, context.at.direction()),
+    );
+    if context.at.direction() == Direction::Egress {
         if !whose.is_usable() {
-            return Ruling::of(Reason::SpoofedAddress);
+            return Decision::of(Reason::SpoofedAddress);
         }
     } else if !packet.to_group() && !whose.is_usable() {
         // Frames that the bridge floods, or for an address that nobody gave it: it may be
         // anything, so who is isolated does not get it.
-        return not_for_endpoint(scene, view);
+        return not_for_endpoint(context, parsed);
     }
     let by_leave = whose.is_by_leave();
-    opened(scene, frame, view, by_leave).marked(marks::BY_LEAVE, by_leave)
+    opened(context, frame, parsed, by_leave).with(decision_flags::BY_LEAVE, by_leave)
 }
 
 /// A packet without a connection that is known, with an address that the endpoint may use.
 #[inline(always)]
 fn opened<T: Tables, F: Frame>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     frame: &F,
-    view: &View,
+    parsed: &ParsedFrame,
     by_leave: bool,
-) -> Ruling {
-    let packet = &view.packet;
+) -> Decision {
+    let packet = &parsed.packet;
     let is_error = packet.is_icmp_error();
-    if is_error && scene.tables.is_related(frame, view) {
-        return Ruling::of(Reason::Related);
+    if is_error && context.tables.is_related(frame, parsed) {
+        return Decision::of(Reason::Related);
     }
-    let older = older_tcp(scene, view);
+    let older = older_tcp(context, parsed);
     let mut opening = match older {
         Some(opening) => opening,
-        None => scene.at.direction(),
+        None => context.at.direction(),
     };
-    let mut ruling = lookup::policy(scene, opening, view);
+    let mut decision = lookup::policy(context, opening, parsed);
     if matches!(older, Some(Direction::Egress))
-        && ruling.reason.allows()
-        && local_port(scene, packet) < FIRST_DIALLING
+        && decision.reason.allows()
+        && local_port(context, packet) < FIRST_DIALLING
     {
         // Who opened it is in doubt: policy has to allow both.
-        let other = lookup::policy(scene, Direction::Ingress, view);
+        let other = lookup::policy(context, Direction::Ingress, parsed);
         if !other.reason.allows() {
-            (opening, ruling) = (Direction::Ingress, other);
+            (opening, decision) = (Direction::Ingress, other);
         }
     }
-    if opening != scene.at.direction() && ruling.reason.allows() && !may_speak_first(scene) {
+    if opening != context.at.direction() && decision.reason.allows() && !may_speak_first(context) {
         // A word of the endpoint on a connection that its own sockets alone tell of.
-        ruling = lookup::policy(scene, scene.at.direction(), view);
-        opening = scene.at.direction();
+        decision = lookup::policy(context, context.at.direction(), parsed);
+        opening = context.at.direction();
     }
-    if !ruling.reason.allows() && awaited_udp(scene, view) {
-        let answer = lookup::policy(scene, Direction::Egress, view);
+    if !decision.reason.allows() && awaited_udp(context, parsed) {
+        let answer = lookup::policy(context, Direction::Egress, parsed);
         if answer.reason.allows() {
-            (opening, ruling) = (Direction::Egress, answer);
+            (opening, decision) = (Direction::Egress, answer);
         }
     }
-    ruling = ruling.marked(marks::REPLY, opening as u8 != scene.at.direction() as u8);
+    decision = decision.with(
+        decision_flags::REPLY,
+        opening as u8 != context.at.direction() as u8,
+    );
     let opens = older.is_some() || opens(packet);
-    if !opens && ruling.reason as u8 == Reason::RuleAllowed as u8 {
+    if !opens && decision.reason as u8 == Reason::RuleAllowed as u8 {
         // A bare ACK, FIN, RST, SYN-ACK or NULL is a scan, even at an open port.
-        ruling.reason = Reason::TcpNotOpening;
+        decision.reason = Reason::TcpNotOpening;
     }
-    if !ruling.reason.allows() && is_error {
-        ruling.reason = Reason::UnrelatedError;
+    if !decision.reason.allows() && is_error {
+        decision.reason = Reason::UnrelatedError;
     }
-    if !scene.passes(&ruling) || !opens || packet.to_group() || !is_tracked(packet) {
-        return ruling;
+    if !context.passes(&decision) || !opens || packet.to_group() || !is_tracked(packet) {
+        return decision;
     }
-    if ruling.reason as u8 == Reason::Host as u8
+    if decision.reason as u8 == Reason::Host as u8
         && opening as u8 == Direction::Ingress as u8
-        && ruling.is(marks::REPLY)
+        && decision.is(decision_flags::REPLY)
     {
         // Only the peer's own packet can show that it is the host: the next one does.
-        return ruling;
+        return decision;
     }
     if packet.protocol == protocol::UDP
-        && ruling.sender.kind() as u8 == SenderKind::NotHost as u8
-        && scene.tables.ask_target(view, Question::DIALLED).denies()
+        && decision.sender.kind() as u8 == SenderKind::NotHost as u8
+        && context
+            .tables
+            .ask_target(parsed, Question::DIALLED)
+            .denies()
     {
         // It would make answers of what the endpoint may not send to a port that is published there.
-        return ruling;
+        return decision;
     }
-    let allowed = ruling.reason.allows();
-    let entry = Opening::new(opening, allowed, by_leave, ruling.sender);
-    match scene.tables.remember(view, entry, ruling.rule) {
-        Remembered::Yes => ruling = ruling.marked(marks::OPENED, allowed),
+    let allowed = decision.reason.allows();
+    let entry = Opening::new(opening, allowed, by_leave, decision.sender);
+    match context.tables.remember(parsed, entry, decision.rule) {
+        Remembered::Yes => decision = decision.with(decision_flags::OPENED, allowed),
         // Nobody isolates it: its packets pass without an entry too, in both directions.
-        _ if !scene.isolated() || !allowed => {}
-        Remembered::ShareFull => ruling.reason = Reason::FlowShareFull,
-        Remembered::TableFull => ruling.reason = Reason::FlowTableFull,
+        _ if !context.isolated() || !allowed => {}
+        Remembered::ShareFull => decision.reason = Reason::FlowShareFull,
+        Remembered::TableFull => decision.reason = Reason::FlowTableFull,
     }
-    ruling
+    decision
 }
 
 /// A frame for an address that is not the endpoint's. It passes an endpoint that no policy isolates, as a router's
 /// or a bridge's would, unless a neighbour sent it that its own policies isolate: those judge the address, and the
 /// frame's MAC address would lead it past them.
 #[inline(always)]
-pub(super) fn not_for_endpoint<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Ruling {
-    let slot = sender::slot(scene, &view.arrival);
+pub(super) fn not_for_endpoint<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    parsed: &ParsedFrame,
+) -> Decision {
+    let slot = sender::slot(context, &parsed.arrival);
     if slot != 0
-        && slot != scene.at.slot
-        && let Some(endpoint) = scene.tables.endpoint(slot)
-        && endpoint.banks[scene.bank()].egress != NOT_ISOLATED
+        && slot != context.at.slot
+        && let Some(endpoint) = context.tables.endpoint(slot)
+        && endpoint.banks[context.bank()].egress != NOT_ISOLATED
     {
-        return Ruling::of(Reason::NotForEndpoint);
+        return Decision::of(Reason::NotForEndpoint);
     }
-    scene.unless_isolated(Reason::NotForEndpoint)
+    context.unless_isolated(Reason::NotForEndpoint)
 }
 
 /// In which direction a TCP connection was opened that has no entry, because it is older or
@@ -380,17 +398,17 @@ pub(super) fn not_for_endpoint<T: Tables>(scene: &Scene<'_, T>, view: &View) -> 
 /// belongs to something: what policy denies stays denied. But an endpoint can make up its own sockets:
 /// see [`may_speak_first`].
 #[inline(always)]
-fn older_tcp<T: Tables>(scene: &Scene<'_, T>, view: &View) -> Option<Direction> {
-    if view.packet.protocol != protocol::TCP
-        || view.packet.tcp_flags & tcp::SYN != 0
-        || scene.at.netns == 0
+fn older_tcp<T: Tables>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> Option<Direction> {
+    if parsed.packet.protocol != protocol::TCP
+        || parsed.packet.tcp_flags & tcp::SYN != 0
+        || context.at.netns == 0
         // Nothing depends on who opened.
-        || matches!(scene.isolation(), Isolation::None)
-        || !matches!(scene.tables.socket(view, false), Some(Socket::Connected))
+        || matches!(context.isolation(), Isolation::None)
+        || !matches!(context.tables.socket(parsed, false), Some(Socket::Connected))
     {
         return None;
     }
-    Some(match scene.tables.socket(view, true) {
+    Some(match context.tables.socket(parsed, true) {
         Some(Socket::Listening) => Direction::Ingress,
         _ => Direction::Egress,
     })
@@ -402,8 +420,8 @@ const FIRST_DIALLING: u16 = 32768;
 
 /// The endpoint's port.
 #[inline(always)]
-const fn local_port<T>(scene: &Scene<'_, T>, packet: &Packet) -> u16 {
-    match scene.at.direction() {
+const fn local_port<T>(context: &PolicyContext<'_, T>, packet: &Packet) -> u16 {
+    match context.at.direction() {
         Direction::Egress => packet.source_port,
         Direction::Ingress => packet.destination_port,
     }
@@ -412,22 +430,25 @@ const fn local_port<T>(scene: &Scene<'_, T>, packet: &Packet) -> u16 {
 /// May the answering side be the first to be heard on a connection without an entry? Towards the
 /// endpoint always: what it opened is for its egress policy. From it only for a while.
 #[inline(always)]
-fn may_speak_first<T: Tables>(scene: &Scene<'_, T>) -> bool {
-    scene.at.direction() as u8 == Direction::Ingress as u8
-        || age(scene.tables.tick(), scene.control.since) <= SERVER_FIRST
+fn may_speak_first<T: Tables>(context: &PolicyContext<'_, T>) -> bool {
+    context.at.direction() as u8 == Direction::Ingress as u8
+        || age(context.tables.tick(), context.control.since) <= SERVER_FIRST
 }
 
 /// Is it from whom a connected UDP socket of the endpoint may have asked before these tables were
 /// made? UDP knows no opening; what was asked then is answered within the time that an
 /// entry would have lasted.
 #[inline(always)]
-fn awaited_udp<T: Tables>(scene: &Scene<'_, T>, view: &View) -> bool {
-    let since = age(scene.tables.tick(), scene.control.since);
-    view.packet.protocol == protocol::UDP
-        && scene.at.direction() as u8 == Direction::Ingress as u8
-        && scene.at.netns != 0
-        && since <= lifetime(scene, protocol::UDP, State::Established)
-        && matches!(scene.tables.socket(view, false), Some(Socket::Connected))
+fn awaited_udp<T: Tables>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> bool {
+    let since = age(context.tables.tick(), context.control.since);
+    parsed.packet.protocol == protocol::UDP
+        && context.at.direction() as u8 == Direction::Ingress as u8
+        && context.at.netns != 0
+        && since <= lifetime(context, protocol::UDP, State::Established)
+        && matches!(
+            context.tables.socket(parsed, false),
+            Some(Socket::Connected)
+        )
 }
 
 /// TCP begins with a SYN and nothing else.
@@ -501,14 +522,19 @@ impl Opening {
     }
 }
 
-/// Enters the connection of the packet in `view`, which this rule lets through.
+/// Enters the connection of the packet in `parsed`, which this rule lets through.
 #[inline(always)]
-pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32) -> Remembered {
-    let packet = &view.packet;
-    let Some(scene) = &Scene::of(tables, &view.place) else {
+pub fn remember<T: Tables>(
+    tables: &T,
+    parsed: &ParsedFrame,
+    opening: Opening,
+    rule: u32,
+) -> Remembered {
+    let packet = &parsed.packet;
+    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
         return Remembered::TableFull;
     };
-    let key = &view.key;
+    let key = &parsed.key;
     let now = tables.tick();
     let mut flags = match opening.direction() {
         Direction::Egress => flow_flags::OPENED_BY_ENDPOINT,
@@ -520,13 +546,13 @@ pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32)
     if opening.is_by_leave() {
         flags |= flow_flags::BY_LEAVE;
     }
-    let is_first = opens(packet) && opening.direction() as u8 == scene.at.direction() as u8;
+    let is_first = opens(packet) && opening.direction() as u8 == context.at.direction() as u8;
     let sender = opening.sender();
     flags |= sender.flow_flags();
-    let stamp = payer(scene, sender);
+    let stamp = payer(context, sender);
     let payer = stamped_slot(stamp.into());
     let flow = Flow {
-        revision: scene.said.revision,
+        revision: context.policy.revision,
         seen: now,
         rule,
         // What has no beginning was found with its socket, which is connected.
@@ -540,21 +566,21 @@ pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32)
     };
     if let Some(old) = key.find(tables) {
         let held = tables.read_flow(old);
-        if !goes_on(scene, packet, &held, now) {
-            recharge(tables, view, held.payer, flow.payer);
+        if !goes_on(context, packet, &held, now) {
+            recharge(tables, parsed, held.payer, flow.payer);
             tables.write_flow(old, flow);
         }
         return Remembered::Yes;
     }
     let family = u32::from(key.version != 4);
-    let room = scene.control.flow_rooms[family as usize & 1];
+    let room = context.control.flow_rooms[family as usize & 1];
     let free = room.saturating_sub(held(tables, account(0, family)));
     if free == 0 {
         return Remembered::TableFull;
     }
     // Whoever holds as much as is left for all others gets no more, so the table is never full
     // for somebody who holds little, however many fill it (Choudhury and Hahne's dynamic threshold).
-    if held(tables, account(payer, family)) >= scene.control.flow_share.min(free) {
+    if held(tables, account(payer, family)) >= context.control.flow_share.min(free) {
         return Remembered::ShareFull;
     }
     if !key.enter(tables, &flow) {
@@ -571,10 +597,10 @@ pub fn remember<T: Tables>(tables: &T, view: &View, opening: Opening, rule: u32)
 
 /// Is the connection that has this entry still going on, though a packet asks for another one?
 #[inline(always)]
-fn goes_on<T>(scene: &Scene<'_, T>, packet: &Packet, flow: &Flow, now: u32) -> bool {
+fn goes_on<T>(context: &PolicyContext<'_, T>, packet: &Packet, flow: &Flow, now: u32) -> bool {
     let state = State::from_number(flow.state);
-    let reply = opening_of(flow) as u8 != scene.at.direction() as u8;
-    age(now, flow.seen) <= lifetime(scene, packet.protocol, state)
+    let reply = opening_of(flow) as u8 != context.at.direction() as u8;
+    age(now, flow.seen) <= lifetime(context, packet.protocol, state)
         && matches!(
             state.after(packet.protocol, packet.tcp_flags, reply),
             Change::Another { replaces: false }
@@ -585,9 +611,9 @@ fn goes_on<T>(scene: &Scene<'_, T>, packet: &Packet, flow: &Flow, now: u32) -> b
 /// Otherwise one that opens many to another would use up the other's. Only a packet of the peer's own tells who that
 /// is: what a socket tells the endpoint may have made up.
 #[inline(always)]
-const fn payer<T>(scene: &Scene<'_, T>, sender: Sender) -> u16 {
+const fn payer<T>(context: &PolicyContext<'_, T>, sender: Sender) -> u16 {
     if sender.stamp() == 0 {
-        stamp(scene.at.slot, &[0; 16]) as u16
+        stamp(context.at.slot, &[0; 16]) as u16
     } else {
         sender.stamp() as u16
     }
@@ -595,12 +621,12 @@ const fn payer<T>(scene: &Scene<'_, T>, sender: Sender) -> u16 {
 
 /// The entry counts for another endpoint from now on.
 #[inline(always)]
-fn recharge<T: Tables>(tables: &T, view: &View, from: u16, to: u16) {
+fn recharge<T: Tables>(tables: &T, parsed: &ParsedFrame, from: u16, to: u16) {
     let (from, to) = (stamped_slot(from.into()), stamped_slot(to.into()));
     if from == to {
         return;
     }
-    let family = u32::from(view.key.version != 4);
+    let family = u32::from(parsed.key.version != 4);
     tables.enter_account(account(to, family));
     tables.leave_account(account(from, family));
 }
@@ -608,15 +634,19 @@ fn recharge<T: Tables>(tables: &T, view: &View, from: u16, to: u16) {
 /// May the sender of an ICMP error know of a packet to this destination? Any router may. An endpoint of this host is
 /// none: it is the destination, or nobody who could know, and the error a word past the receiver's policies.
 #[inline(always)]
-fn may_report<T: Tables>(scene: &Scene<'_, T>, view: &View, sent: &Packet) -> bool {
-    if scene.at.direction() == Direction::Egress {
+fn may_report<T: Tables>(
+    context: &PolicyContext<'_, T>,
+    parsed: &ParsedFrame,
+    sent: &Packet,
+) -> bool {
+    if context.at.direction() == Direction::Egress {
         return true;
     }
-    let from = sender::slot(scene, &view.arrival);
+    let from = sender::slot(context, &parsed.arrival);
     from == 0
-        || from == lookup::slot_of(scene, sent.version, &sent.destination)
+        || from == lookup::slot_of(context, sent.version, &sent.destination)
         // Network address translation gives an error the address that the receiver dialled.
-        || u128::from_ne_bytes(view.packet.source) == u128::from_ne_bytes(sent.destination)
+        || u128::from_ne_bytes(parsed.packet.source) == u128::from_ne_bytes(sent.destination)
 }
 
 /// Connections that an account holds now.
@@ -636,11 +666,11 @@ fn held<T: Tables>(tables: &T, account: u32) -> u32 {
 pub fn is_related<T: Tables, F: Frame>(
     tables: &T,
     frame: &F,
-    view: &View,
-    quoted: &mut View,
+    parsed: &ParsedFrame,
+    quoted: &mut ParsedFrame,
 ) -> bool {
-    let packet = &view.packet;
-    let Some(scene) = &Scene::of(tables, &view.place) else {
+    let packet = &parsed.packet;
+    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
         return false;
     };
     let at = packet.transport as usize + 8;
@@ -658,20 +688,20 @@ pub fn is_related<T: Tables, F: Frame>(
     {
         return false;
     }
-    let opposite = match scene.at.direction() {
+    let opposite = match context.at.direction() {
         Direction::Ingress => Direction::Egress,
         Direction::Egress => Direction::Ingress,
     };
-    if !may_report(scene, view, sent) {
+    if !may_report(context, parsed, sent) {
         return false;
     }
-    quoted.key.set(sent, opposite, scene.at.id);
+    quoted.key.set(sent, opposite, context.at.id);
     let Some(cell) = quoted.key.find(tables) else {
         return false;
     };
     let flow = tables.read_flow(cell);
-    let keeps = scene.flags() & control_flags::KEEP_ESTABLISHED != 0;
+    let keeps = context.flags() & control_flags::KEEP_ESTABLISHED != 0;
     let state = State::from_number(flow.state);
-    age(tables.tick(), flow.seen) <= lifetime(scene, sent.protocol, state)
-        && (flow.revision == scene.said.revision || keeps)
+    age(tables.tick(), flow.seen) <= lifetime(context, sent.protocol, state)
+        && (flow.revision == context.policy.revision || keeps)
 }

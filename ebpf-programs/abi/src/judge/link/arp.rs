@@ -1,6 +1,6 @@
 //! ARP (RFC 826, 5227): questions and answers, whole, with nothing behind them.
 
-use super::{Scene, Sent, Tables, View, lookup};
+use super::{ParsedFrame, PolicyContext, Sent, Tables, lookup};
 use crate::{
     link::Class,
     packet::{self, Arp, ETHERNET, Frame, SHORTEST_FRAME},
@@ -11,13 +11,17 @@ use crate::{
 /// names no sender; it asks for one of its own, as one for another's would tell
 /// that one, which may be probing too, that the address is taken.
 #[inline(always)]
-pub fn sent<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -> Sent {
+pub fn sent<T: Tables, F: Frame>(
+    context: &PolicyContext<'_, T>,
+    frame: &F,
+    parsed: &ParsedFrame,
+) -> Sent {
     let message = match packet::arp(frame) {
         Ok(message) => message,
-        Err(reason) if scene.isolated() => return Sent::Lie(reason),
+        Err(reason) if context.isolated() => return Sent::Lie(reason),
         Err(_) => return Sent::Lie(Reason::ForgedArp),
     };
-    let destination = view.ethernet.destination;
+    let destination = parsed.ethernet.destination;
     // Numbers, not references: of a choice between two of those the compiler makes arithmetic with pointers.
     let (sender, target) = (
         u32::from_ne_bytes(message.sender),
@@ -34,13 +38,13 @@ pub fn sent<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -
     // answer has the frame's destination, or the sender's own where it is an announcement.
     let is_target = number(message.target_mac) == 0
         || number(message.target_mac) == number(destination)
-        || number(message.target_mac) == number(scene.at.mac);
+        || number(message.target_mac) == number(context.at.mac);
     let is_true = is_operation
         && is_target
-        && number(message.sender_mac) == number(scene.at.mac)
+        && number(message.sender_mac) == number(context.at.mac)
         && (is_individual(destination) || number(destination) == BROADCAST)
         && packet::ends_exactly(frame, ETHERNET + Arp::BYTES)
-        && lookup::may_claim(scene, 4, &in_sixteen(named));
+        && lookup::may_claim(context, 4, &in_sixteen(named));
     if is_true {
         Sent::True(Class::Arp, 1)
     } else {
@@ -55,8 +59,8 @@ const LONGEST_PADDED: usize = SHORTEST_FRAME + 4;
 /// ARP towards the endpoint. From beyond this host it has what padding the sender's driver leaves
 /// there. Whom no policy isolates gets other operations too (inverse ARP, RFC 2390).
 #[inline(always)]
-pub fn received<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F) -> Reason {
-    let is_isolated = scene.isolated();
+pub fn received<T: Tables, F: Frame>(context: &PolicyContext<'_, T>, frame: &F) -> Reason {
+    let is_isolated = context.isolated();
     match packet::arp(frame) {
         Ok(_) if !is_isolated => Reason::Arp,
         Ok(message) => {

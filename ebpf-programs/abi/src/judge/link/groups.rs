@@ -6,7 +6,7 @@
 //! All of it goes to a group, no further than the link. Groups and sources are the endpoint's to
 //! choose, so the budget counts addresses, not messages.
 
-use super::{Scene, Sent, Tables, View, has_no_address4, has_no_address6, lookup};
+use super::{ParsedFrame, PolicyContext, Sent, Tables, has_no_address4, has_no_address6, lookup};
 use crate::{
     link::Class,
     packet::{self, Frame, Membership},
@@ -16,12 +16,12 @@ use crate::{
 /// IGMP or listener discovery from the endpoint; `membership`: what was read of it.
 #[inline(always)]
 pub fn sent<T: Tables, F: Frame>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     frame: &F,
-    view: &View,
+    parsed: &ParsedFrame,
     membership: Option<Membership>,
 ) -> Sent {
-    let packet = &view.packet;
+    let packet = &parsed.packet;
     let (class, lie) = if packet.version == 6 {
         (Class::ListenerDiscovery, Reason::ForgedNd)
     } else {
@@ -40,13 +40,13 @@ pub fn sent<T: Tables, F: Frame>(
     let is_query = report.addresses == 0;
     // Under the group's MAC address; that is the group that the report is for.
     let destination = &packet.destination;
-    let mac = view.ethernet.destination;
+    let mac = parsed.ethernet.destination;
     let is_true = !is_query
         && report.to_its_group
         && packet.hops == 1
         && packet::is_group_mac(mac, packet.version, destination)
         && has_header
-        && (from_none || lookup::is_own(scene, packet.version, &packet.source));
+        && (from_none || lookup::is_own(context, packet.version, &packet.source));
     if is_true {
         Sent::True(class, report.addresses)
     } else {

@@ -8,7 +8,9 @@
 //! whether it is still there, or it could not speak IPv6 with an endpoint that policy lets it speak
 //! to.
 
-use super::{Scene, Sent, Tables, View, arp::is_individual, has_no_address6, lookup};
+use super::{
+    ParsedFrame, PolicyContext, Sent, Tables, arp::is_individual, has_no_address6, lookup,
+};
 use crate::{
     link::{Class, neighbour_index},
     packet::{self, Frame, Packet, icmp},
@@ -51,9 +53,13 @@ struct Shape {
 }
 
 #[inline(always)]
-pub fn sent<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -> Sent {
+pub fn sent<T: Tables, F: Frame>(
+    context: &PolicyContext<'_, T>,
+    frame: &F,
+    parsed: &ParsedFrame,
+) -> Sent {
     const LIE: Sent = Sent::Lie(Reason::ForgedNd);
-    let packet = &view.packet;
+    let packet = &parsed.packet;
     let at = packet.transport as usize;
     let kind = packet.source_port;
     if packet.destination_port != 0 || !packet::has_neighbour_header(frame, packet) {
@@ -72,8 +78,8 @@ pub fn sent<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -
         }
     };
     let from_none = has_no_address6(packet);
-    let from_own = !from_none && lookup::may_claim(scene, 6, &packet.source);
-    let is_target_own = || lookup::may_claim(scene, 6, &target.to_be_bytes());
+    let from_own = !from_none && lookup::may_claim(context, 6, &packet.source);
+    let is_target_own = || lookup::may_claim(context, 6, &target.to_be_bytes());
     let shape = match kind {
         icmp::ROUTER_SOLICITATION => Shape {
             fixed: ROUTER,
@@ -95,11 +101,11 @@ pub fn sent<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -
         },
         _ => return LIE,
     };
-    if !shape.is_own || !has_own_option(scene, frame, at + shape.fixed, packet, shape.option) {
+    if !shape.is_own || !has_own_option(context, frame, at + shape.fixed, packet, shape.option) {
         return LIE;
     }
     let destination = u128::from_be_bytes(packet.destination);
-    let mac = view.ethernet.destination;
+    let mac = parsed.ethernet.destination;
     let is_true = if packet.to_group() {
         // Nobody solicited what goes to all (RFC 4861, 4.4).
         destination == shape.group
@@ -114,7 +120,7 @@ pub fn sent<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -
             return LIE;
         }
         let is_solicited = flags & SOLICITED != 0;
-        if !is_on_link(scene, packet) && !may_tell(scene, packet, is_question, is_solicited) {
+        if !is_on_link(context, packet) && !may_tell(context, packet, is_question, is_solicited) {
             return Sent::Elsewhere;
         }
         true
@@ -131,7 +137,7 @@ pub fn sent<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, view: &View) -
 /// address Linux takes the last.
 #[inline(always)]
 fn has_own_option<T: Tables, F: Frame>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     frame: &F,
     at: usize,
     packet: &Packet,
@@ -145,15 +151,15 @@ fn has_own_option<T: Tables, F: Frame>(
         return false;
     }
     match frame.read::<[u8; OPTION]>(at) {
-        Some([kind, 1, mac @ ..]) => kind == option && (kind == NONCE || mac == scene.at.mac),
+        Some([kind, 1, mac @ ..]) => kind == option && (kind == NONCE || mac == context.at.mac),
         _ => false,
     }
 }
 
 /// Is the unicast destination link-local, or an endpoint's or the host's?
 #[inline(always)]
-fn is_on_link<T: Tables>(scene: &Scene<'_, T>, packet: &Packet) -> bool {
-    is_link_local(&packet.destination) || lookup::owner(scene, 6, &packet.destination) != 0
+fn is_on_link<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> bool {
+    is_link_local(&packet.destination) || lookup::owner(context, 6, &packet.destination) != 0
 }
 
 #[inline(always)]
@@ -164,17 +170,17 @@ const fn is_link_local(address: &[u8; 16]) -> bool {
 /// May the endpoint ask this stranger whether it is still there, or answer it?
 #[inline(always)]
 fn may_tell<T: Tables>(
-    scene: &Scene<'_, T>,
+    context: &PolicyContext<'_, T>,
     packet: &Packet,
     is_question: bool,
     is_solicited: bool,
 ) -> bool {
     let stranger = &packet.destination;
-    let index = neighbour_index(scene.at.slot, stranger);
-    let Some(cell) = scene.tables.neighbour(index) else {
+    let index = neighbour_index(context.at.slot, stranger);
+    let Some(cell) = context.tables.neighbour(index) else {
         return false;
     };
-    let tick = scene.tables.tick();
+    let tick = context.tables.tick();
     let mut neighbour = cell.get();
     if is_question {
         return neighbour.may_be_asked(stranger, tick);
@@ -189,7 +195,7 @@ fn may_tell<T: Tables>(
 /// Remembers a stranger that solicits one of the endpoint's addresses, or advertises its own: it is on
 /// the endpoint's link. Neither is needed of link-local addresses, which are nowhere else.
 #[inline(always)]
-pub fn hear<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, packet: &Packet) {
+pub fn hear<T: Tables, F: Frame>(context: &PolicyContext<'_, T>, frame: &F, packet: &Packet) {
     let at = packet.transport as usize;
     let asks = match packet.source_port {
         icmp::NEIGHBOUR_SOLICITATION => true,
@@ -206,16 +212,16 @@ pub fn hear<T: Tables, F: Frame>(scene: &Scene<'_, T>, frame: &F, packet: &Packe
     let is_stranger = heard[0] != 0xff
         && u128::from_ne_bytes(*heard) != 0
         && !is_link_local(heard)
-        && lookup::owner(scene, 6, heard) == 0;
-    if !is_stranger || (asks && !lookup::may_claim(scene, 6, &target)) {
+        && lookup::owner(context, 6, heard) == 0;
+    if !is_stranger || (asks && !lookup::may_claim(context, 6, &target)) {
         return;
     }
-    if let Some(cell) = scene
+    if let Some(cell) = context
         .tables
-        .neighbour(neighbour_index(scene.at.slot, heard))
+        .neighbour(neighbour_index(context.at.slot, heard))
     {
         let mut neighbour = cell.get();
-        neighbour.hear(heard, asks, scene.tables.tick());
+        neighbour.hear(heard, asks, context.tables.tick());
         cell.set(neighbour);
     }
 }

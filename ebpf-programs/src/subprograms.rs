@@ -1,8 +1,8 @@
-//! The parts of a verdict, each a global function: the verifier looks at it once, with any
-//! arguments, and not anew on each path that leads to it. `extern "C"`, plain integers and the
-//! context are what it takes for that; the rest is handed over in [`maps::SCRATCH`].
+//! The subprograms of a verdict. Each is a global function (Linux 5.6): the verifier checks it once, with any arguments,
+//! and not again on each path that leads to it. A global function takes plain integers and the context; everything else is
+//! handed over in [`maps::SCRATCH`].
 //!
-//! 512 bytes of stack are all there is for a function and whoever called it.
+//! A subprogram and its callers share 512 bytes of stack.
 
 use core::ptr::NonNull;
 
@@ -14,10 +14,10 @@ use aya_ebpf::{
 use netpol_abi::{
     Reason,
     judge::{
-        Answer, Opening, Question, View, answer, answer_of_own, answer_of_target, class_of_own,
-        dialled, find_rule, first_fragment, is_established, is_related, later_fragment, leave,
-        link_control, place, place_question, policy_set_of, question, read, remember, rule,
-        search_blocks,
+        Answer, Opening, ParsedFrame, Question, answer, answer_of_own, answer_of_target,
+        class_of_own, dialled, find_asking_endpoint, find_endpoint, find_rule, first_fragment,
+        is_established, is_related, later_fragment, leave, link_control, policy_set_of, question,
+        read, remember, rule, search_blocks,
     },
     packet::{Direction, Socket, protocol, records, source_route},
 };
@@ -29,12 +29,12 @@ use crate::{
     skb::{Skb, set_stamp},
 };
 
-/// The maps for a part that needs no packet.
+/// The maps for a subprogram that needs no packet.
 const WITHOUT_PACKET: Maps = Maps {
     skb: core::ptr::null_mut(),
 };
 
-/// The context that a part was called with.
+/// The context that a subprogram was called with.
 #[inline(always)]
 fn context(skb: *mut __sk_buff) -> TcContext {
     // SAFETY: the programs hand on what the kernel gave them, which is never null.
@@ -44,19 +44,19 @@ fn context(skb: *mut __sk_buff) -> TcContext {
 /// The packet at hand as it was read. It does not fit the stack beside the rest; there is none
 /// without this element, and nothing passes without it.
 #[inline(always)]
-fn view<'a>() -> Option<&'a View> {
+fn parsed<'a>() -> Option<&'a ParsedFrame> {
     // SAFETY: the element is this processor's own, and a TC program is not entered again on the
     // same processor while it runs; it is written before these functions read it.
-    maps::SCRATCH.get_ptr(0).map(|view| unsafe { &*view })
+    maps::SCRATCH.get_ptr(0).map(|parsed| unsafe { &*parsed })
 }
 
 /// The same, to write.
 #[inline(always)]
-fn view_to_fill<'a>() -> Option<&'a mut View> {
+fn parsed_to_fill<'a>() -> Option<&'a mut ParsedFrame> {
     // SAFETY: as above; whoever fills it has no other reference to it.
     maps::SCRATCH
         .get_ptr_mut(0)
-        .map(|view| unsafe { &mut *view })
+        .map(|parsed| unsafe { &mut *parsed })
 }
 
 /// The short way. Nonzero: the packet passes, and is counted.
@@ -84,17 +84,17 @@ pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
     let direction = Direction::of_bit(direction);
     let read = read_result(netpold_read(skb));
     let (maps, frame) = (Maps { skb }, Skb::new(&context));
-    match view_to_fill() {
-        Some(view) => place(&maps, direction, ifindex(skb), view),
+    match parsed_to_fill() {
+        Some(parsed) => find_endpoint(&maps, direction, ifindex(skb), parsed),
         None => return 0,
     }
-    // The other parts read it, too: from here on nobody writes.
-    let (Some(view), Some(outcome)) = (view(), maps::OUTCOME.get_ptr_mut(0)) else {
+    // The other subprograms read it, too: nothing writes it from here on.
+    let (Some(parsed), Some(outcome)) = (parsed(), maps::OUTCOME.get_ptr_mut(0)) else {
         return 0;
     };
     // SAFETY: the element is this processor's own, and used here alone until it is reported.
     let room = unsafe { &mut *outcome };
-    let outcome = rule(&maps, &frame, view, read, room);
+    let outcome = rule(&maps, &frame, parsed, read, room);
     if direction as u8 == Direction::Egress as u8 {
         // Also where it is none: what the container's own namespace left there says nothing.
         set_stamp(skb, outcome.tc_index);
@@ -108,16 +108,16 @@ pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
 pub extern "C" fn netpold_question(skb: *mut __sk_buff) -> u32 {
     let read = read_result(netpold_read(skb));
     let maps = Maps { skb };
-    match view_to_fill() {
-        Some(view) => place_question(&maps, ifindex(skb), view),
+    match parsed_to_fill() {
+        Some(parsed) => find_asking_endpoint(&maps, ifindex(skb), parsed),
         None => return 0,
     }
-    let (Some(view), Some(outcome)) = (view(), maps::OUTCOME.get_ptr_mut(0)) else {
+    let (Some(parsed), Some(outcome)) = (parsed(), maps::OUTCOME.get_ptr_mut(0)) else {
         return 0;
     };
     // SAFETY: the element is this processor's own, and used here alone until it is reported.
     let room = unsafe { &mut *outcome };
-    question(&maps, view, read, room).passes.into()
+    question(&maps, parsed, read, room).passes.into()
 }
 
 /// What [`netpold_read`] has returned.
@@ -134,14 +134,14 @@ fn read_result(number: u32) -> Result<(), Reason> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_report(skb: *mut __sk_buff, direction: u32) -> u32 {
-    let (Some(view), Some(outcome)) = (view(), maps::OUTCOME.get_ptr(0)) else {
+    let (Some(parsed), Some(outcome)) = (parsed(), maps::OUTCOME.get_ptr(0)) else {
         return 0;
     };
     // SAFETY: the element is this processor's own, and was just written.
     let outcome = unsafe { (*outcome).assume_init_ref() };
     let (length, direction) = (context(skb).len(), Direction::of_bit(direction));
     count(outcome.reason, direction, length);
-    report(outcome, view, direction, ifindex(skb), length);
+    report(outcome, parsed, direction, ifindex(skb), length);
     0
 }
 
@@ -165,10 +165,10 @@ fn ifindex(skb: *const __sk_buff) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn netpold_read(skb: *mut __sk_buff) -> u32 {
     let context = context(skb);
-    let Some(view) = view_to_fill() else {
+    let Some(parsed) = parsed_to_fill() else {
         return Reason::Truncated as u32;
     };
-    match read(&Skb::new(&context), view) {
+    match read(&Skb::new(&context), parsed) {
         Ok(()) => 0,
         Err(reason) => reason as u32,
     }
@@ -186,50 +186,50 @@ pub extern "C" fn netpold_source_route(skb: *mut __sk_buff, offset: u32, length:
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_policy(question: u32) -> u64 {
-    let Some(view) = view() else { return 0 };
-    answer(&WITHOUT_PACKET, view, Question(question)).0
+    let Some(parsed) = parsed() else { return 0 };
+    answer(&WITHOUT_PACKET, parsed, Question(question)).0
 }
 
 /// What the endpoint's own policies say.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_own_policy(question: u32) -> u64 {
-    let Some(view) = view() else { return 0 };
-    answer_of_own(&WITHOUT_PACKET, view, Question(question)).0
+    let Some(parsed) = parsed() else { return 0 };
+    answer_of_own(&WITHOUT_PACKET, parsed, Question(question)).0
 }
 
 /// What the container behind a published port says.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_target_policy(question: u32) -> u64 {
-    let Some(view) = view() else { return 0 };
-    answer_of_target(&WITHOUT_PACKET, view, Question(question)).0
+    let Some(parsed) = parsed() else { return 0 };
+    answer_of_target(&WITHOUT_PACKET, parsed, Question(question)).0
 }
 
 /// Which entry speaks for the port that the endpoint dials.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_dialled(opening: u32) -> u32 {
-    let Some(view) = view() else { return 0 };
-    dialled(&WITHOUT_PACKET, view, Direction::of_bit(opening)) as u32
+    let Some(parsed) = parsed() else { return 0 };
+    dialled(&WITHOUT_PACKET, parsed, Direction::of_bit(opening)) as u32
 }
 
 /// The class of the endpoint's own address.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_class() -> u64 {
-    let Some(view) = view() else { return 0 };
-    class_of_own(&WITHOUT_PACKET, view)
+    let Some(parsed) = parsed() else { return 0 };
+    class_of_own(&WITHOUT_PACKET, parsed)
 }
 
 /// The policy set that has given an answer.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_policy_set(opening: u32, answer: u64) -> u64 {
-    let Some(view) = view() else { return 0 };
+    let Some(parsed) = parsed() else { return 0 };
     policy_set_of(
         &WITHOUT_PACKET,
-        view,
+        parsed,
         Direction::of_bit(opening),
         Answer(answer),
     )
@@ -260,32 +260,34 @@ pub extern "C" fn netpold_blocks(spill: u64, protocol: u32, port: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_remember(opening: u32, rule: u32) -> u32 {
-    let Some(view) = view() else { return u32::MAX };
-    remember(&WITHOUT_PACKET, view, Opening(opening), rule) as u32
+    let Some(parsed) = parsed() else {
+        return u32::MAX;
+    };
+    remember(&WITHOUT_PACKET, parsed, Opening(opening), rule) as u32
 }
 
 /// Is an ICMP error about a connection of the endpoint? Nonzero: yes.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_related(skb: *mut __sk_buff) -> u32 {
-    let (Some(view), Some(quoted)) = (view(), maps::QUOTED.get_ptr_mut(0)) else {
+    let (Some(parsed), Some(quoted)) = (parsed(), maps::QUOTED.get_ptr_mut(0)) else {
         return 0;
     };
     let context = context(skb);
     // SAFETY: the element is this processor's own, and used here alone.
     let quoted = unsafe { &mut *quoted };
-    is_related(&Maps { skb }, &Skb::new(&context), view, quoted).into()
+    is_related(&Maps { skb }, &Skb::new(&context), parsed, quoted).into()
 }
 
 /// Rules on what keeps a link working. 0: the packet is nothing of that kind.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_link(skb: *mut __sk_buff) -> u32 {
-    let Some(view) = view() else {
+    let Some(parsed) = parsed() else {
         return Reason::Truncated as u32;
     };
     let context = context(skb);
-    match link_control(&Maps { skb }, &Skb::new(&context), view) {
+    match link_control(&Maps { skb }, &Skb::new(&context), parsed) {
         Some(reason) => reason as u32,
         None => 0,
     }
@@ -295,17 +297,17 @@ pub extern "C" fn netpold_link(skb: *mut __sk_buff) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_records(skb: *mut __sk_buff) -> u32 {
-    let Some(view) = view() else { return 0 };
+    let Some(parsed) = parsed() else { return 0 };
     let context = context(skb);
-    records(&Skb::new(&context), &view.packet)
+    records(&Skb::new(&context), &parsed.packet)
 }
 
 /// Remembers a first fragment.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_first_fragment(allowed: u32) -> u32 {
-    if let Some(view) = view() {
-        first_fragment(&WITHOUT_PACKET, view, allowed != 0);
+    if let Some(parsed) = parsed() {
+        first_fragment(&WITHOUT_PACKET, parsed, allowed != 0);
     }
     0
 }
@@ -314,10 +316,10 @@ pub extern "C" fn netpold_first_fragment(allowed: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_later_fragment() -> u32 {
-    let Some(view) = view() else {
+    let Some(parsed) = parsed() else {
         return Reason::Truncated as u32;
     };
-    later_fragment(&WITHOUT_PACKET, view).0
+    later_fragment(&WITHOUT_PACKET, parsed).0
 }
 
 /// What [`netpold_socket`] says of a socket; 0: there is none.
@@ -340,17 +342,17 @@ pub fn socket(skb: *mut __sk_buff, listens: bool) -> Option<Socket> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netpold_socket(skb: *mut __sk_buff, listens: u32) -> u32 {
-    let Some(view) = view() else { return 0 };
-    let packet = &view.packet;
+    let Some(parsed) = parsed() else { return 0 };
+    let packet = &parsed.packet;
     let netns = if is_inside() {
         CURRENT_NETNS
-    } else if view.place.netns != 0 {
-        u64::from(view.place.netns - 1)
+    } else if parsed.endpoint.netns != 0 {
+        u64::from(parsed.endpoint.netns - 1)
     } else {
         // An interface that does not know its namespace.
         return 0;
     };
-    let is_egress = view.place.direction() as u8 == Direction::Egress as u8;
+    let is_egress = parsed.endpoint.direction() as u8 == Direction::Egress as u8;
     let (local, remote, local_port, remote_port) = if is_egress {
         let (local, remote) = (&packet.source, &packet.destination);
         (local, remote, packet.source_port, packet.destination_port)
