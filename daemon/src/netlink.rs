@@ -1,109 +1,92 @@
-//! Netlink's framing: messages and attributes as bytes, and one datagram from a socket.
+//! What several families need of netlink beside its libraries: one datagram from a socket, and the messages and
+//! attributes in it as slices.
 //!
-//! What the messages of one family mean is for its module (`links`, `gate`). Read by hand, and
-//! leniently: what is not whole ends the reading, and never costs what came before.
+//! The framing is of netlink-packet-core. What the messages of one family mean is for its module (`links`, `gate`).
+//! Read leniently: what is not whole ends the reading, and never costs what came before.
 //! Host byte order, but where a family says otherwise.
 
 use std::io::{self, IoSliceMut};
+use std::num::NonZeroI32;
 use std::os::fd::AsRawFd as _;
 
+use netlink_packet_core::{
+    DefaultNla, Emitable as _, ErrorBuffer, NLA_F_NESTED, NLA_HEADER_SIZE, NetlinkBuffer,
+    NetlinkHeader, NlasIterator,
+};
 use netlink_sys::Socket;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-pub const NLMSG_ERROR: u16 = 2;
-pub const NLMSG_DONE: u16 = 3;
-pub const NLMSG_OVERRUN: u16 = 4;
-
-pub const NLM_F_REQUEST: u16 = 1;
-pub const NLM_F_ACK: u16 = 4;
-/// In an answer: the table changed while it was listed.
-pub const NLM_F_DUMP_INTR: u16 = 0x10;
-pub const NLM_F_DUMP: u16 = 0x300;
-/// In a request that makes something.
-pub const NLM_F_CREATE: u16 = 0x400;
-
 const HEADER: usize = 16;
-const ATTRIBUTE_HEADER: usize = 4;
-/// The two top bits of an attribute's type are flags (nested, byte order).
-const TYPE_MASK: u16 = 0x3fff;
-const NESTED: u16 = 0x8000;
 
 /// The kernel makes dump datagrams of at most 32 KiB (`netlink_dump`).
 pub const BUFFER: usize = 64 * 1024;
 /// Tells the real size of a datagram that did not fit.
 const MSG_TRUNC: i32 = 0x20;
 
-/// One message of a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
-    pub kind: u16,
-    pub flags: u16,
-    pub sequence: u32,
-    pub payload: &'a [u8],
-}
+/// One whole message of a datagram.
+pub type Message<'a> = NetlinkBuffer<&'a [u8]>;
 
 /// The messages of a datagram; ends at the first that is not whole.
 pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
-        let length = read_u32(rest, 0)? as usize;
-        let payload = rest.get(HEADER..length)?;
-        let message = Message {
-            kind: read_u16(rest, 4)?,
-            flags: read_u16(rest, 6)?,
-            sequence: read_u32(rest, 8)?,
-            payload,
-        };
-        rest = rest.get(align(length)..).unwrap_or_default();
+        let message = NetlinkBuffer::new_checked(rest).ok()?;
+        // Only the last one may lack its padding.
+        rest = rest
+            .get(align(message.length() as usize)..)
+            .unwrap_or_default();
         Some(message)
     })
 }
 
-/// The attributes after a fixed part; ends at the first that is not whole.
+/// The attributes after a fixed part: type, without its flags, and value. Ends at the first that is not whole.
 pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::from(read_u16(rest, 0)?);
-        let kind = read_u16(rest, 2)? & TYPE_MASK;
-        let value = rest.get(ATTRIBUTE_HEADER..length)?;
-        rest = rest.get(align(length)..).unwrap_or_default();
-        Some((kind, value))
+    let whole = NlasIterator::new(bytes).map_while(Result::ok);
+    whole.map(|one| {
+        let (kind, end) = (one.kind(), usize::from(one.length()));
+        // `NlaBuffer::value` lives no longer than the buffer object; the bytes do.
+        let value = one.into_inner().get(NLA_HEADER_SIZE..end);
+        (kind, value.unwrap_or_default())
     })
 }
 
 /// The error number of an `NLMSG_ERROR`; 0: an acknowledgement.
 pub fn error_number(message: &Message<'_>) -> Option<i32> {
-    read_i32(message.payload, 0).map(|code| code.saturating_neg())
+    let error = ErrorBuffer::new_checked(message.payload()).ok()?;
+    Some(error.code().map_or(0, NonZeroI32::get).saturating_neg())
 }
 
-/// A message, its length padded as the next one needs it.
+/// A message, padded as the next one needs it.
 pub fn request(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
-    let length = HEADER + body.len();
-    let mut bytes = Vec::with_capacity(align(length));
-    bytes.extend((length as u32).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend([0; 4]);
+    let mut header = NetlinkHeader::default();
+    header.length = (HEADER + body.len()) as u32;
+    header.message_type = kind;
+    header.flags = flags;
+    header.sequence_number = sequence;
+    let mut bytes = vec![0; HEADER];
+    header.emit(&mut bytes);
     bytes.extend(body);
-    bytes.resize(align(length), 0);
+    bytes.resize(align(bytes.len()), 0);
     bytes
 }
 
 /// Adds an attribute; its value is shorter than 64 KiB.
 pub fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = ATTRIBUTE_HEADER + value.len();
-    debug_assert!(length <= usize::from(u16::MAX), "{length}");
-    body.extend((length as u16).to_ne_bytes());
-    body.extend(kind.to_ne_bytes());
-    body.extend(value);
-    body.resize(align(body.len()), 0);
+    debug_assert!(
+        NLA_HEADER_SIZE + value.len() <= usize::from(u16::MAX),
+        "{}",
+        value.len()
+    );
+    let attribute = DefaultNla::new(kind, value.to_vec());
+    let start = body.len();
+    body.resize(start + attribute.buffer_len(), 0);
+    attribute.emit(&mut body[start..]);
 }
 
 /// Adds an attribute that holds attributes.
 pub fn nested(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    attribute(body, kind | NESTED, value);
+    attribute(body, kind | NLA_F_NESTED, value);
 }
 
 /// A C string; interface names may be any bytes but `/` and white space.
@@ -114,11 +97,6 @@ pub fn text(value: &[u8]) -> String {
 
 const fn align(length: usize) -> usize {
     length.next_multiple_of(4)
-}
-
-fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
 }
 
 pub fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
@@ -181,6 +159,8 @@ pub fn is_overflow(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::NLM_F_REQUEST;
+
     use super::*;
 
     #[test]
@@ -199,9 +179,9 @@ mod tests {
         let mut datagram = request(10, NLM_F_REQUEST, 5, &body);
         datagram.extend(request(11, 0, 6, &[1]));
         let read: Vec<Message<'_>> = messages(&datagram).collect();
-        assert_eq!((read[0].kind, read[0].sequence), (10, 5));
-        assert_eq!((read[1].kind, read[1].payload), (11, &[1][..]));
-        let outer: Vec<(u16, &[u8])> = attributes(&read[0].payload[4..]).collect();
+        assert_eq!((read[0].message_type(), read[0].sequence_number()), (10, 5));
+        assert_eq!((read[1].message_type(), read[1].payload()), (11, &[1][..]));
+        let outer: Vec<(u16, &[u8])> = attributes(&read[0].payload()[4..]).collect();
         assert_eq!(outer, [(3, &inner[..])]);
         let values: Vec<(u16, &[u8])> = attributes(outer[0].1).collect();
         assert_eq!(values, [(1, &b"odd"[..]), (2, &[7; 4][..])]);

@@ -6,13 +6,14 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 
 use super::GateError;
 use super::message::{self, Change};
 use super::rules::{BRIDGES, Contents, FROM, READY, Scope, TO, rules};
-use crate::netlink::{self, BUFFER, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, receive};
+use crate::netlink::{self, BUFFER, Message, receive};
 
 /// A listing that changes during every one of so many goes changes too fast to be taken.
 const ATTEMPTS: u32 = 16;
@@ -107,7 +108,7 @@ impl Kernel {
             |answer| {
                 if message::is_rule(answer, &table) {
                     // Behind the header, which has the number of the ruleset's generation.
-                    seen.insert(answer.payload.get(4..).map(<[u8]>::to_vec));
+                    seen.insert(answer.payload().get(4..).map(<[u8]>::to_vec));
                 }
             },
         )?;
@@ -214,7 +215,7 @@ impl Kernel {
         for _ in 0..ATTEMPTS {
             let mut interrupted = false;
             let found = self.exchange(action, &make, |answer| {
-                interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
+                interrupted |= answer.flags() & NLM_F_DUMP_INTR != 0;
                 each(answer);
             })?;
             // What was handed over twice is the same, or newer.
@@ -239,7 +240,7 @@ impl Kernel {
         self.send(action, &make(self.sequence))?;
         let mut end = None;
         while end.is_none() {
-            self.receive(action, |answer| match answer.kind {
+            self.receive(action, |answer| match answer.message_type() {
                 NLMSG_DONE => end = Some(Ok(true)),
                 NLMSG_ERROR => end = Some(said(action, answer)),
                 _ => each(answer),
@@ -259,7 +260,7 @@ impl Kernel {
         let (mut left, mut refused) = (answers, None);
         while left > 0 && refused.is_none() {
             self.receive(action, |answer| {
-                if answer.kind == NLMSG_ERROR {
+                if answer.message_type() == NLMSG_ERROR {
                     left = left.saturating_sub(1);
                     match said(action, answer) {
                         Ok(true) => {}
@@ -293,7 +294,7 @@ impl Kernel {
             )));
         }
         for answer in netlink::messages(&buffer) {
-            if answer.sequence == self.sequence {
+            if answer.sequence_number() == self.sequence {
                 each(&answer);
             }
         }

@@ -3,10 +3,9 @@
 //! Names and texts are C strings; counters are in network byte order, interface indices in the
 //! host's, as nft(8) has them (`iface_index`).
 
-use crate::netlink::{
-    Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, attribute, attributes, nested,
-    request, text,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
+
+use crate::netlink::{Message, attribute, attributes, nested, request, text};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -152,12 +151,12 @@ pub fn list_rules(table: &str, sequence: u32) -> Vec<u8> {
 
 /// Is it a rule of the table, in an answer to [`list_rules`]?
 pub fn is_rule(message: &Message<'_>, table: &str) -> bool {
-    message.kind == typed(NEWRULE) && is_about(message, table)
+    message.message_type() == typed(NEWRULE) && is_about(message, table)
 }
 
 /// The keys in an answer to [`list_set`].
 pub fn keys(message: &Message<'_>) -> Vec<Vec<u8>> {
-    if message.kind != typed(NEWSETELEM) {
+    if message.message_type() != typed(NEWSETELEM) {
         return Vec::new();
     }
     let inside = |bytes, wanted| find(attributes(bytes), wanted);
@@ -172,7 +171,7 @@ pub fn keys(message: &Message<'_>) -> Vec<Vec<u8>> {
 /// A counter's name and packets, in an answer to [`list_counters`]: of this table, whatever else the
 /// kernel lists.
 pub fn counter(message: &Message<'_>, table: &str) -> Option<(String, u64)> {
-    if message.kind != typed(NEWOBJ) || !is_about(message, table) {
+    if message.message_type() != typed(NEWOBJ) || !is_about(message, table) {
         return None;
     }
     let name = find(fields(message), OBJECT_NAME)?;
@@ -185,16 +184,19 @@ pub fn counter(message: &Message<'_>, table: &str) -> Option<(String, u64)> {
 pub fn is_turn(message: &Message<'_>, table: &str) -> bool {
     // NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM, DELOBJ.
     const TURNS: [u16; 7] = [NEWTABLE, DELTABLE, 5, 8, 11, DELSETELEM, 20];
-    TURNS.iter().any(|turn| message.kind == typed(*turn)) && is_about(message, table)
+    TURNS
+        .iter()
+        .any(|turn| message.message_type() == typed(*turn))
+        && is_about(message, table)
 }
 
 fn is_about(message: &Message<'_>, table: &str) -> bool {
-    message.payload.first() == Some(&FAMILY_BRIDGE)
+    message.payload().first() == Some(&FAMILY_BRIDGE)
         && find(fields(message), TABLE).is_some_and(|name| text(name) == table)
 }
 
 fn fields<'a>(message: &Message<'a>) -> impl Iterator<Item = (u16, &'a [u8])> {
-    attributes(message.payload.get(NFGENMSG..).unwrap_or_default())
+    attributes(message.payload().get(NFGENMSG..).unwrap_or_default())
 }
 
 fn find<'a>(mut all: impl Iterator<Item = (u16, &'a [u8])>, wanted: u16) -> Option<&'a [u8]> {
@@ -233,7 +235,7 @@ mod tests {
         let (batch, answers) = changes("netpold", 7, &[change]);
         // Each in an attribute of its own, and two edges.
         assert_eq!((answers, messages(&batch).count()), (3, 5));
-        assert!(messages(&batch).all(|message| message.sequence == 7));
+        assert!(messages(&batch).all(|message| message.sequence_number() == 7));
         let read: Vec<Vec<u8>> = messages(&batch).flat_map(|one| self::keys(&one)).collect();
         assert_eq!(read, keys);
         assert_eq!(key_index(&read[4]), Some(5));

@@ -61,7 +61,7 @@ impl Hints {
     /// What a datagram from this namespace says.
     fn read_here(&mut self, datagram: &[u8]) {
         for message in netlink::messages(datagram) {
-            self.addresses |= matches!(message.kind, RTM_NEWADDR | RTM_DELADDR);
+            self.addresses |= matches!(message.message_type(), RTM_NEWADDR | RTM_DELADDR);
             if let Some(link) = message::link(&message) {
                 self.links.insert(link.ifindex);
             }

@@ -9,10 +9,9 @@ use std::net::IpAddr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::netlink::{
-    Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, attribute, attributes, read_i32, read_u32,
-    request, text,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+
+use crate::netlink::{Message, attribute, attributes, read_i32, read_u32, request, text};
 
 pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_DELLINK: u16 = 17;
@@ -77,15 +76,15 @@ pub struct Link {
 
 /// Reads `RTM_NEWLINK` and `RTM_DELLINK`.
 pub fn link(message: &Message<'_>) -> Option<Link> {
-    if !matches!(message.kind, RTM_NEWLINK | RTM_DELLINK) {
+    if !matches!(message.message_type(), RTM_NEWLINK | RTM_DELLINK) {
         return None;
     }
     let mut link = Link {
-        ifindex: read_u32(message.payload, 4)?,
-        up: read_u32(message.payload, 8)? & IFF_UP != 0,
+        ifindex: read_u32(message.payload(), 4)?,
+        up: read_u32(message.payload(), 8)? & IFF_UP != 0,
         ..Link::default()
     };
-    for (kind, value) in attributes(message.payload.get(IFINFOMSG..)?) {
+    for (kind, value) in attributes(message.payload().get(IFINFOMSG..)?) {
         match kind {
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
             IFLA_IFNAME => link.name = text(value),
@@ -133,15 +132,15 @@ pub struct LinkAddress {
 
 /// Reads `RTM_NEWADDR` and `RTM_DELADDR`.
 pub fn address(message: &Message<'_>) -> Option<LinkAddress> {
-    if !matches!(message.kind, RTM_NEWADDR | RTM_DELADDR) {
+    if !matches!(message.message_type(), RTM_NEWADDR | RTM_DELADDR) {
         return None;
     }
-    let ifindex = read_u32(message.payload, 4)?;
+    let ifindex = read_u32(message.payload(), 4)?;
     let (mut local, mut address) = (None, None);
     let mut broadcasts = BTreeSet::new();
     // The header has the lower eight flags; the attribute, since 3.14, all.
-    let mut flags = u32::from(*message.payload.get(2)?);
-    for (kind, value) in attributes(message.payload.get(IFADDRMSG..)?) {
+    let mut flags = u32::from(*message.payload().get(2)?);
+    for (kind, value) in attributes(message.payload().get(IFADDRMSG..)?) {
         match kind {
             // On a point-to-point interface IFA_ADDRESS is the other side's.
             IFA_LOCAL => local = ip_address(value),
@@ -151,7 +150,7 @@ pub fn address(message: &Message<'_>) -> Option<LinkAddress> {
             _ => {}
         }
     }
-    let length = *message.payload.get(1)?;
+    let length = *message.payload().get(1)?;
     match address {
         Some(IpAddr::V4(subnet)) if (1..31).contains(&length) => {
             if let Ok(subnet) = Ipv4Net::new(subnet, length) {
@@ -176,23 +175,23 @@ pub fn address(message: &Message<'_>) -> Option<LinkAddress> {
 
 /// Reads a neighbour (`RTM_NEWNEIGH`) whose address waits to be resolved: the interface, and the address.
 pub fn unresolved(message: &Message<'_>) -> Option<(u32, IpAddr)> {
-    let ifindex = read_u32(message.payload, 4)?;
-    let state = message.payload.get(8..10)?;
+    let ifindex = read_u32(message.payload(), 4)?;
+    let state = message.payload().get(8..10)?;
     let state = u16::from_ne_bytes([state[0], state[1]]);
-    if message.kind != RTM_NEWNEIGH || state & NUD_INCOMPLETE == 0 {
+    if message.message_type() != RTM_NEWNEIGH || state & NUD_INCOMPLETE == 0 {
         return None;
     }
-    let mut attributes = attributes(message.payload.get(NDMSG..)?);
+    let mut attributes = attributes(message.payload().get(NDMSG..)?);
     let (_, address) = attributes.find(|(kind, _)| *kind == NDA_DST)?;
     Some((ifindex, ip_address(address)?))
 }
 
 /// Reads the id in an answer to `RTM_GETNSID`; negative: none is assigned.
 pub fn nsid(message: &Message<'_>) -> Option<i32> {
-    if message.kind != RTM_NEWNSID {
+    if message.message_type() != RTM_NEWNSID {
         return None;
     }
-    attributes(message.payload.get(RTGENMSG..)?)
+    attributes(message.payload().get(RTGENMSG..)?)
         .find(|(kind, _)| *kind == NETNSA_NSID)
         .and_then(|(_, value)| read_i32(value, 0))
 }

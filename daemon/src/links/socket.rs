@@ -6,13 +6,12 @@
 use std::io;
 use std::net::IpAddr;
 
+use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::error::LinksError;
 use super::message::{self, Link, LinkAddress, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH};
-use crate::netlink::{
-    self, BUFFER, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, receive,
-};
+use crate::netlink::{self, BUFFER, Message, receive};
 
 /// A table that changes during every one of so many listings changes too fast to be listed.
 const ATTEMPTS: u32 = 16;
@@ -79,7 +78,7 @@ impl Route {
                 request,
                 |sequence| message::dump_request(kind, sequence),
                 |message| {
-                    whole &= message.flags & NLM_F_DUMP_INTR == 0;
+                    whole &= message.flags() & NLM_F_DUMP_INTR == 0;
                     list.extend(read(message));
                 },
             )?;
@@ -121,12 +120,12 @@ impl Route {
                 });
             }
             for message in netlink::messages(&buffer) {
-                if message.sequence != self.sequence {
+                if message.sequence_number() != self.sequence {
                     // Left over from a request that failed half-way.
                     continue;
                 }
                 each(&message);
-                match message.kind {
+                match message.message_type() {
                     NLMSG_DONE => return Ok(()),
                     NLMSG_OVERRUN => {
                         return Err(LinksError::Answer {

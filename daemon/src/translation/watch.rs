@@ -125,8 +125,8 @@ async fn output(program: &str, arguments: &[&str]) -> String {
 
 /// Is a table, chain or rule of IP other than before?
 fn concerns(message: &Message<'_>) -> bool {
-    let family = message.payload.first();
-    message.kind >> 8 == NFTABLES
-        && message.kind & 0xff <= LAST_OF_RULES
+    let family = message.payload().first();
+    message.message_type() >> 8 == NFTABLES
+        && message.message_type() & 0xff <= LAST_OF_RULES
         && family.is_some_and(|family| FAMILIES.contains(family))
 }
