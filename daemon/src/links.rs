@@ -11,11 +11,12 @@
 //! the kernel for a namespace id, and sends nothing but announcements. Never imports `datapath`, `store`, `runtime` or `api`.
 
 mod announce;
+mod ask;
 mod error;
+mod lenient;
 pub mod listen;
 mod message;
 pub mod netns;
-mod socket;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,9 +26,11 @@ pub use error::LinksError;
 pub use listen::{Hints, Listener};
 pub use netns::{Inside, Subinterface, inside};
 
-use crate::netns::{Identity, Netns};
+use netlink_packet_route::RouteNetlinkMessage;
+
+use crate::netns::{self as namespaces, Identity, Netns};
+use ask::Asker;
 use message::Link;
-use socket::Route;
 
 /// The host's end of a veth.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +66,7 @@ pub struct Snapshot {
 
 /// Asks netlink, one request after the other.
 pub struct Links {
-    route: Route,
+    asker: Asker,
     own: Identity,
 }
 
@@ -75,7 +78,7 @@ impl Links {
     /// The kernel gives no socket.
     pub fn open() -> Result<Self, LinksError> {
         Ok(Self {
-            route: Route::open()?,
+            asker: Asker::start()?,
             own: Netns::own().identity()?,
         })
     }
@@ -86,7 +89,11 @@ impl Links {
     /// See [`LinksError`].
     pub fn dump(&mut self) -> Result<Snapshot, LinksError> {
         let mut snapshot = Snapshot::default();
-        for link in self.route.links("listing interfaces")? {
+        let (links, addresses) = self.asker.ask("listing interfaces", async |route| {
+            let links = route.links("listing interfaces").await?;
+            Ok((links, route.addresses("listing addresses").await?))
+        })?;
+        for link in links {
             match link.kind.as_deref() {
                 Some("veth") => snapshot.veths.push(veth(link)),
                 Some("bridge") => {
@@ -96,7 +103,7 @@ impl Links {
             }
         }
         snapshot.veths.sort_by_key(|veth| veth.ifindex);
-        for address in self.route.addresses("listing addresses")? {
+        for address in addresses {
             snapshot.host_addresses.insert(address.address);
             snapshot.broadcasts.extend(address.broadcasts);
         }
@@ -106,11 +113,15 @@ impl Links {
     /// The MAC address of a veth's other end, where that is in another namespace; `None` where it is not (any more).
     pub fn peer_mac(&mut self, veth: &Veth) -> Option<[u8; 6]> {
         let (nsid, ifindex) = (veth.peer_nsid?, veth.peer_ifindex?);
-        let found = self.route.ask(
-            "an interface of a container",
-            |sequence| message::link_request(sequence, nsid, ifindex),
-            message::link,
-        );
+        let request = "an interface of a container";
+        let read = |answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(message::link(&link)),
+            _ => None,
+        };
+        let found = self.asker.ask(request, async move |route| {
+            let wanted = message::link_elsewhere(nsid, ifindex);
+            route.ask(request, wanted, read).await
+        });
         let peer = found.ok().flatten()?;
         (peer.ifindex == ifindex && peer.link == Some(veth.ifindex)).then_some(peer.mac?)
     }
@@ -121,12 +132,26 @@ impl Links {
     /// # Errors
     /// There is no such namespace (any more), or see [`LinksError`].
     pub fn nsid(&mut self, netns: &Netns) -> Result<Option<i32>, LinksError> {
-        netns::nsid(&mut self.route, self.own, netns)
+        let file = netns.open()?;
+        let found = namespaces::identity(&file);
+        if found.map_err(|source| LinksError::namespace(netns, source))? == self.own {
+            return Ok(None);
+        }
+        let id = self
+            .asker
+            .ask("the id of a namespace", async move |route| {
+                netns::nsid(route, &file).await
+            })?;
+        Ok(Some(id))
     }
 
     /// The id by which this namespace knows another one already; `None`: by none, or there is no such namespace.
     pub fn known_nsid(&mut self, netns: &Netns) -> Option<i32> {
-        netns::known_nsid(&mut self.route, netns)
+        let file = netns.open().ok()?;
+        let id = self.asker.ask("the id of a namespace", async move |route| {
+            netns::known(route, &file).await
+        });
+        id.ok().flatten()
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd as _;
 
 use netlink_packet_core::{
     DefaultNla, Emitable as _, ErrorBuffer, NLA_F_NESTED, NLA_HEADER_SIZE, NetlinkBuffer,
-    NetlinkHeader, NlasIterator,
+    NetlinkHeader, NlasIterator, parse_i32,
 };
 use netlink_sys::Socket;
 use nix::errno::Errno;
@@ -99,15 +99,6 @@ const fn align(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-pub fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-pub fn read_i32(bytes: &[u8], at: usize) -> Option<i32> {
-    read_u32(bytes, at).map(u32::cast_signed)
-}
-
 /// One datagram; the size is the real one where it was cut.
 pub fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
     loop {
@@ -144,7 +135,7 @@ pub fn receive_sender(socket: &Socket) -> io::Result<Option<i32>> {
                 if control.cmsg_header.cmsg_level == SOL_NETLINK
                     && control.cmsg_header.cmsg_type == NETLINK_LISTEN_ALL_NSID =>
             {
-                read_i32(&control.data_bytes, 0)
+                parse_i32(control.data_bytes.get(..4)?).ok()
             }
             _ => None,
         });

@@ -4,10 +4,12 @@
 //! the named ones that it makes are gone afterwards.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::future::Future;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -34,6 +36,10 @@ fn main() {
             veths_are_known_by_their_namespace,
         ),
         case("the_inside_of_a_namespace", the_inside_of_a_namespace),
+        case(
+            "no_text_hides_an_interface_or_its_address",
+            no_text_hides_an_interface_or_its_address,
+        ),
         case("a_table_of_many_datagrams", a_table_of_many_datagrams),
         case(
             "hints_from_here_and_from_inside",
@@ -226,6 +232,67 @@ fn the_inside_of_a_namespace(site: &Site) -> Result<()> {
     drop(process.stdin.take());
     process.wait()?;
     ensure!(inside(&Netns::Pid(pid)).is_err(), "it ended");
+    Ok(())
+}
+
+/// A container with CAP_NET_ADMIN chooses its interfaces' names, alternative names and aliases; the name is also the
+/// label of an IPv4 address. The kernel takes any bytes for them, UTF-8 or not.
+fn no_text_hides_an_interface_or_its_address(site: &Site) -> Result<()> {
+    site.veth("out0", 0)?;
+    let namespace = &site.containers[0];
+    let run = |arguments: &[&[u8]]| -> Result<()> {
+        let mut command = Command::new("ip");
+        command.args(["-n", namespace]);
+        command.args(arguments.iter().map(|one| OsStr::from_bytes(one)));
+        let output = command.output()?;
+        ensure!(
+            output.status.success(),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    };
+    for name in ["alias", "altname", "name"] {
+        ip(&[
+            "link", "add", "link", "out0", "name", name, "netns", namespace, "type", "macvlan",
+            "mode", "bridge",
+        ])?;
+    }
+    run(&[b"link", b"set", b"dev", b"alias", b"alias", b"\xff"])?;
+    run(&[
+        b"link",
+        b"property",
+        b"add",
+        b"dev",
+        b"altname",
+        b"altname",
+        b"\xfe",
+    ])?;
+    run(&[b"link", b"set", b"dev", b"name", b"name", b"n\xff"])?;
+    let names = [&b"alias"[..], b"altname", b"n\xff"];
+    for (name, address) in names
+        .iter()
+        .zip(["10.9.1.2/32", "10.9.1.3/32", "10.9.1.4/32"])
+    {
+        run(&[b"addr", b"add", address.as_bytes(), b"dev", name])?;
+    }
+    let found = inside(&Netns::Path(site.path(0)))?;
+    for (name, address) in [
+        ("alias", "10.9.1.2"),
+        ("altname", "10.9.1.3"),
+        ("n\u{fffd}", "10.9.1.4"),
+    ] {
+        let interface = found.iter().find(|interface| interface.name == name);
+        let interface = interface.with_context(|| format!("{name} is hidden: {found:?}"))?;
+        ensure!(
+            interface.kind.as_deref() == Some("macvlan") && interface.leads_out,
+            "{interface:?}"
+        );
+        // MACVLAN_MODE_BRIDGE.
+        ensure!(interface.mode == Some(4), "{interface:?}");
+        let address: IpAddr = address.parse()?;
+        ensure!(interface.addresses == [address], "{interface:?}");
+    }
     Ok(())
 }
 

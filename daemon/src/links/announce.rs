@@ -14,9 +14,9 @@ use std::os::fd::AsRawFd as _;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket};
 
+use super::ask::here;
 use super::error::LinksError;
 use super::netns::{Inside, read};
-use super::socket::Route;
 use crate::netns::{self, Identity, Netns};
 
 /// What is to be announced, and where.
@@ -44,19 +44,25 @@ pub fn announce(wanted: &Announcement) -> Result<usize, LinksError> {
     }
     let host = Netns::own().open()?;
     netns::inside_opened(&wanted.netns.path(), &file, || {
-        let inside = read(&host)?;
-        let interface = inside
-            .iter()
-            .find(|one| one.iflink == Some(wanted.ifindex) && one.kind.as_deref() == Some("veth"));
-        let Some(interface) = interface else {
+        let found = here(async |route| {
+            let inside = read(route, &host).await?;
+            let interface = inside.into_iter().find(|one| {
+                one.iflink == Some(wanted.ifindex) && one.kind.as_deref() == Some("veth")
+            });
+            let Some(interface) = interface else {
+                return Ok(None);
+            };
+            let unresolved = route.unresolved("listing a container's neighbours").await?;
+            Ok(Some((interface, unresolved)))
+        })?;
+        let Some((interface, unresolved)) = found else {
             return Ok(0);
         };
-        let unresolved = Route::open()?.unresolved("listing a container's neighbours")?;
         let unresolved = unresolved
             .into_iter()
             .filter(|(ifindex, _)| *ifindex == interface.ifindex)
             .map(|(_, address)| address);
-        send_all(interface, &wanted.addresses, unresolved).map_err(|error| failed(error.into()))
+        send_all(&interface, &wanted.addresses, unresolved).map_err(|error| failed(error.into()))
     })?
 }
 

@@ -8,15 +8,20 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use netlink_packet_route::link::LinkHeader;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::error::LinksError;
-use super::message::{self, RTM_DELADDR, RTM_NEWADDR};
 use crate::async_fd::ready_when;
 use crate::netlink::{self, BUFFER, is_overflow, receive, receive_sender};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
@@ -61,9 +66,13 @@ impl Hints {
     /// What a datagram from this namespace says.
     fn read_here(&mut self, datagram: &[u8]) {
         for message in netlink::messages(datagram) {
-            self.addresses |= matches!(message.message_type(), RTM_NEWADDR | RTM_DELADDR);
-            if let Some(link) = message::link(&message) {
-                self.links.insert(link.ifindex);
+            match message.message_type() {
+                RTM_NEWADDR | RTM_DELADDR => self.addresses = true,
+                RTM_NEWLINK | RTM_DELLINK => {
+                    let header = LinkHeader::parse(message.payload());
+                    self.links.extend(header.ok().map(|header| header.index));
+                }
+                _ => {}
             }
         }
     }

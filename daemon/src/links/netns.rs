@@ -4,66 +4,48 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 
+use super::ask::{Route, here};
 use super::error::LinksError;
-use super::message::{self, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, RTM_NEWNSID};
-use super::socket::Route;
-use crate::netns::{self, Identity, Netns};
+use super::message;
+use crate::netns::{self, Netns};
 
-/// See [`super::Links::nsid`]; `own` is the namespace that the socket is in.
-pub(super) fn nsid(
-    route: &mut Route,
-    own: Identity,
-    netns: &Netns,
-) -> Result<Option<i32>, LinksError> {
-    let file = netns.open()?;
-    let found = netns::identity(&file).map_err(|source| LinksError::namespace(netns, source))?;
-    if found == own {
-        return Ok(None);
+/// See [`super::Links::nsid`]; the namespace is another than the socket's.
+pub(super) async fn nsid(route: &mut Route, file: &File) -> Result<i32, LinksError> {
+    if let Some(id) = known(route, file).await? {
+        return Ok(id);
     }
-    let descriptor = file.as_raw_fd();
-    if let Some(id) = known(route, descriptor)? {
-        return Ok(Some(id));
-    }
-    let given = route.ask(
-        "giving a namespace an id",
-        |sequence| {
-            let attributes = [(NETNSA_FD, descriptor), (NETNSA_NSID, -1)];
-            message::nsid_request(RTM_NEWNSID, sequence, &attributes)
-        },
-        |_| None::<()>,
-    );
-    match given {
+    let wanted = message::namespace_with_id(descriptor(file));
+    let wanted = RouteNetlinkMessage::NewNsId(wanted);
+    let given = route.ask("giving a namespace an id", wanted, |_| None::<()>);
+    match given.await {
         Ok(_) => {}
         // Somebody listed its veth meanwhile, which gives it one too.
         Err(LinksError::Refused { source, .. })
             if source.raw_os_error().map(Errno::from_raw) == Some(Errno::EEXIST) => {}
         Err(error) => return Err(error),
     }
-    match known(route, descriptor)? {
-        Some(id) => Ok(Some(id)),
-        None => Err(LinksError::Answer {
-            request: "the id of a namespace",
-            problem: "none, after it was given one",
-        }),
-    }
+    known(route, file).await?.ok_or(LinksError::Answer {
+        request: "the id of a namespace",
+        problem: "none, after it was given one",
+    })
 }
 
-/// See [`super::Links::known_nsid`].
-pub(super) fn known_nsid(route: &mut Route, netns: &Netns) -> Option<i32> {
-    let file = netns.open().ok()?;
-    known(route, file.as_raw_fd()).ok().flatten()
-}
-
-/// The id that a namespace has already.
-fn known(route: &mut Route, descriptor: i32) -> Result<Option<i32>, LinksError> {
-    let id = route.ask(
-        "the id of a namespace",
-        |sequence| message::nsid_request(RTM_GETNSID, sequence, &[(NETNSA_FD, descriptor)]),
-        message::nsid,
-    )?;
+/// The id that a namespace has already. The file stays open until the kernel has answered.
+pub(super) async fn known(route: &mut Route, file: &File) -> Result<Option<i32>, LinksError> {
+    let wanted = RouteNetlinkMessage::GetNsId(message::namespace(descriptor(file)));
+    let read = |answer| match answer {
+        RouteNetlinkMessage::NewNsId(id) => message::nsid(&id),
+        _ => None,
+    };
+    let id = route.ask("the id of a namespace", wanted, read).await?;
     Ok(id.filter(|id| *id >= 0))
+}
+
+fn descriptor(file: &File) -> u32 {
+    file.as_raw_fd().cast_unsigned()
 }
 
 /// An interface inside a namespace.
@@ -145,15 +127,16 @@ impl Inside {
 pub fn inside(netns: &Netns) -> Result<Vec<Inside>, LinksError> {
     let file = netns.open()?;
     let host = Netns::own().open()?;
-    netns::inside_opened(&netns.path(), &file, || read(&host))?
+    netns::inside_opened(&netns.path(), &file, || {
+        here(async |route| read(route, &host).await)
+    })?
 }
 
-/// What is inside the calling thread's namespace, beside this host's.
-pub(super) fn read(host: &File) -> Result<Vec<Inside>, LinksError> {
-    let mut route = Route::open()?;
-    let links = route.links("listing a container's interfaces")?;
+/// What is inside the namespace of the socket, beside this host's.
+pub(super) async fn read(route: &mut Route, host: &File) -> Result<Vec<Inside>, LinksError> {
+    let links = route.links("listing a container's interfaces").await?;
     // The listing gave an id to each namespace in which an interface has its other end.
-    let host = known(&mut route, host.as_raw_fd())?;
+    let host = known(route, host).await?;
     let mut found: Vec<Inside> = links
         .into_iter()
         .map(|link| Inside {
@@ -172,7 +155,8 @@ pub(super) fn read(host: &File) -> Result<Vec<Inside>, LinksError> {
             up: link.up,
         })
         .collect();
-    for address in route.addresses("listing a container's addresses")? {
+    let addresses = route.addresses("listing a container's addresses").await?;
+    for address in addresses {
         let holder = found
             .iter_mut()
             .find(|interface| interface.ifindex == address.ifindex);
