@@ -1,14 +1,12 @@
 //! The kernel's news of changes of nftables (nfnetlink, group `NFNLGRP_NFTABLES`), for a caller that says which messages
 //! concern it. News that were lost, as there were too many, count as one of those.
 
+use std::future::poll_fn;
 use std::io;
 
-use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use netlink_sys::{AsyncSocket as _, TokioSocket, protocols::NETLINK_NETFILTER};
 
-use crate::async_fd::ready_when;
-use crate::netlink::{self, BUFFER, Message, is_overflow, receive};
+use crate::netlink::{self, BUFFER, Message, is_overflow};
 
 const NFNLGRP_NFTABLES: u32 = 7;
 /// Asked for; a ruleset of a firewall that is loaded anew has some thousand messages.
@@ -16,7 +14,7 @@ const RECEIVE_BUFFER: i32 = 1 << 20;
 
 /// Listens from the moment it is made.
 pub struct Events {
-    socket: AsyncFd<Socket>,
+    socket: TokioSocket,
     buffer: Vec<u8>,
 }
 
@@ -27,13 +25,13 @@ impl Events {
     /// # Errors
     /// The kernel gives no such socket.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
-        socket.add_membership(NFNLGRP_NFTABLES)?;
-        socket.set_non_blocking(true)?;
+        let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+        let inner = socket.socket_mut();
+        inner.bind_auto()?;
+        inner.set_rx_buf_sz(RECEIVE_BUFFER)?;
+        inner.add_membership(NFNLGRP_NFTABLES)?;
         Ok(Self {
-            socket: ready_when(socket, Interest::READABLE)?,
+            socket,
             buffer: Vec::with_capacity(BUFFER),
         })
     }
@@ -44,12 +42,11 @@ impl Events {
     /// The socket fails.
     pub async fn until(&mut self, concerns: impl Fn(&Message<'_>) -> bool) -> io::Result<()> {
         loop {
-            let mut ready = self.socket.readable().await?;
             self.buffer.clear();
-            match receive(ready.get_inner(), &mut self.buffer) {
+            let (socket, buffer) = (&self.socket, &mut self.buffer);
+            match poll_fn(|cx| socket.poll_recv_from(cx, buffer)).await {
                 Ok(_) if netlink::messages(&self.buffer).any(|one| concerns(&one)) => return Ok(()),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(error) if is_overflow(&error) => return Ok(()),
                 Err(error) => return Err(error),
             }

@@ -6,31 +6,30 @@
 //! Nothing runs while nothing changes; gathering hints over time is the caller's business.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::io;
+use std::task::{Context, Poll, ready};
 
 use netlink_packet_route::link::LinkHeader;
-use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket as _, Socket, TokioSocket};
+use rtnetlink::MulticastGroup;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::error::LinksError;
 use crate::async_fd::ready_when;
-use crate::netlink::{self, BUFFER, is_overflow, receive, receive_sender};
+use crate::netlink::{self, BUFFER, is_overflow, receive_sender};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 
-const RTNLGRP_LINK: u32 = 1;
-const RTNLGRP_IPV4_IFADDR: u32 = 5;
-const RTNLGRP_IPV6_IFADDR: u32 = 9;
-
 /// Asked for; the kernel gives at most `net.core.rmem_max`. A host that starts a
 /// hundred containers at once makes some thousand messages of a kilobyte.
-const RECEIVE_BUFFER: usize = 4 << 20;
-/// Datagrams taken in one turn, so that a container that makes changes without end
+const RECEIVE_BUFFER: i32 = 4 << 20;
+/// Datagrams taken from one socket in one turn, so that a container that makes changes without end
 /// does not keep the task from its other work.
 const BATCH: usize = 256;
 
@@ -80,7 +79,8 @@ impl Hints {
 
 /// Listens from the moment it is made: dump after making it, and nothing is missed.
 pub struct Listener {
-    here: AsyncFd<Socket>,
+    here: TokioSocket,
+    /// Not a `TokioSocket`: that one does not hand over the control message with the namespace's id.
     everywhere: AsyncFd<Socket>,
     buffer: Vec<u8>,
 }
@@ -92,9 +92,21 @@ impl Listener {
     /// # Errors
     /// The kernel gives no socket, or no right to listen to other namespaces (CAP_NET_BROADCAST).
     pub fn open() -> Result<Self, LinksError> {
+        let failed = |action| move |source| LinksError::Socket { action, source };
+        let mut here = TokioSocket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
+        subscribe(here.socket_mut())?;
+        let mut everywhere = Socket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
+        everywhere
+            .set_listen_all_namespaces(true)
+            .map_err(failed("listening to other namespaces"))?;
+        subscribe(&mut everywhere)?;
+        everywhere
+            .set_non_blocking(true)
+            .map_err(failed("setting a socket up"))?;
+        let everywhere = ready_when(everywhere, Interest::READABLE);
         Ok(Self {
-            here: subscribe(false)?,
-            everywhere: subscribe(true)?,
+            here,
+            everywhere: everywhere.map_err(failed("polling a socket"))?,
             buffer: Vec::with_capacity(BUFFER),
         })
     }
@@ -105,60 +117,79 @@ impl Listener {
     /// # Errors
     /// A socket fails.
     pub async fn next(&mut self) -> io::Result<Hints> {
-        let mut hints = Hints::default();
-        while hints.is_empty() {
-            let (socket, is_here) = tokio::select! {
-                ready = self.here.readable() => (ready?, true),
-                ready = self.everywhere.readable() => (ready?, false),
-            };
-            let mut ready = socket;
-            for _ in 0..BATCH {
-                self.buffer.clear();
-                let received = if is_here {
-                    receive(ready.get_inner(), &mut self.buffer).map(|_| None)
-                } else {
-                    receive_sender(ready.get_inner())
-                };
-                match received {
-                    Ok(_) if is_here => hints.read_here(&self.buffer),
-                    Ok(Some(namespace)) => {
-                        hints.inside = true;
-                        hints.namespaces.insert(namespace);
-                    }
-                    // From this namespace: the other socket has it.
-                    Ok(None) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        ready.clear_ready();
-                        break;
-                    }
-                    Err(error) if is_overflow(&error) => hints.resync = true,
-                    Err(error) => return Err(error),
-                }
+        // Nothing is kept from one poll to the next: what was read is returned at once.
+        poll_fn(|cx| {
+            let mut hints = Hints::default();
+            let is_more_here = self.poll_here(cx, &mut hints)?;
+            let is_more_elsewhere = self.poll_everywhere(cx, &mut hints)?;
+            if !hints.is_empty() {
+                return Poll::Ready(Ok(hints));
+            }
+            if is_more_here || is_more_elsewhere {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Takes what there is, up to a batch. Is there perhaps more? If not, the task is woken when there is.
+    fn poll_here(&mut self, cx: &mut Context<'_>, hints: &mut Hints) -> io::Result<bool> {
+        for _ in 0..BATCH {
+            self.buffer.clear();
+            match self.here.poll_recv_from(cx, &mut self.buffer) {
+                Poll::Ready(Ok(_)) => hints.read_here(&self.buffer),
+                Poll::Ready(Err(error)) if is_overflow(&error) => hints.resync = true,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(false),
             }
         }
-        Ok(hints)
+        Ok(true)
+    }
+
+    /// As [`Self::poll_here`].
+    fn poll_everywhere(&mut self, cx: &mut Context<'_>, hints: &mut Hints) -> io::Result<bool> {
+        for _ in 0..BATCH {
+            match self.poll_sender(cx) {
+                Poll::Ready(Ok(Some(namespace))) => {
+                    hints.inside = true;
+                    hints.namespaces.insert(namespace);
+                }
+                // From this namespace: the other socket has it.
+                Poll::Ready(Ok(None)) => {}
+                Poll::Ready(Err(error)) if is_overflow(&error) => hints.resync = true,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn poll_sender(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<i32>>> {
+        loop {
+            let mut ready = ready!(self.everywhere.poll_read_ready(cx))?;
+            // An error here says that it is not ready after all.
+            if let Ok(received) = ready.try_io(|socket| receive_sender(socket.get_ref())) {
+                return Poll::Ready(received);
+            }
+        }
     }
 }
 
-fn subscribe(everywhere: bool) -> Result<AsyncFd<Socket>, LinksError> {
+fn subscribe(socket: &mut Socket) -> Result<(), LinksError> {
     let failed = |action| move |source| LinksError::Socket { action, source };
-    let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
     socket.bind_auto().map_err(failed("binding a socket"))?;
     socket
-        .set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))
+        .set_rx_buf_sz(RECEIVE_BUFFER)
         .map_err(failed("asking for a larger buffer"))?;
-    if everywhere {
+    for group in [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ] {
         socket
-            .set_listen_all_namespaces(true)
-            .map_err(failed("listening to other namespaces"))?;
-    }
-    for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
-        socket
-            .add_membership(group)
+            .add_membership(group as u32)
             .map_err(failed("subscribing"))?;
     }
-    socket
-        .set_non_blocking(true)
-        .map_err(failed("setting a socket up"))?;
-    ready_when(socket, Interest::READABLE).map_err(failed("polling a socket"))
+    Ok(())
 }
