@@ -15,7 +15,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{AsyncSocket as _, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::Handle;
 use tokio::runtime::{Builder, Runtime};
 
@@ -27,6 +27,9 @@ use super::message::{self, Link, LinkAddress};
 const ATTEMPTS: u32 = 16;
 
 /// Runs `work` in a runtime on the calling thread, which must have none, with a socket in its network namespace.
+///
+/// Where that is a container's, the process must have had a runtime before: its first one opens a pair of sockets for
+/// signals, which would hold the namespace for as long as the process runs.
 pub fn here<T>(
     work: impl AsyncFnOnce(&mut Route) -> Result<T, LinksError>,
 ) -> Result<T, LinksError> {
@@ -111,15 +114,19 @@ impl Route {
         socket
             .connect(&SocketAddr::new(0, 0))
             .map_err(failed("connecting to the kernel"))?;
-        let (mut connection, handle, others) = rtnetlink::from_socket(lenient);
+        Ok(Self::over(lenient))
+    }
+
+    fn over(socket: impl AsyncSocket + Send + 'static) -> Self {
+        let (mut connection, handle, others) = rtnetlink::from_socket(socket);
         // Without them an answer that ends with an error, or before its end, looks complete.
         connection.set_forward_done(true);
         connection.set_forward_ack(true);
         tokio::spawn(connection);
-        Ok(Self {
+        Self {
             handle,
             others: Box::pin(others),
-        })
+        }
     }
 
     pub async fn links(&mut self, request: &'static str) -> Result<Vec<Link>, LinksError> {
@@ -257,3 +264,6 @@ fn ended(request: &'static str) -> LinksError {
         problem: "the end of the connection",
     }
 }
+
+#[cfg(test)]
+mod tests;
