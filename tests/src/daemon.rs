@@ -380,6 +380,17 @@ impl Drop for Daemon {
     }
 }
 
+/// The interfaces by which an endpoint of `netpol status` reaches networks. Its loopback interface is listed beside them
+/// where its engine sends the container's queries for names from the host, as Docker 28 does and Docker 26 does not.
+///
+/// # Errors
+/// The endpoint has no list of interfaces.
+pub fn network_interfaces(endpoint: &serde_json::Value) -> Result<Vec<&serde_json::Value>> {
+    let all = endpoint["interfaces"].as_array().context("no interfaces")?;
+    let all = all.iter();
+    Ok(all.filter(|one| one["inside"] != "loopback").collect())
+}
+
 /// A program of this workspace, beside the suite that runs.
 ///
 /// # Errors

@@ -28,11 +28,14 @@ const PROGRAMS: [&str; 9] = [
     "sh", "sleep", "nc", "ping", "httpd", "ip", "wget", "cat", "true",
 ];
 
-/// Podman writes where it has leases of addresses: to the lab's (`$1`), not to the machine's. One mount namespace for its
+/// Podman writes where it has leases of addresses (up to Podman 4 below /var/lib/cni, from 5 on below /run/containers): to
+/// the lab's (`$1`), not to the machine's. One mount namespace for its
 /// service and podman(1): it mounts the network namespaces of its containers. It lasts until its input ends.
 const IN_ITS_PLACE: &str = r#"
 mount -t overlay overlay -o "lowerdir=$1/over:/var/lib" /var/lib
 mount --bind "$1/cni" /var/lib/cni
+mkdir -p /run/containers
+mount --bind "$1/run" /run/containers
 echo ready
 exec cat
 "#;
@@ -180,7 +183,7 @@ impl Engine {
             .prefix("npd-podman-")
             .tempdir_in("/dev/shm")?;
         let root = directory.path();
-        for folder in ["over/cni", "cni", "networks"] {
+        for folder in ["over/cni", "cni", "networks", "run"] {
             fs::create_dir_all(root.join(folder))?;
         }
         // The limits are what root may have everywhere.

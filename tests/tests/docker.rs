@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpold::netns;
 use netpold::probe::Outcome;
 use netpold_tests::docker::Running;
-use netpold_tests::{Daemon, Engine, Lab, residue};
+use netpold_tests::{Daemon, Engine, Lab, daemon, residue};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];
 
@@ -321,12 +321,7 @@ fn every_network_of_a_container_and_both_families() -> Result<()> {
         .iter()
         .find(|endpoint| endpoint["name"] == "shop-db")
         .context("shop-db")?;
-    ensure!(
-        db["interfaces"]
-            .as_array()
-            .is_some_and(|all| all.len() == 1),
-        "{db}"
-    );
+    ensure!(daemon::network_interfaces(db)?.len() == 1, "{db}");
     ensure!(!db["addresses"].to_string().contains("fd00:77:"), "{db}");
     let name = lab.name.clone();
     drop((daemon, engine, lab));

@@ -437,7 +437,7 @@ fn policies_hold_on_every_way_into_a_container() -> Result<()> {
     site.is_well()?;
     let (status, _) = site.status()?;
     for endpoint in status["endpoints"].as_array().context("no endpoints")? {
-        let interfaces = endpoint["interfaces"].as_array().context("no interfaces")?;
+        let interfaces = daemon::network_interfaces(endpoint)?;
         let inside = interfaces.iter().filter(|one| one["inside"] == "veth");
         ensure!(
             interfaces.len() == 2
