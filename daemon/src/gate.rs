@@ -14,22 +14,22 @@
 //!
 //! Nothing here decides which interface is ready: `reconcile` does.
 
-pub mod kept;
 pub mod kernel;
 pub mod listen;
 mod message;
 mod nft;
 pub mod rules;
+pub mod state;
 
 use std::io;
 
 use thiserror::Error;
 
-pub use kept::Kept;
-pub use kernel::{Drops, Found, Kernel};
+pub use kernel::{Drops, GateSnapshot, Kernel};
 pub use listen::Listener;
 pub use nft::install;
 pub use rules::{Contents, Scope};
+pub use state::GateState;
 
 use crate::config::{Config, Enabled, Mode, Unidentified};
 
@@ -55,7 +55,7 @@ pub enum GateError {
     },
     /// The state directory.
     #[error("the state directory: {0}")]
-    Kept(io::Error),
+    GateState(io::Error),
 }
 
 /// Why this configuration has no gate; `None`: it has one.

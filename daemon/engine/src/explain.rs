@@ -9,7 +9,7 @@
 //! and `explain`, and by the API.
 
 mod answer;
-mod mend;
+mod fix;
 mod missed;
 mod nearest;
 mod suggest;
@@ -22,7 +22,7 @@ use netpol_abi::Reason;
 use serde::Serialize;
 
 pub use self::answer::{PeerAnswer, PolicyAnswer, PortAnswer, Reading, RuleAnswer};
-pub use self::mend::{Change, Mend};
+pub use self::fix::{Change, Fix};
 pub use self::missed::{Label, LabelMissed, Missed, NotAPod};
 pub use self::nearest::Nearest;
 pub use self::suggest::Suggestion;

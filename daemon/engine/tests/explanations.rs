@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_engine::evaluate::{Family, Party, evaluate};
-use netpol_engine::explain::{Explanation, Mend, Side, Suggestion, explain};
+use netpol_engine::explain::{Explanation, Fix, Side, Suggestion, explain};
 use netpol_engine::labels::{Requirement, Selector};
 use netpol_engine::manifest::{Value, parse};
 use netpol_engine::policy::{
@@ -198,16 +198,16 @@ proptest! {
             for direction in [Direction::Egress, Direction::Ingress] {
                 let side = side(&explanation, direction);
                 let Some(nearest) = &side.nearest else { continue };
-                let Some(mend) = &nearest.mend else { continue };
+                let Some(fix) = &nearest.fix else { continue };
                 let mut mended = world.clone();
                 let policy = mended.policies.get_mut(&nearest.policy).unwrap();
                 let rule = rule(Arc::make_mut(policy), direction, nearest.rule);
-                prop_assert!(!rule.peers.is_empty(), "{:?} {:?}", question, mend);
-                if !apply(mend, nearest.peer, question, rule) {
+                prop_assert!(!rule.peers.is_empty(), "{:?} {:?}", question, fix);
+                if !apply(fix, nearest.peer, question, rule) {
                     continue;
                 }
                 let own = if direction == Direction::Egress { &question.0 } else { &question.1 };
-                if !seen.insert((own.to_string(), format!("{mend:?}"))) {
+                if !seen.insert((own.to_string(), format!("{fix:?}"))) {
                     continue;
                 }
                 let allows = |world: &World, (from, to, protocol, port): &Question| {
@@ -217,7 +217,7 @@ proptest! {
                         Direction::Ingress => verdict.ingress.allowed,
                     }
                 };
-                prop_assert!(allows(&mended, question), "{:?} {:?}", question, mend);
+                prop_assert!(allows(&mended, question), "{:?} {:?}", question, fix);
                 for other in &all {
                     let (before, after) = (allows(&world, other), allows(&mended, other));
                     prop_assert!(!before || after, "closed by it: {:?}", other);
@@ -225,9 +225,9 @@ proptest! {
                         continue;
                     }
                     let is_same_port = (other.2, other.3) == (question.2, question.3);
-                    prop_assert!(is_same_port || !mend.field.ends_with(".ports"), "{:?} {:?}", other, mend);
+                    prop_assert!(is_same_port || !fix.field.ends_with(".ports"), "{:?} {:?}", other, fix);
                     if is_same_port {
-                        prop_assert!(is_mend_told(&world, other, question, direction, mend), "{:?} {:?} {:?}", other, question, mend);
+                        prop_assert!(is_mend_told(&world, other, question, direction, fix), "{:?} {:?} {:?}", other, question, fix);
                     }
                 }
             }
@@ -251,23 +251,20 @@ fn rule(policy: &mut Policy, direction: Direction, index: usize) -> &mut Rule {
 }
 
 /// Does to a rule what a mend says, where it adds something.
-fn apply(mend: &Mend, peer: Option<usize>, question: &Question, rule: &mut Rule) -> bool {
+fn apply(fix: &Fix, peer: Option<usize>, question: &Question, rule: &mut Rule) -> bool {
     let (_, _, protocol, port) = *question;
-    if mend.field.ends_with(".ports") {
-        assert_eq!(
-            mend.write,
-            format!("{{protocol: {protocol}, port: {port}}}")
-        );
+    if fix.field.ends_with(".ports") {
+        assert_eq!(fix.write, format!("{{protocol: {protocol}, port: {port}}}"));
         let ports = Ports::Range(port, port);
         rule.ports.push(Port { protocol, ports });
         return true;
     }
     let start = "namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ";
-    let Some(namespace) = mend.write.strip_prefix(start) else {
+    let Some(namespace) = fix.write.strip_prefix(start) else {
         return false;
     };
     let Peer::Pods(pods) = &mut rule.peers[peer.unwrap()] else {
-        panic!("not for Pods: {mend:?}");
+        panic!("not for Pods: {fix:?}");
     };
     let name = namespace.trim_end_matches('}');
     let here = Requirement::equals("kubernetes.io/metadata.name", name);
@@ -281,15 +278,15 @@ fn is_mend_told(
     opened: &Question,
     asked: &Question,
     direction: Direction,
-    mend: &Mend,
+    fix: &Fix,
 ) -> bool {
     let is = |party: &Party, asked: &Party, also: &BTreeSet<ObjectName>| {
         let mut also = also.iter().cloned().map(Party::Pod);
         same(world, party, asked) || also.any(|name| same(world, party, &name))
     };
     let (from, to) = match direction {
-        Direction::Egress => (&mend.also_selects, &mend.also_peers),
-        Direction::Ingress => (&mend.also_peers, &mend.also_selects),
+        Direction::Egress => (&fix.also_selects, &fix.also_peers),
+        Direction::Ingress => (&fix.also_peers, &fix.also_selects),
     };
     is(&opened.0, &asked.0, from) && is(&opened.1, &asked.1, to)
 }

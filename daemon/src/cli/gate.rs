@@ -11,7 +11,7 @@ use clap::Subcommand;
 use super::Exit;
 use crate::config::{self, Config, Enabled};
 use crate::datapath::pins::Layout;
-use crate::gate::{self, Contents, GateError, Kept, Kernel, Scope, rules};
+use crate::gate::{self, Contents, GateError, GateState, Kernel, Scope, rules};
 use crate::links::Links;
 use crate::printable::printable;
 use crate::telemetry::systemd;
@@ -76,7 +76,7 @@ impl Gate {
                 } else {
                     Scope::Bridges
                 };
-                let kept = Kept::at(&config.state.directory);
+                let kept = GateState::at(&config.state.directory);
                 let contents = Contents {
                     bridges: kept.bridges(),
                     ..Contents::default()
@@ -94,7 +94,7 @@ impl Gate {
 fn as_before(error: &anyhow::Error, out: &mut dyn Write) -> anyhow::Result<Exit> {
     anstream::eprintln!("error: {}", printable(&format!("{error:#}")));
     let config = Config::default();
-    if Kept::at(&config.state.directory).was_in_use() {
+    if GateState::at(&config.state.directory).was_in_use() {
         anstream::eprintln!("help: the gate is installed as by default meanwhile");
         install(&config, out)?;
     }
@@ -102,13 +102,13 @@ fn as_before(error: &anyhow::Error, out: &mut dyn Write) -> anyhow::Result<Exit>
 }
 
 fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let kept = Kept::at(&config.state.directory);
+    let kept = GateState::at(&config.state.directory);
     if let Some(why) = gate::why_not(config) {
         // What an earlier configuration has installed must not go on dropping. Another netpold's is not this one's.
         if kept.was_in_use() {
             release(config, out)?;
         }
-        kept.unwanted().map_err(GateError::Kept)?;
+        kept.unwanted().map_err(GateError::GateState)?;
         writeln!(out, "there is to be no gate: {why}")?;
         return Ok(Exit::Done);
     }
@@ -156,7 +156,7 @@ fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
 }
 
 /// Who passes: those who do where it is there, or has been; else everybody who is here.
-fn passing(config: &Config, kept: &Kept) -> anyhow::Result<BTreeSet<u32>> {
+fn passing(config: &Config, kept: &GateState) -> anyhow::Result<BTreeSet<u32>> {
     let veths = Links::open()?.dump()?.veths;
     let there: BTreeSet<u32> = veths.iter().map(|veth| veth.ifindex).collect();
     let found = Kernel::open(&config.gate.table).and_then(|mut kernel| kernel.look());
@@ -177,9 +177,9 @@ fn passing(config: &Config, kept: &Kept) -> anyhow::Result<BTreeSet<u32>> {
 
 fn release(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
     // First, or netpold would take it for a loss.
-    let was = Kept::at(&config.state.directory)
+    let was = GateState::at(&config.state.directory)
         .released()
-        .map_err(GateError::Kept)?;
+        .map_err(GateError::GateState)?;
     let table = &config.gate.table;
     let released = match Kernel::open(table).and_then(|mut kernel| kernel.release()) {
         Ok(released) => released,

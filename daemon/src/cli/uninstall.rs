@@ -7,7 +7,7 @@ use super::Exit;
 use crate::config::{self, Config};
 use crate::datapath::pins::PinsError;
 use crate::datapath::uninstall::{RemovedHook, UninstallError, uninstall};
-use crate::gate::{self, Kept};
+use crate::gate::{self, GateState};
 use crate::printable::printable;
 
 /// Take all enforcement and everything pinned off this host
@@ -75,13 +75,13 @@ fn remove_gate(out: &mut dyn Write, config: Option<&Config>) -> anyhow::Result<(
     let released = match gate::Kernel::open(table).and_then(|mut kernel| kernel.release()) {
         Ok(released) => released,
         // A kernel without nftables has none.
-        Err(_) if !Kept::at(&config.state.directory).is_installed() => false,
+        Err(_) if !GateState::at(&config.state.directory).is_installed() => false,
         Err(error) => return Err(error.into()),
     };
     if released {
         writeln!(out, "removed the gate (table bridge {table})")?;
     }
-    for path in Kept::at(&config.state.directory).forget()? {
+    for path in GateState::at(&config.state.directory).forget()? {
         writeln!(out, "removed {}", printable(&path.display().to_string()))?;
     }
     Ok(())

@@ -30,8 +30,8 @@ use nix::net::if_::if_indextoname;
 use thiserror::Error;
 
 use self::inside::Inside;
-use super::held::{Held, RestoreError};
 use super::hook::Hook;
+use super::owned_links::{OwnedLinks, RestoreError};
 use super::pins::{self, Layout, Lock, PinsError, Stage};
 use super::programs::{LoadError, Programs};
 use super::within::{Spot, is_inside};
@@ -143,7 +143,7 @@ pub struct Attachments {
     programs: Programs,
     layout: Layout,
     mechanism: Mechanism,
-    held: Held,
+    held: OwnedLinks,
     within: Inside,
     _lock: Arc<Lock>,
 }
@@ -160,7 +160,7 @@ impl Attachments {
             programs,
             layout,
             mechanism,
-            held: Held::default(),
+            held: OwnedLinks::default(),
             within: Inside::default(),
             _lock: lock,
         }

@@ -29,9 +29,9 @@ pub struct Drops {
     pub to: u64,
 }
 
-/// The gate as it is in the kernel.
+/// The gate as the kernel has it at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct GateSnapshot {
     /// What is in its sets.
     pub contents: Contents,
     /// What it goes by.
@@ -75,7 +75,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel does not say.
-    pub fn look(&mut self) -> Result<Option<Found>, GateError> {
+    pub fn look(&mut self) -> Result<Option<GateSnapshot>, GateError> {
         let Some(ready) = self.list(READY)? else {
             return Ok(None);
         };
@@ -87,7 +87,7 @@ impl Kernel {
         };
         let index = |key: &Vec<u8>| message::key_index(key);
         let names = bridges.iter().flatten();
-        Ok(Some(Found {
+        Ok(Some(GateSnapshot {
             scope,
             whole: self.rules()? == rules(scope),
             contents: Contents {

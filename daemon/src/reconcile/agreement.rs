@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::facts::Namespace;
+use super::observed::Namespace;
 use crate::links;
 use crate::runtime::container::{Attachment, Container};
 

@@ -10,7 +10,7 @@ use std::thread;
 
 use netpol_engine::world::{Place, World};
 
-use super::facts::Namespace;
+use super::observed::Namespace;
 use super::program::Program;
 use crate::datapath::is_inside;
 use crate::links::{Announcement, Inside, announce};

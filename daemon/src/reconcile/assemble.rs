@@ -35,7 +35,7 @@ pub use self::resolvers::AskedFromHost;
 pub use self::subinterfaces::Child;
 use self::subinterfaces::Numbers;
 pub(super) use self::subinterfaces::has_no_veth;
-use super::facts::Facts;
+use super::observed::Observed;
 use super::register::{Interface, Key, Register};
 use crate::config::{LabelSettings, Namespaces};
 use crate::datapath::Location;
@@ -60,7 +60,7 @@ pub struct Settings {
 
 /// The world, and what goes with it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Assembled {
+pub struct Desired {
     /// Everything that decides a verdict.
     pub world: World,
     /// Where its objects come from.
@@ -143,17 +143,17 @@ struct Candidate {
 
 /// The world that these facts make. `programmed`: the interfaces that have programs now.
 pub fn assemble(
-    facts: &Facts,
+    observed: &Observed,
     settings: &Settings,
     programmed: &BTreeSet<u32>,
     register: &mut Register,
-) -> Assembled {
+) -> Desired {
     let mut assembly = Assembly {
-        facts,
+        observed,
         settings,
         programmed,
         numbers: Numbers::of(register, programmed),
-        out: Assembled::default(),
+        out: Desired::default(),
         owners: BTreeMap::new(),
         candidates: Vec::new(),
         naming: Vec::new(),
@@ -165,12 +165,12 @@ pub fn assemble(
         .out
         .world
         .host
-        .clone_from(&facts.links.host_addresses);
+        .clone_from(&observed.links.host_addresses);
     assembly
         .out
         .world
         .broadcasts
-        .clone_from(&facts.links.broadcasts);
+        .clone_from(&observed.links.broadcasts);
     assembly.manifests(register);
     assembly.kube_dns(register);
     assembly.containers(register);
@@ -188,17 +188,17 @@ pub fn assemble(
     assembly.holds(&released, register);
     register.last_inside = assembly.numbers.last();
     let mut out = assembly.out;
-    out.warnings.extend(facts.problems.iter().cloned());
+    out.warnings.extend(observed.problems.iter().cloned());
     out
 }
 
 struct Assembly<'a> {
-    facts: &'a Facts,
+    observed: &'a Observed,
     settings: &'a Settings,
     /// The interfaces that have programs now.
     programmed: &'a BTreeSet<u32>,
     numbers: Numbers,
-    out: Assembled,
+    out: Desired,
     /// Whose a namespace is, by its id here.
     owners: BTreeMap<i32, ObjectName>,
     candidates: Vec<Candidate>,

@@ -12,7 +12,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::facts::Namespace;
+use super::observed::Namespace;
 use crate::links;
 use crate::netns;
 use crate::runtime::cgroup;

@@ -10,21 +10,21 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use super::assemble::Assembled;
-use super::facts::Facts;
+use super::assemble::Desired;
+use super::observed::Observed;
 use super::program::Program;
 use crate::api::GateMeter;
 use crate::api::wire::{GateDrops, GateStatus};
 use crate::config::{Config, Enabled};
-use crate::gate::kept::KeptBridge;
 use crate::gate::rules::{is_engines, may_be_added};
-use crate::gate::{self, Contents, Found, GateError, Kept, Kernel, Listener, Scope};
+use crate::gate::state::RememberedBridge;
+use crate::gate::{self, Contents, GateError, GateSnapshot, GateState, Kernel, Listener, Scope};
 use crate::links::Veth;
 
-/// Keeps it.
-pub struct Keeper {
+/// Keeps the gate, as the module says.
+pub struct GateController {
     table: String,
-    kept: Kept,
+    kept: GateState,
     /// `[gate] enabled = true`: its absence is said as a warning.
     required: bool,
     /// Why there is to be none.
@@ -32,11 +32,11 @@ pub struct Keeper {
     kernel: Option<Kernel>,
     listener: Option<Listener>,
     /// As it is in the kernel, after all that was done here.
-    found: Option<Found>,
+    found: Option<GateSnapshot>,
     /// What should be in it.
     wanted: Contents,
     /// Its bridges, and whose each is.
-    kept_bridges: BTreeSet<KeptBridge>,
+    kept_bridges: BTreeSet<RememberedBridge>,
     /// Interfaces that there are.
     there: BTreeSet<u32>,
     /// Those that should have programs and could not be given them.
@@ -45,18 +45,18 @@ pub struct Keeper {
     /// released it.
     is_kept: bool,
     /// Why it is not kept.
-    unkept: Option<String>,
+    persist_error: Option<String>,
     problem: Option<String>,
     /// What was said of that last.
     said: Option<String>,
 }
 
-impl Keeper {
+impl GateController {
     /// To be called inside a tokio runtime, in the host's network namespace.
     pub fn open(config: &Config) -> Self {
         let table = config.gate.table.clone();
-        let kept = Kept::at(&config.state.directory);
-        let mut keeper = Self {
+        let kept = GateState::at(&config.state.directory);
+        let mut gate_controller = Self {
             why_not: gate::why_not(config),
             required: config.gate.enabled == Enabled::Yes,
             kernel: None,
@@ -70,27 +70,27 @@ impl Keeper {
             there: BTreeSet::new(),
             lost: BTreeSet::new(),
             is_kept: false,
-            unkept: None,
+            persist_error: None,
             problem: None,
             said: None,
             table,
             kept,
         };
-        let opened = Listener::open(&keeper.table)
-            .and_then(|listener| Ok((listener, Kernel::open(&keeper.table)?)));
+        let opened = Listener::open(&gate_controller.table)
+            .and_then(|listener| Ok((listener, Kernel::open(&gate_controller.table)?)));
         match opened {
             Ok((listener, kernel)) => {
-                keeper.listener = Some(listener);
-                keeper.kernel = Some(kernel);
+                gate_controller.listener = Some(listener);
+                gate_controller.kernel = Some(kernel);
             }
             // A kernel without nftables has no gate.
-            Err(error) => keeper.failed(&error),
+            Err(error) => gate_controller.failed(&error),
         }
-        keeper.found = keeper.find();
-        if keeper.why_not.is_some() && keeper.found.is_some() {
-            keeper.release();
+        gate_controller.found = gate_controller.find();
+        if gate_controller.why_not.is_some() && gate_controller.found.is_some() {
+            gate_controller.release();
         }
-        keeper
+        gate_controller
     }
 
     /// Shuts all who pass by an earlier netpold's word, because nothing of that one is pinned any more: its
@@ -154,7 +154,7 @@ impl Keeper {
         })
     }
 
-    /// Returns when it is time to [`Keeper::check`]. Dropping the future loses nothing.
+    /// Returns when it is time to [`GateController::check`]. Dropping the future loses nothing.
     pub async fn turned(&mut self) {
         match &mut self.listener {
             Some(listener) => {
@@ -179,13 +179,13 @@ impl Keeper {
         if self.problem.is_some() || self.listener.is_none() {
             self.check();
         }
-        if self.unkept.is_some() {
-            self.keep_word();
+        if self.persist_error.is_some() {
+            self.persist();
         }
     }
 
     /// Keeps what a later start has to know. A disk that is full keeps nothing, and takes nothing away.
-    fn keep_word(&mut self) {
+    fn persist(&mut self) {
         if self.found.is_none() {
             return;
         }
@@ -199,28 +199,28 @@ impl Keeper {
             true => Ok(()),
             false => self.kept.followed(),
         };
-        self.unkept = installed.and(followed).err().map(|error| error.to_string());
+        self.persist_error = installed.and(followed).err().map(|error| error.to_string());
     }
 
     /// Lets through who is to be let through now, and nobody who went.
     pub fn keep(
         &mut self,
-        facts: &Facts,
-        assembled: &Assembled,
+        observed: &Observed,
+        desired: &Desired,
         bridges: &BTreeSet<String>,
         program: impl Fn(u32) -> Option<Program>,
     ) {
-        let veths = &facts.links.veths;
+        let veths = &observed.links.veths;
         self.there = veths.iter().map(|veth| veth.ifindex).collect();
-        self.learn(facts, bridges);
+        self.learn(observed, bridges);
         // On a bridge that the gate is about, and on one whose name is not known yet, it may be a container whose runtime has
         // not said so. What is on no bridge at all does not pass the gate.
         let is_stranger = |veth: &Veth| {
             let bridge = veth
                 .master
-                .and_then(|master| facts.links.bridges.get(&master));
+                .and_then(|master| observed.links.bridges.get(&master));
             let is_open = bridge.is_some_and(|bridge| !self.wanted.bridges.contains(bridge));
-            is_open && !assembled.interfaces.contains_key(&veth.ifindex)
+            is_open && !desired.interfaces.contains_key(&veth.ifindex)
         };
         self.wanted.ready = veths
             .iter()
@@ -236,17 +236,21 @@ impl Keeper {
             .filter(|ifindex| matches!(program(*ifindex), Some(Program::Failed(_))))
             .collect();
         self.apply();
-        self.keep_word();
+        self.persist();
     }
 
     /// Bridges that engines' containers are on, or may be from now on.
-    fn learn(&mut self, facts: &Facts, seen: &BTreeSet<String>) {
-        let of_engines = facts.docker.iter().enumerate().flat_map(|(place, engine)| {
-            let of = (place > 0).then_some(&engine.path);
-            engine.bridges.iter().map(move |bridge| (bridge, of))
-        });
+    fn learn(&mut self, observed: &Observed, seen: &BTreeSet<String>) {
+        let of_engines = observed
+            .docker
+            .iter()
+            .enumerate()
+            .flat_map(|(place, engine)| {
+                let of = (place > 0).then_some(&engine.path);
+                engine.bridges.iter().map(move |bridge| (bridge, of))
+            });
         let all = of_engines.chain(seen.iter().map(|bridge| (bridge, None)));
-        let bridges: BTreeSet<KeptBridge> = all
+        let bridges: BTreeSet<RememberedBridge> = all
             .filter(|(bridge, _)| may_be_added(bridge))
             .map(|(bridge, of)| (bridge.clone(), of.cloned()))
             .collect();
@@ -317,7 +321,7 @@ impl Keeper {
         match &self.found {
             Some(found) if found.whole => self.apply(),
             Some(_) => self.restore(before, "its rules were flushed"),
-            None if self.is_meant(before.is_some()) => {
+            None if self.should_exist(before.is_some()) => {
                 self.restore(before, "its table was removed");
             }
             None => {
@@ -331,18 +335,18 @@ impl Keeper {
 
     /// Should it be there? Whoever releases it removes first what was kept; where nothing could be, it
     /// should.
-    fn is_meant(&self, was_there: bool) -> bool {
+    fn should_exist(&self, was_there: bool) -> bool {
         self.kept.is_installed() || (was_there && !self.is_kept)
     }
 
-    fn restore(&mut self, before: Option<Found>, why: &str) {
+    fn restore(&mut self, before: Option<GateSnapshot>, why: &str) {
         let before = before.map(|found| found.contents).unwrap_or_default();
         let contents = self.target(Scope::Bridges, &before);
         match gate::install(&self.table, &contents) {
             Ok(_) => {
                 tracing::warn!("the gate was gone ({why}: `nft flush ruleset`?), and is back");
                 self.found = self.find();
-                self.keep_word();
+                self.persist();
             }
             Err(error) => self.failed(&error),
         }
@@ -367,7 +371,7 @@ impl Keeper {
 
     /// What there is. To a netpold that is to have no gate, and never had one with this state directory, a table of this
     /// name is another one's, and as if it were not there.
-    fn find(&mut self) -> Option<Found> {
+    fn find(&mut self) -> Option<GateSnapshot> {
         if self.why_not.is_some() && !self.kept.was_in_use() {
             return None;
         }
@@ -436,7 +440,7 @@ impl Keeper {
 
     /// What somebody should know of it.
     pub fn warning(&self) -> Option<String> {
-        let problem = match (&self.problem, &self.unkept) {
+        let problem = match (&self.problem, &self.persist_error) {
             (Some(problem), _) => problem.clone(),
             (None, Some(why)) => format!(
                 "that it is installed can't be kept ({why}): flushed while netpold does not run, it stays away"
@@ -451,6 +455,6 @@ impl Keeper {
 
     /// Does anybody count on it? A kernel without nftables is none of the others' trouble.
     fn matters(&self) -> bool {
-        self.required || self.unkept.is_some() || self.kept.is_installed()
+        self.required || self.persist_error.is_some() || self.kept.is_installed()
     }
 }

@@ -15,14 +15,14 @@ use netpol_engine::lint::{self, Census, Scope, Silenced};
 use netpol_engine::manifest::assemble;
 use tokio::sync::mpsc;
 
-use super::assemble::Assembled;
+use super::assemble::Desired;
 use crate::api::wire::Problem;
 use crate::store::StoreView;
 
 /// What to look at.
 struct Order {
     revision: u64,
-    assembled: Arc<Assembled>,
+    desired: Arc<Desired>,
     store: Arc<StoreView>,
 }
 
@@ -67,14 +67,14 @@ impl Lints {
     }
 
     /// Has the manifests looked at, where they are others than the last.
-    pub fn look(&mut self, assembled: &Arc<Assembled>, store: &Arc<StoreView>) {
+    pub fn look(&mut self, desired: &Arc<Desired>, store: &Arc<StoreView>) {
         if self.asked == Some(store.revision) {
             return;
         }
         self.asked = Some(store.revision);
         let order = Order {
             revision: store.revision,
-            assembled: Arc::clone(assembled),
+            desired: Arc::clone(desired),
             store: Arc::clone(store),
         };
         if self.orders.send(order).is_err() {
@@ -164,7 +164,7 @@ fn find(order: &Order) -> Vec<Diagnostic> {
             .map(|(object, ..)| (object.id(), &object.annotations)),
     );
     let mut findings = lint::lint(
-        &order.assembled.world,
+        &order.desired.world,
         Census::Partial,
         &[Scope::Policies, Scope::World],
     );
@@ -195,7 +195,7 @@ mod tests {
         metadata: {name: closed, namespace: shop}\nspec:\n  podSelector: {}\n  \
         policyTypes: [Egress]\n  egress: [{to: [{podSelector: {}}]}]\n";
 
-    fn store(revision: u64, text: &str) -> (Arc<Assembled>, Arc<StoreView>) {
+    fn store(revision: u64, text: &str) -> (Arc<Desired>, Arc<StoreView>) {
         let file = manifest::parse("/m/a.yaml", text);
         let world = World::from_objects(&file.documents);
         let accepted = Accepted {
@@ -206,16 +206,16 @@ mod tests {
             text: text.to_owned(),
             file,
         };
-        let assembled = Assembled {
+        let desired = Desired {
             world,
-            ..Assembled::default()
+            ..Desired::default()
         };
         let view = StoreView {
             accepted: vec![Arc::new(accepted)],
             revision,
             ..StoreView::default()
         };
-        (Arc::new(assembled), Arc::new(view))
+        (Arc::new(desired), Arc::new(view))
     }
 
     #[tokio::test]
@@ -223,8 +223,8 @@ mod tests {
         let mut lints = Lints::spawn().unwrap();
         let mut told = Vec::new();
         for (revision, text) in [(1, ""), (2, CLOSED), (3, CLOSED), (4, "")] {
-            let (assembled, view) = store(revision, text);
-            lints.look(&assembled, &view);
+            let (desired, view) = store(revision, text);
+            lints.look(&desired, &view);
             assert!(!lints.is_done());
             let answer = lints.answer().await;
             lints.found(answer);

@@ -22,7 +22,7 @@ pub struct KeyFile {
     path: PathBuf,
     secret: [u8; 16],
     /// Why it could not be written.
-    unkept: Option<io::Error>,
+    persist_error: Option<io::Error>,
 }
 
 impl KeyFile {
@@ -37,7 +37,7 @@ impl KeyFile {
             Ok(secret) => Ok(Self {
                 path,
                 secret,
-                unkept: None,
+                persist_error: None,
             }),
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -50,7 +50,7 @@ impl KeyFile {
                 let mut file = Self {
                     path,
                     secret: [0; 16],
-                    unkept: None,
+                    persist_error: None,
                 };
                 file.renew()?;
                 Ok(file)
@@ -70,7 +70,7 @@ impl KeyFile {
     /// The system gives no random bytes.
     pub fn renew(&mut self) -> io::Result<()> {
         getrandom::fill(&mut self.secret)?;
-        self.unkept = self.write().err();
+        self.persist_error = self.write().err();
         if let Some(warning) = self.warning() {
             tracing::warn!("{warning}");
         }
@@ -79,15 +79,15 @@ impl KeyFile {
 
     /// Tries once more to keep it, where that failed.
     pub fn keep(&mut self) {
-        if self.unkept.is_some() {
-            self.unkept = self.write().err();
+        if self.persist_error.is_some() {
+            self.persist_error = self.write().err();
         }
     }
 
     /// What is to be said where it is not kept.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
-        let error = self.unkept.as_ref()?;
+        let error = self.persist_error.as_ref()?;
         Some(format!(
             "the key of the tables' numbers can't be kept: `{}`: {error}: the next start writes all tables once more",
             self.path.display()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::facts::Rights;
+use super::observed::Rights;
 use crate::netns;
 use crate::runtime::cgroup;
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use netpol_abi::limits::FIRST_LOOPBACK;
 use netpol_engine::world::{Place, World};
 
-use super::assemble::Assembled;
-use super::facts::{Engine, Facts};
+use super::assemble::Desired;
+use super::observed::{Engine, Observed};
 use super::program::Program;
 use crate::api::wire::Readiness;
 use crate::datapath::Location;
@@ -28,12 +28,12 @@ pub struct Asked {
     pub inode: u64,
 }
 
-/// How things stand.
-pub struct Standing<'a> {
+/// What a readiness answer depends on.
+pub struct ReadinessInput<'a> {
     /// What there is.
-    pub facts: &'a Facts,
+    pub observed: &'a Observed,
     /// What follows from it.
-    pub assembled: &'a Assembled,
+    pub desired: &'a Desired,
     /// What is in force.
     pub world: &'a World,
     /// Where programs are.
@@ -41,7 +41,7 @@ pub struct Standing<'a> {
 }
 
 /// Of this network namespace.
-pub fn of(asked: &Asked, standing: &Standing<'_>) -> Readiness {
+pub fn of(asked: &Asked, input: &ReadinessInput<'_>) -> Readiness {
     let ready = |reason: String| Readiness {
         ready: true,
         reason,
@@ -49,33 +49,33 @@ pub fn of(asked: &Asked, standing: &Standing<'_>) -> Readiness {
     let Some(nsid) = asked.nsid else {
         return ready("the host's own network namespace".to_owned());
     };
-    let veths = standing.facts.links.veths.iter();
+    let veths = input.observed.links.veths.iter();
     let veths = veths.filter(|veth| veth.peer_nsid == Some(nsid));
     let veths = veths.map(|veth| (Some(veth.ifindex), veth.name.as_str()));
     // Of a container that runs those are known that its engine gave it: what else leads to hidden namespaces is for
     // containers within it, and none of the business of one that starts beside it.
-    let mut containers = standing.facts.all_containers();
+    let mut containers = input.observed.all_containers();
     let runs = containers.any(|container| {
-        let namespace = standing.facts.containers.get(&container.id);
+        let namespace = input.observed.containers.get(&container.id);
         container.is_running() && namespace.is_some_and(|found| found.nsid == Some(nsid))
     });
     let subinterfaces = asked.subinterfaces.iter().filter_map(|(location, name)| {
-        let mut known = standing.assembled.inside.iter();
+        let mut known = input.desired.inside.iter();
         let known = known.find(|(_, child)| child.within.location == *location);
-        let is_left_alone = standing.assembled.yielded.contains(location)
-            || (runs && asked.hidden.contains(location));
+        let is_left_alone =
+            input.desired.yielded.contains(location) || (runs && asked.hidden.contains(location));
         if known.is_none() && is_left_alone {
             return None;
         }
         Some((known.map(|(number, _)| *number), name.as_str()))
     });
     // Where an engine asks for it, what it asks has to be judged from the beginning, too.
-    let loopback = standing.assembled.inside.range(FIRST_LOOPBACK..);
+    let loopback = input.desired.inside.range(FIRST_LOOPBACK..);
     let loopback = loopback.filter(|(_, child)| child.within.location.namespace == asked.inode);
     let loopback = loopback.map(|(number, child)| (Some(*number), child.name.as_str()));
     let mut owners = Vec::new();
     for (number, name) in veths.chain(subinterfaces).chain(loopback) {
-        match owner(number, name, standing) {
+        match owner(number, name, input) {
             Ok(owner) => owners.extend(owner),
             Err(reason) => {
                 return Readiness {
@@ -98,19 +98,19 @@ pub fn of(asked: &Asked, standing: &Standing<'_>) -> Readiness {
 fn owner(
     number: Option<u32>,
     name: &str,
-    standing: &Standing<'_>,
+    input: &ReadinessInput<'_>,
 ) -> Result<Option<String>, String> {
-    let wanted = &standing.assembled.interfaces;
+    let wanted = &input.desired.interfaces;
     let Some((ifindex, owner)) = number.and_then(|number| wanted.get_key_value(&number)) else {
         // Whoever asks starts a container: a runtime will tell whose it is.
-        return if standing.facts.engines().any(Engine::may_have_containers) {
+        return if input.observed.engines().any(Engine::may_have_containers) {
             Err(format!("{name}: the container behind it is not known yet"))
         } else {
             Ok(None)
         };
     };
     let Some(owner) = owner else {
-        let held = standing.assembled.unidentified.iter();
+        let held = input.desired.unidentified.iter();
         let why = held
             .filter(|held| held.ifindex == *ifindex)
             .map(|held| held.reason.as_str())
@@ -118,14 +118,14 @@ fn owner(
             .unwrap_or("the container behind it is not known yet");
         return Err(format!("{name} is on hold: {why}"));
     };
-    match standing.programs.get(ifindex) {
+    match input.programs.get(ifindex) {
         Some(Program::On) => {}
         Some(Program::Failed(why)) => return Err(format!("{name} is not enforced: {why}")),
         Some(Program::Pending) | None => {
             return Err(format!("{name} does not have its programs yet"));
         }
     }
-    match standing.world.pods.get(owner).map(|pod| &pod.place) {
+    match input.world.pods.get(owner).map(|pod| &pod.place) {
         Some(Place::Attached(attached)) if attached.interfaces.contains_key(ifindex) => {
             Ok(Some(owner.to_string()))
         }
@@ -146,7 +146,7 @@ mod tests {
     use crate::links::Veth;
     use crate::reconcile::assemble::Child;
     use crate::reconcile::assemble::Unidentified;
-    use crate::reconcile::facts::Namespace;
+    use crate::reconcile::observed::Namespace;
     use crate::runtime::container::{Container, Snapshot, State};
 
     fn veth(ifindex: u32, nsid: i32) -> Veth {
@@ -163,15 +163,15 @@ mod tests {
 
     #[test]
     fn every_interface_has_programs_and_an_owner_in_force() {
-        let mut facts = Facts::default();
-        facts.links.veths = vec![veth(5, 1), veth(6, 1), veth(7, 2), veth(8, 3)];
+        let mut observed = Observed::default();
+        observed.links.veths = vec![veth(5, 1), veth(6, 1), veth(7, 2), veth(8, 3)];
         let web = ObjectName::new("shop", "web");
-        let mut assembled = Assembled::default();
+        let mut desired = Desired::default();
         for ifindex in [5, 6] {
-            assembled.interfaces.insert(ifindex, Some(web.clone()));
+            desired.interfaces.insert(ifindex, Some(web.clone()));
         }
-        assembled.interfaces.insert(7, None);
-        assembled.unidentified.push(Unidentified {
+        desired.interfaces.insert(7, None);
+        desired.unidentified.push(Unidentified {
             interface: "veth7".to_owned(),
             ifindex: 7,
             reason: "nobody knows".to_owned(),
@@ -179,9 +179,9 @@ mod tests {
         let mut programs = BTreeMap::from([(5, Program::On), (6, Program::Pending)]);
         let mut world = World::default();
         let say = |nsid, world: &World, programs: &BTreeMap<u32, Program>| {
-            let standing = Standing {
-                facts: &facts,
-                assembled: &assembled,
+            let input = ReadinessInput {
+                observed: &observed,
+                desired: &desired,
                 world,
                 programs,
             };
@@ -191,7 +191,7 @@ mod tests {
                 hidden: Vec::new(),
                 inode: 0,
             };
-            let said = of(&asked, &standing);
+            let said = of(&asked, &input);
             (said.ready, said.reason)
         };
         let no = |reason: &str| (false, reason.to_owned());
@@ -237,9 +237,9 @@ mod tests {
             listed: true,
             ..Engine::default()
         };
-        let facts = Facts {
+        let observed = Observed {
             docker: vec![engine],
-            ..Facts::default()
+            ..Observed::default()
         };
         let web = ObjectName::new("shop", "web");
         let attached = Attached {
@@ -252,20 +252,20 @@ mod tests {
         };
         let mut world = World::default();
         world.pods.insert(web.clone(), pod);
-        let say = |assembled: &Assembled, program: Program| {
-            let standing = Standing {
-                facts: &facts,
-                assembled,
+        let say = |desired: &Desired, program: Program| {
+            let input = ReadinessInput {
+                observed: &observed,
+                desired,
                 world: &world,
                 programs: &BTreeMap::from([(number, program)]),
             };
-            let said = of(&asked, &standing);
+            let said = of(&asked, &input);
             (said.ready, said.reason)
         };
         let no = |reason: &str| (false, reason.to_owned());
-        let mut assembled = Assembled::default();
+        let mut desired = Desired::default();
         let unknown = "eth0: the container behind it is not known yet";
-        assert_eq!(say(&assembled, Program::On), no(unknown));
+        assert_eq!(say(&desired, Program::On), no(unknown));
         let child = Child {
             within: Within {
                 namespace: "/proc/1/ns/net".into(),
@@ -274,15 +274,15 @@ mod tests {
             name: "eth0".to_owned(),
             kind: "macvlan",
         };
-        assembled.inside.insert(number, child);
-        assembled.interfaces.insert(number, Some(web));
+        desired.inside.insert(number, child);
+        desired.interfaces.insert(number, Some(web));
         let pending = "eth0 does not have its programs yet";
-        assert_eq!(say(&assembled, Program::Pending), no(pending));
+        assert_eq!(say(&desired, Program::Pending), no(pending));
         let yes = (true, "shop/web is in force".to_owned());
-        assert_eq!(say(&assembled, Program::On), yes);
+        assert_eq!(say(&desired, Program::On), yes);
         // What it asks its engine is judged as well, or it has to wait.
         let lo = FIRST_LOOPBACK + 1;
-        let mut with_lo = assembled.clone();
+        let mut with_lo = desired.clone();
         let mut child = with_lo.inside[&number].clone();
         child.within.location.ifindex = 1;
         child.name = "lo".to_owned();
@@ -293,14 +293,14 @@ mod tests {
         let pending = "lo does not have its programs yet";
         assert_eq!(say(&with_lo, Program::On), no(pending));
         // Another one has come since.
-        assembled
+        desired
             .inside
             .get_mut(&number)
             .unwrap()
             .within
             .location
             .ifindex = 3;
-        assert_eq!(say(&assembled, Program::On), no(unknown));
+        assert_eq!(say(&desired, Program::On), no(unknown));
     }
 
     #[test]
@@ -325,44 +325,44 @@ mod tests {
             containers: vec![container],
             ..Snapshot::default()
         };
-        let mut facts = Facts {
+        let mut observed = Observed {
             docker: vec![Engine {
                 followed: true,
                 listed: true,
                 snapshot: Arc::new(snapshot),
                 ..Engine::default()
             }],
-            ..Facts::default()
+            ..Observed::default()
         };
         let namespace = Namespace {
             nsid: Some(1),
             ..Namespace::default()
         };
-        facts.containers.insert("1".to_owned(), namespace);
-        let is_ready = |facts: &Facts, assembled: &Assembled, asked: &Asked| {
-            let standing = Standing {
-                facts,
-                assembled,
+        observed.containers.insert("1".to_owned(), namespace);
+        let is_ready = |observed: &Observed, desired: &Desired, asked: &Asked| {
+            let input = ReadinessInput {
+                observed,
+                desired,
                 world: &World::default(),
                 programs: &BTreeMap::new(),
             };
-            of(asked, &standing).ready
+            of(asked, &input).ready
         };
-        let mut assembled = Assembled::default();
+        let mut desired = Desired::default();
         // Its own, of which the engine has not told yet.
-        assert!(!is_ready(&facts, &assembled, &asked));
-        let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+        assert!(!is_ready(&observed, &desired, &asked));
+        let docker = Arc::make_mut(&mut observed.docker[0].snapshot);
         docker.containers[0].state = State::Running;
-        assert!(is_ready(&facts, &assembled, &asked));
+        assert!(is_ready(&observed, &desired, &asked));
         let macvlan = Asked {
             hidden: Vec::new(),
             ..asked.clone()
         };
-        assert!(!is_ready(&facts, &assembled, &macvlan));
+        assert!(!is_ready(&observed, &desired, &macvlan));
         // It is known, and not enforced.
-        assembled.yielded.push(location(2));
-        let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+        desired.yielded.push(location(2));
+        let docker = Arc::make_mut(&mut observed.docker[0].snapshot);
         docker.containers[0].state = State::Created;
-        assert!(is_ready(&facts, &assembled, &asked));
+        assert!(is_ready(&observed, &desired, &asked));
     }
 }

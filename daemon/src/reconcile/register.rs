@@ -21,7 +21,7 @@ use netpol_engine::world::{NamedPort, PublishedPort};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::facts::Namespace;
+use super::observed::Namespace;
 use crate::runtime::container::{self, Container, Runtime};
 use crate::runtime::resolvers;
 

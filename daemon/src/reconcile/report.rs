@@ -14,9 +14,9 @@ use netpol_engine::resolver;
 use netpol_engine::tables::EndpointEntry;
 use netpol_engine::world::{Place, World};
 
-use super::assemble::{self, AskedFromHost, Assembled, ENDED};
-use super::facts::Facts;
-use super::gate::Keeper;
+use super::assemble::{self, AskedFromHost, Desired, ENDED};
+use super::gate::GateController;
+use super::observed::Observed;
 use super::program::Program;
 use crate::api::wire::{
     Conflict, DatapathStatus, EndpointStatus, InterfaceStatus, Isolated, PolicyStatus, Problem,
@@ -26,9 +26,9 @@ use crate::datapath::is_inside;
 use crate::datapath::tables::Fill;
 use crate::printable::printable;
 
-/// What is in force.
+/// The state that is in force: what the last applied plan made of a [`World`].
 #[derive(Clone, Debug, Default)]
-pub struct InForce {
+pub struct Applied {
     /// The world.
     pub world: Arc<World>,
     /// What its numbers stand for.
@@ -47,9 +47,9 @@ pub struct InForce {
     pub unpinned: Option<String>,
 }
 
-/// How it is enforced.
+/// How policy is enforced, as `netpol status` shows it.
 #[derive(Clone, Debug, Default)]
-pub struct How {
+pub struct EnforcementInfo {
     /// `tcx` or `clsact`.
     pub attach: &'static str,
     /// `enforce` or `audit`.
@@ -59,8 +59,8 @@ pub struct How {
 }
 
 /// Files that are not in force as they stand.
-pub fn rejected(facts: &Facts) -> Vec<Rejected> {
-    facts
+pub fn rejected(observed: &Observed) -> Vec<Rejected> {
+    observed
         .store
         .rejected
         .iter()
@@ -74,15 +74,15 @@ pub fn rejected(facts: &Facts) -> Vec<Rejected> {
 
 /// What `netpol status` shows.
 pub fn status(
-    facts: &Facts,
-    assembled: &Assembled,
-    in_force: &InForce,
+    observed: &Observed,
+    desired: &Desired,
+    in_force: &Applied,
     programs: &BTreeMap<u32, Program>,
-    how: &How,
+    how: &EnforcementInfo,
     flows: &[Fill],
-    gate: &Keeper,
+    gate: &GateController,
 ) -> Status {
-    let endpoints = endpoints(assembled, in_force, programs);
+    let endpoints = endpoints(desired, in_force, programs);
     let mut selects: BTreeMap<&ObjectName, usize> = BTreeMap::new();
     for endpoint in &endpoints {
         for policy in &endpoint.policies {
@@ -96,7 +96,7 @@ pub fn status(
         .map(|(name, policy)| PolicyStatus {
             name: name.clone(),
             mode: mode(in_force.world.enforces(policy)),
-            file: assembled
+            file: desired
                 .origins
                 .policies
                 .get(name)
@@ -104,8 +104,8 @@ pub fn status(
             selects: selects.get(name).copied().unwrap_or(0),
         })
         .collect();
-    let mut unprotected = unprotected(assembled, programs);
-    unprotected.extend(unseen_questions(assembled, in_force, programs, &endpoints));
+    let mut unprotected = unprotected(desired, programs);
+    unprotected.extend(unseen_questions(desired, in_force, programs, &endpoints));
     // As endpoints are: by name, and not by IDs, which change with each container.
     unprotected.sort_by(|one, other| one.container.cmp(&other.container));
     let mut warnings = Vec::new();
@@ -120,7 +120,7 @@ pub fn status(
     warnings.extend(in_force.unkept_key.clone());
     for (ifindex, program) in programs {
         if let Program::Failed(why) = program {
-            warnings.push(match assembled.inside.get(ifindex) {
+            warnings.push(match desired.inside.get(ifindex) {
                 Some(child) => format!(
                     "not enforced: {why} (interface `{}` inside a container)",
                     child.name
@@ -130,14 +130,14 @@ pub fn status(
         }
     }
     warnings.extend(gate.warning());
-    warnings.extend(assembled.hiding.iter().map(|rule| {
+    warnings.extend(desired.hiding.iter().map(|rule| {
         format!(
             "the NAT rule `{rule}` may replace the address of senders beyond this host on the way to containers: policy \
              sees the new address alone (an `ipBlock` of it lets all of them in), and does not take them for the host"
         )
     }));
-    warnings.extend(assembled.warnings.iter().cloned());
-    warnings.extend(facts.store.warnings.iter().map(ToString::to_string));
+    warnings.extend(desired.warnings.iter().cloned());
+    warnings.extend(observed.store.warnings.iter().map(ToString::to_string));
     let tables = in_force
         .fill
         .iter()
@@ -153,12 +153,12 @@ pub fn status(
         policies,
         audited_namespaces: in_force.world.audited.iter().cloned().collect(),
         endpoints,
-        rejected: rejected(facts),
+        rejected: rejected(observed),
         unprotected,
-        unidentified: told(&assembled.unidentified),
+        unidentified: told(&desired.unidentified),
         unreached: Vec::new(),
-        conflicts: told(&assembled.conflicts),
-        runtimes: runtimes(facts),
+        conflicts: told(&desired.conflicts),
+        runtimes: runtimes(observed),
         tables,
         datapath: DatapathStatus {
             attach: how.attach.to_owned(),
@@ -167,7 +167,7 @@ pub fn status(
             lacks: how.lacks.clone(),
         },
         gate: gate.status(),
-        hiding_rules: assembled.hiding.clone(),
+        hiding_rules: desired.hiding.clone(),
         warnings,
     }
 }
@@ -211,8 +211,8 @@ const fn mode(enforced: bool) -> Mode {
 }
 
 fn endpoints(
-    assembled: &Assembled,
-    in_force: &InForce,
+    desired: &Desired,
+    in_force: &Applied,
     programs: &BTreeMap<u32, Program>,
 ) -> Vec<EndpointStatus> {
     let mut endpoints = Vec::new();
@@ -238,18 +238,18 @@ fn endpoints(
             namespace: name.namespace.clone(),
             id: attached.id,
             slot: attached.slot,
-            netns: assembled.namespaces.get(name).cloned(),
+            netns: desired.namespaces.get(name).cloned(),
             interfaces: attached
                 .interfaces
                 .keys()
                 .map(|ifindex| InterfaceStatus {
-                    name: assembled
+                    name: desired
                         .interface_names
                         .get(ifindex)
                         .cloned()
                         .unwrap_or_default(),
-                    ifindex: index(assembled, *ifindex),
-                    inside: assembled
+                    ifindex: index(desired, *ifindex),
+                    inside: desired
                         .inside
                         .get(ifindex)
                         .map(|child| child.kind.to_owned()),
@@ -269,14 +269,14 @@ fn endpoints(
 
 /// Containers that no policy reaches. No gate shuts what leaves by an interface inside, so one that did not get
 /// its programs is open.
-fn unprotected(assembled: &Assembled, programs: &BTreeMap<u32, Program>) -> Vec<Unprotected> {
-    let mut unprotected = told(&assembled.unprotected);
+fn unprotected(desired: &Desired, programs: &BTreeMap<u32, Program>) -> Vec<Unprotected> {
+    let mut unprotected = told(&desired.unprotected);
     // On a loopback interface only questions are judged, which are told of by themselves.
-    for (number, child) in assembled.inside.range(..FIRST_LOOPBACK) {
+    for (number, child) in desired.inside.range(..FIRST_LOOPBACK) {
         let Some(Program::Failed(why)) = programs.get(number) else {
             continue;
         };
-        if let Some(Some(owner)) = assembled.interfaces.get(number) {
+        if let Some(Some(owner)) = desired.interfaces.get(number) {
             unprotected.push(Unprotected {
                 container: owner.to_string(),
                 reason: format!(
@@ -292,8 +292,8 @@ fn unprotected(assembled: &Assembled, programs: &BTreeMap<u32, Program>) -> Vec<
 /// Containers that may not ask the resolvers, and can do so all the same: their engine asks from the host's network
 /// namespace, and no program sees, or is sure to see, what they ask it.
 fn unseen_questions(
-    assembled: &Assembled,
-    in_force: &InForce,
+    desired: &Desired,
+    in_force: &Applied,
     programs: &BTreeMap<u32, Program>,
     endpoints: &[EndpointStatus],
 ) -> Vec<Unprotected> {
@@ -301,7 +301,7 @@ fn unseen_questions(
     let mut found = Vec::new();
     for endpoint in isolated {
         let name = ObjectName::new(&endpoint.namespace, &endpoint.name);
-        let Some(asked) = assembled.asked_from_host.get(&name) else {
+        let Some(asked) = desired.asked_from_host.get(&name) else {
             continue;
         };
         let Some(why) = unseen(asked, programs).filter(|_| !may_ask(in_force, &name, asked)) else {
@@ -336,7 +336,7 @@ pub fn unseen(asked: &AskedFromHost, programs: &BTreeMap<u32, Program>) -> Optio
 }
 
 /// May it ask by its policies? Then names are no secret to it.
-fn may_ask(in_force: &InForce, name: &ObjectName, asked: &AskedFromHost) -> bool {
+fn may_ask(in_force: &Applied, name: &ObjectName, asked: &AskedFromHost) -> bool {
     let addresses = asked.resolvers.iter().copied().map(Party::Address);
     let mut resolvers = std::iter::once(Party::Pod(resolver::name())).chain(addresses);
     let from = Party::Pod(name.clone());
@@ -347,16 +347,16 @@ fn may_ask(in_force: &InForce, name: &ObjectName, asked: &AskedFromHost) -> bool
 }
 
 /// The index of an interface in the namespace that it is in; 0: it is inside one, and not found yet.
-fn index(assembled: &Assembled, number: u32) -> u32 {
-    match assembled.inside.get(&number) {
+fn index(desired: &Desired, number: u32) -> u32 {
+    match desired.inside.get(&number) {
         Some(child) => child.within.location.ifindex,
         None if is_inside(number) => 0,
         None => number,
     }
 }
 
-fn runtimes(facts: &Facts) -> Vec<RuntimeStatus> {
-    facts
+fn runtimes(observed: &Observed) -> Vec<RuntimeStatus> {
+    observed
         .engines()
         // Where none is expected and none is there, there is nothing to say.
         .filter(|engine| engine.may_have_containers())

@@ -17,20 +17,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::announcer::Announcer;
-use super::assemble::{self, Assembled, Settings};
+use super::assemble::{self, Desired, Settings};
 use super::attacher;
-use super::facts::Engine;
-use super::gate::Keeper;
+use super::gate::GateController;
 use super::installer::{self, Installer};
 use super::lints::Lints;
 use super::metrics;
 use super::number_key::KeyFile;
+use super::observed::Engine;
 use super::pins::Pins;
 use super::program::Program;
 use super::progress::Progress;
-use super::readiness::{self, Standing};
+use super::readiness::{self, ReadinessInput};
 use super::register::{self, EmptyTables, Register};
-use super::report::{self, How, InForce};
+use super::report::{self, Applied, EnforcementInfo};
 use super::sources::{self, Sources, SourcesError};
 use super::traffic::{self, Claim, Naming, Waker};
 use super::unreached;
@@ -135,7 +135,7 @@ pub async fn run(
             help.unwrap_or_default()
         );
     }
-    let mut gate = Keeper::open(&config);
+    let mut gate = GateController::open(&config);
     if Layout::new(&config.datapath.pin_directory).is_ok_and(|layout| layout.is_empty()) {
         gate.shut_all();
     }
@@ -159,13 +159,13 @@ pub async fn run(
     let sources = Sources::open(&config)?;
     let (published, seen) = watch::channel(Arc::new(Published::default()));
     let (ask, asked) = mpsc::channel(64);
-    let (wonder, wondered) = mpsc::channel(64);
+    let (ask_ready, asked_ready) = mpsc::channel(64);
     let recorder = Arc::new(Recorder::default());
     let state = api::State {
         published: seen,
         flows: Arc::clone(&recorder),
         sync: ask,
-        ready: wonder,
+        ready: ask_ready,
         gate: gate.meter(),
     };
     let (mut daemon, counters) =
@@ -181,7 +181,7 @@ pub async fn run(
         let _ = stopped.await;
     }));
     let ended = daemon
-        .go_round(asked, wondered, &mut signals, || changed(&config, &read))
+        .run_loop(asked, asked_ready, &mut signals, || changed(&config, &read))
         .await;
     let ended = match ended {
         Ok(end) => daemon.leave().await.map(|()| end),
@@ -240,7 +240,7 @@ struct Waiting {
 
 struct Daemon {
     settings: Settings,
-    how: How,
+    how: EnforcementInfo,
     state: PathBuf,
     boot: String,
     node: String,
@@ -251,7 +251,7 @@ struct Daemon {
     attacher: Worker<attacher::Order, attacher::Answer>,
     lints: Lints,
     announcer: Announcer,
-    gate: Keeper,
+    gate: GateController,
     waker: Waker,
     flows: watch::Receiver<Vec<Fill>>,
     /// Addresses that packets claimed and that are not known to be their endpoints'.
@@ -260,13 +260,13 @@ struct Daemon {
     naming: watch::Sender<Naming>,
     published: watch::Sender<Arc<Published>>,
     /// The newest state, and its number.
-    assembled: Arc<Assembled>,
+    desired: Arc<Desired>,
     round: u64,
     /// The round that is being installed.
     installing: Option<u64>,
     /// The round that was answered last.
     installed: u64,
-    in_force: InForce,
+    in_force: Applied,
     programs: BTreeMap<u32, Program>,
     /// Interfaces that were found without their programs. Those that are gone are among them: whether somebody took the
     /// programs off shows when they are put back.
@@ -302,7 +302,7 @@ impl Daemon {
         mut sources: Sources,
         published: watch::Sender<Arc<Published>>,
         recorder: Arc<Recorder>,
-        gate: Keeper,
+        gate: GateController,
     ) -> Result<(Self, CounterTable), StartError> {
         let settings = settings(config);
         let boot = register::boot();
@@ -336,7 +336,7 @@ impl Daemon {
             .into_keys()
             .map(|ifindex| (ifindex, Program::Pending))
             .collect();
-        let assembled = assemble::assemble(
+        let desired = assemble::assemble(
             sources.gather(),
             &settings,
             &programmed.keys().copied().collect(),
@@ -344,7 +344,7 @@ impl Daemon {
         );
         let order = installer::Order {
             round: 1,
-            world: Arc::new(assembled.world.clone()),
+            world: Arc::new(desired.world.clone()),
         };
         let answer = installer.install(&mut kernel.tables, order);
         if kernel.origin == Origin::Replacing
@@ -363,7 +363,7 @@ impl Daemon {
                 "the programs that an earlier netpold attached were replaced in place"
             );
         }
-        let how = How {
+        let how = EnforcementInfo {
             attach: match kernel.attachments.mechanism() {
                 Mechanism::Tcx => "tcx",
                 Mechanism::Clsact => "clsact",
@@ -432,11 +432,11 @@ impl Daemon {
             pins,
             naming,
             published,
-            assembled: Arc::new(assembled),
+            desired: Arc::new(desired),
             round: 1,
             installing: Some(1),
             installed: 0,
-            in_force: InForce::default(),
+            in_force: Applied::default(),
             programs,
             lost: BTreeSet::new(),
             found: BTreeMap::new(),
@@ -451,7 +451,7 @@ impl Daemon {
         };
         daemon.wait_for_claims();
         // The gate first: whoever has lost his programs waits behind it.
-        daemon.let_through();
+        daemon.sync_gate();
         daemon.attach();
         // It may have been flushed while nobody looked.
         daemon.gate.check();
@@ -460,10 +460,10 @@ impl Daemon {
         Ok((daemon, counters))
     }
 
-    async fn go_round(
+    async fn run_loop(
         &mut self,
         mut asked: mpsc::Receiver<SyncRequest>,
-        mut wondered: mpsc::Receiver<ReadyRequest>,
+        mut asked_ready: mpsc::Receiver<ReadyRequest>,
         signals: &mut Signals,
         is_other: impl Fn() -> bool,
     ) -> Result<End, StartError> {
@@ -528,7 +528,7 @@ impl Daemon {
                     self.gate.check();
                     self.publish();
                 }
-                Some(request) = wondered.recv() => {
+                Some(request) = asked_ready.recv() => {
                     // Its interfaces may be newer than what was told of.
                     self.sources.doubt_links();
                     self.look();
@@ -636,16 +636,16 @@ impl Daemon {
 
     /// Gathers, assembles, and orders what follows from it.
     fn look(&mut self) {
-        let facts = self.sources.gather();
+        let observed = self.sources.gather();
         let programmed: BTreeSet<u32> = self.programs.keys().copied().collect();
-        let assembled = assemble::assemble(facts, &self.settings, &programmed, &mut self.register);
+        let desired = assemble::assemble(observed, &self.settings, &programmed, &mut self.register);
         self.round += 1;
-        let same = assembled.world == self.assembled.world;
-        self.assembled = Arc::new(assembled);
+        let same = desired.world == self.desired.world;
+        self.desired = Arc::new(desired);
         self.wait_for_claims();
         self.lint();
         self.attach();
-        self.let_through();
+        self.sync_gate();
         self.announce();
         if same && self.installing.is_none() && self.in_force.failure.is_none() {
             self.installed = self.round;
@@ -660,13 +660,13 @@ impl Daemon {
     fn wait_for_claims(&mut self) {
         let now = std::time::Instant::now();
         self.unreached
-            .look(self.sources.facts(), &self.assembled, now);
+            .look(self.sources.observed(), &self.desired, now);
     }
 
     /// Has the manifests linted that are new.
     fn lint(&mut self) {
         self.lints
-            .look(&self.assembled, &self.sources.facts().store);
+            .look(&self.desired, &self.sources.observed().store);
     }
 
     /// Orders the newest state to be installed, once the one before is.
@@ -677,14 +677,14 @@ impl Daemon {
         self.installing = Some(self.round);
         let order = installer::Order {
             round: self.round,
-            world: Arc::new(self.assembled.world.clone()),
+            world: Arc::new(self.desired.world.clone()),
         };
         self.installer.order(order);
     }
 
     /// Orders programs where they have to be, and off where they do not.
     fn attach(&mut self) {
-        let wanted = &self.assembled.interfaces;
+        let wanted = &self.desired.interfaces;
         let unwanted: Vec<u32> = self
             .programs
             .keys()
@@ -698,7 +698,7 @@ impl Daemon {
             self.attacher.order(attacher::Order::Detach(ifindex));
         }
         for (ifindex, owner) in wanted {
-            let inside = self.assembled.inside.get(ifindex);
+            let inside = self.desired.inside.get(ifindex);
             let within = inside.map(|child| &child.within);
             // What has programs may have been found only now.
             let is_found = within.is_some() && self.found.get(ifindex) != within;
@@ -714,7 +714,7 @@ impl Daemon {
                 self.found.insert(*ifindex, within.clone());
             }
             let urgent = owner.as_ref().is_none_or(|name| {
-                self.assembled
+                self.desired
                     .world
                     .policies
                     .keys()
@@ -730,12 +730,12 @@ impl Daemon {
     }
 
     /// Brings the gate up to date.
-    fn let_through(&mut self) {
+    fn sync_gate(&mut self) {
         let programs = &self.programs;
         let program = |ifindex: u32| programs.get(&ifindex).cloned();
         self.gate.keep(
-            self.sources.facts(),
-            &self.assembled,
+            self.sources.observed(),
+            &self.desired,
             &self.register.bridges,
             program,
         );
@@ -755,7 +755,7 @@ impl Daemon {
             Answer::On(ifindex) => {
                 put(&mut self.programs, ifindex, Program::On);
                 if self.lost.remove(&ifindex) {
-                    let names = &self.assembled.interface_names;
+                    let names = &self.desired.interface_names;
                     let name = names.get(&ifindex).map_or("", String::as_str);
                     tracing::warn!(
                         interface = %printable(name),
@@ -784,7 +784,7 @@ impl Daemon {
                 }
             }
         }
-        self.let_through();
+        self.sync_gate();
         self.announce();
         if looked {
             // Shut by now, who has lost his: before they are waited for.
@@ -798,13 +798,13 @@ impl Daemon {
     /// Announces to their neighbours the endpoints that have come into force.
     fn announce(&mut self) {
         let records = &self.register.records;
-        let facts = self.sources.facts();
+        let observed = self.sources.observed();
         let place = |id| {
             let (key, record) = records.iter().find(|(_, record)| record.id == id)?;
             let namespace = match key.container() {
-                Some((_, id)) => facts.containers.get(id)?,
+                Some((_, id)) => observed.containers.get(id)?,
                 None => {
-                    let mut declared = facts.declared.iter();
+                    let mut declared = observed.declared.iter();
                     let declared = declared.find(|declared| declared.name == record.name)?;
                     declared.namespace.as_ref().ok()?
                 }
@@ -862,7 +862,7 @@ impl Daemon {
             });
         }
         self.announce();
-        if self.round > answer.round && self.assembled.world != *answer.asked {
+        if self.round > answer.round && self.desired.world != *answer.asked {
             self.install();
         } else {
             self.installed = self.round;
@@ -884,10 +884,10 @@ impl Daemon {
     }
 
     fn publish(&mut self) {
-        let facts = self.sources.facts();
+        let observed = self.sources.observed();
         let mut status = report::status(
-            facts,
-            &self.assembled,
+            observed,
+            &self.desired,
             &self.in_force,
             &self.programs,
             &self.how,
@@ -895,7 +895,7 @@ impl Daemon {
             &self.gate,
         );
         let is_shut = |number, bridge: &str| self.gate.shuts(number, bridge);
-        status.unreached = self.unreached.said(facts, self.holds_pass, is_shut);
+        status.unreached = self.unreached.said(observed, self.holds_pass, is_shut);
         let before = Arc::clone(&self.published.borrow());
         if before.status != status {
             report::log(&before.status, &status);
@@ -908,8 +908,8 @@ impl Daemon {
             tracing::info!("{}", report::line(&status));
             systemd::ready(&report::line(&status));
         }
-        let mut origins = self.assembled.origins.clone();
-        for (name, asked) in &self.assembled.asked_from_host {
+        let mut origins = self.desired.origins.clone();
+        for (name, asked) in &self.desired.asked_from_host {
             if let Some(origin) = origins.pods.get_mut(name) {
                 origin.asked_from_host = report::unseen(asked, &self.programs).is_some();
             }
@@ -938,9 +938,9 @@ impl Daemon {
             let answer = asked.map_err(|error| error.to_string()).map(|asked| {
                 readiness::of(
                     &asked,
-                    &Standing {
-                        facts: self.sources.facts(),
-                        assembled: &self.assembled,
+                    &ReadinessInput {
+                        observed: self.sources.observed(),
+                        desired: &self.desired,
                         world: &self.in_force.world,
                         programs: &self.programs,
                     },
@@ -966,17 +966,17 @@ impl Daemon {
         if self.waiting.is_empty()
             || !self.is_done()
             || !self.lints.is_done()
-            || !self.sources.facts().store.settled
+            || !self.sources.observed().store.settled
         {
             return;
         }
-        let facts = self.sources.facts();
+        let observed = self.sources.observed();
         let incomplete = |engine: &Engine| engine.snapshot.connected && engine.snapshot.incomplete;
-        if facts.engines().any(incomplete) {
+        if observed.engines().any(incomplete) {
             return;
         }
         let mut failures: Vec<String> = self.in_force.failure.iter().cloned().collect();
-        failures.extend(facts.problems.iter().cloned());
+        failures.extend(observed.problems.iter().cloned());
         failures.extend(self.programs.values().filter_map(|program| match program {
             Program::Failed(why) => Some(why.clone()),
             _ => None,
@@ -987,9 +987,9 @@ impl Daemon {
         }
         let synced = Synced {
             generation: self.in_force.generation,
-            rejected: report::rejected(facts),
+            rejected: report::rejected(observed),
             failures,
-            findings: self.lints.news(&facts.store),
+            findings: self.lints.news(&observed.store),
         };
         let (done, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()

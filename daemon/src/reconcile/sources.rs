@@ -20,12 +20,12 @@ use super::agreement;
 use super::assemble::has_no_veth;
 use super::behind::{self, Behind};
 use super::builds;
-use super::facts::{Declared, Engine, Facts, Namespace, Rights};
+use super::observed::{Declared, Engine, Namespace, Observed, Rights};
 use super::processes::{self, Search};
 use super::readiness::Asked;
 use crate::config::{Config, Enabled};
 use crate::datapath::Location;
-use crate::gate::Kept;
+use crate::gate::GateState;
 use crate::gate::rules::{is_engines, may_be_added};
 use crate::links::{self, Inside, Links, LinksError, Listener};
 use crate::netns::Netns;
@@ -114,17 +114,17 @@ impl Changed {
 }
 
 /// A runtime that may be followed.
-struct Runs {
+struct FollowedRuntime {
     follower: Follower,
     socket: PathBuf,
     /// Sockets of which this one may be another name.
     others: Vec<PathBuf>,
 }
 
-impl Runs {
+impl FollowedRuntime {
     /// Engines that speak Docker's API, and what is known of them at the start.
     fn docker(config: &Config) -> Result<(Vec<Self>, Vec<Engine>), WatchError> {
-        let kept = Kept::at(&config.state.directory).bridges_by_engine();
+        let kept = GateState::at(&config.state.directory).bridges_by_engine();
         let is_one = config.docker.sockets.len() == 1;
         let (mut runs, mut engines) = (Vec::new(), Vec::new());
         for (place, (enabled, socket)) in config.docker.engines().enumerate() {
@@ -190,7 +190,7 @@ fn engine(runtime: Runtime, enabled: Enabled, socket: &Path) -> Engine {
 }
 
 /// Returns when one of them says something new. Dropping the future loses nothing.
-async fn any_changed(engines: &mut [Runs]) {
+async fn any_changed(engines: &mut [FollowedRuntime]) {
     let all = engines.iter_mut().map(|engine| engine.follower.changed());
     let mut all: FuturesUnordered<_> = all.collect();
     if all.next().await.is_none() {
@@ -203,9 +203,9 @@ pub struct Sources {
     store: Reader,
     /// The store's thread has ended.
     ended: Option<Ended>,
-    /// In the order of [`Facts::docker`].
-    docker: Vec<Runs>,
-    containerd: Runs,
+    /// In the order of [`Observed::docker`].
+    docker: Vec<FollowedRuntime>,
+    containerd: FollowedRuntime,
     declared: declared::Follower,
     resolvers: Resolvers,
     /// `None`: the kernel tells nothing of nftables.
@@ -230,7 +230,7 @@ pub struct Sources {
     claimed: BTreeMap<String, BTreeMap<IpAddr, Instant>>,
     /// Something could not be listed.
     failed: bool,
-    facts: Facts,
+    observed: Observed,
 }
 
 impl Sources {
@@ -241,7 +241,7 @@ impl Sources {
     pub fn open(config: &Config) -> Result<Self, SourcesError> {
         // Before the first dump, so that nothing is missed.
         let listener = Listener::open()?;
-        let (docker, engines) = Runs::docker(config)?;
+        let (docker, engines) = FollowedRuntime::docker(config)?;
         Ok(Self {
             store: Reader::spawn(
                 config.manifests.directory.clone(),
@@ -251,7 +251,7 @@ impl Sources {
             )?,
             ended: None,
             docker,
-            containerd: Runs {
+            containerd: FollowedRuntime {
                 follower: containerd::follow(&config.containerd)?,
                 socket: config.containerd.socket.clone(),
                 others: Vec::new(),
@@ -274,22 +274,22 @@ impl Sources {
             inside: Changed::default(),
             claimed: BTreeMap::new(),
             failed: false,
-            facts: Facts {
+            observed: Observed {
                 docker: engines,
                 containerd: engine(
                     Runtime::Containerd,
                     config.containerd.enabled,
                     &config.containerd.socket,
                 ),
-                ..Facts::default()
+                ..Observed::default()
             },
         })
     }
 
     /// What was gathered last.
     #[must_use]
-    pub const fn facts(&self) -> &Facts {
-        &self.facts
+    pub const fn observed(&self) -> &Observed {
+        &self.observed
     }
 
     /// Asks the runtimes to be up to date.
@@ -476,21 +476,21 @@ impl Sources {
     }
 
     /// Lists what may have changed.
-    pub fn gather(&mut self) -> &Facts {
+    pub fn gather(&mut self) -> &Observed {
         let stale = std::mem::replace(&mut self.stale, Stale::NOTHING);
         self.failed = false;
         if stale == Stale::ALL {
-            self.facts.problems.clear();
+            self.observed.problems.clear();
         }
         if stale.store {
-            self.facts.store = self.store.view();
+            self.observed.store = self.store.view();
         }
         let looked_inside = (stale.store || stale.declared || stale.inside) && self.declare(stale);
         if stale.engine {
-            for (runs, engine) in self.docker.iter_mut().zip(&mut self.facts.docker) {
+            for (runs, engine) in self.docker.iter_mut().zip(&mut self.observed.docker) {
                 runs.ask(engine);
             }
-            self.containerd.ask(&mut self.facts.containerd);
+            self.containerd.ask(&mut self.observed.containerd);
         }
         // The dump comes after the engine's word: the interfaces of a container that it names
         // are there.
@@ -503,20 +503,20 @@ impl Sources {
                     self.seen = veths
                         .map(|ifindex| (ifindex, before.remove(&ifindex).unwrap_or(now)))
                         .collect();
-                    self.facts.links = snapshot;
+                    self.observed.links = snapshot;
                     // An engine's socket is there before its containers' interfaces are, whoever
                     // tells of it first.
-                    for (runs, engine) in self.docker.iter().zip(&mut self.facts.docker) {
+                    for (runs, engine) in self.docker.iter().zip(&mut self.observed.docker) {
                         engine.socket = runs.is_there();
                     }
-                    self.facts.containerd.socket = self.containerd.socket.exists();
+                    self.observed.containerd.socket = self.containerd.socket.exists();
                 }
                 Err(error) => self.problem(error.to_string()),
             }
         }
         let mut namespaces = self.found.values().map(|(_, namespace)| namespace);
         let unsaid = stale.inside
-            && (!self.facts.containerd.snapshot.containers.is_empty()
+            && (!self.observed.containerd.snapshot.containers.is_empty()
                 || namespaces.any(|namespace| {
                     self.inside.is_in(namespace) || subinterfaces(namespace).next().is_some()
                 }));
@@ -525,38 +525,38 @@ impl Sources {
             self.question();
         }
         if stale.resolvers {
-            self.facts.resolvers = self.resolvers.read();
+            self.observed.resolvers = self.resolvers.read();
         }
         if stale.translations
             && let Some(translations) = &mut self.translations
         {
-            self.facts.translations = translations.rules();
+            self.observed.translations = translations.rules();
         }
-        &self.facts
+        &self.observed
     }
 
     fn problem(&mut self, problem: String) {
         self.failed = true;
-        if !self.facts.problems.contains(&problem) {
+        if !self.observed.problems.contains(&problem) {
             tracing::error!("{problem}");
-            self.facts.problems.push(problem);
+            self.observed.problems.push(problem);
         }
     }
 
     /// Looks at declared namespaces; inside only where one is new, or something may have changed
     /// there. True: it looked inside one.
     fn declare(&mut self, stale: Stale) -> bool {
-        let wanted = declared::declared(self.facts.store.objects().map(|(object, ..)| object));
-        let same = wanted.len() == self.facts.declared.len()
+        let wanted = declared::declared(self.observed.store.objects().map(|(object, ..)| object));
+        let same = wanted.len() == self.observed.declared.len()
             && wanted
                 .iter()
-                .zip(&self.facts.declared)
+                .zip(&self.observed.declared)
                 .all(|(one, other)| one.name == other.name && one.netns == other.path);
         if same && !stale.declared && !stale.inside {
             return false;
         }
         let mut before: BTreeMap<(ObjectName, PathBuf), Namespace> =
-            std::mem::take(&mut self.facts.declared)
+            std::mem::take(&mut self.observed.declared)
                 .into_iter()
                 .filter_map(|known| Some(((known.name, known.path), known.namespace.ok()?)))
                 .collect();
@@ -586,7 +586,7 @@ impl Sources {
                 namespace,
             });
         }
-        self.facts.declared = found;
+        self.observed.declared = found;
         looked_inside
     }
 
@@ -616,21 +616,21 @@ impl Sources {
             claims.retain(|_, until| *until > now);
         }
         self.claimed.retain(|_, claims| !claims.is_empty());
-        let known = self.facts.containers.values();
+        let known = self.observed.containers.values();
         let known = known.filter_map(|namespace| namespace.nsid);
         let known = known
-            .chain(self.facts.engines_own.iter().copied())
+            .chain(self.observed.engines_own.iter().copied())
             .collect();
-        for (runs, engine) in self.docker.iter().zip(&self.facts.docker) {
-            let mut questions = disagreements(engine, &self.facts.containers, &mut self.claimed);
-            questions.bridges = agreement::unknown(&self.facts.links, &engine.bridges, &known);
+        for (runs, engine) in self.docker.iter().zip(&self.observed.docker) {
+            let mut questions = disagreements(engine, &self.observed.containers, &mut self.claimed);
+            questions.bridges = agreement::unknown(&self.observed.links, &engine.bridges, &known);
             runs.follower.question(questions);
         }
     }
 
     /// The namespaces of running containers.
     fn find_containers(&mut self, changed_inside: bool) {
-        let engines = self.facts.engines();
+        let engines = self.observed.engines();
         let snapshots: Vec<_> = engines.map(|engine| Arc::clone(&engine.snapshot)).collect();
         let mut before = std::mem::take(&mut self.found);
         let changed = std::mem::take(&mut self.inside);
@@ -691,7 +691,7 @@ impl Sources {
         });
         let own: BTreeSet<i32> = own.collect();
         known.extend(&own);
-        self.facts.engines_own = own;
+        self.observed.engines_own = own;
         for build in snapshots.iter().flat_map(|snapshot| &snapshot.containers) {
             if let Some(namespace) = self.find_build(build, &known) {
                 known.extend(namespace.nsid);
@@ -702,7 +702,7 @@ impl Sources {
             self.found
                 .insert(step.id.clone(), (step.pid, namespace.clone()));
             containers.insert(step.id.clone(), namespace);
-            self.facts.builds.push(step);
+            self.observed.builds.push(step);
         }
         for id in refused.difference(&self.refused) {
             tracing::warn!(
@@ -721,7 +721,7 @@ impl Sources {
                 namespace.rights = self.rights(id, namespace.identity);
             }
         }
-        self.facts.containers = containers;
+        self.observed.containers = containers;
     }
 
     /// The network namespace of a build's step, of which no process is known: on the network's bridge, and not another
@@ -746,8 +746,10 @@ impl Sources {
         known: &BTreeSet<i32>,
     ) -> Option<i32> {
         let links = &mut self.links;
-        let veth = self.facts.links.veths.iter().find(|veth| {
-            let bridge = veth.master.and_then(|it| self.facts.links.bridges.get(&it));
+        let veth = self.observed.links.veths.iter().find(|veth| {
+            let bridge = veth
+                .master
+                .and_then(|it| self.observed.links.bridges.get(&it));
             let mut networks = networks.iter();
             let network = networks
                 .find(|network| network.bridge.is_some() && network.bridge.as_ref() == bridge);
@@ -773,17 +775,17 @@ impl Sources {
         changed_inside: bool,
         changed: &Changed,
     ) -> Vec<(Container, Namespace)> {
-        let before = std::mem::take(&mut self.facts.builds);
-        let declared = self.facts.declared.iter();
+        let before = std::mem::take(&mut self.observed.builds);
+        let declared = self.observed.declared.iter();
         let declared = declared.filter_map(|one| one.namespace.as_ref().ok()?.nsid);
         let declared: BTreeSet<i32> = declared.collect();
-        let on_bridges = self.facts.links.veths.iter();
+        let on_bridges = self.observed.links.veths.iter();
         let on_bridges = on_bridges.filter(|veth| veth.master.is_some());
         let free: BTreeSet<i32> = on_bridges
             .filter_map(|veth| veth.peer_nsid)
             .filter(|nsid| !owned.contains(nsid) && !declared.contains(nsid))
             .collect();
-        if !self.facts.docker.iter().any(|engine| engine.followed) || free.is_empty() {
+        if !self.observed.docker.iter().any(|engine| engine.followed) || free.is_empty() {
             return Vec::new();
         }
         let mut steps = Vec::new();
@@ -811,7 +813,7 @@ impl Sources {
             let known = before.iter().find(|known| known.id == id);
             step.networks = match known.filter(|known| !known.networks.is_empty()) {
                 Some(known) => known.networks.clone(),
-                None => builds::networks(&namespace, &self.facts.links),
+                None => builds::networks(&namespace, &self.observed.links),
             };
             steps.push((step, namespace));
         }
@@ -826,9 +828,9 @@ impl Sources {
                 || container.joined.as_deref() == Some(id)
                 || found.is_some_and(|(_, namespace)| namespace.identity == identity)
         };
-        let before = self.facts.containers.get(id);
+        let before = self.observed.containers.get(id);
         let before = before.filter(|namespace| namespace.identity == identity);
-        let running = self.facts.all_containers();
+        let running = self.observed.all_containers();
         let running = running.filter(|container| container.is_running());
         processes::shared_rights(
             running.filter(shares).map(|container| container.pid),
@@ -853,7 +855,7 @@ impl Sources {
             .values()
             .any(|container| container.runtime == Runtime::Docker);
         let mut unknown: BTreeSet<i32> = self
-            .facts
+            .observed
             .links
             .veths
             .iter()
@@ -911,7 +913,7 @@ impl Sources {
         changed_inside: bool,
         changed: &Changed,
     ) -> Namespace {
-        let links = &self.facts.links;
+        let links = &self.observed.links;
         let mut veths = links
             .veths
             .iter()

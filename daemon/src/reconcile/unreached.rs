@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::assemble::{Assembled, ENDED, UNKNOWN};
+use super::assemble::{Desired, ENDED, UNKNOWN};
 use super::behind::Behind;
-use super::facts::{Engine, Facts};
+use super::observed::{Engine, Observed};
 use crate::api::wire::Unreached;
 use crate::bridges;
 use crate::datapath::is_inside;
@@ -71,9 +71,9 @@ pub struct Watch {
 
 impl Watch {
     /// Takes up how things stand now.
-    pub fn look(&mut self, facts: &Facts, assembled: &Assembled, now: Instant) {
+    pub fn look(&mut self, observed: &Observed, desired: &Desired, now: Instant) {
         let mut before = std::mem::take(&mut self.waiting);
-        for (number, nobodys) in nobodys(facts, assembled) {
+        for (number, nobodys) in nobodys(observed, desired) {
             let known = before.remove(&number);
             // With another one behind it, it is another one. Where an engine has come or gone, it has its time.
             let is_same = |known: &Nobodys| {
@@ -161,7 +161,7 @@ impl Watch {
     /// interface on this bridge.
     pub fn said(
         &self,
-        facts: &Facts,
+        observed: &Observed,
         holds_pass: bool,
         is_shut: impl Fn(u32, &str) -> bool,
     ) -> Vec<Unreached> {
@@ -169,7 +169,7 @@ impl Watch {
         let lasting = lasting.filter(|(_, one)| one.state == State::Lasting);
         let said = lasting.filter_map(|(number, one)| {
             let Nobodys { bridge, hold, .. } = &one.nobodys;
-            if hold.is_none() && !is_containers(one, facts) {
+            if hold.is_none() && !is_containers(one, observed) {
                 return None;
             }
             let passes = match (hold, bridge) {
@@ -177,7 +177,7 @@ impl Watch {
                 (None, Some(bridge)) => !is_shut(*number, bridge),
                 (None, None) => true,
             };
-            let (reason, help) = self.words(one, facts);
+            let (reason, help) = self.words(one, observed);
             Some(Unreached {
                 interface: one.nobodys.name.clone(),
                 ifindex: one.nobodys.ifindex,
@@ -192,15 +192,17 @@ impl Watch {
     }
 
     /// Why, and what to do.
-    fn words(&self, one: &Waiting, facts: &Facts) -> (String, String) {
-        let engines = facts.engines().filter(|engine| engine.followed);
+    fn words(&self, one: &Waiting, observed: &Observed) -> (String, String) {
+        let engines = observed.engines().filter(|engine| engine.followed);
         let (there, absent): (Vec<&Engine>, Vec<&Engine>) =
             engines.partition(|engine| engine.may_have_containers());
         let silent = there.iter().find(|engine| !engine.snapshot.connected);
         let container = one.behind.as_ref().and_then(Behind::container);
         if let Some((id, _)) = container
-            && let Some(known) = facts.all_containers().find(|known| known.id.ends_with(id))
-            && let Some(engine) = facts.engine_of(known.runtime, &known.id)
+            && let Some(known) = observed
+                .all_containers()
+                .find(|known| known.id.ends_with(id))
+            && let Some(engine) = observed.engine_of(known.runtime, &known.id)
         {
             let hold = one.nobodys.hold.as_deref().unwrap_or("it was not claimed");
             return (
@@ -237,11 +239,11 @@ impl Watch {
                 )
             }
         };
-        (reason, self.help(one, facts, &absent))
+        (reason, self.help(one, observed, &absent))
     }
 
-    fn help(&self, one: &Waiting, facts: &Facts, absent: &[&Engine]) -> String {
-        let followed: Vec<&Path> = facts.docker.iter().map(|it| it.path.as_path()).collect();
+    fn help(&self, one: &Waiting, observed: &Observed, absent: &[&Engine]) -> String {
+        let followed: Vec<&Path> = observed.docker.iter().map(|it| it.path.as_path()).collect();
         let add = |socket: &str| {
             format!(
                 "add {socket} to `[docker] sockets` in netpold.toml, then `systemctl reload netpold`"
@@ -298,19 +300,19 @@ impl Watch {
 }
 
 /// Interfaces that no policy reaches at this moment, and that lead somewhere.
-fn nobodys(facts: &Facts, assembled: &Assembled) -> Vec<(u32, Nobodys)> {
+fn nobodys(observed: &Observed, desired: &Desired) -> Vec<(u32, Nobodys)> {
     let hold = |name: &str, ifindex: u32| {
-        let mut held = assembled.unidentified.iter();
+        let mut held = desired.unidentified.iter();
         let held = held.find(|held| held.ifindex == ifindex && held.interface == name);
         held.map_or_else(String::new, |held| held.reason.clone())
     };
-    let links = &facts.links;
+    let links = &observed.links;
     let outside = links.veths.iter().filter_map(|veth| {
-        let hold = match assembled.interfaces.get(&veth.ifindex) {
+        let hold = match desired.interfaces.get(&veth.ifindex) {
             Some(Some(_)) => return None,
             Some(None) => Some(hold(&veth.name, veth.ifindex)),
             // An end that leads to this very namespace leads nowhere, and what leads to an engine's own is that engine's.
-            None if facts.engines_own.contains(&veth.peer_nsid?) => return None,
+            None if observed.engines_own.contains(&veth.peer_nsid?) => return None,
             None => None,
         };
         let bridge = veth.master.and_then(|master| links.bridges.get(&master));
@@ -323,11 +325,11 @@ fn nobodys(facts: &Facts, assembled: &Assembled) -> Vec<(u32, Nobodys)> {
         };
         Some((veth.ifindex, nobodys))
     });
-    let inside = assembled.interfaces.iter().filter_map(|(number, owner)| {
+    let inside = desired.interfaces.iter().filter_map(|(number, owner)| {
         if !is_inside(*number) || owner.is_some() {
             return None;
         }
-        let child = assembled.inside.get(number);
+        let child = desired.inside.get(number);
         let name = child.map_or("inside a container", |child| &child.name);
         let ifindex = child.map_or(0, |child| child.within.location.ifindex);
         let nobodys = Nobodys {
@@ -343,9 +345,9 @@ fn nobodys(facts: &Facts, assembled: &Assembled) -> Vec<(u32, Nobodys)> {
 }
 
 /// Is one that passes to be taken for a container's, of an engine that the configuration does not tell to leave alone?
-fn is_containers(one: &Waiting, facts: &Facts) -> bool {
-    let dockers = || facts.docker.iter().any(|engine| engine.followed);
-    let containerd = facts.containerd.followed;
+fn is_containers(one: &Waiting, observed: &Observed) -> bool {
+    let dockers = || observed.docker.iter().any(|engine| engine.followed);
+    let containerd = observed.containerd.followed;
     match one.behind.as_ref().and_then(Behind::container) {
         Some((_, Maker::Docker | Maker::Podman)) => return dockers(),
         Some((_, Maker::Containerd)) => return containerd,
@@ -360,7 +362,7 @@ fn is_containers(one: &Waiting, facts: &Facts) -> bool {
         Some(bridges::Maker::Cni) => containerd,
         Some(bridges::Maker::Either) => dockers() || containerd,
         None => {
-            let mut engines = facts.docker.iter();
+            let mut engines = observed.docker.iter();
             engines.any(|engine| engine.followed && engine.bridges.contains(bridge))
         }
     }
@@ -404,8 +406,8 @@ mod tests {
     }
 
     /// A veth on this bridge into another network namespace, beside these engines.
-    fn facts(bridge: &str, docker: Vec<Engine>) -> Facts {
-        let mut facts = Facts {
+    fn observed(bridge: &str, docker: Vec<Engine>) -> Observed {
+        let mut observed = Observed {
             docker,
             containerd: Engine {
                 runtime: Runtime::Containerd,
@@ -413,10 +415,10 @@ mod tests {
                 followed: true,
                 ..Engine::default()
             },
-            ..Facts::default()
+            ..Observed::default()
         };
-        facts.links.bridges.insert(BRIDGE, bridge.to_owned());
-        facts.links.veths.push(Veth {
+        observed.links.bridges.insert(BRIDGE, bridge.to_owned());
+        observed.links.veths.push(Veth {
             ifindex: VETH,
             name: "veth7".to_owned(),
             mac: [0; 6],
@@ -425,11 +427,11 @@ mod tests {
             peer_ifindex: Some(2),
             up: true,
         });
-        facts
+        observed
     }
 
-    fn held(reason: &str) -> Assembled {
-        let mut held = Assembled::default();
+    fn held(reason: &str) -> Desired {
+        let mut held = Desired::default();
         held.interfaces.insert(VETH, None);
         held.unidentified.push(Unidentified {
             interface: "veth7".to_owned(),
@@ -448,30 +450,30 @@ mod tests {
     }
 
     /// What is said once it is old, of who is behind it.
-    fn said(facts: &Facts, assembled: &Assembled, behind: Option<Behind>) -> Vec<Unreached> {
+    fn said(observed: &Observed, desired: &Desired, behind: Option<Behind>) -> Vec<Unreached> {
         let begun = Instant::now();
         let mut watch = Watch::default();
-        watch.look(facts, assembled, begun);
+        watch.look(observed, desired, begun);
         watch.begin(begun + PATIENCE);
         let sockets = vec!["/run/one.sock".into(), "/run/two.sock".into()];
         let behind = behind.map(|behind| (NSID, behind)).into_iter().collect();
         watch.end(&behind, sockets);
-        watch.said(facts, false, |_, _| false)
+        watch.said(observed, false, |_, _| false)
     }
 
     #[test]
     fn it_is_said_after_ten_seconds_and_a_last_question_and_until_somebody_claims_it() {
-        let facts = facts("docker0", vec![engine("/run/one.sock", true)]);
+        let observed = observed("docker0", vec![engine("/run/one.sock", true)]);
         let unknown = held(UNKNOWN);
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let mut watch = Watch::default();
         assert_eq!(watch.due(), None);
-        watch.look(&facts, &unknown, begun);
+        watch.look(&observed, &unknown, begun);
         // However often something else happens meanwhile.
-        watch.look(&facts, &unknown, at(9));
+        watch.look(&observed, &unknown, at(9));
         assert_eq!(watch.due(), Some(at(10)));
-        let all = |watch: &Watch| watch.said(&facts, false, |_, _| false).len();
+        let all = |watch: &Watch| watch.said(&observed, false, |_, _| false).len();
         assert_eq!(all(&watch), 0);
         assert_eq!(watch.begin(at(10)), BTreeSet::from([NSID]));
         assert_eq!(
@@ -485,23 +487,23 @@ mod tests {
         let behind = BTreeMap::from([(NSID, container(Maker::Docker))]);
         assert!(watch.see(&behind) && !watch.see(&behind));
         // It has an owner.
-        let mut claimed = Assembled::default();
+        let mut claimed = Desired::default();
         let web = ObjectName::new("shop", "web");
         claimed.interfaces.insert(VETH, Some(web));
-        watch.look(&facts, &claimed, at(20));
+        watch.look(&observed, &claimed, at(20));
         assert_eq!(all(&watch), 0);
         // An engine has gone, and it passes: from the beginning. And so where one has come.
-        watch.look(&facts, &Assembled::default(), at(21));
+        watch.look(&observed, &Desired::default(), at(21));
         assert_eq!((watch.due(), all(&watch)), (Some(at(31)), 0));
-        watch.look(&facts, &unknown, at(25));
+        watch.look(&observed, &unknown, at(25));
         assert_eq!((watch.due(), all(&watch)), (Some(at(35)), 0));
-        watch.look(&facts, &claimed, at(26));
+        watch.look(&observed, &claimed, at(26));
         // It has none once more.
-        watch.look(&facts, &unknown, at(30));
+        watch.look(&observed, &unknown, at(30));
         assert_eq!((watch.due(), all(&watch)), (Some(at(40)), 0));
         // Claimed while the engines are asked.
         watch.begin(at(40));
-        watch.look(&facts, &claimed, at(40));
+        watch.look(&observed, &claimed, at(40));
         watch.end(&BTreeMap::new(), Vec::new());
         assert_eq!(all(&watch), 0);
     }
@@ -509,17 +511,17 @@ mod tests {
     #[test]
     fn what_to_set_follows_from_who_is_behind_it() {
         let docker = || engine("/run/one.sock", true);
-        let beside = |other: Engine| facts("docker0", vec![docker(), other]);
+        let beside = |other: Engine| observed("docker0", vec![docker(), other]);
         let podman = engine(PODMAN, false);
         let unknown = held(UNKNOWN);
-        let help = |facts: &Facts, behind: Option<Behind>| {
-            let mut said = said(facts, &unknown, behind);
+        let help = |observed: &Observed, behind: Option<Behind>| {
+            let mut said = said(observed, &unknown, behind);
             assert_eq!(said.len(), 1);
             let one = said.remove(0);
             assert!(!one.passes);
             one.help
         };
-        let alone = facts("docker0", vec![docker()]);
+        let alone = observed("docker0", vec![docker()]);
         let said = help(&alone, Some(container(Maker::Docker)));
         assert!(
             said.starts_with("add \"/run/two.sock\" to `[docker] sockets`"),
@@ -557,15 +559,16 @@ mod tests {
 
     #[test]
     fn why_nobody_has_claimed_it_is_said() {
-        let reason = |facts: &Facts, hold: &str| said(facts, &held(hold), None).remove(0).reason;
-        let one = facts("docker0", vec![engine("/run/one.sock", true)]);
+        let reason =
+            |observed: &Observed, hold: &str| said(observed, &held(hold), None).remove(0).reason;
+        let one = observed("docker0", vec![engine("/run/one.sock", true)]);
         assert_eq!(
             reason(&one, UNKNOWN),
             "docker at /run/one.sock, which netpold follows, does not have it"
         );
         let mut silent = engine("/run/two.sock", true);
         silent.snapshot = Arc::default();
-        let two = facts("docker0", vec![engine("/run/one.sock", true), silent]);
+        let two = observed("docker0", vec![engine("/run/one.sock", true), silent]);
         assert_eq!(
             reason(&two, UNKNOWN),
             "no engine that netpold follows has claimed it, and docker at /run/two.sock does not answer"
@@ -577,7 +580,7 @@ mod tests {
 
     #[test]
     fn what_passes_is_said_where_it_is_a_containers() {
-        let none = Assembled::default();
+        let none = Desired::default();
         let absent = || vec![engine("/run/one.sock", false)];
         let there = || vec![engine("/run/one.sock", true)];
         let process = || Some(Behind::Process("process 9".to_owned()));
@@ -595,12 +598,12 @@ mod tests {
             ("shop0", absent(), Some(container(Maker::CriO)), 1),
         ];
         for (bridge, docker, behind, expected) in rows {
-            let found = said(&facts(bridge, docker), &none, behind);
+            let found = said(&observed(bridge, docker), &none, behind);
             assert_eq!(found.len(), expected, "{bridge}: {found:?}");
             assert!(found.iter().all(|one| one.passes), "{bridge}: {found:?}");
         }
         // Engines that are to be left alone.
-        let mut alone = facts("docker0", absent());
+        let mut alone = observed("docker0", absent());
         alone.docker[0].followed = false;
         assert!(said(&alone, &none, Some(container(Maker::Docker))).is_empty());
         alone.links.bridges.insert(BRIDGE, "cni0".to_owned());
@@ -608,19 +611,19 @@ mod tests {
         alone.containerd.followed = false;
         assert!(said(&alone, &none, Some(container(Maker::Containerd))).is_empty());
         // Behind the gate.
-        let facts = facts("docker0", absent());
+        let observed = observed("docker0", absent());
         let mut watch = Watch::default();
-        watch.look(&facts, &none, Instant::now());
+        watch.look(&observed, &none, Instant::now());
         watch.begin(Instant::now() + PATIENCE);
         watch.end(&BTreeMap::new(), Vec::new());
         let shut = |number, bridge: &str| number == VETH && bridge == "docker0";
-        assert!(!watch.said(&facts, false, shut)[0].passes);
+        assert!(!watch.said(&observed, false, shut)[0].passes);
         // An engine's own.
-        let mut own = facts.clone();
+        let mut own = observed.clone();
         own.engines_own.insert(NSID);
         assert!(said(&own, &none, None).is_empty());
         // A veth with both ends here leads to nobody.
-        let mut both = facts;
+        let mut both = observed;
         both.links.veths[0].peer_nsid = None;
         assert!(said(&both, &none, None).is_empty());
     }

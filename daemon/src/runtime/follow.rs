@@ -1,7 +1,7 @@
 //! Following a runtime, for as long as the daemon lives: what all runtimes have in common.
 //!
 //! ```text
-//!  a runtime's task ──▶ Desk ──▶ Follower ──▶ reconcile
+//!  a runtime's task ──▶ Publisher ──▶ Follower ──▶ reconcile
 //!                        ▲ asked to be up to date ┘
 //!                        ▲ open questions ────────┘
 //! ```
@@ -93,7 +93,7 @@ pub(super) enum Request {
 pub(super) struct Dropped;
 
 /// Where a runtime's task hands in what it hears. Dropping it ends the following.
-pub(super) struct Desk {
+pub(super) struct Publisher {
     runtime: Runtime,
     enabled: Enabled,
     socket: PathBuf,
@@ -105,7 +105,7 @@ pub(super) struct Desk {
     wait: Duration,
 }
 
-/// A desk, and the follower that hears of what is handed in there.
+/// A publisher, and the follower that hears of what is handed in there.
 ///
 /// # Errors
 /// The kernel gives no inotify instance.
@@ -113,11 +113,11 @@ pub(super) fn open(
     runtime: Runtime,
     enabled: Enabled,
     socket: &Path,
-) -> Result<(Desk, Follower), WatchError> {
+) -> Result<(Publisher, Follower), WatchError> {
     let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
     let (ask, asked) = mpsc::channel(8);
     let (questions, questioned) = watch::channel(OpenQuestions::default());
-    let desk = Desk {
+    let publisher = Publisher {
         runtime,
         enabled,
         socket: socket.to_owned(),
@@ -133,10 +133,10 @@ pub(super) fn open(
         ask,
         questions,
     };
-    Ok((desk, follower))
+    Ok((publisher, follower))
 }
 
-impl Desk {
+impl Publisher {
     /// The runtime's socket.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
@@ -155,7 +155,7 @@ impl Desk {
     }
 
     /// Returns when somebody asks for all to be listed again, or other questions are open than
-    /// [`Desk::questions`] has given. Dropping the future loses nothing.
+    /// [`Publisher::questions`] has given. Dropping the future loses nothing.
     pub(super) async fn request(&mut self) -> Result<Request, Dropped> {
         tokio::select! {
             asked = self.asked.recv() => {

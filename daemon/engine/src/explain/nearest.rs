@@ -10,9 +10,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::mend::Miss;
+use super::fix::Miss;
 use super::{
-    AlmostSelects, Case, LabelMissed, Mend, Missed, NotSelected, PolicyAnswer, RuleAnswer,
+    AlmostSelects, Case, Fix, LabelMissed, Missed, NotSelected, PolicyAnswer, RuleAnswer,
     Suggestion,
 };
 use crate::evaluate::Question;
@@ -38,7 +38,7 @@ pub struct Nearest {
     pub missed: Vec<Missed>,
     /// A change of a word that would mend it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<Mend>,
+    pub fix: Option<Fix>,
 }
 
 impl Nearest {
@@ -67,8 +67,8 @@ impl Nearest {
             nearest: &nearest,
             suggestion,
         };
-        let mend = miss.mend();
-        Some(Self { mend, ..nearest })
+        let fix = miss.fix();
+        Some(Self { fix, ..nearest })
     }
 }
 
@@ -97,7 +97,7 @@ fn selecting<'w>(
                 port,
                 not_selected: None,
                 missed: of_peer.iter().chain(of_port).cloned().collect(),
-                mend: None,
+                fix: None,
             };
             Some((rule.cost(), policy, written, nearest))
         })
@@ -122,7 +122,7 @@ fn not_selecting<'w>(
             port: None,
             not_selected: Some(almost.missed.clone()),
             missed: Vec::new(),
-            mend: None,
+            fix: None,
         };
         Some((almost.missed.cost(), policy, written, nearest))
     })

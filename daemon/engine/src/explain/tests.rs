@@ -72,16 +72,16 @@ fn ruled(rule: &str) -> Side {
     .ingress
 }
 
-fn mend(side: &Side) -> String {
-    let mend = side
+fn fix(side: &Side) -> String {
+    let fix = side
         .nearest
         .as_ref()
-        .and_then(|nearest| nearest.mend.clone());
-    mend.map_or_else(String::new, |mend| {
-        let old = mend.instead_of.unwrap_or_default();
+        .and_then(|nearest| nearest.fix.clone());
+    fix.map_or_else(String::new, |fix| {
+        let old = fix.instead_of.unwrap_or_default();
         format!(
             "{}|{}|{:?}|{}|{old}",
-            mend.object, mend.field, mend.change, mend.write
+            fix.object, fix.field, fix.change, fix.write
         )
     })
 }
@@ -170,7 +170,7 @@ fn a_policy_that_all_but_selects_comes_close() {
     assert_eq!(side.almost[0].rule, Some(0));
     assert!(side.nearest.as_ref().unwrap().not_selected.is_some());
     assert_eq!(
-        mend(&side),
+        fix(&side),
         "NetworkPolicy shop/bd|spec.podSelector|Replace|app: db|app: bd"
     );
 }
@@ -179,7 +179,7 @@ fn a_policy_that_all_but_selects_comes_close() {
 fn of_a_rule_and_a_label_the_one_that_stands_alone_is_mended() {
     let slip = "{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: fornt}}}]}";
     assert_eq!(
-        mend(&ruled(slip)),
+        fix(&ruled(slip)),
         "NetworkPolicy shop/db|spec.ingress[0].from[0].podSelector|Replace|app: front|app: fornt"
     );
     let another = format!(
@@ -188,7 +188,7 @@ fn of_a_rule_and_a_label_the_one_that_stands_alone_is_mended() {
     );
     let side = said(&world(&another), "web/front", "shop/db", 80).ingress;
     assert_eq!(
-        mend(&side),
+        fix(&side),
         "Pod web/front|metadata.labels|Replace|app: fornt|app: front"
     );
 }
@@ -197,17 +197,17 @@ fn of_a_rule_and_a_label_the_one_that_stands_alone_is_mended() {
 fn a_mend_takes_nothing_from_others() {
     let own = "{from: [{podSelector: {matchLabels: {app: front}}}]}";
     assert_eq!(
-        mend(&ruled(own)),
+        fix(&ruled(own)),
         "NetworkPolicy shop/db|spec.ingress[0].from[0]|Add|namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: web}}|"
     );
     // It is for somebody in its own Namespace, who would be shut out.
     assert_eq!(
-        mend(&ruled("{from: [{podSelector: {}, }], ports: [{port: 80}]}")),
+        fix(&ruled("{from: [{podSelector: {}, }], ports: [{port: 80}]}")),
         ""
     );
     // Two things off are no change of a word.
     assert_eq!(
-        mend(&ruled(
+        fix(&ruled(
             "{from: [{podSelector: {matchLabels: {app: front}}}], ports: [{port: 81}]}"
         )),
         ""
@@ -215,12 +215,12 @@ fn a_mend_takes_nothing_from_others() {
 }
 
 /// What the ingress of `shop/db` is mended by, for TCP at 80.
-fn mended(policy: &str) -> Option<Mend> {
+fn mended(policy: &str) -> Option<Fix> {
     let world = world(&format!(
         "{SHOP}pod shop/api 10.0.0.4 {{app: api}}\npolicy shop/db {policy}"
     ));
     let side = said(&world, "web/front", "shop/db", 80).ingress;
-    side.nearest.and_then(|nearest| nearest.mend)
+    side.nearest.and_then(|nearest| nearest.fix)
 }
 
 #[test]
@@ -276,9 +276,9 @@ fn a_port_is_added_where_the_rule_is_for_this_pair() {
     ] {
         let policy = format!("{{{subject}, ingress: [{{{peers}ports: [{port}]}}]}}");
         let expected = is_mended.then_some("{protocol: TCP, port: 80}");
-        let mend = mended(&policy);
+        let fix = mended(&policy);
         assert_eq!(
-            mend.as_ref().map(|mend| mend.write.as_str()),
+            fix.as_ref().map(|fix| fix.write.as_str()),
             expected,
             "{policy}"
         );
@@ -296,18 +296,18 @@ fn nothing_is_mended_that_is_open_to_anybody() {
         5432,
     )
     .egress;
-    assert_eq!(mend(&egress), "");
+    assert_eq!(fix(&egress), "");
     assert!(egress.suggestion.is_some());
 }
 
 #[test]
 fn a_mend_says_what_else_it_opens() {
     let also = |policy: &str| {
-        let mend = mended(policy).unwrap();
+        let fix = mended(policy).unwrap();
         let names = |names: &BTreeSet<ObjectName>| -> Vec<String> {
             names.iter().map(ToString::to_string).collect()
         };
-        (names(&mend.also_selects), names(&mend.also_peers))
+        (names(&fix.also_selects), names(&fix.also_peers))
     };
     let (selects, peers) = also(
         "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}], ports: [{port: 80, protocol: UDP}]}]}",
@@ -340,7 +340,7 @@ fn a_policy_of_another_namespace_comes_close_where_it_is_for_nobody() {
             wants_namespace: "shop".to_owned(),
         })
     );
-    assert_eq!(nearest.mend, None);
+    assert_eq!(nearest.fix, None);
     // Somebody is selected by it where it is.
     let own = format!("policy default/db {db}\npod default/db 10.0.1.1 {{app: db}}");
     assert!(elsewhere(&own).0.is_empty());
@@ -366,7 +366,7 @@ fn a_port_s_name_is_mended_where_the_destination_has_one_like_it() {
     );
     let side = said(&world, "web/front", "shop/api", 80).ingress;
     assert_eq!(
-        mend(&side),
+        fix(&side),
         "NetworkPolicy shop/api|spec.ingress[0].ports[0].port|Replace|http-web|https-web"
     );
 }

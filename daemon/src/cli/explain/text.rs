@@ -11,7 +11,7 @@ use clap::builder::styling::Style;
 use netpol_abi::Reason;
 use netpol_engine::evaluate::Party;
 use netpol_engine::explain::{
-    AlmostSelects, Change, Explanation, Hint, Mend, NotSelected, PolicyAnswer, Reading, RuleAnswer,
+    AlmostSelects, Change, Explanation, Fix, Hint, NotSelected, PolicyAnswer, Reading, RuleAnswer,
     Side, Standing, Suggestion,
 };
 use netpol_engine::policy::{Direction, ObjectName};
@@ -74,15 +74,15 @@ pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Resul
             page.line(0, &format!("Note: {}", note(*hint, explanation)))?;
         }
     }
-    let mends: Vec<(&Told, &Mend)> = sides
+    let fixes: Vec<(&Told, &Fix)> = sides
         .iter()
-        .filter_map(|side| Some((side, side.side.nearest.as_ref()?.mend.as_ref()?)))
+        .filter_map(|side| Some((side, side.side.nearest.as_ref()?.fix.as_ref()?)))
         .collect();
-    for (side, mend) in &mends {
+    for (side, fix) in &fixes {
         page.blank()?;
-        mended(&mut page, side, mend)?;
+        mended(&mut page, side, fix)?;
     }
-    if let ([(side, _)], true) = (mends.as_slice(), is_denied_twice) {
+    if let ([(side, _)], true) = (fixes.as_slice(), is_denied_twice) {
         let (word, other) = match side.direction {
             Direction::Ingress => ("ingress", "egress"),
             Direction::Egress => ("egress", "ingress"),
@@ -90,7 +90,7 @@ pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Resul
         let half = format!("That opens {word} alone: {other} has to be mended, too.");
         page.line(1, &half)?;
     }
-    suggested(&mut page, &sides, !mends.is_empty())
+    suggested(&mut page, &sides, !fixes.is_empty())
 }
 
 /// Who they are.
@@ -452,14 +452,14 @@ fn host_setting(key: &str) -> String {
 }
 
 /// A change of a word that would do.
-fn mended(page: &mut Page, side: &Told, mend: &Mend) -> io::Result<()> {
-    page.line(0, &format!("To mend {}, in {}:", side.word(), mend.object))?;
-    let change = match (mend.change, &mend.instead_of) {
-        (Change::Replace, Some(old)) => format!("write `{}` instead of `{old}`", mend.write),
-        _ => format!("add `{}`", mend.write),
+fn mended(page: &mut Page, side: &Told, fix: &Fix) -> io::Result<()> {
+    page.line(0, &format!("To fix {}, in {}:", side.word(), fix.object))?;
+    let change = match (fix.change, &fix.instead_of) {
+        (Change::Replace, Some(old)) => format!("write `{}` instead of `{old}`", fix.write),
+        _ => format!("add `{}`", fix.write),
     };
-    page.line(1, &format!("at {} {change}", mend.field))?;
-    for also in also(side.direction, &mend.also_peers, &mend.also_selects) {
+    page.line(1, &format!("at {} {change}", fix.field))?;
+    for also in also(side.direction, &fix.also_peers, &fix.also_selects) {
         page.line(1, &also)?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use super::subinterfaces::is_apart;
 use super::{Assembly, Candidate};
 use crate::datapath::is_inside;
 use crate::links::{Inside, Veth};
-use crate::reconcile::facts::{Facts, Namespace};
+use crate::reconcile::observed::{Namespace, Observed};
 use crate::reconcile::register::{Interface, Key, Register};
 use crate::runtime::container::{Container, Runtime};
 
@@ -23,7 +23,7 @@ impl Assembly<'_> {
         mut pod: Pod,
         register: &Register,
     ) {
-        let namespace = self.facts.containers.get(&container.id);
+        let namespace = self.observed.containers.get(&container.id);
         let on_host = namespace.is_some_and(|namespace| namespace.nsid.is_none());
         if container.host_network || on_host {
             self.unprotected(
@@ -81,7 +81,7 @@ impl Assembly<'_> {
         if container.runtime == Runtime::Containerd {
             self.hardware(&name, namespace);
             let into = |veth: &&Veth| veth.peer_nsid == Some(nsid);
-            let veths = self.facts.links.veths.iter().filter(into);
+            let veths = self.observed.links.veths.iter().filter(into);
             let veths = veths.map(|veth| (veth.ifindex, namespace.peer_of(veth)));
             let inside = subinterfaces.iter();
             let inside = inside.map(|(number, it)| (*number, namespace.interface(it.peer)));
@@ -137,7 +137,7 @@ impl Assembly<'_> {
 
     /// Does it run on a network of which no end is on this host: neither a veth nor what a sub-interface stands on?
     fn is_elsewhere(&self, container: &Container, namespace: &Namespace) -> bool {
-        let mut veths = self.facts.links.veths.iter();
+        let mut veths = self.observed.links.veths.iter();
         let has_veth = veths.any(|veth| veth.peer_nsid == namespace.nsid);
         let mut inside = namespace.inside.iter();
         container.runtime == Runtime::Docker
@@ -158,7 +158,7 @@ impl Assembly<'_> {
             let Some((runtime, id)) = key.container() else {
                 continue;
             };
-            let engine = self.facts.engine_of(runtime, id);
+            let engine = self.observed.engine_of(runtime, id);
             let Some(engine) = engine.filter(|engine| engine.followed) else {
                 continue;
             };
@@ -173,7 +173,7 @@ impl Assembly<'_> {
                 || engine.snapshot.containers.iter().any(|container| {
                     container.id == id
                         && container.is_running()
-                        && !self.facts.containers.contains_key(id)
+                        && !self.observed.containers.contains_key(id)
                 });
             if !unanswered || self.is_taken(&record.name) {
                 continue;
@@ -220,7 +220,7 @@ impl Assembly<'_> {
                 .is_some_and(|nsid| self.owners.contains_key(&nsid));
             return self.programmed.contains(&ifindex) && !owned;
         }
-        self.facts.links.veths.iter().any(|veth| {
+        self.observed.links.veths.iter().any(|veth| {
             veth.ifindex == ifindex
                 && veth.peer_ifindex == before.peer
                 && veth.peer_nsid.is_some()
@@ -237,7 +237,7 @@ impl Assembly<'_> {
         nsid: i32,
         mac: impl Fn(&Veth, Option<&str>) -> Option<[u8; 6]>,
     ) -> BTreeMap<u32, Interface> {
-        let links = &self.facts.links;
+        let links = &self.observed.links;
         let mut interfaces = BTreeMap::new();
         for veth in &links.veths {
             if veth.peer_nsid != Some(nsid) {
@@ -267,8 +267,8 @@ impl Assembly<'_> {
 
 /// Of those that share a network namespace, leaves the one that is its endpoint; of a Pod on the
 /// host's network likewise.
-pub(super) fn joined(containers: &mut Vec<&Container>, facts: &Facts, register: &Register) {
-    let namespace = |container: &Container| facts.containers.get(&container.id);
+pub(super) fn joined(containers: &mut Vec<&Container>, observed: &Observed, register: &Register) {
+    let namespace = |container: &Container| observed.containers.get(&container.id);
     // In the order of the list: the oldest first.
     let rank = |container: &Container| {
         let held = register.records.get(&Key::of(container));

@@ -6,7 +6,7 @@ use super::Assembly;
 use super::Unidentified;
 use crate::bridges::{Maker, maker};
 use crate::datapath::is_inside;
-use crate::reconcile::facts::Engine;
+use crate::reconcile::observed::Engine;
 use crate::reconcile::register::{Key, Register};
 use crate::runtime::container::{Container, Runtime};
 use crate::runtime::containerd;
@@ -22,7 +22,7 @@ pub(in crate::reconcile) const UNKNOWN: &str = "the container behind it is not k
 impl Assembly<'_> {
     /// Remembers where containerd's containers are: what will be there next may be one.
     pub(super) fn bridges(&self, register: &mut Register) {
-        let links = &self.facts.links;
+        let links = &self.observed.links;
         let owned: BTreeSet<u32> = register
             .records
             .iter()
@@ -44,13 +44,13 @@ impl Assembly<'_> {
     /// Interfaces inside that are nobody's yet: there was no room for their endpoint, or an earlier daemon put
     /// programs on them and whose they are is not known again.
     pub(super) fn holds_inside(&mut self, released: &BTreeSet<u32>) {
-        let facts = self.facts;
-        let unanswered = facts.engines().find(|engine| {
+        let observed = self.observed;
+        let unanswered = observed.engines().find(|engine| {
             let mut containers = engine.snapshot.containers.iter();
             let is_unseen = |container: &Container| {
                 container.is_running()
                     && container.joined.is_none()
-                    && !facts.containers.contains_key(&container.id)
+                    && !observed.containers.contains_key(&container.id)
             };
             engine.followed && (!engine.listed || containers.any(is_unseen))
         });
@@ -88,17 +88,17 @@ impl Assembly<'_> {
         let Some((runtime, id)) = owner.and_then(Key::container) else {
             return false;
         };
-        let engine = self.facts.engine_of(runtime, id);
-        engine.is_some_and(|engine| engine.listed) && !self.facts.containers.contains_key(id)
+        let engine = self.observed.engine_of(runtime, id);
+        engine.is_some_and(|engine| engine.listed) && !self.observed.containers.contains_key(id)
     }
 
     /// Interfaces on hold: what looks like a container's, or was one's, and is nobody's.
     pub(super) fn holds(&mut self, released: &BTreeSet<u32>, register: &Register) {
-        let facts = self.facts;
+        let observed = self.observed;
         let cni_bridges = &register.bridges;
-        let links = &facts.links;
+        let links = &observed.links;
         // Bridges of Docker's own that nobody follows are nobody's here.
-        let mut dockers = facts.docker.iter();
+        let mut dockers = observed.docker.iter();
         let dockers_strangers = dockers.any(|engine| engine.socket && !engine.followed);
         for veth in &links.veths {
             if self.out.interfaces.contains_key(&veth.ifindex) {
@@ -107,7 +107,7 @@ impl Assembly<'_> {
                     .insert(veth.ifindex, veth.name.clone());
                 continue;
             }
-            let is_engines = |nsid| facts.engines_own.contains(&nsid);
+            let is_engines = |nsid| observed.engines_own.contains(&nsid);
             if veth.peer_nsid.is_some_and(is_engines) {
                 continue;
             }
@@ -123,7 +123,7 @@ impl Assembly<'_> {
                     && engine.listed
                     && bridge.is_some_and(|bridge| engine.bridges.contains(bridge))
             };
-            let is_named = facts.docker.iter().any(|engine| has_named(&engine));
+            let is_named = observed.docker.iter().any(|engine| has_named(&engine));
             let looks_like = |engine: &Engine| match engine.runtime {
                 Runtime::Docker if is_named => has_named(&engine),
                 Runtime::Docker => bridge.is_some_and(|bridge| {
@@ -142,7 +142,7 @@ impl Assembly<'_> {
                         }
                 }
             };
-            let candidates = facts
+            let candidates = observed
                 .engines()
                 .filter(|engine| engine.may_have_containers() && looks_like(engine))
                 .collect::<Vec<_>>();
@@ -155,7 +155,7 @@ impl Assembly<'_> {
                 ENDED.to_owned()
             } else if !candidates.is_empty() {
                 UNKNOWN.to_owned()
-            } else if let Some(engine) = facts
+            } else if let Some(engine) = observed
                 .engines()
                 .find(|engine| engine.followed && silent(engine))
                 && self.programmed.contains(&veth.ifindex)

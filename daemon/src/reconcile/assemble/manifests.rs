@@ -14,18 +14,18 @@ use super::Unprotected;
 use super::{Assembly, Candidate};
 use crate::links::Inside;
 use crate::origin::Origin;
-use crate::reconcile::facts::{Declared, Engine};
+use crate::reconcile::observed::{Declared, Engine};
 use crate::reconcile::register::{Key, Register};
 
 impl Assembly<'_> {
     pub(super) fn manifests(&mut self, register: &Register) {
         let declared: BTreeMap<&ObjectName, &Declared> = self
-            .facts
+            .observed
             .declared
             .iter()
             .map(|declared| (&declared.name, declared))
             .collect();
-        let store = std::sync::Arc::clone(&self.facts.store);
+        let store = std::sync::Arc::clone(&self.observed.store);
         for (object, accepted, since) in store.objects() {
             let origin = |labels: &Labels| Origin {
                 file: Some(PathBuf::from(&accepted.path)),
@@ -166,7 +166,7 @@ impl Assembly<'_> {
                 continue;
             }
             let unlisted = |engine: &Engine| engine.may_have_containers() && !engine.listed;
-            if let Some(why) = why.filter(|_| !self.facts.engines().any(unlisted)) {
+            if let Some(why) = why.filter(|_| !self.observed.engines().any(unlisted)) {
                 let text = manifest.container.as_deref().unwrap_or_default();
                 self.out
                     .warnings

@@ -17,23 +17,23 @@ use crate::runtime::named::{self, Named, NotNamed};
 
 impl Assembly<'_> {
     pub(super) fn containers(&mut self, register: &Register) {
-        let facts = self.facts;
+        let observed = self.observed;
         let mut taken: BTreeSet<ObjectName> = self.out.world.pods.keys().cloned().collect();
         taken.extend(
             self.candidates
                 .iter()
                 .map(|candidate| candidate.name.clone()),
         );
-        let mut containers: Vec<&Container> = facts
+        let mut containers: Vec<&Container> = observed
             .all_containers()
             .filter(|container| container.joined.is_none())
             .filter(|container| {
-                container.is_running() || facts.containers.contains_key(&container.id)
+                container.is_running() || observed.containers.contains_key(&container.id)
             })
             .collect();
         // Each runtime lists its own in the order in which it made them.
         containers.sort_by_key(|container| container.created);
-        joined(&mut containers, facts, register);
+        joined(&mut containers, observed, register);
         // A name once given stays, whoever comes later.
         let known = |container: &Container| {
             let record = register.records.get(&Key::of(container))?;
@@ -106,9 +106,9 @@ impl Assembly<'_> {
         containers: &[&Container],
         register: &Register,
     ) -> BTreeMap<String, PodManifest> {
-        let facts = self.facts;
-        let namespace = |id: &str| facts.containers.get(id).map(|namespace| namespace.nsid);
-        let running = facts.all_containers().filter_map(|one| {
+        let observed = self.observed;
+        let namespace = |id: &str| observed.containers.get(id).map(|namespace| namespace.nsid);
+        let running = observed.all_containers().filter_map(|one| {
             let owner = one.joined.as_ref().unwrap_or(&one.id);
             let is_it = |owned: &&Container| {
                 owned.id == *owner

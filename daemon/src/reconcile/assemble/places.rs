@@ -181,7 +181,7 @@ impl Assembly<'_> {
 
     /// Numbers, and the register as it is from now on.
     pub(super) fn places(&mut self, register: &mut Register) {
-        let links = &self.facts.links.veths;
+        let links = &self.observed.links.veths;
         let there: BTreeSet<u32> = links.iter().map(|veth| veth.ifindex).collect();
         for (key, record) in &register.records {
             let interfaces = record.interfaces.keys();
@@ -196,7 +196,7 @@ impl Assembly<'_> {
             .map(|candidate| &candidate.key)
             .collect();
         register.records.retain(|key, _| known.contains(key));
-        let veths = self.facts.links.veths.iter();
+        let veths = self.observed.links.veths.iter();
         let bridges: BTreeMap<u32, u32> = veths
             .filter_map(|veth| Some((veth.ifindex, veth.master?)))
             .collect();

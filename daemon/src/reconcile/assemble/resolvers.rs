@@ -28,18 +28,18 @@ pub struct AskedFromHost {
 impl Assembly<'_> {
     /// Notes what containers have started with, and makes the peer.
     pub(super) fn kube_dns(&mut self, register: &mut Register) {
-        let now = &self.facts.resolvers;
+        let now = &self.observed.resolvers;
         let with_own = |container: &&Container| {
             container.state != State::Ended && !container.host_network && container.joined.is_none()
         };
-        let containers = self.facts.all_containers().filter(with_own);
+        let containers = self.observed.all_containers().filter(with_own);
         let containers: BTreeMap<Key, &Container> = containers
             .map(|container| (Key::of(container), container))
             .collect();
         register.started.retain(|key, started| {
             let engine = key
                 .container()
-                .and_then(|(runtime, id)| self.facts.engine_of(runtime, id));
+                .and_then(|(runtime, id)| self.observed.engine_of(runtime, id));
             match containers.get(key) {
                 Some(container) => container.pid == 0 || container.pid == started.pid,
                 // It may just not have been named yet.
@@ -82,7 +82,7 @@ impl Assembly<'_> {
     ) -> Option<BTreeSet<IpAddr>> {
         let started = register.started.get(&Key::of(container));
         // What has not started yet will do so with those of now.
-        let resolvers = started.map_or(&self.facts.resolvers, |started| &started.resolvers);
+        let resolvers = started.map_or(&self.observed.resolvers, |started| &started.resolvers);
         let from_host = match container.dns.asked_from {
             AskedFrom::Container => false,
             AskedFrom::HostIfLoopback => resolvers.loopback,
@@ -103,7 +103,7 @@ impl Assembly<'_> {
             };
             let mut numbers = candidate.interfaces.keys().copied();
             let container = candidate.key.container();
-            let namespace = container.and_then(|(_, id)| self.facts.containers.get(id));
+            let namespace = container.and_then(|(_, id)| self.observed.containers.get(id));
             let asked = AskedFromHost {
                 resolvers: resolvers.clone(),
                 loopback: numbers.find(|number| is_loopback(*number)),

@@ -11,7 +11,7 @@ use super::Assembly;
 use crate::datapath::{Location, Within, is_inside, is_loopback};
 use crate::links::{Inside, Subinterface};
 use crate::printable::printable;
-use crate::reconcile::facts::Namespace;
+use crate::reconcile::observed::Namespace;
 use crate::reconcile::register::{Interface, Record, Register};
 use crate::runtime::container::{Attachment, Container};
 

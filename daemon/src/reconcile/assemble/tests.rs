@@ -19,7 +19,7 @@ use netpol_engine::world::Place;
 
 use super::*;
 use crate::links::{Inside, Snapshot, Veth};
-use crate::reconcile::facts::{Declared, Engine, Namespace, Rights};
+use crate::reconcile::observed::{Declared, Engine, Namespace, Rights};
 use crate::runtime::container::{self, Attachment, Container, Runtime, State};
 use crate::store::{Accepted, StoreView};
 
@@ -90,9 +90,9 @@ fn namespace(nsid: Option<i32>) -> Namespace {
 }
 
 /// An engine that has listed these; container N is in namespace N, on veth 10 + N.
-fn engine(containers: Vec<Container>) -> Facts {
+fn engine(containers: Vec<Container>) -> Observed {
     let numbers: Vec<i32> = (1..).take(containers.len()).collect();
-    Facts {
+    Observed {
         containers: containers
             .iter()
             .zip(&numbers)
@@ -119,31 +119,31 @@ fn engine(containers: Vec<Container>) -> Facts {
             }),
             ..Engine::default()
         }],
-        ..Facts::default()
+        ..Observed::default()
     }
 }
 
-fn go(facts: &Facts, register: &mut Register) -> Assembled {
+fn go(observed: &Observed, register: &mut Register) -> Desired {
     let programmed = register.interfaces().collect();
-    assemble(facts, &Settings::default(), &programmed, register)
+    assemble(observed, &Settings::default(), &programmed, register)
 }
 
 /// As [`go`], with the resolvers as a peer: its addresses.
-fn kube_dns(facts: &Facts, register: &mut Register) -> (Assembled, BTreeSet<IpAddr>) {
+fn kube_dns(observed: &Observed, register: &mut Register) -> (Desired, BTreeSet<IpAddr>) {
     let settings = Settings {
         kube_dns: true,
         ..Settings::default()
     };
     let programmed = register.interfaces().collect();
-    let found = assemble(facts, &settings, &programmed, register);
+    let found = assemble(observed, &settings, &programmed, register);
     let dns = &found.world.pods[&"kube-system/kube-dns".parse().unwrap()];
     assert_eq!(dns.place, Place::External);
     let addresses = dns.addresses.clone();
     (found, addresses)
 }
 
-fn attached(assembled: &Assembled, name: &str) -> world::Attached {
-    match &assembled.world.pods[&name.parse().unwrap()].place {
+fn attached(desired: &Desired, name: &str) -> world::Attached {
+    match &desired.world.pods[&name.parse().unwrap()].place {
         Place::Attached(attached) => attached.clone(),
         other => panic!("{name} is {other:?}"),
     }
@@ -151,9 +151,9 @@ fn attached(assembled: &Assembled, name: &str) -> world::Attached {
 
 /// containerd with these containers; container N is in the namespace `of(N)`, on veth 10 + that,
 /// at 10.88.0.that.
-fn containerd(containers: Vec<Container>, of: impl Fn(usize) -> i32) -> Facts {
-    let mut facts = Facts::default();
-    facts.links.bridges = [(BRIDGE, "lab0".to_owned())].into();
+fn containerd(containers: Vec<Container>, of: impl Fn(usize) -> i32) -> Observed {
+    let mut observed = Observed::default();
+    observed.links.bridges = [(BRIDGE, "lab0".to_owned())].into();
     for (index, one) in containers.iter().enumerate() {
         let nsid = of(index + 1);
         let number = nsid.unsigned_abs();
@@ -172,17 +172,17 @@ fn containerd(containers: Vec<Container>, of: impl Fn(usize) -> i32) -> Facts {
             looked_running: one.is_running(),
             ..namespace(Some(nsid))
         };
-        facts.containers.insert(one.id.clone(), found);
+        observed.containers.insert(one.id.clone(), found);
         let end = Veth {
             name: format!("veth{number:08x}"),
             ..veth(10 + number, Some(nsid), Some(BRIDGE))
         };
-        if !facts.links.veths.contains(&end) {
-            facts.links.veths.push(end);
+        if !observed.links.veths.contains(&end) {
+            observed.links.veths.push(end);
         }
     }
-    facts.docker = vec![Engine::default()];
-    facts.containerd = Engine {
+    observed.docker = vec![Engine::default()];
+    observed.containerd = Engine {
         runtime: Runtime::Containerd,
         label: "containerd".to_owned(),
         followed: true,
@@ -195,7 +195,7 @@ fn containerd(containers: Vec<Container>, of: impl Fn(usize) -> i32) -> Facts {
         }),
         ..Engine::default()
     };
-    facts
+    observed
 }
 
 fn task(id: &str, app: &str) -> Container {
@@ -226,6 +226,6 @@ fn part(id: &str, app: &str, sandbox: bool) -> Container {
     container
 }
 
-fn names(found: &Assembled) -> Vec<String> {
+fn names(found: &Desired) -> Vec<String> {
     found.world.pods.keys().map(ToString::to_string).collect()
 }

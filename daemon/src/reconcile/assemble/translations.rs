@@ -12,10 +12,10 @@ impl Assembly<'_> {
     /// The rules by which a packet from beyond this host may reach an endpoint under another address.
     pub(super) fn translations(&mut self) {
         // Most hosts have no such rule at all: then nothing is gathered for it.
-        if self.facts.translations.is_empty() {
+        if self.observed.translations.is_empty() {
             return;
         }
-        let links = &self.facts.links;
+        let links = &self.observed.links;
         let pods = self.out.world.pods.values();
         let attached = pods.filter(|pod| matches!(pod.place, Place::Attached(_)));
         let addresses: BTreeSet<IpAddr> = attached.flat_map(|pod| pod.addresses.clone()).collect();
@@ -30,7 +30,7 @@ impl Assembly<'_> {
             addresses,
             bridges: links.bridges.values().cloned().collect(),
         };
-        let hiding = self.facts.translations.iter();
+        let hiding = self.observed.translations.iter();
         let hiding = hiding.filter(|rule: &&Rule| rule.hides(&containers));
         self.out.hiding = hiding.map(|rule| rule.text.clone()).collect();
     }

@@ -16,7 +16,7 @@ use super::{DOCKERS, wire};
 use crate::config::{Containerd, Enabled};
 use crate::printable::printable;
 use crate::runtime::container::{Container, Runtime, Snapshot, State};
-use crate::runtime::follow::{self, Desk, Dropped, Follower};
+use crate::runtime::follow::{self, Dropped, Follower, Publisher};
 use crate::watch::WatchError;
 
 /// Everything is listed again so often, hints or not: should one have been lost, that is what it
@@ -34,36 +34,37 @@ const QUESTIONS: usize = 16;
 /// # Errors
 /// The kernel gives no inotify instance.
 pub fn follow(settings: &Containerd) -> Result<Follower, WatchError> {
-    let (desk, follower) = follow::open(Runtime::Containerd, settings.enabled, &settings.socket)?;
+    let (publisher, follower) =
+        follow::open(Runtime::Containerd, settings.enabled, &settings.socket)?;
     if settings.enabled != Enabled::No {
-        tokio::spawn(run(desk, settings.namespaces.clone()));
+        tokio::spawn(run(publisher, settings.namespaces.clone()));
     }
     Ok(follower)
 }
 
-async fn run(mut desk: Desk, namespaces: Vec<String>) {
+async fn run(mut publisher: Publisher, namespaces: Vec<String>) {
     // It outlives sessions: what containerd does not say is as it was.
     let mut world = World::new(namespaces);
     loop {
-        let error = match session(&mut desk, &mut world).await {
+        let error = match session(&mut publisher, &mut world).await {
             Ok(Dropped) => return,
             Err(error) => error,
         };
-        if desk.lost(&error, error.is_absent()).await.is_err() {
+        if publisher.lost(&error, error.is_absent()).await.is_err() {
             return;
         }
     }
 }
 
 /// One connection: from the first listing to the end of the events.
-async fn session(desk: &mut Desk, world: &mut World) -> Result<Dropped, ClientError> {
-    let (client, version) = Client::connect(desk.socket()).await?;
+async fn session(publisher: &mut Publisher, world: &mut World) -> Result<Dropped, ClientError> {
+    let (client, version) = Client::connect(publisher.socket()).await?;
     // Events first: what happens while the listings are made is listed again.
     let mut events = client.events(&model::TOPICS);
     let mut stale = Stale::All;
     let mut relist = tokio::time::interval_at(Instant::now() + LISTENING, RELIST);
     relist.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tracing::info!(socket = %desk.socket().display(), version = %printable(&version), "following containerd");
+    tracing::info!(socket = %publisher.socket().display(), version = %printable(&version), "following containerd");
     loop {
         match std::mem::take(&mut stale) {
             Stale::All => world.list_all(&client).await?,
@@ -73,14 +74,14 @@ async fn session(desk: &mut Desk, world: &mut World) -> Result<Dropped, ClientEr
                 }
             }
         }
-        desk.say(Snapshot {
+        publisher.say(Snapshot {
             containers: world.containers(),
             error: world.too_large(),
             ..Snapshot::default()
         });
         let event = tokio::select! {
             event = events.next() => event?,
-            asked = desk.asked() => match asked {
+            asked = publisher.asked() => match asked {
                 Err(dropped) => return Ok(dropped),
                 Ok(()) => {
                     stale = Stale::All;

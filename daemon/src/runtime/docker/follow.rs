@@ -18,7 +18,7 @@ use super::model::{self, wire};
 use super::recheck::Rechecks;
 use crate::config::Enabled;
 use crate::runtime::container::{Attachment, Container, Runtime, Snapshot, State};
-use crate::runtime::follow::{self, Desk, Dropped, Follower, OpenQuestions, Request};
+use crate::runtime::follow::{self, Dropped, Follower, OpenQuestions, Publisher, Request};
 use crate::watch::WatchError;
 
 /// An engine may save what happened after it has told of it. What the kernel shows is asked about until it is
@@ -36,23 +36,23 @@ const INSPECTIONS: usize = 16;
 /// `others`: sockets that are followed already. A name that leads to one of them (`podman-docker` makes
 /// `/run/docker.sock` one of Podman's) is no other engine.
 pub fn follow(enabled: Enabled, socket: &Path, others: &[PathBuf]) -> Result<Follower, WatchError> {
-    let (desk, follower) = follow::open(Runtime::Docker, enabled, socket)?;
+    let (publisher, follower) = follow::open(Runtime::Docker, enabled, socket)?;
     if enabled != Enabled::No {
-        tokio::spawn(run(desk, others.to_vec()));
+        tokio::spawn(run(publisher, others.to_vec()));
     }
     Ok(follower)
 }
 
-async fn run(mut desk: Desk, others: Vec<PathBuf>) {
+async fn run(mut publisher: Publisher, others: Vec<PathBuf>) {
     loop {
-        let error = match same(desk.socket(), &others) {
+        let error = match same(publisher.socket(), &others) {
             Some(other) => EngineError::Followed(other.to_owned()),
-            None => match session(&mut desk).await {
+            None => match session(&mut publisher).await {
                 Ok(Dropped) => return,
                 Err(error) => error,
             },
         };
-        if desk.lost(&error, error.is_absent()).await.is_err() {
+        if publisher.lost(&error, error.is_absent()).await.is_err() {
             return;
         }
     }
@@ -70,8 +70,8 @@ pub fn same<'a>(socket: &Path, others: &'a [PathBuf]) -> Option<&'a Path> {
 }
 
 /// One connection: from the first listing to the end of the events.
-async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
-    let engine = Engine::connect(desk.socket()).await?;
+async fn session(publisher: &mut Publisher) -> Result<Dropped, EngineError> {
+    let engine = Engine::connect(publisher.socket()).await?;
     // Events first: what happens while the listing is made is listed again.
     let mut events = engine.events().await?;
     let mut world = World {
@@ -79,11 +79,11 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
         ..World::default()
     };
     world.take_listing(list(&engine).await?);
-    tracing::info!(socket = %desk.socket().display(), containers = world.containers.len(), "following the container engine");
+    tracing::info!(socket = %publisher.socket().display(), containers = world.containers.len(), "following the container engine");
     let mut listings = FuturesUnordered::new();
     let mut inspections = FuturesUnordered::new();
     let mut networks = FuturesUnordered::new();
-    world.question(desk.questions(), Instant::now());
+    world.question(publisher.questions(), Instant::now());
     let mut has_news = true;
     loop {
         world.recheck(Instant::now());
@@ -112,9 +112,9 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
                 ..Snapshot::default()
             };
             if listings.is_empty() {
-                desk.say(snapshot);
+                publisher.say(snapshot);
             } else {
-                desk.say_meanwhile(snapshot);
+                publisher.say_meanwhile(snapshot);
             }
         }
         let next = world.next_recheck();
@@ -127,7 +127,7 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event? else {
-                    return Err(ended(desk.socket()));
+                    return Err(ended(publisher.socket()));
                 };
                 world.take(&event, Instant::now());
                 // A burst of events is one listing.
@@ -148,10 +148,10 @@ async fn session(desk: &mut Desk) -> Result<Dropped, EngineError> {
                 has_news = true;
             }
             () = recheck => {}
-            request = desk.request() => match request {
+            request = publisher.request() => match request {
                 Err(dropped) => return Ok(dropped),
                 Ok(Request::ListAgain) => world.doubt_all(),
-                Ok(Request::Questions) => world.question(desk.questions(), Instant::now()),
+                Ok(Request::Questions) => world.question(publisher.questions(), Instant::now()),
             },
         }
     }

@@ -9,14 +9,14 @@ fn an_address_stays_with_who_had_it_first() {
     go(&first, &mut register);
     let mut younger = container(1, &[]);
     younger.networks[0].ipv4 = Some([172, 17, 0, 2].into());
-    let mut facts = engine(vec![younger, container(2, &[])]);
+    let mut observed = engine(vec![younger, container(2, &[])]);
     let second = namespace(Some(1)).identity;
-    facts
+    observed
         .containers
         .get_mut(&container(2, &[]).id)
         .unwrap()
         .identity = second;
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     let [conflict] = &found.conflicts[..] else {
         panic!("{:?}", found.conflicts);
     };
@@ -50,16 +50,16 @@ fn a_pod_on_the_host_s_network_makes_no_address_the_host_s() {
              status: {{podIPs: [{{ip: {address}}}]}}\n"
         )
     };
-    let mut facts = engine(vec![container(2, &[])]);
-    let without = go(&facts, &mut Register::default());
+    let mut observed = engine(vec![container(2, &[])]);
+    let without = go(&observed, &mut Register::default());
     let all = [
         text("here", "192.0.2.1"),
         text("node", "198.51.100.7"),
         text("other", "198.51.100.8"),
         text("thief", "172.17.0.2"),
     ];
-    facts.store = manifests(&all.join("---\n"));
-    let found = go(&facts, &mut Register::default());
+    observed.store = manifests(&all.join("---\n"));
+    let found = go(&observed, &mut Register::default());
     assert_eq!(found.world.host, without.world.host);
     let pod = |name: &str| &found.world.pods[&name.parse().unwrap()];
     assert_eq!(
@@ -82,10 +82,10 @@ fn a_pod_on_the_host_s_network_makes_no_address_the_host_s() {
 
 #[test]
 fn a_resolver_that_is_a_container_stays_that_container() {
-    let mut facts = engine(vec![container(5, &[])]);
-    facts.resolvers.addresses =
+    let mut observed = engine(vec![container(5, &[])]);
+    observed.resolvers.addresses =
         ["172.17.0.5".parse().unwrap(), "10.0.0.53".parse().unwrap()].into();
-    let (found, dns) = kube_dns(&facts, &mut Register::default());
+    let (found, dns) = kube_dns(&observed, &mut Register::default());
     assert_eq!(dns, ["10.0.0.53".parse().unwrap()].into());
     assert!(found.conflicts.is_empty());
 }

@@ -11,9 +11,9 @@ fn containers_become_endpoints_with_what_the_engine_gave_them() {
         ("com.docker.compose.project", "shop"),
         ("com.docker.compose.service", "web"),
     ];
-    let facts = engine(vec![container(1, &labels), container(2, &[])]);
+    let observed = engine(vec![container(1, &labels), container(2, &[])]);
     let mut register = Register::default();
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     let web = &found.world.pods[&"shop/c1".parse().unwrap()];
     assert_eq!(web.labels["app"], "web");
     let addresses: Vec<String> = web.addresses.iter().map(ToString::to_string).collect();
@@ -28,7 +28,7 @@ fn containers_become_endpoints_with_what_the_engine_gave_them() {
     );
     assert!(found.unidentified.is_empty() && found.unprotected.is_empty());
     // Nothing changed: nothing changes.
-    assert_eq!(go(&facts, &mut register), found);
+    assert_eq!(go(&observed, &mut register), found);
 }
 
 #[test]
@@ -41,9 +41,9 @@ fn published_ports_are_the_endpoints_and_stay_while_the_engine_is_silent() {
         target: 80,
     };
     web.published.insert(port);
-    let mut facts = engine(vec![web]);
+    let mut observed = engine(vec![web]);
     let mut register = Register::default();
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     assert_eq!(
         found.world.broadcasts,
         ["192.0.2.255".parse().unwrap()].into()
@@ -51,20 +51,20 @@ fn published_ports_are_the_endpoints_and_stay_while_the_engine_is_silent() {
     let name = "default/c1".parse().unwrap();
     assert_eq!(found.world.pods[&name].published, [port].into());
     // The engine does not answer any more.
-    facts.containers.clear();
-    facts.docker[0] = Engine {
+    observed.containers.clear();
+    observed.docker[0] = Engine {
         followed: true,
         ..Engine::default()
     };
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     assert_eq!(found.world.pods[&name].published, [port].into());
 }
 
 #[test]
 fn another_container_never_gets_the_number_of_the_one_before() {
-    let facts = engine(vec![container(1, &[])]);
+    let observed = engine(vec![container(1, &[])]);
     let mut register = Register::default();
-    let before = attached(&go(&facts, &mut register), "default/c1");
+    let before = attached(&go(&observed, &mut register), "default/c1");
     // The same address, interface and namespace; another container.
     let mut other = container(9, &[]);
     other.networks = container(1, &[]).networks;
@@ -73,9 +73,9 @@ fn another_container_never_gets_the_number_of_the_one_before() {
     assert_ne!(before.id, after.id);
     assert_ne!(before.slot, after.slot);
     // The same container in a namespace of its next life.
-    let mut facts = engine(vec![container(9, &[])]);
-    facts.containers.values_mut().next().unwrap().identity = (4, 99);
-    let again = attached(&go(&facts, &mut register), "default/c9");
+    let mut observed = engine(vec![container(9, &[])]);
+    observed.containers.values_mut().next().unwrap().identity = (4, 99);
+    let again = attached(&go(&observed, &mut register), "default/c9");
     assert_ne!(again.id, after.id);
 }
 
@@ -119,9 +119,9 @@ fn containers_that_policy_cannot_reach_are_reported() {
     lonely.networks.clear();
     let mut joined = container(4, &[]);
     joined.joined = Some(lonely.id.clone());
-    let mut facts = engine(vec![hosty, lan, lonely, joined]);
-    facts.links.veths.clear();
-    let found = go(&facts, &mut Register::default());
+    let mut observed = engine(vec![hosty, lan, lonely, joined]);
+    observed.links.veths.clear();
+    let found = go(&observed, &mut Register::default());
     let names: Vec<&str> = found
         .unprotected
         .iter()
@@ -134,12 +134,12 @@ fn containers_that_policy_cannot_reach_are_reported() {
 /// Of a rootless engine, whose networks are in a namespace of its own.
 #[test]
 fn a_container_whose_network_is_out_of_sight_is_unprotected() {
-    let mut facts = engine(vec![container(1, &[]), container(2, &[])]);
-    facts.links.veths.remove(0);
+    let mut observed = engine(vec![container(1, &[]), container(2, &[])]);
+    observed.links.veths.remove(0);
     let id = container(1, &[]).id;
     let mut unprotected = |inside: Vec<Inside>| {
-        facts.containers.get_mut(&id).unwrap().inside = inside;
-        go(&facts, &mut Register::default())
+        observed.containers.get_mut(&id).unwrap().inside = inside;
+        go(&observed, &mut Register::default())
     };
     let lo = Inside {
         addresses: vec!["127.0.0.1".parse().unwrap()],

@@ -4,13 +4,13 @@ use super::*;
 
 #[test]
 fn a_declared_pod_is_read_from_inside() {
-    let mut facts = Facts {
+    let mut observed = Observed {
         store: manifests(
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: x, annotations: {netpold.io/netns: /run/netns/a}}\n\
              ---\napiVersion: v1\nkind: Pod\nmetadata: {name: b, annotations: {netpold.io/netns: /run/netns/b}}\n\
              ---\napiVersion: v1\nkind: Pod\nmetadata: {name: c}\nstatus: {podIPs: [{ip: 10.0.0.9}]}\n",
         ),
-        ..Facts::default()
+        ..Observed::default()
     };
     let inside = Inside {
         ifindex: 2,
@@ -26,7 +26,7 @@ fn a_declared_pod_is_read_from_inside() {
         addresses: vec!["127.0.0.1".parse().unwrap()],
         ..inside.clone()
     };
-    facts.declared = vec![
+    observed.declared = vec![
         Declared {
             name: "x/a".parse().unwrap(),
             path: PathBuf::from("/run/netns/a"),
@@ -41,9 +41,9 @@ fn a_declared_pod_is_read_from_inside() {
             namespace: Err("is not there".to_owned()),
         },
     ];
-    facts.links.veths = vec![veth(11, Some(1), None), veth(12, Some(2), None)];
+    observed.links.veths = vec![veth(11, Some(1), None), veth(12, Some(2), None)];
     let mut register = Register::default();
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     assert_eq!(
         attached(&found, "x/a").interfaces,
         [(11, [2, 0, 0, 0, 0, 7])].into()
@@ -65,11 +65,11 @@ fn a_declared_pod_is_read_from_inside() {
         "the other veth is nobody's business"
     );
     // What it takes turns with others for is not its own; a prefix takes none of its own away. So short a one is said.
-    facts.store = manifests(
+    observed.store = manifests(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  namespace: x\n  annotations:\n    \
          netpold.io/netns: /run/netns/a\n    netpold.io/addresses: '10.0.0.7,0.0.0.0/0'\n",
     );
-    let turns = go(&facts, &mut register.clone());
+    let turns = go(&observed, &mut register.clone());
     let pod = &turns.world.pods[&"x/a".parse().unwrap()];
     assert_eq!(pod.addresses, ["fe80::7".parse().unwrap()].into());
     assert_eq!(pod.leaves.len(), 2);
@@ -79,11 +79,11 @@ fn a_declared_pod_is_read_from_inside() {
         .filter(|text| text.contains("0.0.0.0/0"));
     assert_eq!(said.count(), 1, "{:?}", turns.warnings);
     // No longer declared: it is let go, not held, though no engine has answered.
-    facts.store = Arc::default();
-    facts.declared.clear();
-    facts.docker = vec![Engine {
+    observed.store = Arc::default();
+    observed.declared.clear();
+    observed.docker = vec![Engine {
         followed: true,
         ..Engine::default()
     }];
-    assert!(go(&facts, &mut register).interfaces.is_empty());
+    assert!(go(&observed, &mut register).interfaces.is_empty());
 }

@@ -4,9 +4,9 @@ use super::*;
 
 #[test]
 fn what_looks_like_a_containers_is_on_hold_and_the_rest_is_left_alone() {
-    let mut facts = engine(vec![]);
-    facts.links.bridges.insert(101, "br0".to_owned());
-    facts.links.veths = vec![
+    let mut observed = engine(vec![]);
+    observed.links.bridges.insert(101, "br0".to_owned());
+    observed.links.veths = vec![
         veth(11, Some(1), Some(BRIDGE)),
         // It may still move, and must not take a program along: to a container, from which an overlay's bridge is at the
         // other end already, or with that one still here.
@@ -14,26 +14,34 @@ fn what_looks_like_a_containers_is_on_hold_and_the_rest_is_left_alone() {
         veth(14, None, None),
         veth(13, Some(3), Some(101)),
     ];
-    let found = go(&facts, &mut Register::default());
+    let found = go(&observed, &mut Register::default());
     assert_eq!(found.interfaces, [(11, None)].into());
     assert_eq!(found.unidentified.len(), 1);
-    facts.docker[0].followed = false;
-    assert!(go(&facts, &mut Register::default()).interfaces.is_empty());
-    facts.docker[0].followed = true;
-    (facts.docker[0].socket, facts.docker[0].listed) = (false, false);
-    assert!(go(&facts, &mut Register::default()).interfaces.is_empty());
+    observed.docker[0].followed = false;
+    assert!(
+        go(&observed, &mut Register::default())
+            .interfaces
+            .is_empty()
+    );
+    observed.docker[0].followed = true;
+    (observed.docker[0].socket, observed.docker[0].listed) = (false, false);
+    assert!(
+        go(&observed, &mut Register::default())
+            .interfaces
+            .is_empty()
+    );
 }
 
 #[test]
 fn an_enforced_interface_is_held_and_not_opened_while_the_engine_is_silent() {
-    let mut facts = engine(vec![]);
-    facts.docker[0] = Engine {
+    let mut observed = engine(vec![]);
+    observed.docker[0] = Engine {
         followed: true,
         ..Engine::default()
     };
-    facts.links.veths = vec![veth(11, Some(1), None)];
+    observed.links.veths = vec![veth(11, Some(1), None)];
     let found = assemble(
-        &facts,
+        &observed,
         &Settings::default(),
         &[11].into(),
         &mut Register::default(),
@@ -44,7 +52,7 @@ fn an_enforced_interface_is_held_and_not_opened_while_the_engine_is_silent() {
 #[test]
 fn where_containerds_containers_were_the_next_one_is_on_hold() {
     let mut register = Register::default();
-    let mut facts = containerd(vec![task("web", "web")], |number| number as i32);
+    let mut observed = containerd(vec![task("web", "web")], |number| number as i32);
     let stranger = |ifindex, name: &str| Veth {
         name: name.to_owned(),
         ..veth(ifindex, Some(9), Some(BRIDGE))
@@ -58,8 +66,8 @@ fn where_containerds_containers_were_the_next_one_is_on_hold() {
     let mut empty = containerd(vec![], |_| 0);
     empty.links.veths = strangers.to_vec();
     assert!(go(&empty, &mut register).interfaces.is_empty());
-    facts.links.veths.extend(strangers.clone());
-    let found = go(&facts, &mut register);
+    observed.links.veths.extend(strangers.clone());
+    let found = go(&observed, &mut register);
     assert_eq!(found.interfaces[&31], None);
     assert!(!found.interfaces.contains_key(&32));
     // The last one is gone, and it is still known where they are.
@@ -70,47 +78,48 @@ fn where_containerds_containers_were_the_next_one_is_on_hold() {
 
 #[test]
 fn bridges_of_a_docker_that_nobody_follows_are_not_containerds() {
-    let mut facts = containerd(vec![], |_| 0);
-    facts.links.bridges = [(BRIDGE, "br-0123456789ab".to_owned())].into();
-    facts.links.veths = vec![Veth {
+    let mut observed = containerd(vec![], |_| 0);
+    observed.links.bridges = [(BRIDGE, "br-0123456789ab".to_owned())].into();
+    observed.links.veths = vec![Veth {
         name: "veth0123abcd".to_owned(),
         ..veth(31, Some(9), Some(BRIDGE))
     }];
-    let on_hold = |facts: &Facts| !go(facts, &mut Register::default()).interfaces.is_empty();
+    let on_hold =
+        |observed: &Observed| !go(observed, &mut Register::default()).interfaces.is_empty();
     // nerdctl's.
-    assert!(on_hold(&facts));
-    facts.docker[0].socket = true;
-    assert!(!on_hold(&facts));
-    facts.docker[0].followed = true;
-    assert!(on_hold(&facts));
+    assert!(on_hold(&observed));
+    observed.docker[0].socket = true;
+    assert!(!on_hold(&observed));
+    observed.docker[0].followed = true;
+    assert!(on_hold(&observed));
 }
 
 /// Programs and the engine's word go at different times: an exit is no alarm.
 #[test]
 fn an_interface_whose_endpoint_is_gone_is_shut_and_said_to_be_just_that() {
     let mut register = Register::default();
-    let mut facts = engine(vec![container(1, &[]), container(2, &[])]);
-    go(&facts, &mut register);
+    let mut observed = engine(vec![container(1, &[]), container(2, &[])]);
+    go(&observed, &mut register);
     // The process has ended, of which the engine has not told; its interface is there still.
-    facts.containers.remove(&container(1, &[]).id);
-    facts.links.veths[0].peer_nsid = None;
-    let gone = go(&facts, &mut register);
-    let reasons = |found: &Assembled| -> Vec<String> {
+    observed.containers.remove(&container(1, &[]).id);
+    observed.links.veths[0].peer_nsid = None;
+    let gone = go(&observed, &mut register);
+    let reasons = |found: &Desired| -> Vec<String> {
         let held = found.unidentified.iter();
         held.map(|one| one.reason.clone()).collect()
     };
     assert_eq!(reasons(&gone), [ENDED]);
     assert_eq!(gone.interfaces[&11], None);
     // Also when all is looked at once more, and the engine has told.
-    Arc::make_mut(&mut facts.docker[0].snapshot)
+    Arc::make_mut(&mut observed.docker[0].snapshot)
         .containers
         .remove(0);
-    assert_eq!(reasons(&go(&facts, &mut register)), [ENDED]);
+    assert_eq!(reasons(&go(&observed, &mut register)), [ENDED]);
     // A number that another interface has is nobody's.
-    facts.links.veths.remove(0);
-    assert!(reasons(&go(&facts, &mut register)).is_empty());
-    facts.links.veths.push(veth(11, Some(9), Some(BRIDGE)));
-    let new = go(&facts, &mut register);
+    observed.links.veths.remove(0);
+    assert!(reasons(&go(&observed, &mut register)).is_empty());
+    observed.links.veths.push(veth(11, Some(9), Some(BRIDGE)));
+    let new = go(&observed, &mut register);
     assert_eq!(
         reasons(&new),
         ["the container behind it is not known yet".to_owned()]
@@ -118,18 +127,18 @@ fn an_interface_whose_endpoint_is_gone_is_shut_and_said_to_be_just_that() {
 }
 
 /// Two engines: the one on docker0 has listed this container, the other one is on the bridge `shop`.
-fn two_engines(other_listed: bool) -> Facts {
-    let mut facts = engine(vec![container(1, &[])]);
-    facts.docker[0].path = "/run/docker.sock".into();
-    facts.docker[0].bridges = ["docker0".to_owned()].into();
-    let snapshot = facts.docker[0].snapshot.of(&facts.docker[0].path);
-    facts.docker[0].snapshot = Arc::new(snapshot);
-    facts.containers = [(
-        facts.docker[0].snapshot.containers[0].id.clone(),
+fn two_engines(other_listed: bool) -> Observed {
+    let mut observed = engine(vec![container(1, &[])]);
+    observed.docker[0].path = "/run/docker.sock".into();
+    observed.docker[0].bridges = ["docker0".to_owned()].into();
+    let snapshot = observed.docker[0].snapshot.of(&observed.docker[0].path);
+    observed.docker[0].snapshot = Arc::new(snapshot);
+    observed.containers = [(
+        observed.docker[0].snapshot.containers[0].id.clone(),
         namespace(Some(1)),
     )]
     .into();
-    facts.docker.push(Engine {
+    observed.docker.push(Engine {
         path: "/run/other.sock".into(),
         label: "docker at /run/other.sock".to_owned(),
         followed: true,
@@ -138,20 +147,20 @@ fn two_engines(other_listed: bool) -> Facts {
         bridges: ["shop".to_owned()].into(),
         ..Engine::default()
     });
-    facts.links.bridges.insert(101, "shop".to_owned());
-    facts.links.bridges.insert(102, "podman0".to_owned());
-    facts
+    observed.links.bridges.insert(101, "shop".to_owned());
+    observed.links.bridges.insert(102, "podman0".to_owned());
+    observed
 }
 
 #[test]
 fn an_engine_that_does_not_answer_holds_nothing_that_another_one_can_tell_of() {
-    let mut facts = two_engines(false);
-    facts.links.veths.extend([
+    let mut observed = two_engines(false);
+    observed.links.veths.extend([
         veth(21, Some(7), Some(BRIDGE)),
         veth(22, Some(8), Some(101)),
         veth(23, Some(9), Some(102)),
     ]);
-    let found = go(&facts, &mut Register::default());
+    let found = go(&observed, &mut Register::default());
     assert_eq!(names(&found), ["default/c1"]);
     let reasons: BTreeMap<u32, &str> = found
         .unidentified
@@ -167,7 +176,7 @@ fn an_engine_that_does_not_answer_holds_nothing_that_another_one_can_tell_of() {
 
 #[test]
 fn containers_of_two_engines_with_one_id_and_one_name_are_two_endpoints() {
-    let mut facts = two_engines(true);
+    let mut observed = two_engines(true);
     let twin = Container {
         networks: vec![Attachment {
             bridge: Some("shop".to_owned()),
@@ -182,12 +191,12 @@ fn containers_of_two_engines_with_one_id_and_one_name_are_two_endpoints() {
         connected: true,
         ..container::Snapshot::default()
     };
-    facts.docker[1].snapshot = Arc::new(other.of("/run/other.sock".as_ref()));
-    let id = facts.docker[1].snapshot.containers[0].id.clone();
-    facts.containers.insert(id.clone(), namespace(Some(2)));
-    facts.links.veths.push(veth(22, Some(2), Some(101)));
+    observed.docker[1].snapshot = Arc::new(other.of("/run/other.sock".as_ref()));
+    let id = observed.docker[1].snapshot.containers[0].id.clone();
+    observed.containers.insert(id.clone(), namespace(Some(2)));
+    observed.links.veths.push(veth(22, Some(2), Some(101)));
     let mut register = Register::default();
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     assert_eq!(names(&found).len(), 2, "{:?}", names(&found));
     let first = attached(&found, "default/c1");
     assert_eq!(first.interfaces.keys().collect::<Vec<_>>(), [&11]);
@@ -202,25 +211,25 @@ fn containers_of_two_engines_with_one_id_and_one_name_are_two_endpoints() {
         "{ids:?}"
     );
     // The one ends: the other stays what it was.
-    facts.docker[1].snapshot = Arc::default();
-    facts.containers.remove(&id);
-    let found = go(&facts, &mut register);
+    observed.docker[1].snapshot = Arc::default();
+    observed.containers.remove(&id);
+    let found = go(&observed, &mut register);
     assert_eq!(names(&found), ["default/c1"]);
     assert_eq!(attached(&found, "default/c1"), first);
     // An engine that is no longer in the configuration is waited for by nobody.
-    facts.docker.remove(0);
-    let found = go(&facts, &mut register);
+    observed.docker.remove(0);
+    let found = go(&observed, &mut register);
     assert!(names(&found).is_empty());
 }
 
 /// By which a swarm's published ports come in.
 #[test]
 fn an_interface_of_the_engines_own_is_not_on_hold() {
-    let mut facts = engine(vec![]);
-    facts.links.veths = vec![veth(9, Some(3), Some(BRIDGE))];
-    let held = go(&facts, &mut Register::default());
+    let mut observed = engine(vec![]);
+    observed.links.veths = vec![veth(9, Some(3), Some(BRIDGE))];
+    let held = go(&observed, &mut Register::default());
     assert_eq!(held.interfaces, [(9, None)].into());
-    facts.engines_own.insert(3);
-    let free = go(&facts, &mut Register::default());
+    observed.engines_own.insert(3);
+    let free = go(&observed, &mut Register::default());
     assert!(free.interfaces.is_empty() && free.unidentified.is_empty());
 }

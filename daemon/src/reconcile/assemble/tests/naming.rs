@@ -7,9 +7,9 @@ fn a_container_cannot_take_the_name_of_the_resolvers_or_of_a_declared_pod() {
     let labels = [("netpold.io/namespace", "kube-system")];
     let mut fake = container(1, &labels);
     fake.name = "kube-dns".to_owned();
-    let mut facts = engine(vec![fake]);
-    facts.resolvers.addresses = ["10.0.0.53".parse().unwrap()].into();
-    let (found, dns) = kube_dns(&facts, &mut Register::default());
+    let mut observed = engine(vec![fake]);
+    observed.resolvers.addresses = ["10.0.0.53".parse().unwrap()].into();
+    let (found, dns) = kube_dns(&observed, &mut Register::default());
     assert_eq!(dns, ["10.0.0.53".parse().unwrap()].into());
     assert!(
         found
@@ -30,16 +30,16 @@ fn naming(name: &str, container: &str) -> String {
 
 #[test]
 fn a_manifest_completes_the_container_that_it_names() {
-    let mut facts = engine(vec![container(1, &[("app", "own"), ("tier", "back")])]);
+    let mut observed = engine(vec![container(1, &[("app", "own"), ("tier", "back")])]);
     let mut register = Register::default();
-    let before = go(&facts, &mut register);
+    let before = go(&observed, &mut register);
     let own = ObjectName::new("default", "c1");
     let place = before.world.pods[&own].place.clone();
     assert!(matches!(place, Place::Attached(_)));
 
     for text in ["c1".to_owned(), container(1, &[]).id] {
-        facts.store = manifests(&naming("db", &text));
-        let out = go(&facts, &mut register);
+        observed.store = manifests(&naming("db", &text));
+        let out = go(&observed, &mut register);
         let name = ObjectName::new("lab", "db");
         let pod = &out.world.pods[&name];
         let labels: Vec<&str> = pod.labels.values().map(String::as_str).collect();
@@ -54,23 +54,23 @@ fn a_manifest_completes_the_container_that_it_names() {
         assert_eq!(reported.labels["app"], "own");
     }
     // Without the manifest it is what it was.
-    facts.store = Arc::default();
-    assert_eq!(go(&facts, &mut register).world, before.world);
+    observed.store = Arc::default();
+    assert_eq!(go(&observed, &mut register).world, before.world);
 }
 
 #[test]
 fn a_manifest_that_names_nobody_is_said_and_gives_nobody_anything() {
     let mut sidecar = container(3, &[]);
     sidecar.joined = Some(container(1, &[]).id);
-    let mut facts = engine(vec![container(1, &[]), container(2, &[])]);
-    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+    let mut observed = engine(vec![container(1, &[]), container(2, &[])]);
+    let docker = Arc::make_mut(&mut observed.docker[0].snapshot);
     docker.containers.push(sidecar);
-    facts.store = manifests(
+    observed.store = manifests(
         &[("a", "c9"), ("b", "c2"), ("c", "c2"), ("d", "c3")]
             .map(|(name, container)| naming(name, container))
             .concat(),
     );
-    let out = go(&facts, &mut Register::default());
+    let out = go(&observed, &mut Register::default());
     let place = |name: &str| out.world.pods[&ObjectName::new("lab", name)].place.clone();
     assert_eq!((place("a"), place("c")), (Place::Local, Place::Local));
     assert!(matches!(place("b"), Place::Attached(_)));
@@ -93,15 +93,15 @@ fn a_newcomer_takes_no_manifest_from_whom_it_means() {
     for text in [victim.name.clone(), short.clone()] {
         let mut thief = container(2, &[]);
         thief.name = text.clone();
-        let mut facts = engine(vec![victim.clone()]);
-        facts.store = manifests(&naming("db", &text));
+        let mut observed = engine(vec![victim.clone()]);
+        observed.store = manifests(&naming("db", &text));
         let mut register = Register::default();
-        let before = attached(&go(&facts, &mut register), "lab/db").id;
+        let before = attached(&go(&observed, &mut register), "lab/db").id;
         // Even one that says that it is older.
         thief.created = -1;
-        let mut facts = engine(vec![victim.clone(), thief]);
-        facts.store = manifests(&naming("db", &text));
-        let out = go(&facts, &mut register);
+        let mut observed = engine(vec![victim.clone(), thief]);
+        observed.store = manifests(&naming("db", &text));
+        let out = go(&observed, &mut register);
         assert_eq!(attached(&out, "lab/db").id, before, "{text}");
         assert!(
             out.warnings[0].contains("means 2 containers"),
@@ -113,12 +113,12 @@ fn a_newcomer_takes_no_manifest_from_whom_it_means() {
 
 #[test]
 fn a_renamed_container_has_its_new_name() {
-    let mut facts = engine(vec![container(1, &[])]);
+    let mut observed = engine(vec![container(1, &[])]);
     let mut register = Register::default();
-    go(&facts, &mut register);
-    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+    go(&observed, &mut register);
+    let docker = Arc::make_mut(&mut observed.docker[0].snapshot);
     docker.containers[0].name = "renamed".to_owned();
-    let out = go(&facts, &mut register);
+    let out = go(&observed, &mut register);
     let names: Vec<String> = out.world.pods.keys().map(ToString::to_string).collect();
     assert_eq!(names, ["default/renamed"]);
 }

@@ -20,7 +20,7 @@ fn lan(kind: &str) -> Inside {
 }
 
 /// Docker with one container, on a macvlan network, which was looked into.
-fn docker_with(inside: Inside) -> Facts {
+fn docker_with(inside: Inside) -> Observed {
     let mut one = container(1, &[]);
     one.networks = vec![Attachment {
         name: "lan".to_owned(),
@@ -28,15 +28,15 @@ fn docker_with(inside: Inside) -> Facts {
         ipv4: Some([10, 78, 0, 9].into()),
         ..Attachment::default()
     }];
-    let mut facts = engine(vec![one]);
-    facts.links.veths.clear();
-    let namespace = facts.containers.values_mut().next().unwrap();
+    let mut observed = engine(vec![one]);
+    observed.links.veths.clear();
+    let namespace = observed.containers.values_mut().next().unwrap();
     namespace.inside = vec![inside];
     namespace.looked_running = true;
-    facts
+    observed
 }
 
-fn reasons(found: &Assembled) -> Vec<&str> {
+fn reasons(found: &Desired) -> Vec<&str> {
     let all = found.unprotected.iter();
     all.map(|one| one.reason.as_str()).collect()
 }
@@ -44,9 +44,9 @@ fn reasons(found: &Assembled) -> Vec<&str> {
 #[test]
 fn it_is_enforced_inside_under_a_number_of_its_own() {
     for kind in ["macvlan", "ipvlan"] {
-        let facts = docker_with(lan(kind));
+        let observed = docker_with(lan(kind));
         let mut register = Register::default();
-        let found = go(&facts, &mut register);
+        let found = go(&observed, &mut register);
         assert_eq!(reasons(&found), [""; 0]);
         let name = ObjectName::new("default", "c1");
         let mac = [2, 0x42, 10, 78, 0, 9];
@@ -62,7 +62,7 @@ fn it_is_enforced_inside_under_a_number_of_its_own() {
         };
         assert_eq!(child.within.location, location);
         // It keeps the number; another interface gets another one.
-        assert_eq!(go(&facts, &mut register), found);
+        assert_eq!(go(&observed, &mut register), found);
         let mut other = lan(kind);
         other.mac = Some([2; 6]);
         let found = go(&docker_with(other), &mut register);
@@ -75,13 +75,13 @@ fn it_is_enforced_inside_under_a_number_of_its_own() {
 
 #[test]
 fn both_a_veth_and_one_without_are_one_endpoints() {
-    let mut facts = docker_with(lan("macvlan"));
-    facts.links.veths = vec![veth(11, Some(1), Some(BRIDGE))];
-    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+    let mut observed = docker_with(lan("macvlan"));
+    observed.links.veths = vec![veth(11, Some(1), Some(BRIDGE))];
+    let docker = Arc::make_mut(&mut observed.docker[0].snapshot);
     docker.containers[0]
         .networks
         .extend(container(1, &[]).networks);
-    let found = go(&facts, &mut Register::default());
+    let found = go(&observed, &mut Register::default());
     let interfaces = attached(&found, "default/c1").interfaces;
     assert_eq!(
         interfaces.keys().copied().collect::<Vec<_>>(),
@@ -91,7 +91,7 @@ fn both_a_veth_and_one_without_are_one_endpoints() {
 
 #[test]
 fn what_its_processes_can_do_about_it_is_reported() {
-    let mut facts = docker_with(lan("macvlan"));
+    let mut observed = docker_with(lan("macvlan"));
     let id = container(1, &[]).id;
     for (rights, expected) in [
         ((false, false), vec![]),
@@ -100,8 +100,8 @@ fn what_its_processes_can_do_about_it_is_reported() {
         ((true, true), vec!["it has NET_ADMIN", "it has NET_RAW"]),
     ] {
         let (net_admin, net_raw) = rights;
-        facts.containers.get_mut(&id).unwrap().rights = Rights { net_admin, net_raw };
-        let found = go(&facts, &mut Register::default());
+        observed.containers.get_mut(&id).unwrap().rights = Rights { net_admin, net_raw };
+        let found = go(&observed, &mut Register::default());
         let said: Vec<&str> = reasons(&found)
             .iter()
             .map(|reason| {
@@ -119,9 +119,9 @@ fn what_its_processes_can_do_about_it_is_reported() {
         assert_eq!(found.interfaces.len(), 1);
     }
     // Until it runs, its process is the runtime's.
-    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+    let docker = Arc::make_mut(&mut observed.docker[0].snapshot);
     docker.containers[0].state = State::Created;
-    assert_eq!(reasons(&go(&facts, &mut Register::default())), [""; 0]);
+    assert_eq!(reasons(&go(&observed, &mut Register::default())), [""; 0]);
 }
 
 #[test]
@@ -139,9 +139,15 @@ fn what_can_be_enforced_in_part_or_not_at_all_is_reported() {
         assert_eq!((found.unprotected.len(), found.interfaces.len()), (1, 0));
     }
     // Not there; it was not looked for; of a driver that nobody knows.
-    let mut facts = docker_with(lan("macvlan"));
-    facts.containers.values_mut().next().unwrap().inside.clear();
-    let found = go(&facts, &mut Register::default());
+    let mut observed = docker_with(lan("macvlan"));
+    observed
+        .containers
+        .values_mut()
+        .next()
+        .unwrap()
+        .inside
+        .clear();
+    let found = go(&observed, &mut Register::default());
     assert!(reasons(&found)[0].contains("`lan`"), "{found:?}");
     // What stands on another one inside leaves by that.
     let own = Inside {
@@ -153,23 +159,23 @@ fn what_can_be_enforced_in_part_or_not_at_all_is_reported() {
 }
 
 /// containerd with one task that has a veth and this.
-fn containerd_with(inside: Inside) -> Facts {
-    let mut facts = containerd(vec![task("web", "web")], |number| number as i32);
-    let namespace = facts.containers.values_mut().next().unwrap();
+fn containerd_with(inside: Inside) -> Observed {
+    let mut observed = containerd(vec![task("web", "web")], |number| number as i32);
+    let namespace = observed.containers.values_mut().next().unwrap();
     namespace.inside.push(inside);
-    facts
+    observed
 }
 
 #[test]
 fn a_task_has_the_addresses_of_both_and_none_that_it_gives_itself_later() {
-    let mut facts = containerd_with(lan("macvlan"));
+    let mut observed = containerd_with(lan("macvlan"));
     let mut register = Register::default();
-    go(&facts, &mut register);
-    let namespace = facts.containers.values_mut().next().unwrap();
+    go(&observed, &mut register);
+    let namespace = observed.containers.values_mut().next().unwrap();
     namespace.inside[1]
         .addresses
         .push("10.78.0.99".parse().unwrap());
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     let addresses = &found.world.pods[&"default/web".parse().unwrap()].addresses;
     let v4: Vec<String> = addresses
         .iter()
@@ -181,15 +187,15 @@ fn a_task_has_the_addresses_of_both_and_none_that_it_gives_itself_later() {
 
 #[test]
 fn it_outlives_a_restart_as_long_as_its_programs_do() {
-    let mut facts = docker_with(lan("ipvlan"));
+    let mut observed = docker_with(lan("ipvlan"));
     let mut register = Register::default();
-    let before = go(&facts, &mut register);
-    facts.containers.clear();
-    facts.docker[0] = Engine {
+    let before = go(&observed, &mut register);
+    observed.containers.clear();
+    observed.docker[0] = Engine {
         followed: true,
         ..Engine::default()
     };
-    let silent = go(&facts, &mut register);
+    let silent = go(&observed, &mut register);
     assert_eq!(
         attached(&silent, "default/c1"),
         attached(&before, "default/c1")
@@ -197,16 +203,16 @@ fn it_outlives_a_restart_as_long_as_its_programs_do() {
     // Where nobody remembers whose it was, it is held until the engine has answered.
     let programmed = BTreeSet::from([FIRST_INSIDE]);
     let settings = Settings::default();
-    let held = assemble(&facts, &settings, &programmed, &mut Register::default());
+    let held = assemble(&observed, &settings, &programmed, &mut Register::default());
     assert_eq!(held.interfaces, [(FIRST_INSIDE, None)].into());
     assert_eq!(held.unidentified[0].ifindex, 0, "a number is no index");
-    facts.docker[0].listed = true;
-    let free = assemble(&facts, &settings, &programmed, &mut Register::default());
+    observed.docker[0].listed = true;
+    let free = assemble(&observed, &settings, &programmed, &mut Register::default());
     assert!(free.interfaces.is_empty());
     // And nobody gets its number meanwhile.
-    let mut facts = docker_with(lan("ipvlan"));
-    facts.docker[0].listed = true;
-    let found = assemble(&facts, &settings, &programmed, &mut Register::default());
+    let mut observed = docker_with(lan("ipvlan"));
+    observed.docker[0].listed = true;
+    let found = assemble(&observed, &settings, &programmed, &mut Register::default());
     assert!(
         found.interfaces.contains_key(&(FIRST_INSIDE + 1)),
         "{found:?}"
@@ -216,23 +222,23 @@ fn it_outlives_a_restart_as_long_as_its_programs_do() {
     assert!(gone.world.pods.is_empty());
 }
 
-fn silent_facts() -> Facts {
-    Facts {
+fn silent_facts() -> Observed {
+    Observed {
         docker: vec![Engine {
             followed: true,
             ..Engine::default()
         }],
-        ..Facts::default()
+        ..Observed::default()
     }
 }
 
 /// Docker with one container on an overlay, of whose veth the other end is in a hidden namespace.
-fn overlay() -> Facts {
-    let mut facts = docker_with(Inside {
+fn overlay() -> Observed {
+    let mut observed = docker_with(Inside {
         is_hidden: true,
         ..lan("veth")
     });
-    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+    let docker = Arc::make_mut(&mut observed.docker[0].snapshot);
     docker.containers[0].networks[0] = Attachment {
         name: "ov".to_owned(),
         driver: "overlay".to_owned(),
@@ -240,14 +246,14 @@ fn overlay() -> Facts {
         ipv4: Some([10, 78, 0, 9].into()),
         ..Attachment::default()
     };
-    facts
+    observed
 }
 
 #[test]
 fn a_veth_to_a_hidden_namespace_is_enforced_inside_where_the_engine_names_it() {
-    let mut facts = overlay();
+    let mut observed = overlay();
     let mut register = Register::default();
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     assert_eq!(reasons(&found), [""; 0]);
     let mac = [2, 0x42, 10, 78, 0, 9];
     let own = attached(&found, "default/c1");
@@ -256,7 +262,7 @@ fn a_veth_to_a_hidden_namespace_is_enforced_inside_where_the_engine_names_it() {
     assert_eq!(found.inside[&FIRST_INSIDE].kind, "veth");
     // One that leads to a container within the container is that one's business.
     let id = container(1, &[]).id;
-    let namespace = facts.containers.get_mut(&id).unwrap();
+    let namespace = observed.containers.get_mut(&id).unwrap();
     namespace.inside.push(Inside {
         ifindex: 5,
         mac: Some([6; 6]),
@@ -264,26 +270,26 @@ fn a_veth_to_a_hidden_namespace_is_enforced_inside_where_the_engine_names_it() {
         is_hidden: true,
         ..lan("veth")
     });
-    assert_eq!(go(&facts, &mut register).interfaces, found.interfaces);
+    assert_eq!(go(&observed, &mut register).interfaces, found.interfaces);
     // What has it cannot get out of it: neither by another MAC address, nor where the engine names it no more.
-    facts.containers.get_mut(&id).unwrap().inside[0].mac = Some([7; 6]);
-    let changed = go(&facts, &mut register);
+    observed.containers.get_mut(&id).unwrap().inside[0].mac = Some([7; 6]);
+    let changed = go(&observed, &mut register);
     assert_eq!(attached(&changed, "default/c1").interfaces, own.interfaces);
-    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+    let docker = Arc::make_mut(&mut observed.docker[0].snapshot);
     docker.containers[0].networks.clear();
-    let unnamed = go(&facts, &mut register);
+    let unnamed = go(&observed, &mut register);
     assert_eq!(attached(&unnamed, "default/c1").interfaces, own.interfaces);
     assert_eq!(reasons(&unnamed), [""; 0]);
     // What it can do about its programs is said for as long as they are meant to be on.
-    facts.containers.get_mut(&id).unwrap().rights.net_raw = true;
-    let unnamed = go(&facts, &mut register);
+    observed.containers.get_mut(&id).unwrap().rights.net_raw = true;
+    let unnamed = go(&observed, &mut register);
     let said = reasons(&unnamed);
     assert!(said.len() == 1 && said[0].contains("NET_RAW"), "{said:?}");
     // Nor by a restart, while the engine does not answer.
-    let silent = go(&silent_facts_with(&facts), &mut register);
+    let silent = go(&silent_facts_with(&observed), &mut register);
     assert!(!attached(&silent, "default/c1").on_wire);
     // The engine's word alone makes it so.
-    let fresh = go(&facts, &mut Register::default());
+    let fresh = go(&observed, &mut Register::default());
     assert!(fresh.interfaces.is_empty());
     // A macvlan's frames come back over the wire, where stamps are lost.
     let macvlan = go(&docker_with(lan("macvlan")), &mut Register::default());
@@ -291,16 +297,16 @@ fn a_veth_to_a_hidden_namespace_is_enforced_inside_where_the_engine_names_it() {
 }
 
 /// The same links, and an engine that has not answered.
-fn silent_facts_with(facts: &Facts) -> Facts {
-    Facts {
-        links: facts.links.clone(),
+fn silent_facts_with(observed: &Observed) -> Observed {
+    Observed {
+        links: observed.links.clone(),
         ..silent_facts()
     }
 }
 
 /// A container of an engine with a network namespace of its own, which gives the address that the host's engine gives, too;
 /// and the host's engine with that one, where `is_there`.
-fn two_engines(is_there: bool) -> Facts {
+fn two_engines(is_there: bool) -> Observed {
     let mut hidden = engine(vec![container(2, &[])]);
     let own = namespace(Some(7));
     let id = container(2, &[]).id.replace("000", "fff");
@@ -318,14 +324,14 @@ fn two_engines(is_there: bool) -> Facts {
         looked_running: true,
         ..own
     };
-    let mut facts = engine(if is_there {
+    let mut observed = engine(if is_there {
         vec![container(2, &[])]
     } else {
         vec![]
     });
-    facts.containers.insert(id, own);
-    facts.docker.insert(0, hidden.docker.remove(0));
-    facts
+    observed.containers.insert(id, own);
+    observed.docker.insert(0, hidden.docker.remove(0));
+    observed
 }
 
 #[test]
@@ -377,21 +383,21 @@ fn the_addresses_of_an_engine_in_another_network_namespace_take_nobodys_here() {
 
 #[test]
 fn an_overlay_whose_veth_is_not_there_yet_is_reported_as_not_enforced() {
-    let mut facts = overlay();
-    let namespace = facts.containers.values_mut().next().unwrap();
+    let mut observed = overlay();
+    let namespace = observed.containers.values_mut().next().unwrap();
     namespace.inside.clear();
-    let found = go(&facts, &mut Register::default());
+    let found = go(&observed, &mut Register::default());
     assert!(reasons(&found)[0].contains("`overlay`"), "{found:?}");
     // While it starts, it may still come.
-    let docker = Arc::make_mut(&mut facts.docker[0].snapshot);
+    let docker = Arc::make_mut(&mut observed.docker[0].snapshot);
     docker.containers[0].state = State::Created;
-    assert_eq!(reasons(&go(&facts, &mut Register::default())), [""; 0]);
-    let mut facts = overlay();
+    assert_eq!(reasons(&go(&observed, &mut Register::default())), [""; 0]);
+    let mut observed = overlay();
     let rights = Rights {
         net_admin: false,
         net_raw: true,
     };
-    facts.containers.values_mut().next().unwrap().rights = rights;
-    let found = go(&facts, &mut Register::default());
+    observed.containers.values_mut().next().unwrap().rights = rights;
+    let found = go(&observed, &mut Register::default());
     assert!(reasons(&found)[0].contains("NET_RAW"), "{found:?}");
 }

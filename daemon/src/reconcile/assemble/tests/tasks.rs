@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn a_task_has_the_addresses_that_are_inside() {
-    let facts = containerd(vec![task("web", "web")], |number| number as i32);
-    let found = go(&facts, &mut Register::default());
+    let observed = containerd(vec![task("web", "web")], |number| number as i32);
+    let found = go(&observed, &mut Register::default());
     let web = &found.world.pods[&"default/web".parse().unwrap()];
     assert_eq!(
         web.labels,
@@ -28,12 +28,12 @@ fn what_a_task_gives_itself_once_it_runs_is_not_its_own() {
         if !runs {
             web.state = State::Created;
         }
-        let mut facts = containerd(vec![web], |number| number as i32);
+        let mut observed = containerd(vec![web], |number| number as i32);
         let mut register = Register::default();
-        go(&facts, &mut register);
-        let inside = facts.containers.values_mut().next().unwrap();
+        go(&observed, &mut register);
+        let inside = observed.containers.values_mut().next().unwrap();
         inside.inside[0].addresses.push(taken);
-        let found = go(&facts, &mut register);
+        let found = go(&observed, &mut register);
         let addresses = &found.world.pods[&"default/web".parse().unwrap()].addresses;
         // While it is made ready, whoever does that may give it another one.
         assert_eq!(addresses.contains(&taken), !runs, "runs: {runs}");
@@ -43,24 +43,24 @@ fn what_a_task_gives_itself_once_it_runs_is_not_its_own() {
 
 #[test]
 fn a_network_that_a_running_task_gets_later_counts() {
-    let mut facts = containerd(vec![task("web", "web")], |number| number as i32);
+    let mut observed = containerd(vec![task("web", "web")], |number| number as i32);
     let mut register = Register::default();
-    let mut later = facts.containers.values().next().unwrap().inside[0].clone();
-    go(&facts, &mut register);
+    let mut later = observed.containers.values().next().unwrap().inside[0].clone();
+    go(&observed, &mut register);
     (later.ifindex, later.iflink) = (3, Some(50));
     later.addresses = vec!["10.99.0.1".parse().unwrap()];
-    facts
+    observed
         .containers
         .values_mut()
         .next()
         .unwrap()
         .inside
         .push(later);
-    facts.links.veths.push(Veth {
+    observed.links.veths.push(Veth {
         peer_ifindex: Some(3),
         ..veth(50, Some(1), None)
     });
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     let addresses = &found.world.pods[&"default/web".parse().unwrap()].addresses;
     assert!(addresses.contains(&"10.99.0.1".parse().unwrap()));
     assert_eq!(attached(&found, "default/web").interfaces.len(), 2);
@@ -70,9 +70,9 @@ fn a_network_that_a_running_task_gets_later_counts() {
 fn of_those_in_one_namespace_the_sandbox_or_the_first_is_the_endpoint() {
     // The container was listed first.
     let pod = vec![part("main", "web", false), part("pause", "db", true)];
-    let facts = containerd(pod, |_| 1);
+    let observed = containerd(pod, |_| 1);
     let mut register = Register::default();
-    let found = go(&facts, &mut register);
+    let found = go(&observed, &mut register);
     assert_eq!(names(&found), ["shop/store-0"]);
     assert_eq!(
         found.world.pods[&"shop/store-0".parse().unwrap()].labels["app"],
@@ -89,14 +89,14 @@ fn of_those_in_one_namespace_the_sandbox_or_the_first_is_the_endpoint() {
 #[test]
 fn a_container_that_says_it_is_of_a_pod_and_is_elsewhere_is_its_own_endpoint() {
     let pod = vec![part("pause", "db", true), part("liar", "web", false)];
-    let facts = containerd(pod, |number| number as i32);
-    let found = go(&facts, &mut Register::default());
+    let observed = containerd(pod, |number| number as i32);
+    let found = go(&observed, &mut Register::default());
     assert_eq!(names(&found), ["shop/store-0", "shop/store-0-liar"]);
 }
 
 #[test]
 fn a_pod_on_the_host_is_reported_once() {
-    let mut facts = containerd(
+    let mut observed = containerd(
         vec![
             part("pause", "db", true),
             part("main", "db", false),
@@ -104,11 +104,11 @@ fn a_pod_on_the_host_is_reported_once() {
         ],
         |_| 1,
     );
-    for namespace in facts.containers.values_mut() {
+    for namespace in observed.containers.values_mut() {
         namespace.nsid = None;
     }
-    facts.links.veths.clear();
-    let found = go(&facts, &mut Register::default());
+    observed.links.veths.clear();
+    let found = go(&observed, &mut Register::default());
     let reported: Vec<&str> = found
         .unprotected
         .iter()
@@ -119,8 +119,8 @@ fn a_pod_on_the_host_is_reported_once() {
 
 #[test]
 fn an_interface_without_a_veth_is_reported() {
-    let mut facts = containerd(vec![task("web", "web")], |number| number as i32);
-    let inside = &mut facts.containers.values_mut().next().unwrap().inside;
+    let mut observed = containerd(vec![task("web", "web")], |number| number as i32);
+    let inside = &mut observed.containers.values_mut().next().unwrap().inside;
     let lo = Inside {
         kind: None,
         addresses: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
@@ -133,7 +133,7 @@ fn an_interface_without_a_veth_is_reported() {
         ..inside[0].clone()
     };
     inside.extend([lo, lan]);
-    let found = go(&facts, &mut Register::default());
+    let found = go(&observed, &mut Register::default());
     assert_eq!(found.unprotected.len(), 1);
     assert!(found.unprotected[0].reason.contains("`net1`"));
 }

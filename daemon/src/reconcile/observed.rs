@@ -14,7 +14,7 @@ use crate::translation::Rule;
 
 /// Everything that is known of the outside at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct Observed {
     /// The manifests.
     pub store: Arc<StoreView>,
     /// Engines that speak Docker's API, in the order of the configuration.
@@ -39,7 +39,7 @@ pub struct Facts {
     pub problems: Vec<String>,
 }
 
-impl Facts {
+impl Observed {
     /// Every engine that may be followed.
     pub fn engines(&self) -> impl Iterator<Item = &Engine> {
         self.docker.iter().chain([&self.containerd])

@@ -19,15 +19,15 @@ const BRIDGES: &str = "gate-bridges";
 
 /// A bridge, and the socket of its engine; `None`: the first engine's, or no engine that speaks Docker's API has
 /// named it.
-pub type KeptBridge = (String, Option<PathBuf>);
+pub type RememberedBridge = (String, Option<PathBuf>);
 
-/// The files.
+/// The gate's files in the state directory.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct GateState {
     directory: PathBuf,
 }
 
-impl Kept {
+impl GateState {
     /// Those of a state directory.
     #[must_use]
     pub fn at(directory: &Path) -> Self {
@@ -96,7 +96,7 @@ impl Kept {
 
     /// The bridges, each with the socket of its engine where that is kept.
     #[must_use]
-    pub fn bridges_by_engine(&self) -> BTreeSet<KeptBridge> {
+    pub fn bridges_by_engine(&self) -> BTreeSet<RememberedBridge> {
         let text = fs::read_to_string(self.directory.join(BRIDGES)).unwrap_or_default();
         let lines = text.lines().map(|line| match line.split_once(' ') {
             Some((name, socket)) if socket.starts_with('/') => (name, Some(PathBuf::from(socket))),
@@ -110,11 +110,11 @@ impl Kept {
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn keep_bridges(&self, bridges: &BTreeSet<KeptBridge>) -> io::Result<()> {
+    pub fn keep_bridges(&self, bridges: &BTreeSet<RememberedBridge>) -> io::Result<()> {
         if bridges.is_empty() {
             return remove(&self.directory.join(BRIDGES)).map(|_| ());
         }
-        let line = |(name, of): &KeptBridge| match of {
+        let line = |(name, of): &RememberedBridge| match of {
             // A line has one bridge, whatever a path has.
             Some(of) if !of.to_string_lossy().contains('\n') => {
                 format!("{name} {}\n", of.display())
@@ -178,11 +178,11 @@ mod tests {
     #[test]
     fn an_installation_counts_for_its_boot_and_bridges_for_longer() {
         let root = tempfile::tempdir().unwrap();
-        let kept = Kept::at(&root.path().join("state"));
+        let kept = GateState::at(&root.path().join("state"));
         assert!(!kept.is_installed() && kept.bridges().is_empty());
         kept.installed().unwrap();
         let podman = Some(PathBuf::from("/run/podman/podman.sock"));
-        let bridges: BTreeSet<KeptBridge> =
+        let bridges: BTreeSet<RememberedBridge> =
             [("shop".to_owned(), None), ("web".to_owned(), podman)].into();
         kept.keep_bridges(&bridges).unwrap();
         assert!(kept.is_installed());

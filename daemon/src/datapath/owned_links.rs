@@ -30,15 +30,15 @@ pub enum RestoreError {
     },
 }
 
-/// The links of this daemon.
+/// The BPF links that this daemon holds open, by interface and hook.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct OwnedLinks {
     links: BTreeMap<(u32, Hook), FdLink>,
     /// Of a pin directory that was made anew; dropped with the daemon.
     lock: Option<Lock>,
 }
 
-impl Held {
+impl OwnedLinks {
     /// Holds a pinned link, in the place of what was held for that hook.
     pub(super) fn keep(&mut self, ifindex: u32, hook: Hook, link: FdLink) {
         self.links.insert((ifindex, hook), link);

@@ -20,7 +20,7 @@ use crate::world::{METADATA_NAME, World};
 
 /// A small change to an object that is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Mend {
+pub struct Fix {
     /// `NetworkPolicy shop/db`, `Pod web/frontend`, `Namespace web`.
     pub object: String,
     /// The field.
@@ -66,7 +66,7 @@ pub(super) struct Miss<'a> {
 
 impl Miss<'_> {
     /// The change that would make the nearest rule match, if one is enough.
-    pub(super) fn mend(&self) -> Option<Mend> {
+    pub(super) fn fix(&self) -> Option<Fix> {
         let Self {
             question,
             policy,
@@ -102,11 +102,11 @@ impl Miss<'_> {
                 let (name, _) = question.peer.pod?;
                 let meant = is_anybody(world, question, wanted);
                 let place = (self.object(), format!("{field}.podSelector"));
-                let (mend, corrected) = Mend::label(label, meant, place, format!("Pod {name}"))?;
+                let (fix, corrected) = Fix::label(label, meant, place, format!("Pod {name}"))?;
                 Some(match corrected {
-                    None => mend,
+                    None => fix,
                     Some(corrected) => self.with_peer(
-                        mend,
+                        fix,
                         PodPeer {
                             pods: replaced(&wanted.pods, &label.wants, corrected),
                             ..wanted.clone()
@@ -123,14 +123,14 @@ impl Miss<'_> {
                 };
                 let meant = label.wants.key != METADATA_NAME && is_anybody(world, question, wanted);
                 let place = (self.object(), format!("{field}.namespaceSelector"));
-                let (mend, corrected) =
-                    Mend::label(label, meant, place, format!("Namespace {namespace}"))?;
+                let (fix, corrected) =
+                    Fix::label(label, meant, place, format!("Namespace {namespace}"))?;
                 Some(match corrected {
-                    None => mend,
+                    None => fix,
                     Some(corrected) => {
                         let namespaces = replaced(namespaces, &label.wants, corrected);
                         self.with_peer(
-                            mend,
+                            fix,
                             PodPeer {
                                 namespaces: Namespaces::Matching(namespaces),
                                 ..wanted.clone()
@@ -151,7 +151,7 @@ impl Miss<'_> {
                 );
                 let here_alone = Selector::new([Requirement::equals(METADATA_NAME, is)]);
                 Some(self.with_peer(
-                    Mend::add(self.object(), field, here),
+                    Fix::add(self.object(), field, here),
                     PodPeer {
                         namespaces: Namespaces::Matching(here_alone),
                         ..wanted.clone()
@@ -173,8 +173,8 @@ impl Miss<'_> {
                     return self.port(&rule_field, false);
                 };
                 let field = format!("{rule_field}.ports[{}].port", nearest.port?);
-                let mend = Mend::replace(self.object(), field, meant.name.clone(), wants.clone());
-                is_for_named(rule).then(|| self.and_also(mend, &policy.subject, &rule.peers))
+                let fix = Fix::replace(self.object(), field, meant.name.clone(), wants.clone());
+                is_for_named(rule).then(|| self.and_also(fix, &policy.subject, &rule.peers))
             }
             Missed::Protocol { .. } => self.port(&rule_field, true),
             Missed::Port { .. } => self.port(&rule_field, false),
@@ -187,7 +187,7 @@ impl Miss<'_> {
     }
 
     /// A slip in the policy's own selector, or in the label of the Pod that it is for.
-    fn subject(&self, label: &LabelMissed) -> Option<Mend> {
+    fn subject(&self, label: &LabelMissed) -> Option<Fix> {
         let Case { world, connection } = self.case;
         let policy = self.policy;
         if !is_for_named(self.rule) {
@@ -200,19 +200,19 @@ impl Miss<'_> {
                 && policy.subject.matches(&pod.labels)
         });
         let place = (self.object(), "spec.podSelector".to_owned());
-        let (mend, corrected) = Mend::label(label, meant, place, format!("Pod {name}"))?;
+        let (fix, corrected) = Fix::label(label, meant, place, format!("Pod {name}"))?;
         Some(match corrected {
-            None => mend,
+            None => fix,
             Some(corrected) => {
                 let subject = replaced(&policy.subject, &label.wants, corrected);
-                self.and_also(mend, &subject, &self.rule.peers)
+                self.and_also(fix, &subject, &self.rule.peers)
             }
         })
     }
 
     /// One more port. A protocol that was left out is a slip; another number is none, and may
     /// be added only where that opens no more than the policy that is suggested.
-    fn port(&self, rule_field: &str, is_slip: bool) -> Option<Mend> {
+    fn port(&self, rule_field: &str, is_slip: bool) -> Option<Fix> {
         let Self { question, rule, .. } = self;
         // Port 0 is no port that a rule can name.
         if question.port == 0 || !is_for_named(rule) {
@@ -222,8 +222,8 @@ impl Miss<'_> {
             "{{protocol: {}, port: {}}}",
             question.protocol, question.port
         );
-        let mend = Mend::add(self.object(), format!("{rule_field}.ports"), port);
-        let mend = self.and_also(mend, &self.policy.subject, &rule.peers);
+        let fix = Fix::add(self.object(), format!("{rule_field}.ports"), port);
+        let fix = self.and_also(fix, &self.policy.subject, &rule.peers);
         let is_for_this_pair = || {
             let labelled = |peer: &Peer| match peer {
                 Peer::Pods(peer) => !peer.pods.is_everything(),
@@ -232,30 +232,30 @@ impl Miss<'_> {
             !self.policy.subject.is_everything()
                 && rule.peers.iter().all(labelled)
                 && self.suggestion.is_some_and(|suggestion| {
-                    mend.also_selects.is_subset(&suggestion.also_selects)
-                        && mend.also_peers.is_subset(&suggestion.also_peers)
+                    fix.also_selects.is_subset(&suggestion.also_selects)
+                        && fix.also_peers.is_subset(&suggestion.also_peers)
                 })
         };
-        (is_slip || is_for_this_pair()).then_some(mend)
+        (is_slip || is_for_this_pair()).then_some(fix)
     }
 
     /// With what else is open where the rule is for this peer.
-    fn with_peer(&self, mend: Mend, peer: PodPeer) -> Mend {
-        self.and_also(mend, &self.policy.subject, &[Peer::Pods(peer)])
+    fn with_peer(&self, fix: Fix, peer: PodPeer) -> Fix {
+        self.and_also(fix, &self.policy.subject, &[Peer::Pods(peer)])
     }
 
     /// With what else is open where those whom `subject` selects may talk to `peers`.
-    fn and_also(&self, mend: Mend, subject: &Selector, peers: &[Peer]) -> Mend {
+    fn and_also(&self, fix: Fix, subject: &Selector, peers: &[Peer]) -> Fix {
         let also = Also::of(self.case, self.question.direction, subject, peers);
-        Mend {
+        Fix {
             also_selects: also.selects,
             also_peers: also.peers,
-            ..mend
+            ..fix
         }
     }
 }
 
-impl Mend {
+impl Fix {
     fn add(object: String, field: String, write: String) -> Self {
         Self {
             object,
@@ -302,8 +302,8 @@ impl Mend {
                 }
                 // A list of values has other entries that must stay.
                 (values.len() == 1).then(|| {
-                    let mend = Self::replace(selecting, field, is, should_be);
-                    (mend, Some(Requirement::equals(key, has)))
+                    let fix = Self::replace(selecting, field, is, should_be);
+                    (fix, Some(Requirement::equals(key, has)))
                 })
             }
             (None, Some(like)) => {
@@ -314,8 +314,8 @@ impl Mend {
                     return Some((Self::add(labelled, of_labels, wanted(value)), None));
                 }
                 let is = format!("{}: {}", like.key, super::yaml::scalar(&like.value));
-                let mend = Self::replace(selecting, field, is, wanted(value));
-                Some((mend, Some(Requirement::equals(&like.key, &like.value))))
+                let fix = Self::replace(selecting, field, is, wanted(value));
+                Some((fix, Some(Requirement::equals(&like.key, &like.value))))
             }
             _ => None,
         }
