@@ -37,7 +37,7 @@ pub struct Nearest {
     /// What does not hold of that peer and port.
     pub missed: Vec<Missed>,
     /// A change of a word that would mend it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub fix: Option<Fix>,
 }
 

@@ -453,7 +453,7 @@ fn host_setting(key: &str) -> String {
 
 /// A change of a word that would do.
 fn mended(page: &mut Page, side: &Told, fix: &Fix) -> io::Result<()> {
-    page.line(0, &format!("To fix {}, in {}:", side.word(), fix.object))?;
+    page.line(0, &format!("To mend {}, in {}:", side.word(), fix.object))?;
     let change = match (fix.change, &fix.instead_of) {
         (Change::Replace, Some(old)) => format!("write `{}` instead of `{old}`", fix.write),
         _ => format!("add `{}`", fix.write),
