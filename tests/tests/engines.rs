@@ -426,7 +426,8 @@ fn an_engine_with_networks_out_of_sight_takes_no_address_here() -> Result<()> {
     )?;
     let address = db.addresses.first().context("no address")?.to_string();
     let own = run(&here, "own", "free", &["--ip", &address])?;
-    let peer = run(&here, "peer", "free", &[])?;
+    // An address that no container of the other engine has.
+    let peer = run(&here, "peer", "free", &["--ip", "10.88.0.200"])?;
     let unprotected = || -> Result<Vec<String>> {
         daemon.wait()?;
         let (_, status) = status(&daemon)?;
