@@ -49,7 +49,8 @@ command -v cargo >/dev/null || {
   echo "deps: there is no cargo: install rustup (rustup.rs) first" >&2
   exit 1
 }
-# rust-toolchain.toml names toolchain and components; rustup brings the former by itself.
+# rust-toolchain.toml names toolchain and components. A rustup with RUSTUP_AUTO_INSTALL=0 brings neither by itself.
+rustc --version >/dev/null 2>&1 || rustup toolchain install --no-self-update
 sources=$(rustc --print sysroot)/lib/rustlib/src/rust/library
 if [ ! -d "$sources" ] || ! cargo clippy --version >/dev/null 2>&1 || ! cargo fmt --version >/dev/null 2>&1; then
   rustup component add rust-src clippy rustfmt
