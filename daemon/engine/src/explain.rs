@@ -245,7 +245,10 @@ impl Case<'_> {
             .then(|| Suggestion::of(self, direction, &verdict))
             .flatten();
         let nearest = (!verdict.allowed)
-            .then(|| Nearest::of(self, direction, &policies, &almost, suggestion.as_ref()))
+            .then(|| {
+                let suggestion = suggestion.as_ref();
+                Nearest::of(self, direction, &policies, &almost, &verdict, suggestion)
+            })
             .flatten();
         Side {
             end: Standing::of(&policed.end),

@@ -11,11 +11,12 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::fix::Miss;
+use super::suggest::is_denied_by_a_rule;
 use super::{
     AlmostSelects, Case, Fix, LabelMissed, Missed, NotSelected, PolicyAnswer, RuleAnswer,
     Suggestion,
 };
-use crate::evaluate::Question;
+use crate::evaluate::{self, Question};
 use crate::policy::{Action, Direction, ObjectName, Policy, Rule, Tier};
 
 /// The rule that came closest, by the peer and the port of it that did.
@@ -48,6 +49,7 @@ impl Nearest {
         direction: Direction,
         policies: &[PolicyAnswer],
         almost: &[AlmostSelects],
+        verdict: &evaluate::Side,
         suggestion: Option<&Suggestion>,
     ) -> Option<Self> {
         let question = case.connection.question(direction);
@@ -67,7 +69,8 @@ impl Nearest {
             nearest: &nearest,
             suggestion,
         };
-        let fix = miss.fix();
+        let may_help = !is_denied_by_a_rule(verdict);
+        let fix = may_help.then(|| miss.fix()).flatten();
         Some(Self { fix, ..nearest })
     }
 }

@@ -43,9 +43,8 @@ impl Suggestion {
         let Case { world, connection } = case;
         let policed = connection.policed(direction);
         let question = connection.question(direction);
-        let is_denied_by_a_rule = verdict.by.iter().any(|by| by.rule.is_some());
         // Port 0 is no port that a rule can name.
-        if is_denied_by_a_rule || connection.port == 0 {
+        if is_denied_by_a_rule(verdict) || connection.port == 0 {
             return None;
         }
         let (own, pod) = policed.end.pod?;
@@ -87,6 +86,11 @@ impl Suggestion {
             name: policy.name.clone(),
         })
     }
+}
+
+/// Does a rule deny it before NetworkPolicy is asked? Then no change of a NetworkPolicy helps.
+pub(super) fn is_denied_by_a_rule(verdict: &evaluate::Side) -> bool {
+    verdict.by.iter().any(|by| by.rule.is_some())
 }
 
 /// The Pods of one namespace that labels can select.
