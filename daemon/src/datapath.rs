@@ -16,6 +16,7 @@
 //! `runtime` or `api`.
 
 pub mod attach;
+mod by_reference;
 pub mod counters;
 pub mod events;
 pub mod flows;

@@ -26,8 +26,6 @@ pub use error::LinksError;
 pub use listen::{Hints, Listener};
 pub use netns::{Inside, Subinterface, inside};
 
-use netlink_packet_route::RouteNetlinkMessage;
-
 use crate::netns::{self as namespaces, Identity, Netns};
 use ask::Asker;
 use message::Link;
@@ -114,13 +112,9 @@ impl Links {
     pub fn peer_mac(&mut self, veth: &Veth) -> Option<[u8; 6]> {
         let (nsid, ifindex) = (veth.peer_nsid?, veth.peer_ifindex?);
         let request = "an interface of a container";
-        let read = |answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(message::link(&link)),
-            _ => None,
-        };
         let found = self.asker.ask(request, async move |route| {
             let wanted = message::link_elsewhere(nsid, ifindex);
-            route.ask(request, wanted, read).await
+            route.ask(request, wanted, message::answered_link).await
         });
         let peer = found.ok().flatten()?;
         (peer.ifindex == ifindex && peer.link == Some(veth.ifindex)).then_some(peer.mac?)

@@ -10,19 +10,18 @@ use std::num::NonZeroI32;
 use std::os::fd::AsRawFd as _;
 
 use netlink_packet_core::{
-    DefaultNla, Emitable as _, ErrorBuffer, NLA_F_NESTED, NLA_HEADER_SIZE, NetlinkBuffer,
-    NetlinkHeader, NlasIterator, parse_i32,
+    DefaultNla, Emitable as _, ErrorBuffer, NLA_F_NESTED, NLA_HEADER_SIZE, NLA_TYPE_MASK,
+    NetlinkBuffer, NetlinkHeader, NlasIterator, parse_i32,
 };
 use netlink_sys::Socket;
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 const HEADER: usize = 16;
 
 /// The kernel makes dump datagrams of at most 32 KiB (`netlink_dump`).
 pub const BUFFER: usize = 64 * 1024;
-/// Tells the real size of a datagram that did not fit.
-const MSG_TRUNC: i32 = 0x20;
 
 /// One whole message of a datagram.
 pub type Message<'a> = NetlinkBuffer<&'a [u8]>;
@@ -42,12 +41,17 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
 
 /// The attributes after a fixed part: type, without its flags, and value. Ends at the first that is not whole.
 pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    flagged_attributes(bytes).map(|(kind, value)| (kind & NLA_TYPE_MASK, value))
+}
+
+/// The same with the flags in the upper two bits of the type, as the message has them.
+pub fn flagged_attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let whole = NlasIterator::new(bytes).map_while(Result::ok);
-    whole.map(|one| {
-        let (kind, end) = (one.kind(), usize::from(one.length()));
+    whole.filter_map(|one| {
         // `NlaBuffer::value` lives no longer than the buffer object; the bytes do.
-        let value = one.into_inner().get(NLA_HEADER_SIZE..end);
-        (kind, value.unwrap_or_default())
+        let (end, bytes) = (usize::from(one.length()), one.into_inner());
+        let kind = u16::from_ne_bytes(bytes.get(2..NLA_HEADER_SIZE)?.try_into().ok()?);
+        Some((kind, bytes.get(NLA_HEADER_SIZE..end)?))
     })
 }
 
@@ -102,7 +106,7 @@ const fn align(length: usize) -> usize {
 /// One datagram; the size is the real one where it was cut.
 pub fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
     loop {
-        match socket.recv(buffer, MSG_TRUNC) {
+        match socket.recv(buffer, libc::MSG_TRUNC) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
@@ -112,8 +116,6 @@ pub fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
 /// Takes one datagram, and says from which network namespace it came: the id that this socket's own has for that one;
 /// `None`: its own. For a socket with `NETLINK_LISTEN_ALL_NSID`; the kernel puts the id into a control message.
 pub fn receive_sender(socket: &Socket) -> io::Result<Option<i32>> {
-    const SOL_NETLINK: i32 = 270;
-    const NETLINK_LISTEN_ALL_NSID: i32 = 8;
     // Only who sent it is asked; the rest of the datagram is cut off.
     let mut start = [0; HEADER];
     let mut control = nix::cmsg_space!(i32);
@@ -132,8 +134,8 @@ pub fn receive_sender(socket: &Socket) -> io::Result<Option<i32>> {
         };
         let id = message.cmsgs()?.find_map(|control| match control {
             ControlMessageOwned::Unknown(control)
-                if control.cmsg_header.cmsg_level == SOL_NETLINK
-                    && control.cmsg_header.cmsg_type == NETLINK_LISTEN_ALL_NSID =>
+                if control.cmsg_header.cmsg_level == libc::SOL_NETLINK
+                    && control.cmsg_header.cmsg_type == libc::NETLINK_LISTEN_ALL_NSID =>
             {
                 parse_i32(control.data_bytes.get(..4)?).ok()
             }

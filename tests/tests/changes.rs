@@ -1,4 +1,4 @@
-//! Changes under load: policies commit, the daemon is killed, ended and started again, while
+//! Changes under load: policies change, the daemon is killed, ended and started again, while
 //! packets go that every state allows, and others that no state allows. None of the first may
 //! be lost, and none of the second may arrive. Needs root.
 
@@ -37,7 +37,7 @@ fn variant(variant: usize) -> String {
         }
     };
     format!(
-        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: commits, namespace: db}}\n\
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: changed, namespace: db}}\n\
          spec:\n  podSelector: {{matchLabels: {{app: store}}}}\n  policyTypes: [Ingress]\n  ingress:\n{rules}"
     )
 }
@@ -49,10 +49,10 @@ fn bound(pod: &Pod, family: Family, port: u16) -> Result<UdpSocket> {
 #[test]
 fn commits_lose_nothing_and_let_nothing_through() -> Result<()> {
     let lab = lab()?;
-    let daemon = Daemon::enforcing(&lab, &[("commits.yaml", &variant(0))], "")?;
+    let daemon = Daemon::enforcing(&lab, &[("changed.yaml", &variant(0))], "")?;
     let said = under_load(&lab, Load::default(), || {
         for number in 1..40 {
-            daemon.put("commits.yaml", &variant(number))?;
+            daemon.put("changed.yaml", &variant(number))?;
             daemon.wait()?;
         }
         Ok(())
@@ -65,10 +65,10 @@ fn commits_lose_nothing_and_let_nothing_through() -> Result<()> {
 #[test]
 fn neither_do_kills_in_the_middle_of_commits() -> Result<()> {
     let lab = lab()?;
-    let mut daemon = Daemon::enforcing(&lab, &[("commits.yaml", &variant(0))], "")?;
+    let mut daemon = Daemon::enforcing(&lab, &[("changed.yaml", &variant(0))], "")?;
     let said = under_load(&lab, Load::default(), || {
         for number in 1..12 {
-            daemon.put("commits.yaml", &variant(number))?;
+            daemon.put("changed.yaml", &variant(number))?;
             // At once, and so somewhere in the work; the last time it is let through.
             let seen = Instant::now();
             while seen.elapsed() < Duration::from_millis(7 * number as u64 % 40) {
@@ -80,7 +80,7 @@ fn neither_do_kills_in_the_middle_of_commits() -> Result<()> {
         }
         for number in 0..3 {
             daemon.stop()?;
-            daemon.put("commits.yaml", &variant(number))?;
+            daemon.put("changed.yaml", &variant(number))?;
             daemon.launch()?;
             daemon.wait()?;
         }
@@ -96,7 +96,7 @@ fn neither_do_kills_in_the_middle_of_commits() -> Result<()> {
 #[test]
 fn what_is_large_arrives_whole() -> Result<()> {
     let lab = lab()?;
-    let _daemon = Daemon::enforcing(&lab, &[("commits.yaml", &variant(0))], "")?;
+    let _daemon = Daemon::enforcing(&lab, &[("changed.yaml", &variant(0))], "")?;
     let (front, store) = (lab.pod("web/front")?, lab.pod("db/store")?);
     for family in Family::BOTH {
         // Forty fragments and more.
@@ -143,7 +143,7 @@ fn reaches_as(from: &Pod, source: IpAddr, to: &Pod) -> Result<bool> {
 #[test]
 fn an_address_that_moved_while_the_daemon_was_down_has_its_new_owners_rights() -> Result<()> {
     let lab = lab()?;
-    let mut daemon = Daemon::enforcing(&lab, &[("commits.yaml", &variant(0))], "")?;
+    let mut daemon = Daemon::enforcing(&lab, &[("changed.yaml", &variant(0))], "")?;
     let (front, store, other) = (
         lab.pod("web/front")?,
         lab.pod("db/store")?,

@@ -106,13 +106,13 @@ fn commit(host: u64) -> Result<()> {
     let lab = Lab::with_pods(&["web/front", "db/store", "db/other"])?;
     let mut noise = Noise(host + 1);
     let first = policies(&mut noise);
-    let daemon = Daemon::enforcing(&lab, &[("commits.yaml", &first)], WITH_METRICS)?;
+    let daemon = Daemon::enforcing(&lab, &[("changed.yaml", &first)], WITH_METRICS)?;
     let mut generation = daemon.settle()?;
     let mut changes = 0;
     let before = dropped(&daemon)?;
     let said = under_load(&lab, LIGHT, || {
         while changes < CHANGES {
-            daemon.put("commits.yaml", &policies(&mut noise))?;
+            daemon.put("changed.yaml", &policies(&mut noise))?;
             // Now and then chance writes the same once more.
             let next = daemon.settle()?;
             changes += u64::from(next != generation);

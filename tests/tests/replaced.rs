@@ -86,6 +86,7 @@ fn under_changes(
         let writer = scope.spawn(move || change(tables, &goes_on));
         for _ in 0..TICKING {
             scope.spawn(move || {
+                // It waits for nothing: the timer's interrupts are what the test needs (`TICKING`).
                 while goes_on() {
                     thread::sleep(Duration::from_micros(1));
                 }

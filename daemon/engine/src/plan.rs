@@ -29,8 +29,8 @@
 //!    one bank;
 //! 5. releases new interfaces, whose endpoint is in the bank that is now read;
 //! 6. waits until no packet is under way that began before the commit;
-//! 7. settles: nobody reads the other bank, so it gets the same words, and what the new state
-//!    has no use for is deleted: first verdicts, then blocks; an address nobody lists;
+//! 7. settles: no packet reads the other bank, so it gets the same words, and what the new state
+//!    has no use for is deleted: first verdicts, then blocks; an address that neither bank lists;
 //!    a prefix that says what the next shorter one says.
 //!
 //! A step that fails before the commit is undone by [`crate::model::MapImage::inverse`] of what was done,

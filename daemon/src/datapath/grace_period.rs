@@ -1,7 +1,7 @@
 //! Waits until no program that started before is still running.
 //!
 //! TC programs run inside an RCU read-side section, so one grace period is enough:
-//! whoever looked a verdict up before the commit has finished with it afterwards.
+//! a program that looked a verdict up before the commit has finished with it afterwards.
 //!
 //! Closing a packet socket waits for one: `packet_release` calls `synchronize_net`
 //! (net/packet/af_packet.c since Linux 2.6.12, `synchronize_net` → `synchronize_rcu`,

@@ -23,6 +23,7 @@ use netpol_engine::plan::{Demand, Step};
 use nix::errno::Errno;
 use thiserror::Error;
 
+use super::by_reference::ByReference;
 use super::grace_period::{self, GracePeriodError};
 use super::maps::{self, Hash, MapsError, Opener, Trie};
 use super::options::Options;
@@ -99,11 +100,11 @@ pub struct Fill {
 pub struct KernelTables {
     control: Array<MapData, Wire<Control>>,
     interfaces: Array<MapData, Wire<Interface>>,
-    interface_overflow: Hash<u32, Interface>,
+    interface_overflow: ByReference<u32, Interface>,
     endpoints: Array<MapData, Wire<Endpoint>>,
     addresses4: Hash<[u8; 4], Address>,
     addresses6: Hash<[u8; 16], Address>,
-    senders: Hash<u32, SenderAddress>,
+    senders: ByReference<u32, SenderAddress>,
     leaves4: Trie<LeaveKey4, Leave>,
     leaves6: Trie<LeaveKey6, Leave>,
     published: Hash<PublishedKey, Published>,
@@ -112,8 +113,6 @@ pub struct KernelTables {
     verdicts: Hash<VerdictKey, Verdict>,
     port_blocks: Hash<u64, PortBlock>,
     rooms: Rooms,
-    /// Did an element of `INTERFACE_OVERFLOW` or `SENDERS` lose its memory since the last grace period?
-    freed: bool,
     /// The fields of `CONTROL` that no plan writes.
     own: Control,
     installed: MapImage,
@@ -123,11 +122,9 @@ pub struct KernelTables {
 /// How many entries each table can hold.
 #[derive(Clone, Copy, Debug)]
 struct Rooms {
-    interface_overflow: u32,
     endpoints: u32,
     addresses4: u32,
     addresses6: u32,
-    senders: u32,
     leaves4: u32,
     leaves6: u32,
     published: u32,
@@ -147,11 +144,11 @@ impl KernelTables {
         let mut tables = Self {
             control: opener.control()?,
             interfaces: opener.array("INTERFACES")?,
-            interface_overflow: opener.hash("INTERFACE_OVERFLOW")?,
+            interface_overflow: ByReference::open(opener, "INTERFACE_OVERFLOW")?,
             endpoints: opener.array("ENDPOINTS")?,
             addresses4: opener.hash("ADDRESSES4")?,
             addresses6: opener.hash("ADDRESSES6")?,
-            senders: opener.hash("SENDERS")?,
+            senders: ByReference::open(opener, "SENDERS")?,
             leaves4: opener.trie("LEAVES4")?,
             leaves6: opener.trie("LEAVES6")?,
             published: opener.hash("PUBLISHED")?,
@@ -160,11 +157,9 @@ impl KernelTables {
             verdicts: opener.hash("VERDICTS")?,
             port_blocks: opener.hash("PORT_BLOCKS")?,
             rooms: Rooms {
-                interface_overflow: opener.room("INTERFACE_OVERFLOW")?,
                 endpoints: opener.room("ENDPOINTS")?,
                 addresses4: opener.room("ADDRESSES4")?,
                 addresses6: opener.room("ADDRESSES6")?,
-                senders: opener.room("SENDERS")?,
                 leaves4: opener.room("LEAVES4")?,
                 leaves6: opener.room("LEAVES6")?,
                 published: opener.room("PUBLISHED")?,
@@ -173,8 +168,6 @@ impl KernelTables {
                 verdicts: opener.room("VERDICTS")?,
                 port_blocks: opener.room("PORT_BLOCKS")?,
             },
-            // An earlier process may have removed elements just before.
-            freed: true,
             own: Control::default(),
             installed: MapImage::default(),
             _lock: lock,
@@ -255,56 +248,6 @@ impl KernelTables {
         Ok(())
     }
 
-    /// Waits for the programs that may still read an element which was replaced or removed, before another element is
-    /// put into the same table: the kernel gives the memory to that one at once (since 6.1, kernel/bpf/memalloc.c), and
-    /// the programs would read what another key says.
-    ///
-    /// For the tables whose elements programs read by reference, and that change seldom. The programs look elements of
-    /// `ADDRESSES4`, `ADDRESSES6` and `PUBLISHED` up once more after reading them; `VERDICTS` and `PORT_BLOCKS` lose what
-    /// has been out of reach since an earlier grace period. Tries wait themselves (`bpf_mem_cache_free_rcu`, kernel/bpf/lpm_trie.c).
-    fn wait_for_readers(&mut self) -> Result<(), GracePeriodError> {
-        if self.freed {
-            grace_period::wait()?;
-            self.freed = false;
-        }
-        Ok(())
-    }
-
-    /// Removes an interface from the hash.
-    fn remove_overflow(&mut self, ifindex: u32) -> Result<(), StepError> {
-        let removed = self.interface_overflow.remove(&Wire(ifindex));
-        self.freed |= removed.is_ok();
-        delete("INTERFACE_OVERFLOW", removed)
-    }
-
-    /// Puts an interface into the hash.
-    fn put_overflow(&mut self, ifindex: u32, value: Interface) -> Result<(), StepError> {
-        self.wait_for_readers()?;
-        self.freed = self.interface_overflow.get(&Wire(ifindex), 0).is_ok();
-        put(
-            "INTERFACE_OVERFLOW",
-            self.rooms.interface_overflow,
-            self.interface_overflow
-                .insert(&Wire(ifindex), &Wire(value), 0),
-        )
-    }
-
-    fn put_sender(&mut self, key: u32, address: IpAddr) -> Result<(), StepError> {
-        self.wait_for_readers()?;
-        self.freed = self.senders.get(&Wire(key), 0).is_ok();
-        put(
-            "SENDERS",
-            self.rooms.senders,
-            self.senders.insert(&Wire(key), &Wire(sender(address)), 0),
-        )
-    }
-
-    fn delete_sender(&mut self, key: u32) -> Result<(), StepError> {
-        let removed = self.senders.remove(&Wire(key));
-        self.freed |= removed.is_ok();
-        delete("SENDERS", removed)
-    }
-
     /// Reads the maps again, where an undo failed or at the start.
     ///
     /// # Errors
@@ -340,7 +283,7 @@ impl KernelTables {
             .map_err(|source| access("ADDRESSES", source))?;
         for entry in self.senders.iter() {
             let (key, address) = entry.map_err(|source| access("SENDERS", source))?;
-            self.installed.senders.insert(key.0, address.0);
+            self.installed.senders.insert(key, address);
         }
         self.read_leaves()
             .map_err(|source| access("LEAVES", source))?;
@@ -432,8 +375,8 @@ impl KernelTables {
                 self.endpoints.set(*slot, &Wire(*value), 0),
             ),
             Step::PutAddress { address, value } => self.put_address(*address, *value),
-            Step::PutSender { key, address } => self.put_sender(*key, *address),
-            Step::DeleteSender { key } => self.delete_sender(*key),
+            Step::PutSender { key, address } => self.senders.put(*key, sender(*address)),
+            Step::DeleteSender { key } => self.senders.remove(*key),
             Step::PutLeave { slot, net, value } => match *net {
                 IpNet::V4(net) => put(
                     "LEAVES4",
@@ -483,7 +426,8 @@ impl KernelTables {
             }
             Step::WaitGracePeriod => {
                 grace_period::wait()?;
-                self.freed = false;
+                self.interface_overflow.waited();
+                self.senders.waited();
                 Ok(())
             }
             Step::DeleteInterface { ifindex } => self.delete_interface(*ifindex),
@@ -547,13 +491,13 @@ impl KernelTables {
                 INTERFACE_SLOTS,
                 self.interfaces.set(slot, &Wire(value), 0),
             )?;
-            return self.remove_overflow(ifindex);
+            return self.interface_overflow.remove(ifindex);
         }
-        self.put_overflow(ifindex, value)
+        self.interface_overflow.put(ifindex, value)
     }
 
     fn delete_interface(&mut self, ifindex: u32) -> Result<(), StepError> {
-        self.remove_overflow(ifindex)?;
+        self.interface_overflow.remove(ifindex)?;
         let slot = ifindex % INTERFACE_SLOTS;
         if self.slot_holder(slot)? == ifindex {
             put(
@@ -579,7 +523,7 @@ impl KernelTables {
         let interfaces = &mut self.installed.interfaces;
         for entry in self.interface_overflow.iter() {
             let (ifindex, interface) = entry?;
-            interfaces.insert(ifindex.0, interface.0);
+            interfaces.insert(ifindex, interface);
         }
         // Last, as a slot beats the hash.
         for interface in self.interfaces.iter() {
@@ -680,7 +624,11 @@ fn access(name: &'static str, source: MapError) -> MapsError {
     MapsError::Access { name, source }
 }
 
-fn put(map: &'static str, limit: u32, result: Result<(), MapError>) -> Result<(), StepError> {
+pub(super) fn put(
+    map: &'static str,
+    limit: u32,
+    result: Result<(), MapError>,
+) -> Result<(), StepError> {
     result.map_err(|source| {
         if let MapError::OutOfBounds { index, .. } = source {
             return StepError::NoSlot { map, slot: index };
@@ -694,7 +642,7 @@ fn put(map: &'static str, limit: u32, result: Result<(), MapError>) -> Result<()
     })
 }
 
-fn delete(map: &'static str, result: Result<(), MapError>) -> Result<(), StepError> {
+pub(super) fn delete(map: &'static str, result: Result<(), MapError>) -> Result<(), StepError> {
     match result {
         Err(source) if maps::errno(&source).map(Errno::from_raw) != Some(Errno::ENOENT) => {
             Err(StepError::Write { map, source })

@@ -2,7 +2,7 @@
 //!
 //! Pure: a [`Namer`] is made from one state of the world and asked about reports of
 //! that time. A report of an older state may name an endpoint that is gone or a
-//! policy set that nobody has any more; what is not known is left out, never guessed.
+//! policy set that no endpoint has any more; what is not known is left out, never guessed.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

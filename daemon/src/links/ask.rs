@@ -130,11 +130,8 @@ impl Route {
     }
 
     pub async fn links(&mut self, request: &'static str) -> Result<Vec<Link>, LinksError> {
-        let list = |answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(message::link(&link)),
-            _ => None,
-        };
-        self.list(request, message::all_links(), list).await
+        self.list(request, message::all_links(), message::answered_link)
+            .await
     }
 
     pub async fn addresses(

@@ -13,11 +13,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BufMut;
 use netlink_packet_core::{
-    DefaultNla, Emitable as _, NLA_HEADER_SIZE, NetlinkDeserializable as _, NetlinkHeader,
-    Nla as _, NlasIterator, Parseable as _,
+    Emitable as _, NLA_HEADER_SIZE, NetlinkDeserializable as _, NetlinkHeader,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{AsyncSocket, Socket, SocketAddr, TokioSocket};
+use nix::libc::{
+    RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELNSID, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
+    RTM_NEWNSID,
+};
 
 use crate::netlink::{self, BUFFER, Message};
 
@@ -122,14 +125,14 @@ fn append(all: &mut Vec<u8>, message: &Message<'_>) {
 /// The length of what precedes the attributes, in messages that `links` reads.
 fn fixed_part(kind: u16) -> Option<usize> {
     match kind {
-        // RTM_NEWLINK, RTM_DELLINK: `ifinfomsg`.
-        16 | 17 => Some(16),
-        // RTM_NEWADDR, RTM_DELADDR: `ifaddrmsg`.
-        20 | 21 => Some(8),
-        // RTM_NEWNEIGH, RTM_DELNEIGH: `ndmsg`.
-        28 | 29 => Some(12),
-        // RTM_NEWNSID, RTM_DELNSID: `rtgenmsg`, padded.
-        88 | 89 => Some(4),
+        // `ifinfomsg`
+        RTM_NEWLINK | RTM_DELLINK => Some(16),
+        // `ifaddrmsg`
+        RTM_NEWADDR | RTM_DELADDR => Some(8),
+        // `ndmsg`
+        RTM_NEWNEIGH | RTM_DELNEIGH => Some(12),
+        // `rtgenmsg`, padded
+        RTM_NEWNSID | RTM_DELNSID => Some(4),
         _ => None,
     }
 }
@@ -219,13 +222,7 @@ impl Attribute<'_> {
 
 /// The attributes that are whole; ends at the first that is not.
 fn whole(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
-    let all = NlasIterator::new(bytes).map_while(Result::ok);
-    all.filter_map(|one| {
-        let kind = DefaultNla::parse(&one).ok()?.kind();
-        let value = NLA_HEADER_SIZE..usize::from(one.length());
-        let value = one.into_inner().get(value)?;
-        Some(Attribute { kind, value })
-    })
+    netlink::flagged_attributes(bytes).map(|(kind, value)| Attribute { kind, value })
 }
 
 #[cfg(test)]

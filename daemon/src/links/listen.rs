@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use netlink_packet_route::link::LinkHeader;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket as _, Socket, TokioSocket};
+use nix::libc::{RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK};
 use rtnetlink::MulticastGroup;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,11 +21,6 @@ use tokio::io::unix::AsyncFd;
 use super::error::LinksError;
 use crate::async_fd::ready_when;
 use crate::netlink::{self, BUFFER, is_overflow, receive_sender};
-
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
 
 /// Asked for; the kernel gives at most `net.core.rmem_max`. A host that starts a
 /// hundred containers at once makes some thousand messages of a kilobyte.

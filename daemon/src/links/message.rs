@@ -33,6 +33,14 @@ pub struct Link {
     pub up: bool,
 }
 
+/// The interface that an answer is about; `None`: it is about none.
+pub fn answered_link(answer: RouteNetlinkMessage) -> Option<Link> {
+    match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(link(&message)),
+        _ => None,
+    }
+}
+
 /// Reads an interface.
 pub fn link(message: &LinkMessage) -> Link {
     let mut link = Link {

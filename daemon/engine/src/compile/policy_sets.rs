@@ -128,7 +128,7 @@ impl PolicySets {
         Ok(())
     }
 
-    /// The policy set of a number is still one; `before` has those that nobody asked for yet.
+    /// Keeps the policy set of a number for the next state. `before` has the policy sets that no endpoint has had there so far.
     fn keep(&mut self, number: u64, before: &mut BTreeMap<u64, PolicySet>) {
         if let Some(policy_set) = before.remove(&number) {
             self.all.insert(number, policy_set);

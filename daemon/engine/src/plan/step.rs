@@ -110,7 +110,7 @@ pub enum Step {
         /// The key.
         key: u64,
     },
-    /// Both banks say [`netpol_abi::tables::CLASS_UNLISTED`], or nobody reads the bank that does not.
+    /// Both banks say [`netpol_abi::tables::CLASS_UNLISTED`], or no packet reads the bank that does not.
     DeleteAddress {
         /// The key.
         address: IpAddr,

@@ -9,12 +9,10 @@ use bytes::BufMut;
 use netlink_packet_core::{NLM_F_MULTIPART, NLMSG_DONE, NLMSG_ERROR};
 use netlink_sys::Socket;
 use nix::errno::Errno;
+use nix::libc::{IFLA_IFNAME, RTM_NEWLINK};
 
 use super::*;
 use crate::netlink::{attribute, request};
-
-const RTM_NEWLINK: u16 = 16;
-const IFLA_IFNAME: u16 = 3;
 
 /// A kernel that answers each question with the next of its answers: datagrams, or failures of the socket.
 struct Kernel {

@@ -2,19 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use nix::libc::{
+    IFA_ADDRESS, IFA_BROADCAST, IFA_FLAGS, IFA_LOCAL, IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA,
+    IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, RTM_GETADDR, RTM_GETLINK,
+    RTM_GETNEIGH, RTM_GETNSID, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWNSID,
+};
 
 use super::super::lenient::tests::read;
 use super::*;
 use crate::netlink::{attribute, request};
-
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
-const RTM_NEWADDR: u16 = 20;
-const RTM_GETADDR: u16 = 22;
-const RTM_NEWNEIGH: u16 = 28;
-const RTM_GETNEIGH: u16 = 30;
-const RTM_NEWNSID: u16 = 88;
-const RTM_GETNSID: u16 = 90;
 
 fn links(datagram: &[u8]) -> Vec<Link> {
     let each = |one| match one {
@@ -35,18 +31,7 @@ fn address_of(body: &[u8]) -> Option<LinkAddress> {
 const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
 const IFF_UP: u32 = 1;
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_LINK: u16 = 5;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
 const MODE: u16 = 1;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_BROADCAST: u16 = 4;
-const IFA_FLAGS: u16 = 8;
 
 fn link_bytes() -> Vec<u8> {
     let mut body = vec![0; IFINFOMSG];

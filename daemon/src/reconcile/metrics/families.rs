@@ -37,15 +37,16 @@ impl Scrape {
     }
 }
 
-/// A family of one number of `netpol status`: name, help, number.
-type Gauge = (&'static str, &'static str, fn(&Status) -> u64);
+/// A family: its name (of a counter without the suffix `_total`), its help, and its number for one `T`.
+type Family<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 /// The length of a list, as a number of a metric.
 const fn length<T>(list: &[T]) -> u64 {
     list.len() as u64
 }
 
-const GAUGES: [Gauge; 11] = [
+/// Gauges, one number each.
+const GAUGES: [Family<Status>; 11] = [
     (
         "netpold_endpoints",
         "Endpoints that are enforced.",
@@ -101,10 +102,8 @@ const GAUGES: [Gauge; 11] = [
     ),
 ];
 
-/// Counters of packets by reason: name without the suffix `_total`, help, number.
-type PacketCounter = (&'static str, &'static str, fn(&Count) -> u64);
-
-const PACKET_COUNTERS: [PacketCounter; 2] = [
+/// Counters of packets, by reason.
+const PACKET_COUNTERS: [Family<Count>; 2] = [
     (
         "netpold_packets",
         "Packets by reason, in the endpoint's direction.",
@@ -117,10 +116,8 @@ const PACKET_COUNTERS: [PacketCounter; 2] = [
     ),
 ];
 
-/// Gauges of each kernel table: name, help, number.
-type TableGauge = (&'static str, &'static str, fn(&TableStatus) -> u64);
-
-const TABLE_GAUGES: [TableGauge; 2] = [
+/// Gauges of each kernel table.
+const TABLE_GAUGES: [Family<TableStatus>; 2] = [
     (
         "netpold_table_entries",
         "Entries of a kernel table in use.",
