@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(reconcile::run(config, read)) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
-        Ok(End::Anew) => match program.and_then(|program| anew(&program)) {
+        Ok(End::Reexec) => match program.and_then(|program| anew(&program)) {
             Ok(never) => match never {},
             // A service manager starts it again.
             Err(error) => failed(&format!("it can't begin anew: {error}"), 1),

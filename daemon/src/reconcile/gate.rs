@@ -1,25 +1,17 @@
-//! Keeps the gate as it has to be: who is ready, which bridges it is about, and that it is there.
+//! Keeps the gate in the kernel as [`Admission`] decides, and keeps it there.
 //!
-//! An interface is ready once its programs are on it; then they decide, whoever is behind it. One
-//! on a bridge that netpold has no business with is ready as well: shut, it would stay so for ever. What is ready
-//! stays so for as long as it is there, as its programs do: indices are not given again.
-//!
-//! The gate is installed by `netpol gate install`. Here it is only restored, where somebody took it
-//! away meanwhile, and taken away where the configuration has none.
+//! `netpol gate install` installs the gate. Here it is only restored after something else has removed it, and removed
+//! where the configuration has no gate.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use super::assemble::Desired;
-use super::observed::Observed;
-use super::program::Program;
+use super::control::Admission;
 use crate::api::GateMeter;
 use crate::api::wire::{GateDrops, GateStatus};
 use crate::config::{Config, Enabled};
-use crate::gate::rules::{is_engines, may_be_added};
-use crate::gate::state::RememberedBridge;
-use crate::gate::{self, Contents, GateError, GateSnapshot, GateState, Kernel, Listener, Scope};
-use crate::links::Veth;
+use crate::gate::rules::is_engines;
+use crate::gate::{self, GateError, GateSnapshot, GateState, Kernel, Listener, Scope};
 
 /// Keeps the gate, as the module says.
 pub struct GateController {
@@ -34,13 +26,7 @@ pub struct GateController {
     /// As it is in the kernel, after all that was done here.
     found: Option<GateSnapshot>,
     /// What should be in it.
-    wanted: Contents,
-    /// Its bridges, and whose each is.
-    kept_bridges: BTreeSet<RememberedBridge>,
-    /// Interfaces that there are.
-    there: BTreeSet<u32>,
-    /// Those that should have programs and could not be given them.
-    lost: BTreeSet<u32>,
+    admission: Admission,
     /// It is kept that it is installed, or was since this netpold runs: where that is gone, somebody
     /// released it.
     is_kept: bool,
@@ -62,13 +48,7 @@ impl GateController {
             kernel: None,
             listener: None,
             found: None,
-            wanted: Contents {
-                bridges: kept.bridges(),
-                ..Contents::default()
-            },
-            kept_bridges: kept.bridges_by_engine(),
-            there: BTreeSet::new(),
-            lost: BTreeSet::new(),
+            admission: Admission::remembered(kept.bridges_by_engine()),
             is_kept: false,
             persist_error: None,
             problem: None,
@@ -195,86 +175,24 @@ impl GateController {
             false => self.kept.installed(),
         };
         self.is_kept = installed.is_ok();
-        let followed = match self.wanted.ready.is_empty() || self.kept.is_followed() {
+        let followed = match !self.admission.admits_any() || self.kept.is_followed() {
             true => Ok(()),
             false => self.kept.followed(),
         };
         self.persist_error = installed.and(followed).err().map(|error| error.to_string());
     }
 
-    /// Lets through who is to be let through now, and nobody who went.
-    pub fn keep(
-        &mut self,
-        observed: &Observed,
-        desired: &Desired,
-        bridges: &BTreeSet<String>,
-        program: impl Fn(u32) -> Option<Program>,
-    ) {
-        let veths = &observed.links.veths;
-        self.there = veths.iter().map(|veth| veth.ifindex).collect();
-        self.learn(observed, bridges);
-        // On a bridge that the gate is about, and on one whose name is not known yet, it may be a container whose runtime has
-        // not said so. What is on no bridge at all does not pass the gate.
-        let is_stranger = |veth: &Veth| {
-            let bridge = veth
-                .master
-                .and_then(|master| observed.links.bridges.get(&master));
-            let is_open = bridge.is_some_and(|bridge| !self.wanted.bridges.contains(bridge));
-            is_open && !desired.interfaces.contains_key(&veth.ifindex)
-        };
-        self.wanted.ready = veths
-            .iter()
-            .filter(|veth| match program(veth.ifindex) {
-                Some(program) => program == Program::On,
-                None => is_stranger(veth),
-            })
-            .map(|veth| veth.ifindex)
-            .collect();
-        self.lost = veths
-            .iter()
-            .map(|veth| veth.ifindex)
-            .filter(|ifindex| matches!(program(*ifindex), Some(Program::Failed(_))))
-            .collect();
-        self.apply();
-        self.persist();
-    }
-
-    /// Bridges that engines' containers are on, or may be from now on.
-    fn learn(&mut self, observed: &Observed, seen: &BTreeSet<String>) {
-        let of_engines = observed
-            .docker
-            .iter()
-            .enumerate()
-            .flat_map(|(place, engine)| {
-                let of = (place > 0).then_some(&engine.path);
-                engine.bridges.iter().map(move |bridge| (bridge, of))
-            });
-        let all = of_engines.chain(seen.iter().map(|bridge| (bridge, None)));
-        let bridges: BTreeSet<RememberedBridge> = all
-            .filter(|(bridge, _)| may_be_added(bridge))
-            .map(|(bridge, of)| (bridge.clone(), of.cloned()))
-            .collect();
-        if bridges == self.kept_bridges {
-            return;
-        }
-        if let Err(error) = self.kept.keep_bridges(&bridges) {
+    /// Lets through the interfaces that are admitted now, and no interface that is gone.
+    pub fn admit(&mut self, admission: Admission) {
+        let before = std::mem::replace(&mut self.admission, admission);
+        let bridges = self.admission.bridges();
+        if bridges != before.bridges()
+            && let Err(error) = self.kept.keep_bridges(bridges)
+        {
             tracing::warn!(%error, "the gate's bridges can't be kept for the next boot");
         }
-        self.wanted.bridges = bridges.iter().map(|(name, _)| name.clone()).collect();
-        self.kept_bridges = bridges;
-    }
-
-    /// What the gate should have: nobody who passes is shut while he is there, but whose programs are gone.
-    fn target(&self, scope: Scope, before: &Contents) -> Contents {
-        let still = before.ready.intersection(&self.there).copied();
-        let still = still.filter(|ifindex| !self.lost.contains(ifindex));
-        Contents {
-            ready: self.wanted.ready.iter().copied().chain(still).collect(),
-            bridges: match scope {
-                Scope::Bridges => self.wanted.bridges.clone(),
-                Scope::Names => BTreeSet::new(),
-            },
-        }
+        self.apply();
+        self.persist();
     }
 
     fn apply(&mut self) {
@@ -282,7 +200,7 @@ impl GateController {
             return;
         };
         let (scope, before) = (found.scope, found.contents.clone());
-        let target = self.target(scope, &before);
+        let target = self.admission.contents(scope, &before);
         if target == before {
             return;
         }
@@ -341,7 +259,7 @@ impl GateController {
 
     fn restore(&mut self, before: Option<GateSnapshot>, why: &str) {
         let before = before.map(|found| found.contents).unwrap_or_default();
-        let contents = self.target(Scope::Bridges, &before);
+        let contents = self.admission.contents(Scope::Bridges, &before);
         match gate::install(&self.table, &contents) {
             Ok(_) => {
                 tracing::warn!("the gate was gone ({why}: `nft flush ruleset`?), and is back");

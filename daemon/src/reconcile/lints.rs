@@ -27,6 +27,7 @@ struct Order {
 }
 
 /// What was found.
+#[derive(Debug)]
 pub struct Answer {
     revision: u64,
     findings: Vec<Diagnostic>,

@@ -40,8 +40,8 @@ pub struct ReadinessInput<'a> {
     pub programs: &'a BTreeMap<u32, Program>,
 }
 
-/// Of this network namespace.
-pub fn of(asked: &Asked, input: &ReadinessInput<'_>) -> Readiness {
+/// May what is in this network namespace start?
+pub fn decide(asked: &Asked, input: &ReadinessInput<'_>) -> Readiness {
     let ready = |reason: String| Readiness {
         ready: true,
         reason,
@@ -191,7 +191,7 @@ mod tests {
                 hidden: Vec::new(),
                 inode: 0,
             };
-            let said = of(&asked, &input);
+            let said = decide(&asked, &input);
             (said.ready, said.reason)
         };
         let no = |reason: &str| (false, reason.to_owned());
@@ -259,7 +259,7 @@ mod tests {
                 world: &world,
                 programs: &BTreeMap::from([(number, program)]),
             };
-            let said = of(&asked, &input);
+            let said = decide(&asked, &input);
             (said.ready, said.reason)
         };
         let no = |reason: &str| (false, reason.to_owned());
@@ -346,7 +346,7 @@ mod tests {
                 world: &World::default(),
                 programs: &BTreeMap::new(),
             };
-            of(asked, &input).ready
+            decide(asked, &input).ready
         };
         let mut desired = Desired::default();
         // Its own, of which the engine has not told yet.

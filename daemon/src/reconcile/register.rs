@@ -21,7 +21,7 @@ use netpol_engine::world::{NamedPort, PublishedPort};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::observed::Namespace;
+use super::observed::{Namespace, Observed};
 use crate::runtime::container::{self, Container, Runtime};
 use crate::runtime::resolvers;
 
@@ -174,6 +174,27 @@ pub struct RegisterError {
 }
 
 impl Register {
+    /// The endpoint with this number.
+    #[must_use]
+    pub fn find(&self, id: u32) -> Option<(&Key, &Record)> {
+        self.records.iter().find(|(_, record)| record.id == id)
+    }
+
+    /// The network namespace of the endpoint with this number, if the endpoint is in the same one still.
+    #[must_use]
+    pub fn namespace<'a>(&self, id: u32, observed: &'a Observed) -> Option<&'a Namespace> {
+        let (key, record) = self.find(id)?;
+        let namespace = match key.container() {
+            Some((_, id)) => observed.containers.get(id)?,
+            None => {
+                let mut declared = observed.declared.iter();
+                let declared = declared.find(|declared| declared.name == record.name)?;
+                declared.namespace.as_ref().ok()?
+            }
+        };
+        (namespace.identity == record.netns).then_some(namespace)
+    }
+
     /// Is all that is kept over a restart the same in both?
     #[must_use]
     pub fn is_same_on_disk(&self, other: &Self) -> bool {

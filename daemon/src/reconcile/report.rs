@@ -3,18 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use netpol_abi::limits::FIRST_LOOPBACK;
 use netpol_abi::tables::{NOT_ISOLATED, endpoint_flags};
-use netpol_engine::compile::Names;
 use netpol_engine::evaluate::{Party, evaluate};
 use netpol_engine::policy::{Mode, ObjectName, Protocol};
 use netpol_engine::resolver;
-use netpol_engine::tables::EndpointEntry;
-use netpol_engine::world::{Place, World};
+use netpol_engine::world::Place;
 
 use super::assemble::{self, AskedFromHost, Desired, ENDED};
+use super::control::Applied;
 use super::gate::GateController;
 use super::observed::Observed;
 use super::program::Program;
@@ -25,27 +23,6 @@ use crate::api::wire::{
 use crate::datapath::is_inside;
 use crate::datapath::tables::Fill;
 use crate::printable::printable;
-
-/// The state that is in force: what the last applied plan made of a [`World`].
-#[derive(Clone, Debug, Default)]
-pub struct Applied {
-    /// The world.
-    pub world: Arc<World>,
-    /// What its numbers stand for.
-    pub names: Arc<Names>,
-    /// Its endpoints as they were compiled, by slot.
-    pub endpoints: Arc<BTreeMap<u32, EndpointEntry>>,
-    /// The generation.
-    pub generation: u64,
-    /// How full the tables are.
-    pub fill: Vec<Fill>,
-    /// Why a newer world is not in force.
-    pub failure: Option<String>,
-    /// The key of its numbers is not kept for a restart, and why.
-    pub unkept_key: Option<String>,
-    /// What is in force and not pinned, and why.
-    pub unpinned: Option<String>,
-}
 
 /// How policy is enforced, as `netpol status` shows it.
 #[derive(Clone, Debug, Default)]
@@ -72,16 +49,38 @@ pub fn rejected(observed: &Observed) -> Vec<Rejected> {
         .collect()
 }
 
+/// What a status tells of.
+pub struct StatusInput<'a> {
+    /// What there is.
+    pub observed: &'a Observed,
+    /// What follows from it.
+    pub desired: &'a Desired,
+    /// What is in force.
+    pub applied: &'a Applied,
+    /// Where the programs are.
+    pub programs: &'a BTreeMap<u32, Program>,
+    /// Why enforcement would end with the daemon.
+    pub unpinned: Option<&'a str>,
+    /// How policy is enforced.
+    pub info: &'a EnforcementInfo,
+    /// How full the tables of connections are.
+    pub connections: &'a [Fill],
+    /// The gate.
+    pub gate: &'a GateController,
+    /// Interfaces that lead to containers, and that no policy reaches.
+    pub unreached: Vec<Unreached>,
+}
+
 /// What `netpol status` shows.
-pub fn status(
-    observed: &Observed,
-    desired: &Desired,
-    in_force: &Applied,
-    programs: &BTreeMap<u32, Program>,
-    how: &EnforcementInfo,
-    flows: &[Fill],
-    gate: &GateController,
-) -> Status {
+pub fn status(input: &StatusInput<'_>) -> Status {
+    let StatusInput {
+        observed,
+        desired,
+        applied: in_force,
+        programs,
+        gate,
+        ..
+    } = input;
     let endpoints = endpoints(desired, in_force, programs);
     let mut selects: BTreeMap<&ObjectName, usize> = BTreeMap::new();
     for endpoint in &endpoints {
@@ -112,13 +111,13 @@ pub fn status(
     if let Some(failure) = &in_force.failure {
         warnings.push(format!("not in force: {failure}"));
     }
-    if let Some(why) = &in_force.unpinned {
+    if let Some(why) = input.unpinned {
         warnings.push(format!(
             "not pinned, so that enforcement would end with the daemon: {why}"
         ));
     }
     warnings.extend(in_force.unkept_key.clone());
-    for (ifindex, program) in programs {
+    for (ifindex, program) in *programs {
         if let Program::Failed(why) = program {
             warnings.push(match desired.inside.get(ifindex) {
                 Some(child) => format!(
@@ -141,7 +140,7 @@ pub fn status(
     let tables = in_force
         .fill
         .iter()
-        .chain(flows)
+        .chain(input.connections)
         .map(|fill| TableStatus {
             name: fill.table.to_owned(),
             used: u64::from(fill.entries),
@@ -156,15 +155,15 @@ pub fn status(
         rejected: rejected(observed),
         unprotected,
         unidentified: told(&desired.unidentified),
-        unreached: Vec::new(),
+        unreached: input.unreached.clone(),
         conflicts: told(&desired.conflicts),
         runtimes: runtimes(observed),
         tables,
         datapath: DatapathStatus {
-            attach: how.attach.to_owned(),
+            attach: input.info.attach.to_owned(),
             generation: in_force.generation,
-            mode: how.mode.to_owned(),
-            lacks: how.lacks.clone(),
+            mode: input.info.mode.to_owned(),
+            lacks: input.info.lacks.clone(),
         },
         gate: gate.status(),
         hiding_rules: desired.hiding.clone(),

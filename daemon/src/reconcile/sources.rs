@@ -223,6 +223,8 @@ pub struct Sources {
     /// Namespaces in which containers are starting.
     expected: BTreeSet<i32>,
     stale: Stale,
+    /// See [`Sources::links_revision`].
+    links_revision: u64,
     /// Where something changed since the last look.
     inside: Changed,
     /// Addresses that containers' packets claimed and that are not known to be theirs, by container, and until when
@@ -271,6 +273,7 @@ impl Sources {
             search: Search::default(),
             expected: BTreeSet::new(),
             stale: Stale::ALL,
+            links_revision: 0,
             inside: Changed::default(),
             claimed: BTreeMap::new(),
             failed: false,
@@ -312,6 +315,7 @@ impl Sources {
 
     /// Everything is to be listed again.
     pub const fn doubt_all(&mut self) {
+        self.links_revision += 1;
         self.stale = Stale::ALL;
         self.inside.anywhere = true;
     }
@@ -335,11 +339,18 @@ impl Sources {
         }
     }
 
-    /// A network namespace that somebody has opened, as it is now.
+    /// Counts the occasions on which interfaces, anywhere, may have changed: what was found by [`Sources::inspect`] holds
+    /// for as long as this number stays.
+    #[must_use]
+    pub const fn links_revision(&self) -> u64 {
+        self.links_revision
+    }
+
+    /// Inspects an opened network namespace.
     ///
     /// # Errors
     /// It is a namespace of something else.
-    pub fn look_at(&mut self, netns: &File) -> Result<Asked, LinksError> {
+    pub fn inspect(&mut self, netns: &File) -> Result<Asked, LinksError> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", netns.as_raw_fd()));
         let netns = Netns::Path(path);
         let mut asked = Asked {
@@ -453,6 +464,7 @@ impl Sources {
     }
 
     fn linked(&mut self, hints: std::io::Result<links::Hints>) -> bool {
+        self.links_revision += 1;
         match hints {
             Ok(hints) => {
                 let links = !hints.links.is_empty() || hints.resync;

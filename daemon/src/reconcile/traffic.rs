@@ -17,6 +17,7 @@ use netpol_abi::connection::TICK_SHIFT;
 use netpol_abi::event::{Event, Kind};
 use tokio::sync::{mpsc, watch};
 
+use super::control::Applied;
 use crate::datapath::events::Events;
 use crate::datapath::flows::{FlowTables, Sweep, coarse_clock};
 use crate::datapath::maps::MapsError;
@@ -39,6 +40,34 @@ pub struct Naming {
     pub generation: u64,
     /// The names.
     pub namer: Arc<Namer>,
+}
+
+/// Gives the names by which packets are reported.
+pub struct PacketNames {
+    node: String,
+    naming: watch::Sender<Naming>,
+}
+
+impl PacketNames {
+    /// Names nothing, until there is something in force. `node`: this host's name.
+    #[must_use]
+    pub fn new(node: String, generation: u64) -> (Self, watch::Receiver<Naming>) {
+        let namer = Namer::new(node.clone(), Arc::default(), Arc::default());
+        let (naming, names) = watch::channel(Naming {
+            generation,
+            namer: Arc::new(namer),
+        });
+        (Self { node, naming }, names)
+    }
+
+    /// Names packets from now on by what is in force.
+    pub fn change(&self, applied: &Applied) {
+        let (world, names) = (Arc::clone(&applied.world), Arc::clone(&applied.names));
+        self.naming.send_replace(Naming {
+            generation: applied.generation,
+            namer: Arc::new(Namer::new(self.node.clone(), world, names)),
+        });
+    }
 }
 
 /// A packet was dropped because it claimed an address that is not known to be its endpoint's.
