@@ -20,12 +20,9 @@
 //! shut. Its entry follows when its labels are known. An interface that is no longer a container's loses its programs
 //! last.
 
-pub mod agreement;
 mod announcer;
 mod assemble;
 mod attacher;
-mod behind;
-mod builds;
 mod clients;
 mod control;
 mod events;
@@ -37,7 +34,6 @@ mod number_key;
 mod observed;
 mod outcome;
 mod pins;
-mod processes;
 mod program;
 mod progress;
 mod publication;

@@ -67,12 +67,18 @@ fn modules_that_face_the_world_never_import_one_another() {
     assert!(looked_at > 10, "the sources are not where this test looks");
 }
 
-/// The world is assembled without a word of how it is shown, and the kernel's side does not use what `netpol test` does.
+/// The desired state is assembled without the types of the API, the loop's decisions take no system's word but what was
+/// observed, and the kernel's side does not use what `netpol test` does.
 #[test]
 fn arrows_point_one_way() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for (module, other) in [
         ("reconcile/assemble", "api"),
+        ("reconcile/control", "netlink"),
+        ("reconcile/control", "netns"),
+        ("reconcile/control", "runtime"),
+        ("reconcile/control", "store"),
+        ("reconcile/control", "telemetry"),
         ("datapath", "probe"),
         ("netns", "links"),
     ] {

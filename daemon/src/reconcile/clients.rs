@@ -26,7 +26,7 @@ impl Clients {
     /// A client asks whether a network namespace is in force. Its interfaces may be newer than those that were told of, so it
     /// is time to [`Sources::gather`].
     pub fn add_start(&mut self, request: ReadyRequest, sources: &mut Sources) {
-        sources.doubt_links();
+        sources.mark_links_stale();
         let asked = inspect(sources, &request.netns);
         self.waiters
             .add_start(request, asked, sources.links_revision());

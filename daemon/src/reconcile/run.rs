@@ -80,7 +80,7 @@ impl Loop {
                     self.reconcile();
                 }
                 Event::SyncRequested(request) => {
-                    self.events.inputs.sources.doubt_all();
+                    self.events.inputs.sources.mark_all_stale();
                     self.clients.add_sync(request, &self.control);
                     self.reconcile();
                     self.look_at_programs();
@@ -91,7 +91,7 @@ impl Loop {
                 }
                 Event::EnginesAsked(namespaces) => {
                     let sources = &mut self.events.inputs.sources;
-                    sources.doubt_all();
+                    sources.mark_all_stale();
                     self.reconcile();
                     let sources = &mut self.events.inputs.sources;
                     let (behind, sockets) = sources.look_behind(&namespaces);
@@ -179,7 +179,7 @@ impl Loop {
         let sources = &mut self.events.inputs.sources;
         // The manifests that the look finds come as an event.
         drop(sources.look_at_manifests());
-        sources.doubt_all();
+        sources.mark_all_stale();
         self.reconcile();
         self.look_at_programs();
     }
@@ -209,7 +209,7 @@ impl Loop {
         };
         // The report is older than what is known by now.
         if let Some(address) = claim.address.filter(|it| record.addresses.contains(it)) {
-            return sources::truthful(&record.name.to_string(), address);
+            return sources::tell_own_address(&record.name.to_string(), address);
         }
         if let Some((Runtime::Docker, id)) = key.container() {
             self.events.inputs.sources.claimed(id, claim.address);

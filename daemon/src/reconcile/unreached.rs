@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::assemble::{Desired, ENDED, UNKNOWN};
-use super::behind::Behind;
 use super::observed::{Engine, Observed};
+use super::sources::behind::Behind;
 use crate::api::wire::Unreached;
 use crate::bridges;
 use crate::datapath::is_inside;

@@ -150,7 +150,7 @@ async fn session(publisher: &mut Publisher) -> Result<Dropped, EngineError> {
             () = recheck => {}
             request = publisher.request() => match request {
                 Err(dropped) => return Ok(dropped),
-                Ok(Request::ListAgain) => world.doubt_all(),
+                Ok(Request::ListAgain) => world.mark_all_stale(),
                 Ok(Request::Questions) => world.question(publisher.questions(), Instant::now()),
             },
         }
@@ -522,7 +522,7 @@ impl World {
         self.uninspected.insert(id);
     }
 
-    fn doubt_all(&mut self) {
+    fn mark_all_stale(&mut self) {
         self.is_stale = true;
         self.ask_gateway();
         let running = self

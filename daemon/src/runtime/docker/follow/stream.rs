@@ -150,7 +150,7 @@ impl Run {
             13 => self.members_arrive(),
             // Somebody wants to be sure.
             14 => {
-                self.world.doubt_all();
+                self.world.mark_all_stale();
                 self.list();
             }
             15 if number.is_multiple_of(2) => self.saved.clone_from(&self.real),

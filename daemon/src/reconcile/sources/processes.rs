@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::observed::Rights;
 use crate::netns;
+use crate::reconcile::observed::Rights;
 use crate::runtime::cgroup;
 
 /// One process in a network namespace of its own for each of these containers that has one. One that may be
 /// of several containers is nobody's.
-pub(super) fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
+pub fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
     let own_namespace = netns::name_of_process("self");
     let own = cgroup::own();
     let mut found = BTreeMap::new();
@@ -38,7 +38,7 @@ pub(super) fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
 /// When all processes may be looked at: at once for what was not looked for before, else so that it takes a
 /// twentieth of the time at most, however often something happens.
 #[derive(Debug, Default)]
-pub(super) struct Search {
+pub struct SearchPace {
     /// Containers that were looked for.
     containers: BTreeSet<String>,
     /// Network namespaces of which it was not known whose they are.
@@ -49,9 +49,9 @@ pub(super) struct Search {
     is_owed: bool,
 }
 
-impl Search {
-    /// Is it time? If not, [`Search::owed`] says when.
-    pub(super) fn begins(
+impl SearchPace {
+    /// Is it time? If not, [`SearchPace::owed`] says when.
+    pub fn begins(
         &mut self,
         containers: &BTreeSet<&str>,
         namespaces: &BTreeSet<i32>,
@@ -69,23 +69,23 @@ impl Search {
     }
 
     /// It has ended, after so long.
-    pub(super) fn ended(&mut self, took: Duration, now: Instant) {
+    pub fn ended(&mut self, took: Duration, now: Instant) {
         self.next = Some(now + took * 19);
     }
 
     /// Whether it is wanted is about to be said anew.
-    pub(super) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.is_owed = false;
     }
 
     /// When to look for what could not be looked for.
-    pub(super) fn owed(&self) -> Option<Instant> {
+    pub fn owed(&self) -> Option<Instant> {
         self.next.filter(|_| self.is_owed)
     }
 }
 
 /// What a process and all that it may start can do in its network namespace; nothing, once it has ended.
-pub(super) fn rights(pid: u32) -> Rights {
+pub fn rights(pid: u32) -> Rights {
     match fs::read_to_string(format!("/proc/{pid}/status")) {
         Ok(status) => rights_of(&status),
         Err(_) => Rights::default(),
@@ -94,7 +94,7 @@ pub(super) fn rights(pid: u32) -> Rights {
 
 /// What these processes, which share a network namespace, can do there. 0: one that its engine does not name for a moment, as
 /// after it said that a container has started: `before` holds until it does.
-pub(super) fn shared_rights(processes: impl Iterator<Item = u32>, before: Rights) -> Rights {
+pub fn shared_rights(processes: impl Iterator<Item = u32>, before: Rights) -> Rights {
     let each = processes.map(|pid| match pid {
         0 => before,
         pid => rights(pid),
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_is_new_is_looked_for_at_once_and_the_same_seldom() {
-        let mut search = Search::default();
+        let mut search = SearchPace::default();
         let begun = Instant::now();
         let at = |milliseconds| begun + Duration::from_millis(milliseconds);
         let (one, two) = (BTreeSet::from(["a"]), BTreeSet::from(["a", "b"]));

@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::observed::Namespace;
 use crate::links;
+use crate::reconcile::observed::Namespace;
 use crate::runtime::container::{Attachment, Container};
 
 /// Addresses on a container's ways out of which its engine has not said anything, and those that it has said and that
 /// are not there.
-pub(super) fn disputed(container: &Container, namespace: &Namespace) -> BTreeSet<IpAddr> {
+pub fn disputed(container: &Container, namespace: &Namespace) -> BTreeSet<IpAddr> {
     let said: BTreeSet<IpAddr> = container
         .networks
         .iter()
@@ -37,7 +37,7 @@ pub(super) fn disputed(container: &Container, namespace: &Namespace) -> BTreeSet
 }
 
 /// By bridge of the engine's: interfaces on it that lead into none of these namespaces.
-pub(super) fn unknown(
+pub fn unknown(
     links: &links::Snapshot,
     bridges: &BTreeSet<String>,
     known: &BTreeSet<i32>,

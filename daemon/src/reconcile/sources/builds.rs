@@ -12,9 +12,9 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::observed::Namespace;
 use crate::links;
 use crate::netns;
+use crate::reconcile::observed::Namespace;
 use crate::runtime::cgroup;
 use crate::runtime::container::{Attachment, Container, Runtime, State};
 
@@ -26,7 +26,7 @@ const WITHIN: &str = "container";
 const STEP: &str = "buildah-buildah";
 
 /// Each step that runs: its first process, and its name.
-pub(super) fn steps() -> Vec<(u32, String)> {
+pub fn steps() -> Vec<(u32, String)> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for root in cgroup::hierarchies() {
@@ -58,7 +58,7 @@ fn is_of(pid: u32, step: &str) -> bool {
 
 /// Is a process of a container in the network namespace that this one is in? A step may have been told to share one
 /// (`podman build --network container:ID`), which is not its own then, even before it is known whose it is.
-pub(super) fn is_shared(pid: u32) -> bool {
+pub fn is_shared(pid: u32) -> bool {
     let Some(own) = netns::name_of_process(pid) else {
         return true;
     };
@@ -102,7 +102,7 @@ fn step(group: &str) -> Option<&str> {
 }
 
 /// The endpoint that a step is: without labels.
-pub(super) fn container(step: &str, pid: u32) -> Container {
+pub fn container(step: &str, pid: u32) -> Container {
     Container {
         runtime: Runtime::Docker,
         id: step.to_owned(),
@@ -114,7 +114,7 @@ pub(super) fn container(step: &str, pid: u32) -> Container {
 }
 
 /// The networks that a step is on, by what is inside: nothing else tells of them.
-pub(super) fn networks(namespace: &Namespace, links: &links::Snapshot) -> Vec<Attachment> {
+pub fn networks(namespace: &Namespace, links: &links::Snapshot) -> Vec<Attachment> {
     let veths = links.veths.iter();
     let veths = veths.filter(|veth| namespace.nsid.is_some() && veth.peer_nsid == namespace.nsid);
     let attachments = veths.filter_map(|veth| {
