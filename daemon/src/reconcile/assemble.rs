@@ -141,57 +141,112 @@ struct Candidate {
     asks: Option<BTreeSet<IpAddr>>,
 }
 
-/// The world that these facts make. `programmed`: the interfaces that have programs now.
+/// The desired state that follows from what was observed. `programmed`: the interfaces that have programs now.
 pub fn assemble(
     observed: &Observed,
     settings: &Settings,
     programmed: &BTreeSet<u32>,
     register: &mut Register,
 ) -> Desired {
-    let mut assembly = Assembly {
-        observed,
-        settings,
-        programmed,
-        numbers: Numbers::of(register, programmed),
-        out: Desired::default(),
-        owners: BTreeMap::new(),
-        candidates: Vec::new(),
-        naming: Vec::new(),
-        on_hold: BTreeMap::new(),
-        yielded: BTreeSet::new(),
-    };
-    assembly.out.world.settings = settings.host;
-    assembly
-        .out
-        .world
-        .host
-        .clone_from(&observed.links.host_addresses);
-    assembly
-        .out
-        .world
-        .broadcasts
-        .clone_from(&observed.links.broadcasts);
-    assembly.manifests(register);
-    assembly.kube_dns(register);
-    assembly.containers(register);
-    assembly.remembered(register);
-    assembly.absent();
-    assembly.yield_addresses(register);
-    assembly.addresses(register);
-    assembly.asked_from_host();
-    let mut released = released(register);
-    released.append(&mut assembly.yielded);
-    assembly.places(register);
-    assembly.bridges(register);
-    assembly.translations();
-    assembly.holds_inside(&released);
-    assembly.holds(&released, register);
-    register.last_inside = assembly.numbers.last();
-    let mut out = assembly.out;
-    out.warnings.extend(observed.problems.iter().cloned());
-    out
+    Assembly::new(observed, settings, programmed, register)
+        .collect(register)
+        .address(register)
+        .place(register)
+        .finish(register)
 }
 
+/// Every endpoint is known, with the addresses that it claims and the interfaces that lead into it.
+struct Collected<'a>(Assembly<'a>);
+
+/// Every address has one owner.
+struct Addressed<'a>(Assembly<'a>);
+
+/// Every endpoint has its number, its slot and its interfaces in the kernel's tables, and the register has every endpoint.
+struct Placed<'a> {
+    assembly: Assembly<'a>,
+    /// Interfaces that had an owner before, and have none now.
+    released: BTreeSet<u32>,
+}
+
+impl<'a> Assembly<'a> {
+    fn new(
+        observed: &'a Observed,
+        settings: &'a Settings,
+        programmed: &'a BTreeSet<u32>,
+        register: &Register,
+    ) -> Self {
+        let mut out = Desired::default();
+        out.world.settings = settings.host;
+        out.world.host.clone_from(&observed.links.host_addresses);
+        out.world.broadcasts.clone_from(&observed.links.broadcasts);
+        Self {
+            observed,
+            settings,
+            programmed,
+            numbers: Numbers::of(register, programmed),
+            out,
+            owners: BTreeMap::new(),
+            candidates: Vec::new(),
+            naming: Vec::new(),
+            on_hold: BTreeMap::new(),
+            yielded: BTreeSet::new(),
+        }
+    }
+
+    /// Collects the endpoints: of manifests first, then of engines, then those of before that no engine has denied.
+    fn collect(mut self, register: &mut Register) -> Collected<'a> {
+        self.manifests(register);
+        self.kube_dns(register);
+        self.containers(register);
+        self.remembered(register);
+        self.absent();
+        Collected(self)
+    }
+}
+
+impl<'a> Collected<'a> {
+    /// Gives each address to one endpoint.
+    fn address(self, register: &Register) -> Addressed<'a> {
+        let Self(mut assembly) = self;
+        assembly.yield_addresses(register);
+        assembly.addresses(register);
+        assembly.asked_from_host();
+        Addressed(assembly)
+    }
+}
+
+impl<'a> Addressed<'a> {
+    /// Places the endpoints in the kernel's tables.
+    fn place(self, register: &mut Register) -> Placed<'a> {
+        let Self(mut assembly) = self;
+        // Before the register forgets the interfaces of before.
+        let mut released = released(register);
+        released.append(&mut assembly.yielded);
+        assembly.places(register);
+        assembly.bridges(register);
+        Placed { assembly, released }
+    }
+}
+
+impl Placed<'_> {
+    /// Finds the interfaces that have no owner, and tells what remains to be told.
+    fn finish(self, register: &mut Register) -> Desired {
+        let Self {
+            mut assembly,
+            released,
+        } = self;
+        assembly.translations();
+        assembly.holds_inside(&released);
+        assembly.holds(&released, register);
+        register.last_inside = assembly.numbers.last();
+        let mut out = assembly.out;
+        let problems = assembly.observed.problems.iter();
+        out.warnings.extend(problems.cloned());
+        out
+    }
+}
+
+/// What the stages share.
 struct Assembly<'a> {
     observed: &'a Observed,
     settings: &'a Settings,
