@@ -33,6 +33,7 @@ pub mod tables;
 pub mod uninstall;
 pub mod wire;
 pub mod within;
+mod write;
 
 pub use attach::{AttachError, Attached, Attachments, Mechanism};
 pub use hook::Hook;

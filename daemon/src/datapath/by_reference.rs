@@ -13,8 +13,8 @@ use aya::maps::MapError;
 
 use super::grace_period;
 use super::maps::{Hash, MapsError, Opener};
-use super::tables::{StepError, delete, put};
 use super::wire::Wire;
+use super::write::{StepError, delete, put};
 
 /// Such a hash.
 pub(super) struct ByReference<K, V>

@@ -20,54 +20,18 @@ use netpol_abi::tables::{
 use netpol_engine::model::MapImage;
 use netpol_engine::plan::both_banks::{published_at, published_key, sender};
 use netpol_engine::plan::{Demand, Step};
-use nix::errno::Errno;
 use thiserror::Error;
 
 use super::by_reference::ByReference;
-use super::grace_period::{self, GracePeriodError};
-use super::maps::{self, Hash, MapsError, Opener, Trie};
+use super::grace_period;
+use super::maps::{Hash, MapsError, Opener, Trie};
 use super::options::Options;
 use super::pins::Lock;
 use super::wire::Wire;
 use super::within::is_inside;
+use super::write::{delete, put};
 
-/// Why one step could not be done.
-#[derive(Debug, Error)]
-pub enum StepError {
-    /// The table has no room.
-    #[error("the table `{map}` is full: it holds {limit} entries")]
-    TableFull {
-        /// Which one.
-        map: &'static str,
-        /// Its size.
-        limit: u32,
-    },
-    /// The kernel has no memory for an entry.
-    #[error("the kernel has no memory for another entry of the table `{map}`")]
-    NoMemory {
-        /// Which one.
-        map: &'static str,
-    },
-    /// The slot does not exist.
-    #[error("the table `{map}` has no slot {slot}")]
-    NoSlot {
-        /// Which one.
-        map: &'static str,
-        /// The slot asked for.
-        slot: u32,
-    },
-    /// The kernel refused.
-    #[error("writing the table `{map}` failed: {source}")]
-    Write {
-        /// Which one.
-        map: &'static str,
-        /// What it said.
-        source: MapError,
-    },
-    /// The wait for running programs.
-    #[error(transparent)]
-    GracePeriod(#[from] GracePeriodError),
-}
+pub use super::write::StepError;
 
 /// A plan that was not carried out to its end.
 #[derive(Debug, Error)]
@@ -622,31 +586,4 @@ fn net(address: IpAddr, bits: u32) -> Option<IpNet> {
 
 fn access(name: &'static str, source: MapError) -> MapsError {
     MapsError::Access { name, source }
-}
-
-pub(super) fn put(
-    map: &'static str,
-    limit: u32,
-    result: Result<(), MapError>,
-) -> Result<(), StepError> {
-    result.map_err(|source| {
-        if let MapError::OutOfBounds { index, .. } = source {
-            return StepError::NoSlot { map, slot: index };
-        }
-        match maps::errno(&source).map(Errno::from_raw) {
-            // A hash that is full says E2BIG, a trie ENOSPC.
-            Some(Errno::E2BIG | Errno::ENOSPC) => StepError::TableFull { map, limit },
-            Some(Errno::ENOMEM) => StepError::NoMemory { map },
-            _ => StepError::Write { map, source },
-        }
-    })
-}
-
-pub(super) fn delete(map: &'static str, result: Result<(), MapError>) -> Result<(), StepError> {
-    match result {
-        Err(source) if maps::errno(&source).map(Errno::from_raw) != Some(Errno::ENOENT) => {
-            Err(StepError::Write { map, source })
-        }
-        _ => Ok(()),
-    }
 }
