@@ -26,8 +26,8 @@ pub enum Order {
     },
     /// Take both off.
     Detach(u32),
-    /// Say where they are.
-    Look,
+    /// Say where they are. The number is the caller's: the answer has it.
+    Look(u64),
 }
 
 /// What was done.
@@ -41,6 +41,8 @@ pub enum Answer {
     Failed(u32, String),
     /// Where both are.
     Found {
+        /// The number of the order, or of the last of several orders that were one look.
+        look: u64,
         /// By interface; `None`: that can't be seen.
         on: Option<BTreeSet<u32>>,
         /// What is in force and not pinned, and why.
@@ -54,7 +56,7 @@ struct Queue {
     /// By interface: whether it is urgent, and where it is.
     attach: BTreeMap<u32, (bool, Option<Within>)>,
     detach: BTreeSet<u32>,
-    look: bool,
+    look: Option<u64>,
 }
 
 impl Queue {
@@ -74,7 +76,7 @@ impl Queue {
                 self.attach.remove(&ifindex);
                 self.detach.insert(ifindex);
             }
-            Order::Look => self.look = true,
+            Order::Look(number) => self.look = Some(number),
         }
     }
 
@@ -94,7 +96,7 @@ impl Queue {
         if let Some(ifindex) = self.detach.pop_first() {
             return Some(Order::Detach(ifindex));
         }
-        std::mem::take(&mut self.look).then_some(Order::Look)
+        self.look.take().map(Order::Look)
     }
 }
 
@@ -133,7 +135,7 @@ fn work(mut attachments: Attachments, inbox: &Receiver<Order>, outbox: &Unbounde
                 }
                 continue;
             }
-            Some(Order::Look) => look(&mut attachments),
+            Some(Order::Look(number)) => look(&mut attachments, number),
             None => match inbox.recv() {
                 Ok(order) => {
                     queue.add(order);
@@ -148,7 +150,7 @@ fn work(mut attachments: Attachments, inbox: &Receiver<Order>, outbox: &Unbounde
     }
 }
 
-fn look(attachments: &mut Attachments) -> Answer {
+fn look(attachments: &mut Attachments, look: u64) -> Answer {
     let unpinned = match attachments.restore() {
         Ok(false) => None,
         Ok(true) => {
@@ -167,7 +169,7 @@ fn look(attachments: &mut Attachments) -> Answer {
             None
         }
     };
-    Answer::Found { on, unpinned }
+    Answer::Found { look, on, unpinned }
 }
 
 #[cfg(test)]
@@ -183,7 +185,7 @@ mod tests {
             urgent,
         };
         for order in [
-            Order::Look,
+            Order::Look(1),
             attach(3, false),
             attach(4, false),
             attach(5, true),
@@ -191,6 +193,7 @@ mod tests {
             Order::Detach(3),
             Order::Detach(6),
             attach(6, false),
+            Order::Look(2),
             attach(4, false),
         ] {
             queue.add(order);
@@ -201,7 +204,7 @@ mod tests {
             attach(5, true),
             attach(6, false),
             Order::Detach(3),
-            Order::Look,
+            Order::Look(2),
         ];
         assert_eq!(done, expected);
     }

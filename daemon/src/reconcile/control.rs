@@ -235,7 +235,7 @@ mod tests {
                 format!("attach {ifindex}")
             }
             Effect::Attacher(attacher::Order::Detach(ifindex)) => format!("detach {ifindex}"),
-            Effect::Attacher(attacher::Order::Look) => "look".to_owned(),
+            Effect::Attacher(attacher::Order::Look(_)) => "look".to_owned(),
             Effect::Admit(_) => "admit".to_owned(),
             Effect::TellRestored(ifindex) => format!("restored {ifindex}"),
             Effect::Announce => "announce".to_owned(),
@@ -314,6 +314,7 @@ mod tests {
         control.installer_answered(answer);
         assert_eq!(words(&control.round()), ["look"]);
         let found = attacher::Answer::Found {
+            look: 1,
             on: Some(BTreeSet::new()),
             unpinned: None,
         };
@@ -325,6 +326,7 @@ mod tests {
         assert_eq!(words(&effects), expected);
         // What could not be seen changes nothing.
         let blind = attacher::Answer::Found {
+            look: 1,
             on: None,
             unpinned: None,
         };

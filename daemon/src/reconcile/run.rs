@@ -167,7 +167,8 @@ impl Loop {
         }
     }
 
-    fn attached(&mut self, answer: attacher::Answer) {
+    /// Takes up an answer of the attacher.
+    pub fn attached(&mut self, answer: attacher::Answer) {
         let observed = self.events.inputs.sources.observed();
         let bridges = &self.records.register.bridges;
         let effects = self.control.attacher_answered(answer, observed, bridges);
@@ -184,7 +185,8 @@ impl Loop {
         self.look_at_programs();
     }
 
-    fn look_at_programs(&mut self) {
+    /// Has the attacher say where the programs are.
+    pub fn look_at_programs(&mut self) {
         let effect = self.control.look_at_programs();
         self.carry_out(vec![effect]);
     }

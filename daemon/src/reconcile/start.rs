@@ -309,26 +309,30 @@ fn found_programs(
     Ok(programs.collect())
 }
 
-/// Sees to it that what is in force stays so without netpold; else the gate is shut.
+/// Sees to it that what is in force stays so without netpold; else the gate is shut. Answers to earlier questions are no
+/// answer: the pins may have been removed since.
 async fn leave(reconciler: &mut Loop) -> Result<(), StartError> {
-    let inputs = &mut reconciler.events.inputs;
-    inputs.attacher.order(attacher::Order::Look);
+    reconciler.look_at_programs();
     let looked = async {
-        while let Some(answer) = inputs.attacher.answer().await {
-            if let attacher::Answer::Found { unpinned, .. } = answer {
-                return unpinned;
+        while !reconciler.control.attachments().has_looked() {
+            match reconciler.events.inputs.attacher.answer().await {
+                Some(answer) => reconciler.attached(answer),
+                None => return,
             }
         }
-        None
     };
+    // One that takes longer does not answer: what is known counts.
+    let _ = timeout(LAST_LOOK, looked).await;
     let attachments = reconciler.control.attachments();
-    let unpinned = timeout(LAST_LOOK, looked).await;
-    let unpinned = unpinned.unwrap_or_else(|_| attachments.unpinned().map(str::to_owned));
-    match unpinned {
+    match attachments.unpinned() {
         None => Ok(()),
         Some(why) => Err(StartError::Unpinned {
-            why,
-            shut: inputs.gate.shut(&attachments.interfaces()),
+            why: why.to_owned(),
+            shut: reconciler
+                .events
+                .inputs
+                .gate
+                .shut(&attachments.interfaces()),
         }),
     }
 }

@@ -36,8 +36,9 @@ pub struct Attachments {
     lost: BTreeSet<u32>,
     /// Where interfaces inside other namespaces are, as the attacher was told last.
     located: BTreeMap<u32, Within>,
-    /// The attacher was asked where the programs are.
-    looking: bool,
+    /// How often the attacher was asked where the programs are, and which of these questions it has answered last.
+    looks: u64,
+    looked: u64,
     /// Answers of the attacher so far.
     answers: u64,
     /// Why enforcement would end with the daemon: something is not pinned.
@@ -71,7 +72,7 @@ impl Attachments {
     /// Has the attacher something to answer?
     pub fn is_attaching(&self) -> bool {
         let mut programs = self.programs.values();
-        self.looking || programs.any(|program| *program == Program::Pending)
+        self.looks != self.looked || programs.any(|program| *program == Program::Pending)
     }
 
     /// The piece of work that the attacher owes, by the number of the next answer.
@@ -81,8 +82,13 @@ impl Attachments {
 
     /// Has the attacher say where the programs are.
     pub const fn look(&mut self) -> Order {
-        self.looking = true;
-        Order::Look
+        self.looks += 1;
+        Order::Look(self.looks)
+    }
+
+    /// Has the attacher answered every question of where the programs are?
+    pub const fn has_looked(&self) -> bool {
+        self.looks == self.looked
     }
 
     /// Takes the programs off interfaces that are not to have them.
@@ -147,8 +153,8 @@ impl Attachments {
             }
             // The status tells of it, once: it is tried again in each round.
             Answer::Failed(ifindex, why) => self.set(ifindex, Program::Failed(why)),
-            Answer::Found { on, unpinned } => {
-                self.looking = false;
+            Answer::Found { look, on, unpinned } => {
+                self.looked = look;
                 self.unpinned = unpinned;
                 answered.looked = true;
                 answered.is_blind = on.is_none();
@@ -286,9 +292,10 @@ mod tests {
     #[test]
     fn programs_that_somebody_else_took_off_are_told_of_when_they_are_back() {
         let mut attachments = Attachments::new([(3, Program::On), (4, Program::On)].into());
-        assert_eq!(attachments.look(), Order::Look);
+        assert_eq!(attachments.look(), Order::Look(1));
         assert!(attachments.is_attaching());
         let found = |on: Option<&[u32]>| Answer::Found {
+            look: 1,
             on: on.map(|on| on.iter().copied().collect()),
             unpinned: None,
         };
@@ -303,5 +310,22 @@ mod tests {
         let restored = |answered: Answered| answered.restored;
         assert_eq!(restored(attachments.answered(Answer::On(3))), Some(3));
         assert_eq!(restored(attachments.answered(Answer::On(3))), None);
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_question_is_not_the_last_word() {
+        let mut attachments = Attachments::default();
+        let found = |look, unpinned: Option<&str>| Answer::Found {
+            look,
+            on: None,
+            unpinned: unpinned.map(str::to_owned),
+        };
+        assert_eq!(attachments.look(), Order::Look(1));
+        assert_eq!(attachments.look(), Order::Look(2));
+        attachments.answered(found(1, None));
+        assert!(!attachments.has_looked() && attachments.is_attaching());
+        attachments.answered(found(2, Some("unmounted")));
+        assert!(attachments.has_looked() && !attachments.is_attaching());
+        assert_eq!(attachments.unpinned(), Some("unmounted"));
     }
 }
