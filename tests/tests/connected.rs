@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
 use netpold::probe::{Outcome, Probe};
 use netpold_tests::docker::Running;
+use netpold_tests::newcomer::gate;
 use netpold_tests::{Daemon, Engine, Lab, SlowEngine, patience, residue};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];
@@ -133,6 +134,8 @@ fn addresses(daemon: &Daemon) -> Result<String> {
 fn beside(lab: &Lab, socket: &Path) -> Result<Daemon> {
     let mut daemon = Daemon::prepare_beside(lab, Some(socket), "")?;
     daemon.put("policy.yaml", POLICY)?;
+    // A busy machine puts the programs on a new interface late: until then, the gate shuts it.
+    gate(lab, &daemon.config(), "install")?;
     daemon.launch()?;
     Ok(daemon)
 }
