@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing on Debian, and says nothing where nothing is.
 #
-# usage: deps.sh build|demo|test|kernels|engines|deb|static|system
+# usage: deps.sh build|demo|test|kernels|engines|deb|static|dist|system
 #
 # Packages need root, through sudo where that asks for nothing; without, it says what
 # to run. The Rust side goes to whoever runs this.
@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(gcc libc6-dev)
-case ${1:?usage: deps.sh build|demo|test|kernels|engines|deb|static|system} in
+case ${1:?usage: deps.sh build|demo|test|kernels|engines|deb|static|dist|system} in
   build) ;;
   demo) packages+=(iproute2 util-linux busybox-static) ;;
   test) packages+=(iproute2 util-linux busybox-static docker.io containerd ethtool iptables nftables bpftool containernetworking-plugins podman systemd) ;;
@@ -17,8 +17,9 @@ case ${1:?usage: deps.sh build|demo|test|kernels|engines|deb|static|system} in
   engines) packages+=(iproute2 util-linux debootstrap debian-archive-keyring) ;;
   deb) packages+=(dpkg-dev jq) ;;
   static) ;;
+  dist) packages+=(dpkg-dev jq iproute2 util-linux busybox-static) ;;
   system) packages+=(dpkg-dev jq debootstrap debian-archive-keyring e2fsprogs qemu-system-x86) ;;
-  *) echo "usage: deps.sh build|demo|test|kernels|engines|deb|static|system" >&2; exit 2 ;;
+  *) echo "usage: deps.sh build|demo|test|kernels|engines|deb|static|dist|system" >&2; exit 2 ;;
 esac
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
@@ -65,5 +66,18 @@ if [ "$(bpf-linker --version 2>/dev/null)" != "bpf-linker $linker" ]; then
   CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf %s "${flags[*]}") cargo install bpf-linker --version "$linker" \
     --locked --force --no-default-features --features llvm-23,no-llvm-linking
 fi
-# Rust brings the target's libc along.
-[ "$1" != static ] || rustup target add "$(uname -m)-unknown-linux-musl"
+# The tests' runner. Built without optimisation: building it takes longer than what it has to do.
+if [ "$1" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
+  cargo install cargo-nextest --version 0.9.151 --locked --profile dev --no-default-features --features default-no-update
+fi
+# Rust brings the targets' libc along.
+case $1 in
+  static) rustup target add "$(uname -m)-unknown-linux-musl" ;;
+  dist)
+    # Lists what a release is made of.
+    cyclonedx=0.5.9
+    rustup target add x86_64-unknown-linux-musl aarch64-unknown-linux-musl
+    [ "$(cargo cyclonedx --version 2>/dev/null | cut -d ' ' -f 2)" = "$cyclonedx" ] ||
+      cargo install cargo-cyclonedx --version "$cyclonedx" --locked
+    ;;
+esac

@@ -36,7 +36,9 @@ fn main() -> Result<()> {
         bent(&bending).map_err(|error| format!("{error:#}").into())
     }));
     let conclusion = libtest_mimic::run(&arguments, trials);
-    kernels.tell();
+    if !arguments.list {
+        kernels.tell();
+    }
     // What is pinned goes with its owner, which an exit does not drop.
     drop(kernels);
     conclusion.exit();
