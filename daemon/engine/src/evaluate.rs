@@ -83,10 +83,10 @@ pub fn evaluate(
     protocol: Protocol,
     port: u16,
 ) -> Result<Verdict, EvaluateError> {
-    let (from, to) = (End::of(world, from)?, End::of(world, to)?);
+    let (from, to) = (End::find(world, from)?, End::find(world, to)?);
     let behind = behind(world, &from, &to, protocol, port);
-    let egress = Policed::of(world, from, Direction::Egress);
-    let ingress = Policed::of(world, to, Direction::Ingress);
+    let egress = Policed::new(world, from, Direction::Egress);
+    let ingress = Policed::new(world, to, Direction::Ingress);
     let connection = Connection {
         settings: world.settings,
         from: &egress,
@@ -98,7 +98,7 @@ pub fn evaluate(
     let Some((end, port)) = behind else {
         return Ok(verdict);
     };
-    let ingress = Policed::of(world, end, Direction::Ingress);
+    let ingress = Policed::new(world, end, Direction::Ingress);
     let to_pod = Connection {
         to: &ingress,
         port,
@@ -130,7 +130,7 @@ pub(crate) struct Policed<'w> {
 }
 
 impl<'w> Policed<'w> {
-    pub(crate) fn of(world: &'w World, end: End<'w>, direction: Direction) -> Self {
+    pub(crate) fn new(world: &'w World, end: End<'w>, direction: Direction) -> Self {
         let selecting = selecting(world, &end, direction);
         let those = |holds: &dyn Fn(&Policy) -> bool| {
             let all = selecting.iter().copied();
@@ -152,6 +152,17 @@ impl<'w> Policed<'w> {
             selecting: self.selecting.clone(),
             enforced: self.enforced.clone(),
         }
+    }
+
+    /// The same at each address of its own by which it is known beyond its link.
+    pub(crate) fn at_each_address(&self) -> impl Iterator<Item = Self> {
+        let addresses = self.end.global_addresses();
+        addresses.map(|address| Self {
+            end: self.end.clone().at(address),
+            policies: self.policies.clone(),
+            selecting: self.selecting.clone(),
+            enforced: self.enforced.clone(),
+        })
     }
 
     /// An end whose own side is not asked.
@@ -254,7 +265,7 @@ impl<'a> Connection<'a> {
     /// What these policies of a side say.
     fn ask(&self, direction: Direction, policies: &[&'a Policy]) -> judge::Answer<'a> {
         match self.passes_unasked(direction) {
-            // Who is not isolated is so whoever the peer is.
+            // An end that is not isolated is not isolated from any peer.
             Some(reason) if reason == Reason::Itself || !policies.is_empty() => judge::Answer {
                 reason,
                 by: Vec::new(),

@@ -96,7 +96,7 @@ impl fmt::Display for Party {
 /// The question can't be answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluateError {
-    /// Nobody has this name.
+    /// No Pod has this name.
     #[error("no Pod is named `{name}`{}", .nearest.as_ref().map(|near| format!("\n  did you mean `{near}`?")).unwrap_or_default())]
     UnknownPod {
         /// As it was asked for.
@@ -121,7 +121,7 @@ pub(crate) struct End<'a> {
 
 impl<'a> End<'a> {
     /// What the world knows of this party.
-    pub(crate) fn of(world: &'a World, party: &Party) -> Result<Self, EvaluateError> {
+    pub(crate) fn find(world: &'a World, party: &Party) -> Result<Self, EvaluateError> {
         match party {
             Party::Pod(name) => world
                 .pods
@@ -150,7 +150,7 @@ impl<'a> End<'a> {
 
     /// A Pod of this world.
     pub(crate) fn of_pod(world: &'a World, name: &'a ObjectName, pod: &'a Pod) -> Self {
-        // Link-local addresses last: nobody dials them across namespaces.
+        // Link-local addresses last: no client dials them across namespaces.
         let mut addresses: Vec<IpAddr> = pod.addresses.iter().copied().collect();
         addresses.sort_by_key(is_link_local);
         if pod.place == Place::HostNetwork {
@@ -204,6 +204,12 @@ impl<'a> End<'a> {
     pub(crate) fn is_dual(&self) -> bool {
         let spoken = |address: Option<IpAddr>| address.is_some_and(|one| !is_link_local(&one));
         self.by_family().into_iter().all(spoken)
+    }
+
+    /// Its addresses beyond its link.
+    pub(crate) fn global_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.addresses.iter().copied();
+        addresses.filter(|address| !is_link_local(address))
     }
 
     /// The same end, spoken to over this family alone.

@@ -1,7 +1,7 @@
 //! The smallest policy that would allow a connection on one side: for this Pod, this peer,
 //! this port, and as few others as labels can tell apart.
 //!
-//! It only ever adds. A policy isolates what it selects, so it must select nobody who is not
+//! It only ever adds. A policy isolates what it selects, so it must select no Pod that is not
 //! isolated yet: its `podSelector` holds what one of the policies that isolate this Pod asks
 //! for, and more. That is true of Pods that come later, too.
 
@@ -39,7 +39,11 @@ pub struct Suggestion {
 impl Suggestion {
     /// `None` where no policy helps: a rule denies it before NetworkPolicy is asked, or there
     /// is no way to name the peer or the port.
-    pub(super) fn of(case: &Case, direction: Direction, verdict: &evaluate::Side) -> Option<Self> {
+    pub(super) fn find(
+        case: &Case,
+        direction: Direction,
+        verdict: &evaluate::Side,
+    ) -> Option<Self> {
         let Case { world, connection } = case;
         let policed = connection.policed(direction);
         let question = connection.question(direction);
@@ -55,7 +59,7 @@ impl Suggestion {
         let labels = distinguishing(&pod.labels, &neighbours);
         let subject = isolated_already(&policed.policies, &labels)?;
         let (peer, unlabelled_peer) = peer(world, own, &question)?;
-        let also = Also::of(case, direction, &subject, std::slice::from_ref(&peer));
+        let also = Also::find(case, direction, &subject, std::slice::from_ref(&peer));
         let port = Port {
             protocol: connection.protocol,
             ports: Ports::Range(connection.port, connection.port),
@@ -196,7 +200,7 @@ fn distinguishing(labels: &Labels, neighbours: &[&Labels]) -> Vec<Requirement> {
 }
 
 /// Those labels, and what they leave open of the policy that isolates with the fewest words:
-/// whoever matches is isolated by that policy already.
+/// every Pod that matches is isolated by that policy already.
 fn isolated_already(policies: &[&Policy], labels: &[Requirement]) -> Option<Selector> {
     let missing = |policy: &Policy| -> Vec<Requirement> {
         let open = policy.subject.requirements();
@@ -294,7 +298,7 @@ pub(super) struct Also {
 impl Also {
     /// Of a policy beside this end that lets `wanted` through for those whom `subject` selects.
     /// Blocks are of one address.
-    pub(super) fn of(
+    pub(super) fn find(
         case: &Case,
         direction: Direction,
         subject: &Selector,
@@ -338,18 +342,22 @@ impl Also {
             .filter(|(_, pod)| pod.is_enforced() && subject.matches(&pod.labels));
         let mut also = Self::default();
         for (name, pod) in selected {
-            let own = Policed::of(world, End::of_pod(world, name, pod), direction);
-            for (peer_name, peer) in &peers {
+            let own = Policed::new(world, End::of_pod(world, name, pod), direction);
+            let is_denied = |peer: &Policed| {
                 let (from, to) = match direction {
-                    Direction::Ingress => (*peer, &own),
-                    Direction::Egress => (&own, *peer),
+                    Direction::Ingress => (peer, &own),
+                    Direction::Egress => (&own, peer),
                 };
                 let asked = Connection {
                     from,
                     to,
                     ..case.connection
                 };
-                if !asked.allows(direction) {
+                !asked.allows(direction)
+            };
+            for (peer_name, peer) in &peers {
+                // What it may by one of its addresses, an ipBlock may deny it by another.
+                if is_denied(peer) || peer.at_each_address().any(|peer| is_denied(&peer)) {
                     also.selects.insert(name.clone());
                     also.peers.extend(peer_name.cloned());
                 }
