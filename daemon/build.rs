@@ -8,7 +8,7 @@ use aya_build::{Package, Toolchain};
 fn main() -> Result<()> {
     // The kernel's target has no precompiled `core`. `-Z build-std` makes it from
     // rust-src, and needs RUSTC_BOOTSTRAP on a stable compiler: one toolchain, not two.
-    // SAFETY: this build script has one thread, and nobody reads the environment meanwhile.
+    // SAFETY: this build script has one thread, and no other thread reads the environment meanwhile.
     unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "1") };
     let toolchain = std::env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "1.99.1".to_owned());
     aya_build::build_ebpf(

@@ -4,7 +4,7 @@
 # usage: deps.sh build|demo|test|kernels|engines|deb|static|dist|system
 #
 # Packages need root, through sudo where that asks for nothing; without, it says what
-# to run. The Rust side goes to whoever runs this.
+# to run. The Rust side goes to the user who runs this.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

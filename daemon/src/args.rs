@@ -36,7 +36,7 @@ Environment:
 
 Signals:
   SIGTERM, SIGINT   stop; what is in force stays in force
-  SIGHUP            read the configuration again; where it is another one, begin anew with it,
+  SIGHUP            read the configuration again; where it has changed, restart in place with it,
                     else look at everything again
 
 Exit codes:

@@ -1,5 +1,5 @@
 //! Which bridges container engines make, by name: the one list, for the gate's rules and for whose an interface
-//! that nobody has claimed may be. Pure.
+//! that no engine has claimed may be. Pure.
 
 /// Whose containers are on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub const NAMES: [(&str, Maker); 6] = [
 /// Docker's and nerdctl's networks: so, and so many hexadecimal digits of their ID.
 pub const NETWORKS: (&str, usize) = ("br-", 12);
 
-/// Whose a bridge of this name is, whatever anybody says; `None`: no engine's.
+/// The engine whose bridges have such names; `None`: no engine's.
 #[must_use]
 pub fn maker(bridge: &str) -> Option<Maker> {
     let (start, digits) = NETWORKS;

@@ -137,7 +137,7 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// When it could not be done.
 pub fn run(cli: &Cli, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let source = Source::of(cli);
+    let source = Source::chosen(cli);
     match &cli.verb {
         Verb::Check(verb) => verb.run(out),
         Verb::Verdict(verb) => verb.run(&source, out),

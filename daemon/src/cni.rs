@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
         Ok(Some(result)) => (result, ExitCode::SUCCESS),
         Err(failure) => (failure.json(), ExitCode::FAILURE),
     };
-    // Whoever called may have gone.
+    // The caller may have gone.
     let _ = writeln!(std::io::stdout(), "{said}");
     code
 }
@@ -93,7 +93,7 @@ fn wait(network: &Network) -> Result<(), Failure> {
         )
     };
     // Kubernetes makes a Pod known after its network, and starts its containers after that:
-    // until then its interfaces are shut, and there is nobody to wait for it.
+    // until then its interfaces are shut, and no caller waits for it.
     let asked = client.ready_within(&network.netns, time, !network.of_pod);
     match runtime()?.block_on(asked) {
         Ok(readiness) if readiness.ready || network.of_pod => Ok(()),
@@ -108,7 +108,7 @@ fn wait(network: &Network) -> Result<(), Failure> {
     }
 }
 
-/// Would an `ADD` have somebody to ask?
+/// Would an `ADD` have a daemon to ask?
 fn status(network: &Network) -> Result<(), Failure> {
     let client = Client::new(&network.socket);
     runtime()?

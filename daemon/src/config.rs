@@ -252,7 +252,7 @@ impl Default for Dns {
 pub struct Timeouts([u32; Timeout::ALL.len()]);
 
 impl Timeouts {
-    /// A year: what lasts longer has no end that anybody waits for.
+    /// A year: what lasts longer has no end worth waiting for.
     pub const LONGEST: u32 = 365 * 24 * 60 * 60;
 
     /// The seconds of one.

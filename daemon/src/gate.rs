@@ -7,7 +7,7 @@
 //!            └──────── kept: installed; bridges ────────────┘
 //! ```
 //!
-//! The programs can't be on an interface before it is there, and whoever puts them there may be late, stopped or
+//! The programs can't be on an interface before it is there, and the daemon that puts them there may be late, stopped or
 //! not started yet. The gate closes that: a port that did not exist when it was installed is
 //! shut. [`rules`] says whose ports it is about. What does not pass through a bridge (CNI's `ptp`, macvlan) it
 //! can't see.

@@ -45,7 +45,7 @@ pub struct Veth {
     pub peer_nsid: Option<i32>,
     /// The other end's index, in its namespace.
     pub peer_ifindex: Option<u32>,
-    /// Set up by somebody.
+    /// The interface is administratively up.
     pub up: bool,
 }
 
@@ -58,7 +58,7 @@ pub struct Snapshot {
     pub bridges: BTreeMap<u32, String>,
     /// Every address of every interface, loopback and link-local ones too.
     pub host_addresses: BTreeSet<IpAddr>,
-    /// Addresses for everybody on the link of an interface, and for the routers of its IPv6 subnet.
+    /// Addresses for every host on the link of an interface, and for the routers of its IPv6 subnet.
     pub broadcasts: BTreeSet<IpAddr>,
 }
 

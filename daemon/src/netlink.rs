@@ -145,7 +145,7 @@ pub fn receive_sender(socket: &Socket) -> io::Result<Option<i32>> {
     }
 }
 
-/// The kernel had to drop messages that nobody fetched in time.
+/// The kernel had to drop messages that were not fetched in time.
 pub fn is_overflow(error: &io::Error) -> bool {
     error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENOBUFS)
 }

@@ -9,7 +9,7 @@ use netlink_sys::{AsyncSocket as _, TokioSocket, protocols::NETLINK_NETFILTER};
 use crate::netlink::{self, BUFFER, Message, is_overflow};
 
 const NFNLGRP_NFTABLES: u32 = 7;
-/// Asked for; a ruleset of a firewall that is loaded anew has some thousand messages.
+/// Asked for; a ruleset of a firewall that is loaded again has some thousand messages.
 const RECEIVE_BUFFER: i32 = 1 << 20;
 
 /// Listens from the moment it is made.

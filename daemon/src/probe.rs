@@ -1,7 +1,7 @@
 //! Real probes: one packet or one handshake from inside one network namespace to
 //! an address in another, and whether it arrived.
 //!
-//! What is judged is the path, not the service: where nobody listens on the port,
+//! What is judged is the path, not the service: where no server listens on the port,
 //! the probe listens itself while it lasts, and a refusal by the other end counts
 //! as arrived. Nothing is changed in a namespace beyond sockets that are closed
 //! again. Needs CAP_SYS_ADMIN (setns) and CAP_NET_RAW. Called by `netpol test` and
@@ -84,7 +84,7 @@ pub enum ProbeError {
         /// What the system said.
         source: io::Error,
     },
-    /// Nobody could see it arrive.
+    /// No listener could see it arrive.
     #[error("an SCTP probe needs the destination's network namespace")]
     Unseen,
 }

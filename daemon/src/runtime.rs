@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Owns the talk with runtimes and the reading of what they say. Must never touch a
-//! link or a policy. Everything that a runtime reports was chosen by whoever starts
+//! link or a policy. Everything that a runtime reports was chosen by the user who starts
 //! containers: it is checked here, once. Called by `reconcile` only.
 
 pub mod cgroup;

@@ -301,7 +301,7 @@ impl Store {
         let mut listing = scan::list(&self.place, deadline);
         let mut watched = true;
         // What is made between the listing and the watch gives no event: so list again until
-        // nothing new is watched. Somebody may make folders for ever: so not for ever.
+        // nothing new is watched. A process may make folders for ever: so not for ever.
         for _ in 0..8 {
             match self.watcher.watch(&listing.wanted) {
                 Ok(false) => break,
@@ -388,7 +388,9 @@ impl Store {
                     ),
                     "remove one of its names",
                 ),
-                Ok(meta) if memory.read == Some(Stamp::of(meta)) => Observation::Unchanged,
+                Ok(meta) if memory.read == Some(Stamp::from_metadata(meta)) => {
+                    Observation::Unchanged
+                }
                 Ok(meta) if meta.len() <= lease::LARGEST && !budget.takes(meta.len()) => {
                     Observation::Refused(
                         rule::TOO_MANY,
@@ -465,7 +467,7 @@ impl Store {
         for (key, meta) in &listing.files {
             let known = self.memory.get(key).and_then(|memory| memory.read);
             if let Ok(meta) = meta
-                && known == Some(Stamp::of(meta))
+                && known == Some(Stamp::from_metadata(meta))
             {
                 budget.takes(meta.len());
             }
@@ -510,7 +512,7 @@ impl Store {
         Some(warning(&path, rule::PASSED_OVER, &message))
     }
 
-    /// Whoever can write a manifest decides policy.
+    /// A user who can write a manifest decides policy.
     fn writable(&self, listing: &scan::Listing) -> Option<Diagnostic> {
         let first = listing.writable.first()?;
         let path: PathBuf = self.place.directory.join(first).components().collect();
@@ -522,7 +524,7 @@ impl Store {
             &path,
             rule::WRITABLE,
             &format!(
-                "others than root can write it{more}: whoever can write manifests decides policy"
+                "others than root can write it{more}: every user who can write manifests decides policy"
             ),
         ))
     }

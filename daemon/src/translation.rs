@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn rules_that_hide_strangers_from_containers_are_told_from_those_of_engines() {
         for (rule, hides) in [
-            // Everybody, or everybody on the way to containers.
+            // Every sender, or every sender on the way to containers.
             ("-j MASQUERADE", true),
             ("-o docker0 -j MASQUERADE", true),
             ("-o br-+ -j SNAT --to-source 192.0.2.1", true),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn without_containers_no_rule_hides_anybody_from_them() {
+    fn without_containers_no_rule_hides_senders_from_them() {
         let saved = "*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n";
         let rules = iptables::parse("iptables", saved);
         assert!(!rules[0].hides(&Containers::default()), "{rules:?}");

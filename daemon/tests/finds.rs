@@ -1,4 +1,4 @@
-//! Containers' labels that anybody may have written: random heaps of the fuzzer's words, and
+//! Containers' labels that any user may have written: random heaps of the fuzzer's words, and
 //! what fuzzing has found with them (`make fuzz`, `tests/fuzz/finds/labels`). Streams of events are
 //! replayed beside what they drive.
 #![allow(clippy::unwrap_used)]

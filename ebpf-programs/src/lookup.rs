@@ -93,10 +93,10 @@ fn unreplaced<V, R>(
     let mut element = find()?;
     let mut reads = 0;
     while reads < READS {
-        let said = read(element);
+        let value = read(element);
         let now = find()?;
         if core::ptr::eq(now, element) {
-            return Some(said);
+            return Some(value);
         }
         element = now;
         reads += 1;
@@ -230,14 +230,14 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn address4(&self, address: &[u8; 4], bank: usize) -> Option<AddressBank> {
-        let mut said = AddressBank::UNREAD;
-        said_of4(address, bank, &mut said).then_some(said)
+        let mut bank_of_address = AddressBank::UNREAD;
+        said_of4(address, bank, &mut bank_of_address).then_some(bank_of_address)
     }
 
     #[inline(always)]
     fn address6(&self, address: &[u8; 16], bank: usize) -> Option<AddressBank> {
-        let mut said = AddressBank::UNREAD;
-        said_of6(address, bank, &mut said).then_some(said)
+        let mut bank_of_address = AddressBank::UNREAD;
+        said_of6(address, bank, &mut bank_of_address).then_some(bank_of_address)
     }
 
     #[inline(always)]

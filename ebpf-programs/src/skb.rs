@@ -28,7 +28,7 @@ impl<'a> Skb<'a> {
         let linear = context.data_end().wrapping_sub(context.data());
         let length = context.len();
         if linear < NEAR as usize && linear < length as usize {
-            // If it fails, the headers count as truncated: dropped where anybody isolates.
+            // If it fails, the headers count as truncated: dropped where a policy isolates.
             let _ = context.pull_data(if length < NEAR { length } else { NEAR });
         }
         Self(context)

@@ -53,7 +53,7 @@ fn parsed<'a>() -> Option<&'a ParsedFrame> {
 /// The same, to write.
 #[inline(always)]
 fn parsed_to_fill<'a>() -> Option<&'a mut ParsedFrame> {
-    // SAFETY: as above; whoever fills it has no other reference to it.
+    // SAFETY: as above; the function that fills it has no other reference to it.
     maps::SCRATCH
         .get_ptr_mut(0)
         .map(|parsed| unsafe { &mut *parsed })

@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 roots=(trixie forky)
 suites=(docker resolvers compose containerd podman published masqueraded macvlan swarm host strict first_packet first_instruction neighbours first_connection builds engines connected announced exits)
-# For one suite. Longer than the longest run, shorter than anybody's patience.
+# For one suite. Longer than the longest run, shorter than a reader's patience.
 seconds=${ENGINES_SECONDS:-900}
 
 [ "${1:-all}" = all ] || roots=("$1")

@@ -22,7 +22,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 kernels=(5.10 6.1 6.12 newest)
 suites=(requirements packets judged datapath tables links attack modes senders leave channels first_packet subinterfaces)
-# For one kernel. Longer than the longest run, shorter than anybody's patience.
+# For one kernel. Longer than the longest run, shorter than a reader's patience.
 seconds=${KERNEL_SECONDS:-1800}
 
 [ "${1:-all}" = all ] || kernels=("$1")

@@ -1,7 +1,7 @@
 //! A Docker engine of a lab's own: its network namespace, data and socket.
 //!
 //! The one image has busybox alone, taken from this machine, so nothing is downloaded. Host
-//! firewalls are left to nobody: the engine makes no rules.
+//! firewalls stay off: the engine makes no rules.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -147,7 +147,7 @@ impl Engine {
     /// When there is no dockerd, or it does not start.
     pub fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("npd-docker-").tempdir()?;
-        Self::of(Program::Docker, lab, directory, arguments, None)
+        Self::new(Program::Docker, lab, directory, arguments, None)
     }
 
     /// As [`Engine::start`], for an engine whose host has this /etc.
@@ -157,7 +157,7 @@ impl Engine {
     pub fn start_resolving(lab: &Lab, etc: &Path, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("npd-docker-").tempdir()?;
         let etc = Some(etc.to_owned());
-        Self::of(Program::Docker, lab, directory, arguments, etc)
+        Self::new(Program::Docker, lab, directory, arguments, etc)
     }
 
     /// Starts Podman's Docker-compatible service in the lab's host namespace.
@@ -190,10 +190,10 @@ impl Engine {
         let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
                         [engine]\nevents_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n";
         fs::write(root.join("containers.conf"), settings)?;
-        Self::of(program, lab, directory, &[], None)
+        Self::new(program, lab, directory, &[], None)
     }
 
-    fn of(
+    fn new(
         program: Program,
         lab: &Lab,
         directory: tempfile::TempDir,
@@ -465,7 +465,7 @@ impl Drop for Engine {
         if self.server.runs()
             && let Ok(all) = self.docker(&["ps", "--all", "--quiet"])
         {
-            // Podman removes nobody whose namespace others share before they are gone: once more.
+            // Podman removes no container whose namespace others share before they are gone: once more.
             for id in all.lines().chain(all.lines()) {
                 // Podman since 5 asks before it kills, for ten seconds.
                 let _ = self.docker(&["kill", id]);

@@ -315,7 +315,7 @@ fn give(namespace: &Namespace, addresses: &[IpNet]) -> Result<[bool; 2]> {
         let text = address.to_string();
         let mut arguments = vec!["addr", "add", &text, "dev", "eth0"];
         if address.addr().is_ipv6() {
-            // Nobody else is here: an address is of use at once.
+            // There is no other host here: an address is of use at once.
             arguments.push("nodad");
         }
         namespace.ip(&arguments)?;

@@ -1,7 +1,7 @@
 //! Traffic that a policy for `db/store` allows from `web/front` on [`PORT`] and denies from
 //! `db/other`, on both families, while something else happens: numbered datagrams and their
 //! answers, a conversation over TCP, and transfers that are compared byte by byte. None of it
-//! may be lost, and nobody else may be heard.
+//! may be lost, and no other sender may be heard.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -48,11 +48,11 @@ pub struct Said {
     pub bytes: u64,
     /// Words that took so long that they were perhaps lost and sent again.
     pub late: u64,
-    /// Datagrams of somebody who must not be heard, and was not.
+    /// Datagrams of the sender that must not be heard, and was not.
     pub knocks: u64,
 }
 
-/// Asks and awaits each answer, until it is over; how many there were. After each, somebody
+/// Asks and awaits each answer, until it is over; how many there were. After each, a sender
 /// knocks who must not be heard.
 fn asks(socket: &UdpSocket, knocker: &UdpSocket, pace: Duration, over: &AtomicBool) -> Result<u64> {
     socket.set_read_timeout(Some(sockets::patience()))?;
@@ -88,7 +88,7 @@ fn converses(stream: &mut TcpStream, pace: Duration, over: &AtomicBool) -> Resul
     Ok((number, late))
 }
 
-/// Answers until it is over; fails when anybody but the friend speaks.
+/// Answers until it is over; fails when a sender other than the friend speaks.
 fn answers(socket: &UdpSocket, friend: IpAddr, over: &AtomicBool) -> Result<()> {
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let mut bytes = [0; 64];
@@ -119,7 +119,7 @@ fn transfers(connection: &Connection, rest: Duration, over: &AtomicBool) -> Resu
 /// Traffic of all kinds while `disturb` does its work.
 ///
 /// # Errors
-/// Something is lost or changed, somebody is heard who must not be, or `disturb` fails.
+/// Something is lost or changed, a sender is heard that must not be, or `disturb` fails.
 pub fn under_load(
     lab: &Lab,
     Load { pace, rest }: Load,

@@ -1,8 +1,8 @@
-//! A container's network as an engine makes it, and whoever is in it sends from the first instant: a
+//! A container's network as an engine makes it, and a process in it sends from the first instant: a
 //! veth into a network namespace, named as Docker names them, on one of the host's bridges.
 //!
 //! What arrives is counted by the kernels' own counters (`Udp` of `/proc/net/snmp`), not by
-//! somebody who looks: what came while nobody looked is in them.
+//! a look at them: what came before the look is in them.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -20,7 +20,7 @@ use crate::lab::{Lab, Namespace};
 use crate::snmp;
 use crate::wire::Wire;
 
-/// Where everybody sends to: nobody listens there, and each datagram is counted.
+/// Where every sender sends to: no server listens there, and each datagram is counted.
 const PORT: u16 = 7777;
 
 /// One.
@@ -83,7 +83,7 @@ impl Newcomer {
         Ok(())
     }
 
-    /// Datagrams that its network namespace has received, for nobody.
+    /// Datagrams that its network namespace has received, for no socket.
     ///
     /// # Errors
     /// The kernel does not say.
@@ -110,7 +110,7 @@ fn datagram(from: &Newcomer, to: &Newcomer) -> Vec<u8> {
     frames::ethernet(from.mac, to.mac, 0x0800, &packet)
 }
 
-/// Somebody who sends without a pause.
+/// A process that sends without a pause.
 #[derive(Debug)]
 pub struct Flood {
     stop: Arc<AtomicBool>,

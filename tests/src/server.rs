@@ -18,7 +18,7 @@ use crate::patience::within_time;
 /// How long it may take to start or to end.
 const TIME: Duration = Duration::from_secs(60);
 
-/// Its process, while it runs. Whoever has it ends it.
+/// Its process, while it runs. Its owner ends it.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Option<Child>,

@@ -15,7 +15,7 @@ use anyhow::Result;
 /// The longest that an answer is held back.
 const LONGEST: Duration = Duration::from_millis(150);
 
-/// The proxy; whoever asks gets no answer after it is dropped.
+/// The proxy; a client gets no answer after it is dropped.
 #[derive(Debug)]
 pub struct SlowEngine {
     directory: tempfile::TempDir,
@@ -40,7 +40,7 @@ impl SlowEngine {
         let listener = UnixListener::bind(slow.socket())?;
         let engine = engine.to_owned();
         let before = Arc::new(Before::default());
-        // It ends with the test's process; until then it waits for nobody.
+        // It ends with the test's process; until then it waits for no thread.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (engine, before) = (engine.clone(), Arc::clone(&before));

@@ -23,7 +23,7 @@ pub fn number(text: &str, group: &str, name: &str) -> Result<u64> {
 ///
 /// # Errors
 /// As there, or there is no such process.
-pub fn of(pid: u32, group: &str, name: &str) -> Result<u64> {
+pub fn read(pid: u32, group: &str, name: &str) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/net/snmp"))?;
     number(&text, group, name)
 }

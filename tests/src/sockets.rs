@@ -60,7 +60,7 @@ pub fn listen(namespace: &Path, address: IpAddr, port: u16) -> Result<TcpListene
     retried(namespace, || TcpListener::bind((address, port)))
 }
 
-/// Opens a TCP connection; `None`: nobody answers within the time.
+/// Opens a TCP connection; `None`: no answer within the time.
 ///
 /// # Errors
 /// It is refused, or there is no way.
@@ -189,7 +189,7 @@ pub fn transfer((client, server): &Connection, bytes: usize) -> Result<()> {
             (sender, scope.spawn(move || receives(to, bytes, seed)))
         });
         for ((sender, receiver), way) in ways.into_iter().zip(["to the server", "to the client"]) {
-            // Whoever waits must not wait for a sender that gave up.
+            // A receiver must not wait for a sender that gave up.
             let received = receiver.join().expect("a thread of the test panicked");
             let sent = sender.join().expect("a thread of the test panicked");
             received.and(sent).context(way)?;

@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
   exit 1
 }
 release=${1:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
-# Longer than the longest run, shorter than anybody's patience.
+# Longer than the longest run, shorter than a reader's patience.
 seconds=${SYSTEM_SECONDS:-1800}
 there=$PWD/target/system/$release
 run=$there/run

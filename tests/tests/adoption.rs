@@ -1,4 +1,4 @@
-//! Connections older than the daemon: whoever opened them, and whoever speaks first once it
+//! Connections older than the daemon: whichever end opened them, and whichever end speaks first once it
 //! enforces, they go on where policy allows the direction in which they were opened, though it
 //! denies the other one, and are cut where it denies that. Needs root.
 
@@ -19,13 +19,13 @@ const SOON: Duration = Duration::from_millis(700);
 /// Bytes of one transfer of several, each way.
 const PART: usize = 1 << 20;
 
-/// The store may be dialled by front, and may dial nobody.
+/// The store may be dialled by front, and may dial no Pod.
 const DIALLED: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: one-way, namespace: db}\n\
     spec:\n  podSelector: {matchLabels: {app: store}}\n  policyTypes: [Ingress, Egress]\n  ingress:\n  \
     - from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: front}}}]\n    \
     ports: [{port: 5000, endPort: 5099}, {protocol: UDP, port: 5000, endPort: 5099}]\n";
 
-/// The store may dial front, and may be dialled by nobody.
+/// The store may dial front, and no Pod may dial it.
 const DIALLING: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: one-way, namespace: db}\n\
     spec:\n  podSelector: {matchLabels: {app: store}}\n  policyTypes: [Ingress, Egress]\n  egress:\n  \
     - to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: front}}}]\n    \

@@ -1,5 +1,5 @@
 //! What a container with NET_RAW tries, on real wires: lies about who it is, shapes that hide
-//! what they carry, and packets that nobody allows. Every frame is first seen to arrive where
+//! what they carry, and packets that no policy allows. Every frame is first seen to arrive where
 //! no daemon runs, and must not where one does. Needs root.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -119,7 +119,7 @@ fn behind_options(next: u8, headers: usize, payload: &[u8]) -> Vec<u8> {
     chain
 }
 
-/// What nobody may send, whatever policy says.
+/// What no container may send, whatever policy says.
 fn lies(from: Identity, to: Identity, friend: Identity) -> Vec<Attempt> {
     let mut tries = Tries {
         from,
@@ -521,12 +521,12 @@ fn text(mac: Mac) -> String {
 }
 
 #[test]
-fn nobody_lies_to_the_isolated() -> Result<()> {
+fn no_lie_reaches_isolated_endpoints() -> Result<()> {
     attack(&[("guard.yaml", GUARD)], Which::Lies)
 }
 
 #[test]
-fn nobody_lies_to_those_whom_nothing_isolates() -> Result<()> {
+fn no_lie_reaches_endpoints_that_no_policy_isolates() -> Result<()> {
     attack(&[], Which::Lies)
 }
 

@@ -22,7 +22,7 @@ const REPORTED: Duration = Duration::from_secs(5);
 /// `db/store` takes 5432 from `db/other`, and opens nothing.
 const TRIED: &str = "spec: {podSelector: {matchLabels: {app: store}}, policyTypes: [Ingress, Egress], \
     ingress: [{from: [{podSelector: {matchLabels: {app: other}}}], ports: [{port: 5432}]}]}";
-/// `db/store` takes 5432 from anybody.
+/// `db/store` takes 5432 from every sender.
 const BESIDE: &str =
     "spec: {podSelector: {matchLabels: {app: store}}, ingress: [{ports: [{port: 5432}]}]}";
 

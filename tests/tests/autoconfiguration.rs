@@ -161,7 +161,7 @@ fn strangers_on_the_link_find_the_isolated_and_are_found() -> Result<()> {
     let seen = near.until(&last)?;
     ensure!(
         !seen.contains(&forged),
-        "an answer that nobody asked for arrives"
+        "an answer without a question arrives"
     );
     let name = lab.name.clone();
     drop((daemon, lab));
@@ -169,7 +169,7 @@ fn strangers_on_the_link_find_the_isolated_and_are_found() -> Result<()> {
     residue::check(&name)
 }
 
-/// A namespace on the Pods' bridge that is nobody's.
+/// A namespace on the Pods' bridge that is no endpoint's.
 fn neighbour(lab: &Lab, interface: &str) -> Result<Namespace> {
     let namespace = lab.namespace(interface)?;
     let host = lab.host();
@@ -181,10 +181,10 @@ fn neighbour(lab: &Lab, interface: &str) -> Result<Namespace> {
     Ok(namespace)
 }
 
-/// A router's advertisement of a prefix for everybody on the link.
+/// A router's advertisement of a prefix for every host on the link.
 fn advertisement(router: &Wire, prefix: Ipv6Addr) -> Result<Vec<u8>> {
     let source = link_local(router)?.octets();
-    let everybody = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
     // Lifetimes in seconds: on the link, and good for addresses of one's own.
     let mut body = vec![3, 4, 64, 0xc0, 0, 0, 14, 16, 0, 0, 14, 16, 0, 0, 0, 0];
     body.extend(prefix.octets());
@@ -192,8 +192,8 @@ fn advertisement(router: &Wire, prefix: Ipv6Addr) -> Result<Vec<u8>> {
     body.extend(router.mac);
     // Hop limit 64, no flags, a default router for half an hour.
     let message = frames::icmp(134, 0, [64, 0, 7, 8], &[&[0; 8][..], &body].concat());
-    let message = frames::sealed_icmpv6(&source, &everybody, message);
-    let packet = frames::ipv6(source, everybody, 58, 255, &message);
+    let message = frames::sealed_icmpv6(&source, &all_nodes, message);
+    let packet = frames::ipv6(source, all_nodes, 58, 255, &message);
     let to_all = [0x33, 0x33, 0, 0, 0, 1];
     Ok(frames::ethernet(router.mac, to_all, 0x86dd, &packet))
 }
@@ -258,12 +258,12 @@ fn a_router_is_asked_and_its_prefix_taken() -> Result<()> {
 struct Server {
     child: Child,
     directory: tempfile::TempDir,
-    /// Where it runs, if that is nobody's.
+    /// Where it runs, if that is no endpoint's.
     namespace: Option<Namespace>,
 }
 
 impl Server {
-    /// One that somebody else on the link runs.
+    /// One that another host on the link runs.
     fn beside(lab: &Lab) -> Result<Self> {
         let namespace = neighbour(lab, "dhcp0")?;
         namespace.ip(&["addr", "add", "10.77.0.67/16", "dev", "eth0"])?;
@@ -368,7 +368,7 @@ fn a_lease(policies: &[(&str, &str)]) -> Result<()> {
 }
 
 #[test]
-fn whom_nobody_isolates_has_its_lease() -> Result<()> {
+fn an_endpoint_that_no_policy_isolates_has_its_lease() -> Result<()> {
     a_lease(&[])
 }
 
@@ -377,7 +377,7 @@ fn the_isolated_have_their_lease() -> Result<()> {
     a_lease(&[("shut.yaml", SHUT)])
 }
 
-/// Whoever answers those who ask for a lease is their router and resolver.
+/// The host that answers a request for a lease becomes the client's router and resolver.
 #[test]
 fn no_pod_plays_the_server() -> Result<()> {
     for policies in [&[][..], &[("shut.yaml", SHUT)]] {

@@ -45,7 +45,7 @@ impl Counting {
         program.load()?;
         netns::inside(&lab.host().path(), || -> Result<()> {
             if clsact {
-                // Somebody may have added it before.
+                // Another test may have added it before.
                 let _ = qdisc_add_clsact(&interface);
             }
             program.attach(&interface, attach)?;
@@ -123,7 +123,7 @@ fn other_programs_run_before_and_after_ours() -> Result<()> {
     ensure!(heard == MANY, "{heard} were heard\n{}", daemon.log());
     for ((name, program, kinds), before) in programs.into_iter().zip(before) {
         let runs = program.runs()? - before;
-        // What is dropped, nobody sees who comes after; address resolution is some more.
+        // Programs behind see nothing of what is dropped; address resolution is some more.
         let right = MANY * kinds..MANY * kinds + MANY / 10;
         ensure!(
             right.contains(&runs),
@@ -157,7 +157,7 @@ fn what_another_filter_drops_is_dropped() -> Result<()> {
         let heard = sockets::heard(&server, patience)?.is_some();
         ensure!(heard != filtered, "{text}: {heard}");
     }
-    // Whoever removes the queueing discipline takes nothing of ours with it.
+    // A removal of the queueing discipline takes nothing of ours with it.
     client.connect((to, SHUT_PORT))?;
     let shut = sockets::udp(&store.namespace.path(), to, SHUT_PORT)?;
     client.send(b"no")?;
@@ -166,7 +166,7 @@ fn what_another_filter_drops_is_dropped() -> Result<()> {
 }
 
 /// Takes datagrams off their way, by an action that small kernels have too: to the loopback
-/// interface, where nobody waits for them.
+/// interface, where no test waits for them.
 fn drop_datagrams(interface: &str) -> Vec<&str> {
     let place = ["filter", "add", "dev", interface, "egress"];
     let datagrams = [

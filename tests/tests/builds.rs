@@ -1,5 +1,5 @@
 //! Builds of images: what a step of a Dockerfile runs is in a container that no listing of the engine's has. No policy
-//! selects it, so it reaches what is open for everybody, and no policy names it, so it reaches nothing else. By docker(1)'s
+//! selects it, so it reaches what is open for every Pod, and no policy names it, so it reaches nothing else. By docker(1)'s
 //! own builder, BuildKit, Compose and Podman. Needs root, dockerd, podman and busybox.
 
 use std::io::Write as _;

@@ -1,7 +1,7 @@
 //! The conformance cases with real traffic: a Pod is a network namespace, the daemon enforces, and
 //! every expected verdict is a connection that gets there or does not. Needs root.
 //!
-//! Pods that are external, and addresses that are nobody's, are beyond a router. `NAME-step1`,
+//! Pods that are external, and addresses that no Pod has, are beyond a router. `NAME-step1`,
 //! `NAME-step2` are applied in turn to one running daemon. The format is in
 //! `tests/conformance/README.md`.
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::IpNet;
 use libtest_mimic::{Arguments, Trial};
-use netpol_engine::evaluate::Party;
+use netpol_engine::evaluate::EndpointSpec;
 use netpol_engine::manifest::{PodManifest, Value, parse};
 use netpol_engine::policy::ObjectName;
 use netpold::probe::{Outcome, Probe};
@@ -150,7 +150,7 @@ impl Site {
         for step in steps {
             for probe in step.expected.expectations(&BTreeSet::new()) {
                 for end in [probe.from, probe.to] {
-                    if let Party::Address(address) = end.parse()? {
+                    if let EndpointSpec::Address(address) = end.parse()? {
                         beyond.insert(address);
                     }
                 }
@@ -200,12 +200,12 @@ impl Site {
     /// Namespace and addresses of an end.
     fn place(&self, end: &str) -> Result<(PathBuf, Vec<IpAddr>)> {
         match end.parse()? {
-            Party::Address(address) => Ok((self.outside.path(), vec![address])),
-            Party::Pod(name) => self
+            EndpointSpec::Address(address) => Ok((self.outside.path(), vec![address])),
+            EndpointSpec::Pod(name) => self
                 .places
                 .get(&name)
                 .cloned()
-                .with_context(|| format!("nobody is `{name}`")),
+                .with_context(|| format!("no Pod is `{name}`")),
         }
     }
 

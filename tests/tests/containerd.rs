@@ -445,7 +445,7 @@ fn a_strict_network_starts_what_is_in_force() -> Result<()> {
     daemon.launch()?;
     daemon.wait()?;
     let db = service(&containerd, "db", &["--cni"])?;
-    // Nobody waits: it is in force since before it started.
+    // No wait is needed: it is in force since before it started.
     let web = service(&containerd, "web", &["--cni"])?;
     let found = names(&daemon)?;
     ensure!(

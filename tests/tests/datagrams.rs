@@ -123,7 +123,7 @@ fn a_second_first_piece_brings_no_datagram_to_another_port() -> Result<()> {
             packets.insert(place, pieces(id, DENIED)[0].clone());
             let arrived = way.arrive(&packets)?;
             ensure!(!arrived[place], "{family:?}: the piece at {place} arrived");
-            // Who sends such a thing harms at most his own datagram.
+            // A sender of such a thing harms at most its own datagram.
             loop {
                 let (heard, _) = sockets::heard(&open, sockets::patience())?.context("the last")?;
                 if heard == b"last" {

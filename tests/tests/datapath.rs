@@ -275,7 +275,7 @@ fn swap_under_traffic(site: &Site, mechanism: Mechanism) -> Result<()> {
     Ok(())
 }
 
-/// What nobody has identified passes nothing: not while the daemon is gone, not while its
+/// An unidentified interface passes nothing: not while the daemon is gone, not while its
 /// programs are replaced, not while maps of another layout are. Each way of the path is
 /// open before the first attach, so the test would see a packet.
 fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
@@ -377,7 +377,7 @@ fn vanish(site: &Site, mechanism: Mechanism) -> Result<()> {
         "{adopted:?}"
     );
 
-    // Healing: somebody took a link or a filter away.
+    // Healing: another process took a link or a filter away.
     let ifindex = site.veth(8)?;
     kernel.attachments.attach(ifindex)?;
     match mechanism {

@@ -135,9 +135,9 @@ fn a_container_never_sends_what_is_denied_and_its_first_connection_arrives() -> 
     Ok(())
 }
 
-/// Whoever starts a container may choose what is around its control group.
+/// The user who starts a container may choose what is around its control group.
 #[test]
-fn nobody_is_another_by_the_name_of_a_control_group() -> Result<()> {
+fn the_name_of_a_control_group_makes_no_container_another() -> Result<()> {
     let lab = Lab::new()?;
     let engine = Engine::start(&lab, &[])?;
     engine.docker(&["network", "create", "--subnet", "172.31.7.0/24", "shop"])?;
@@ -339,7 +339,7 @@ fn a_manifest_labels_a_container_that_runs() -> Result<()> {
     let web = service(&engine, "web", &[], &IDLE)?;
     let other = service(&engine, "other", &[], &IDLE)?;
     daemon.wait()?;
-    // In another Namespace and without the label, it is nobody's db.
+    // In another Namespace and without the label, it is not that db.
     expect(&daemon, (&other, &db), 5432, true)?;
     let manifest = |container: &str| {
         format!(
@@ -415,7 +415,7 @@ fn renamed_paused_restarted_and_recreated_at_the_same_address() -> Result<()> {
     daemon.wait()?;
     expect(&daemon, (&other, &db), 5432, false).context("recreated")?;
 
-    // The same while nobody looks.
+    // The same while no daemon runs.
     engine.docker(&["rm", "--force", "shop-other"])?;
     let web = service(&engine, "web", &fixed, &IDLE)?;
     daemon.wait()?;
@@ -487,7 +487,7 @@ fn replicas_shared_namespaces_and_internal_networks() -> Result<()> {
     Ok(())
 }
 
-/// An address that a container gives itself is nobody's, and reaches nobody; with the label `netpold.io/addresses` it
+/// An address that a container gives itself has no owner, and reaches no Pod; with the label `netpold.io/addresses` it
 /// may use it. A label that can't be read gives nothing, and is said.
 #[test]
 fn an_added_address_needs_the_label() -> Result<()> {

@@ -278,7 +278,7 @@ fn a_crash_changes_nothing_and_a_new_daemon_goes_on() -> Result<()> {
         String::from_utf8_lossy(&before),
         String::from_utf8_lossy(&after)
     );
-    // The policy went while nobody looked.
+    // The policy went while no daemon ran.
     daemon.stop()?;
     speaks(&mut connection).context("after a stop")?;
     expect(&lab, &daemon, other, Protocol::Tcp, 5432, false)?;
@@ -322,7 +322,7 @@ fn a_namespace_that_comes_later_is_enforced_and_one_that_goes_is_forgotten() -> 
         5432,
         true,
     )?;
-    // Its labels change: it is nobody any more.
+    // Its labels change: no policy knows it any more.
     daemon.put("late.json", &late.manifest(&[("app", "late")])?)?;
     daemon.wait()?;
     expect(
@@ -367,7 +367,7 @@ fn drops_are_named() -> Result<()> {
 }
 
 #[test]
-fn programs_that_somebody_takes_off_are_put_back() -> Result<()> {
+fn programs_that_are_taken_off_are_put_back() -> Result<()> {
     let lab = lab()?;
     let daemon = daemon(&lab)?;
     daemon.put("policy.yaml", &only_front(Protocol::Tcp, 5432))?;

@@ -204,7 +204,7 @@ fn a_second_docker_engine_that_is_not_followed_is_named_with_its_socket() -> Res
     let lab = Lab::new()?;
     lab.host().route_packets()?;
     let (one, other) = (Engine::start(&lab, &[])?, second(&lab)?);
-    // On a bridge of no engine's name, which is nobody's, and on one that may be the first engine's.
+    // On a bridge of no engine's name, which has no owner, and on one that may be the first engine's.
     let open = run(&other, "open", "web", &[])?;
     other.docker(&["network", "create", "--subnet", "172.28.0.0/16", "own"])?;
     let shut = run(&other, "shut", "db", &["--network", "own"])?;

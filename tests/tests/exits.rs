@@ -56,7 +56,7 @@ fn an_ordinary_exit_raises_no_alarm() -> Result<()> {
     let log = daemon.log();
     ensure!(
         log.contains("the endpoint is gone"),
-        "nobody was there\n{log}"
+        "no container was there\n{log}"
     );
     let alarms: Vec<&str> = log
         .lines()

@@ -26,9 +26,9 @@ fn starts() -> Result<u32> {
 const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: shop}\n\
     spec: {podSelector: {matchLabels: {app: new}}, policyTypes: [Ingress, Egress]}\n";
 
-/// A network's bridge by a name of its own is known before anybody is on it, and at the next boot.
+/// A network's bridge by a name of its own is known before a container is on it, and at the next boot.
 #[test]
-fn nobody_has_to_be_on_a_bridge_for_it_to_be_gated() -> Result<()> {
+fn a_bridge_without_containers_is_gated() -> Result<()> {
     let lab = Lab::new()?;
     lab.plain_bridge()?;
     let engine = Engine::start(&lab, &[])?;
@@ -94,7 +94,7 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
     let IpAddr::V4(source) = address else {
         anyhow::bail!("{address} is of IPv6");
     };
-    // The peer may send: what it sends is for the newcomers' policy. Nobody sends to it.
+    // The peer may send: what it sends is for the newcomers' policy. No Pod sends to it.
     let start = |number: u32| -> Result<(u32, Flood)> {
         let [.., high, low] = (number + 256).to_be_bytes();
         let ip = Ipv4Addr::new(10, 98, high, low);
@@ -146,13 +146,13 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
         }
         let (pid, flood) = start(number)?;
         within("a container that sends", || {
-            Ok(snmp::of(pid, "Udp", "OutDatagrams")? > 100)
+            Ok(snmp::read(pid, "Udp", "OutDatagrams")? > 100)
         })
         .with_context(|| format!("start {number}"))?;
-        ensure!(flood.sent() > 100, "nobody dials it");
+        ensure!(flood.sent() > 100, "no client dials it");
         sleep(Duration::from_millis(250));
         // Of what is sent to it; its own kernel tells it by ICMP whom it could not reach.
-        let arrived = snmp::of(pid, "Udp", "NoPorts")?;
+        let arrived = snmp::read(pid, "Udp", "NoPorts")?;
         let left = arrived_at_peer()?;
         ensure!(
             left.is_empty() && arrived == 0,
@@ -168,6 +168,6 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
     daemon.wait()?;
     let (pid, _flood) = start(many)?;
     within("allowed", || {
-        Ok(snmp::of(pid, "Ip", "InReceives")? > 0 && !arrived_at_peer()?.is_empty())
+        Ok(snmp::read(pid, "Ip", "InReceives")? > 0 && !arrived_at_peer()?.is_empty())
     })
 }

@@ -1,5 +1,5 @@
-//! From the first packet: whoever sends from the instant in which there is an interface, and
-//! whoever is dialled from then on, with the daemon running, halted, killed, and not started since boot.
+//! From the first packet: a container that sends from the instant in which there is an interface, and
+//! one that is dialled from then on, with the daemon running, halted, killed, and not started since boot.
 //!
 //! The kernels count what arrives. Each test ends with what it shut being let through, so that it is
 //! known that something would have come.
@@ -69,7 +69,7 @@ fn sends(flood: &Flood) -> Result<()> {
     within("sending", || Ok(flood.sent() - from >= MANY))
 }
 
-/// Somebody new, who sends to `peer` and to whom `peer` sends, from the first instant: nothing
+/// A new container, which sends to `peer` and to which `peer` sends, from the first instant: nothing
 /// arrives on either side.
 fn arrives_shut(lab: &Lab, peer: &Newcomer, interface: &str) -> Result<(Newcomer, Flood, Flood)> {
     let before = peer.received()?;
@@ -101,7 +101,7 @@ fn without_a_daemon_since_boot_nothing_passes() -> Result<()> {
     let peer = connected(&lab, "docker0", &name(0))?;
     let daemon = Daemon::prepare(&lab, "")?;
     let config = daemon.config();
-    // Who is there already passes: he did before.
+    // A container that is there already passes, as before.
     gate(&lab, &config, "install")?;
     ensure!(is_ready(&lab, &config, &peer)?);
     for number in 1..=20 {
@@ -135,7 +135,7 @@ fn a_daemon_that_runs_halts_and_dies() -> Result<()> {
         connected(&lab, "docker0", &name(0))?,
         connected(&lab, "docker0", &name(1))?,
     );
-    // An engine that is there, and never says anything: whoever is new is on hold.
+    // An engine that is there, and never says anything: a new container is on hold.
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("docker.sock");
     let _engine = UnixListener::bind(&socket)?;
@@ -181,7 +181,7 @@ fn a_daemon_that_runs_halts_and_dies() -> Result<()> {
         "allowed traffic goes on",
         || Ok(other.received()? > allowed),
     )?;
-    // And now it is somebody.
+    // And now it is an endpoint.
     declare(&daemon, &one, "one")?;
     within("declared", || {
         Ok(one.received()? > 0 && peer.received()? > before)
@@ -246,7 +246,7 @@ fn a_flush_is_healed_at_once() -> Result<()> {
     let config = daemon.config();
     declare(&daemon, &peer, "peer")?;
     daemon.launch()?;
-    // Installed while it runs: nobody who is known is shut.
+    // Installed while it runs: no known interface is shut.
     gate(&lab, &config, "install")?;
     within("ready", || is_ready(&lab, &config, &peer))?;
     for flush in [
@@ -266,11 +266,11 @@ fn a_flush_is_healed_at_once() -> Result<()> {
         daemon.signal(Signal::SIGCONT)?;
         shut?;
     }
-    // Whoever releases it means it.
+    // A release is meant.
     gate(&lab, &config, "release")?;
     within("released", || Ok(daemon.log().contains("was released")))?;
     ensure!(gate(&lab, &config, "status").is_err());
-    // Flushed while nobody looks, it is back with the daemon.
+    // Flushed while no daemon runs, it is back with the daemon.
     gate(&lab, &config, "install")?;
     daemon.kill()?;
     nft(&lab, &["flush", "ruleset"])?;
@@ -336,8 +336,8 @@ fn a_netpold_without_a_gate_leaves_another_ones_alone() -> Result<()> {
     other.launch()?;
     other.wait()?;
     // A change of the table has it looked at.
-    nft(&lab, &["add", "chain", "bridge", "netpold", "somebodys"]).with_context(|| other.log())?;
-    nft(&lab, &["delete", "chain", "bridge", "netpold", "somebodys"])?;
+    nft(&lab, &["add", "chain", "bridge", "netpold", "foreign"]).with_context(|| other.log())?;
+    nft(&lab, &["delete", "chain", "bridge", "netpold", "foreign"])?;
     other.wait()?;
     gate(&lab, &daemon.config(), "status")?;
     ensure!(

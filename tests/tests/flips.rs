@@ -24,12 +24,12 @@ const LIGHT: Load = Load {
     rest: Duration::from_millis(50),
 };
 
-/// Policies that allow the front on the port, and nobody else; all else about them is noise.
+/// Policies that allow the front alone on the port; all else about them is noise.
 fn policies(noise: &mut Noise) -> String {
     let mut text = String::new();
     let front = "{namespaceSelector: {}, podSelector: {matchLabels: {app: front}}}";
     policy(&mut text, noise, "db", "store", "ingress", front);
-    // Nobody or its own policy isolates the front's way out, and the store's own.
+    // No policy or its own policy isolates the front's way out, and the store's own.
     if noise.word().is_multiple_of(2) {
         let store = "{namespaceSelector: {}, podSelector: {matchLabels: {app: store}}}";
         policy(&mut text, noise, "web", "front", "egress", store);

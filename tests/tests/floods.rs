@@ -35,7 +35,7 @@ const POLICIES: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nm
 /// Those to whom the store belongs.
 const WEB: &str = "{kubernetes.io/metadata.name: web}";
 
-/// The flooder may send to everybody, and its connections are kept for that.
+/// The flooder may send to every address, and its connections are kept for that.
 const FLOODER: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: flooder, namespace: db}\n\
     spec:\n  podSelector: {matchLabels: {app: flooder}}\n  policyTypes: [Ingress, Egress]\n  egress: [{}]\n";
 
@@ -69,8 +69,8 @@ impl Flood {
             Kind::Openings => packet(ends, 6, &frames::tcp(source, port, SYN)),
             Kind::Datagrams => packet(ends, 17, &datagram),
             Kind::Spoofed => {
-                let nobody = IpAddr::V4([198, 51, high, low].into());
-                packet((nobody, self.to), 17, &datagram)
+                let spoofed = IpAddr::V4([198, 51, high, low].into());
+                packet((spoofed, self.to), 17, &datagram)
             }
             Kind::FirstFragments => {
                 let first = frames::udp(4000, port, &[7; 24]);
@@ -113,7 +113,7 @@ enum Kind {
     Spoofed,
     /// Of datagrams that will never be whole, and that the store does not take.
     FirstFragments,
-    /// The same, and nobody will know what for.
+    /// The same, for a reason that no test knows.
     LaterFragments,
 }
 
@@ -251,7 +251,7 @@ fn of_openings_over_ipv6() -> Result<()> {
 }
 
 #[test]
-fn of_openings_by_somebody_whom_nobody_isolates() -> Result<()> {
+fn of_openings_by_an_endpoint_that_no_policy_isolates() -> Result<()> {
     flooded(Kind::Openings, Family::V4, "")
 }
 
@@ -275,7 +275,7 @@ fn of_later_fragments() -> Result<()> {
     flooded(Kind::LaterFragments, Family::V4, FLOODER)
 }
 
-/// A Pod that used up its share with datagrams that nobody answers, and is silent then, opens connections again long before
+/// A Pod that used up its share with unanswered datagrams, and is silent then, opens connections again long before
 /// those time out (30 s): what was not answered makes room.
 #[test]
 fn a_flooder_gets_on_once_it_is_silent() -> Result<()> {
@@ -311,7 +311,7 @@ fn a_flooder_gets_on_once_it_is_silent() -> Result<()> {
     Ok(())
 }
 
-/// Its first piece has passed, the others are on the way, and somebody else begins ten thousand.
+/// Its first piece has passed, the others are on the way, and another sender begins ten thousand.
 #[test]
 fn a_datagram_under_way_is_not_forgotten() -> Result<()> {
     let lab = Lab::with_pods(&["web/front", "db/store", "db/flooder"])?;

@@ -14,7 +14,7 @@ const PORT: u16 = 5432;
 const OTHER_PORT: u16 = 5433;
 const GROUP4: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, 0x77);
-const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+const ALL_HOSTS: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 /// The Pods' network's own.
 const SUBNET: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 255, 255));
 /// What was sent before has arrived by then, or never does.
@@ -40,7 +40,7 @@ fn lab() -> Result<Lab> {
     Lab::with_pods(&["web/front", "db/store", "db/other"])
 }
 
-/// A socket that hears what is sent to a group or to everybody.
+/// A socket that hears what is sent to a group or to all hosts.
 fn member(pod: &Pod, family: Family, port: u16) -> Result<UdpSocket> {
     let any = match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -102,7 +102,7 @@ fn the_sender_decides_who_is_heard() -> Result<()> {
         let (open, shut, free) = (open?, shut?, free?);
         let mut to = vec![(group(family), "group")];
         if family == Family::V4 {
-            to.extend([(EVERYBODY, "everybody"), (SUBNET, "subnet")]);
+            to.extend([(ALL_HOSTS, "everybody"), (SUBNET, "subnet")]);
         }
         for (address, name) in &to {
             for (pod, who) in [(front, "front"), (other, "other")] {
@@ -112,7 +112,7 @@ fn the_sender_decides_who_is_heard() -> Result<()> {
                 }
             }
         }
-        // A network's own broadcast address is nobody's: it does not get to the isolated.
+        // A network's own broadcast address has no owner: it does not get to the isolated.
         let expected = match family {
             Family::V4 => vec!["front to everybody", "front to group"],
             Family::V6 => vec!["front to group"],
@@ -121,7 +121,7 @@ fn the_sender_decides_who_is_heard() -> Result<()> {
         ensure!(heard == expected, "{family:?}: store hears {heard:?}");
         let heard = all_heard(&shut, 0)?;
         ensure!(heard.is_empty(), "{family:?}: store hears {heard:?}");
-        // Whom nobody isolates hears all that others say.
+        // An endpoint that no policy isolates hears all that others say.
         let heard = all_heard(&free, to.len())?;
         for (_, name) in &to {
             ensure!(heard.contains(&format!("front to {name}")), "{heard:?}");
@@ -145,7 +145,7 @@ fn the_groups_address_decides_who_may_send() -> Result<()> {
             let sender = sender(front, family)?;
             sender.send_to(b"group", (group(family), PORT))?;
             if family == Family::V4 {
-                sender.send_to(b"everybody", (EVERYBODY, PORT))?;
+                sender.send_to(b"everybody", (ALL_HOSTS, PORT))?;
                 sender.send_to(b"subnet", (SUBNET, PORT))?;
             }
             let mut expected = vec![allowed];
@@ -157,7 +157,7 @@ fn the_groups_address_decides_who_may_send() -> Result<()> {
     Ok(())
 }
 
-/// A bridge that asks who listens, and delivers to nobody else.
+/// A bridge that asks who listens, and delivers to no other port.
 fn snooping(lab: &Lab) -> Result<()> {
     let host = lab.host();
     let set = ["link", "set", "br0", "type", "bridge"];
@@ -206,7 +206,7 @@ fn snooped(families: &[Family]) -> Result<()> {
     snooping(&lab)?;
     let daemon = Daemon::enforcing(&lab, &[("guard.yaml", GUARD)], "")?;
     let (front, store) = (lab.pod("web/front")?, lab.pod("db/store")?);
-    // From then on the bridge knows who listens, or believes that nobody does.
+    // From then on the bridge knows who listens, or believes that no host does.
     thread::sleep(Duration::from_millis(1500));
     for &family in families {
         let listener = member(store, family, PORT)?;

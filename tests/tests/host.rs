@@ -1,5 +1,5 @@
 //! The host and whom it forwards for: each of the host's addresses is the host, to it and from
-//! it; a stranger for whom it forwards is a stranger, also where it gives him its own
+//! it; a stranger for whom it forwards is a stranger, also where it gives the stranger its own
 //! address. Needs root and iptables.
 
 use std::collections::BTreeSet;
@@ -113,7 +113,7 @@ impl Site {
         Ok((speaks != should).then(|| format!("{way} {address}: {speaks}")))
     }
 
-    /// Everybody whom the host forwards to its Pods, or for them, goes under its name.
+    /// Every sender that the host forwards to its Pods, or for them, goes under its name.
     fn masquerade(&self) -> Result<()> {
         for tables in ["iptables", "ip6tables"] {
             for way in ["br0", "uplink"] {
@@ -166,7 +166,7 @@ fn every_address_of_the_host_is_the_host() -> Result<()> {
             wrong.extend(site.in_from_host(address, ingress)?);
             wrong.extend(site.out_to_host(address, egress)?);
         }
-        // Nobody else is the host, whatever the settings say.
+        // No other sender is the host, whatever the settings say.
         for [far, _] in FAR {
             wrong.extend(site.in_from_far(far, false)?);
             wrong.extend(site.out_to_far(far, false)?);
@@ -248,7 +248,7 @@ fn policy_names_the_hosts_addresses_one_by_one() -> Result<()> {
 }
 
 #[test]
-fn who_is_forwarded_is_judged_by_his_own_address() -> Result<()> {
+fn a_forwarded_sender_is_judged_by_its_own_address() -> Result<()> {
     let site = Site::new()?;
     for settings in ["", INGRESS, EGRESS] {
         let [[shut4, open4], [shut6, open6]] = FAR;

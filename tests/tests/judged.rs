@@ -259,7 +259,7 @@ fn ends(world: &World, text: &str) -> Result<Vec<IpAddr>> {
     }
     let name: ObjectName = text
         .parse()
-        .map_err(|_| anyhow::anyhow!("{text} names nobody"))?;
+        .map_err(|_| anyhow::anyhow!("{text} names no end"))?;
     let pod = world
         .pods
         .get(&name)
@@ -277,7 +277,7 @@ fn random_changes() -> Result<()> {
             .current();
         for world in [before, after] {
             site.install(&world)?;
-            let tiers = Tiers::of(&world);
+            let tiers = Tiers::new(&world);
             let addresses = worlds::addresses(&world);
             let expected = |direction, from, to, protocol, port| {
                 tiers.side(direction, from, to, protocol, port)

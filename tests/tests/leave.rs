@@ -264,7 +264,7 @@ fn a_virtual_address_moves_by_leave() -> Result<()> {
     }
     let none = dropped(&daemon)?;
     ensure!(!none.contains("forged"), "{none}");
-    // Somebody without leave claims it: no neighbour hears of it.
+    // An endpoint without leave claims it: no neighbour hears of it.
     announce(&Wire::open(client)?)?;
     reported(&daemon, &["forged-arp", "forged-nd", VIRTUAL[1]])?;
     for at in VIRTUAL {

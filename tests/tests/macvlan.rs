@@ -198,7 +198,7 @@ fn containers_on_a_macvlan_are_enforced_through_restarts() -> Result<()> {
 }
 
 #[test]
-fn an_address_passed_on_while_nobody_looked_gives_no_old_rights() -> Result<()> {
+fn an_address_passed_on_while_no_daemon_ran_gives_no_old_rights() -> Result<()> {
     let mut site = Site::new()?;
     let db = site.run("shop-db", "db", &HARMLESS)?;
     let ip = ["--cap-drop", "NET_RAW", "--ip", "10.78.1.77"];
@@ -301,7 +301,7 @@ fn who_can_get_rid_of_the_programs_is_reported() -> Result<()> {
 }
 
 /// A container by the strict runtime sends from its first instruction on: nothing of it arrives where policy
-/// denies it, and it does where nobody selects the container.
+/// denies it, and it does where no policy selects the container.
 #[test]
 fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
     let site = Site::new()?;
@@ -330,7 +330,7 @@ fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
         let pid = site.engine.inspect(&name)?.pid;
         // What a program drops on its way out counts as no room to send.
         within("what must not be sent", || {
-            Ok(snmp::of(pid, "Udp", "SndbufErrors")? > 100)
+            Ok(snmp::read(pid, "Udp", "SndbufErrors")? > 100)
         })?;
         ensure!(
             heard.recv(&mut datagram).is_err(),

@@ -223,7 +223,7 @@ fn an_idle_daemon_does_not_wake_for_its_files() -> Result<()> {
 fn an_error_that_stands_is_logged_and_has_its_all_clear() -> Result<()> {
     let lab = Lab::with_pods(&["web/front"])?;
     let daemon = Daemon::enforcing(&lab, &[], "")?;
-    // For a moment: told to whoever asks, and no error in the log.
+    // For a moment: told to every client, and no error in the log.
     daemon.put("moment.yaml", "kind: [\n")?;
     daemon.netpol(&["wait"])?;
     ensure!(status(&daemon)?.rejected.len() == 1);

@@ -125,7 +125,7 @@ impl Web {
         sockets::listen(&self.netns, any, PORT)
     }
 
-    /// Opens a connection to the server; none where nobody answers within the time.
+    /// Opens a connection to the server; none without an answer within the time.
     fn connect(&self, from: &Path, to: SocketAddr, within: Duration) -> Result<Option<Connection>> {
         let family = match to {
             SocketAddr::V4(_) => Family::V4,
@@ -138,7 +138,7 @@ impl Web {
             Err(error) if is_refused(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        // Whoever answered may have been another than the server.
+        // The answer may have come from another host than the server.
         listener.set_nonblocking(true)?;
         let begun = Instant::now();
         let server = loop {
@@ -168,7 +168,7 @@ impl Web {
     }
 }
 
-/// Nobody listens there, or there is no way.
+/// No server listens there, or there is no way.
 fn is_refused(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref().map(std::io::Error::kind);
     matches!(
@@ -231,7 +231,7 @@ fn wrong(
     Ok(wrong)
 }
 
-/// What is wrong in what was reported about connections to web, before the host dialled: nobody came in as the host, and
+/// What is wrong in what was reported about connections to web, before the host dialled: no container came in as the host, and
 /// what was dropped was denied by policy.
 fn reasons(daemon: &Daemon) -> Result<Vec<String>> {
     let begun = Instant::now();
@@ -257,7 +257,7 @@ fn reasons(daemon: &Daemon) -> Result<Vec<String>> {
         }
         if denied > 0 || begun.elapsed() > patience(Duration::from_secs(2)) {
             if denied == 0 {
-                wrong.insert("reported: nobody as denied".to_owned());
+                wrong.insert("reported: no sender as denied".to_owned());
             }
             return Ok(wrong.into_iter().collect());
         }
@@ -311,7 +311,7 @@ impl Site {
         if !networks {
             return Self::new(lab, engine, [&[], &[]], &published);
         }
-        // Newer engines let nobody of another network reach an address that stands behind NAT, and `routed` networks
+        // Newer engines let no container of another network reach an address that stands behind NAT, and `routed` networks
         // publish nothing on addresses of the host. Docker 26 and what is older does not look at this option.
         let open = "com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected";
         let create = ["network", "create", "--subnet"];
@@ -355,7 +355,7 @@ impl Site {
         Ok(daemon)
     }
 
-    /// Everybody is itself on all these ways.
+    /// Every container is itself on all these ways.
     fn holds(self, ways: &[Way]) -> Result<()> {
         for way in ways {
             works(&self.lab, &self.web, &self.callers, *way)?;
@@ -431,7 +431,7 @@ fn older_than_the_daemon(server_first: bool) -> Result<()> {
     let mut open = Vec::new();
     for caller in &site.callers {
         let connection = site.web.connect(&caller.netns, to, sockets::patience())?;
-        open.push(connection.context("without a daemon: nobody answers")?);
+        open.push(connection.context("without a daemon: no answer")?);
     }
     // Servers go on listening: without that socket, nothing tells who opened the connection.
     let _server = site.web.listen(Family::V4)?;
@@ -524,7 +524,7 @@ fn on_one_bridge(rules: [Option<&str>; 2]) -> Result<()> {
     blocks.extend([STRANGER.parse::<IpAddr>()?, STRANGER6.parse()?]);
     for (settings, host) in [("", true), (HOST_BY_POLICY, false)] {
         let daemon = Daemon::enforcing(&lab, &[("web.yaml", &policy(&blocks))], settings)?;
-        // A rule that gives everybody a stranger's address makes the host that stranger, too.
+        // A rule that gives every sender a stranger's address makes the host that stranger, too.
         let is_host = |_: &Way| !rules.iter().flatten().any(|rule| rule.contains(STRANGER));
         let wrong = wrong(&lab, &daemon, &web, &callers, &ways, (&is_host, host))?;
         ensure!(

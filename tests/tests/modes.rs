@@ -19,7 +19,7 @@ const FREED: Duration = Duration::from_secs(5);
 const SWEPT: Duration = Duration::from_secs(10);
 const HOST: &str = "10.77.0.1";
 
-/// Nobody may reach `db/store`.
+/// No Pod may reach `db/store`.
 const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
     metadata: {name: shut, namespace: db}\nspec: {podSelector: {matchLabels: {app: store}}, policyTypes: [Ingress, Egress]}\n";
 
@@ -173,7 +173,7 @@ fn uninstall_opens_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_flood_harms_nobody_else() -> Result<()> {
+fn a_flood_harms_no_other_endpoint() -> Result<()> {
     let lab = lab()?;
     let daemon = daemon(
         &lab,
@@ -209,7 +209,7 @@ fn a_flood_harms_nobody_else() -> Result<()> {
         "{}",
         daemon.log()
     );
-    // What the flood took is seen by whoever asks.
+    // What the flood took is seen in the status.
     let begun = Instant::now();
     loop {
         let status = daemon.netpol(&["status", "-o", "json"])?;

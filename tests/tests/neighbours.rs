@@ -35,7 +35,7 @@ const DOUBTS: [(&str, &str); 2] = [
 ];
 /// Between two datagrams of a neighbour that goes on sending.
 const PAUSE: Duration = Duration::from_millis(10);
-/// With its neighbours the container speaks, with nobody else.
+/// The container speaks with its neighbours alone.
 const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web}\n\
     spec:\n  podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress, Egress]\n  \
     ingress: [{from: [{podSelector: {matchLabels: {app: front}}}], ports: [{protocol: UDP, port: 5432, endPort: 5433}]}]\n";
@@ -90,7 +90,7 @@ impl Site {
             scope.spawn(|| {
                 while !ends.load(Ordering::Relaxed) {
                     for ((socket, to), port) in from.iter().zip(self.web).zip(PORTS) {
-                        // An answer that nobody listens is an error of the next datagram's.
+                        // The answer that no server listens is an error of the next datagram's.
                         let _ = socket.send_to(b"word", SocketAddr::new(to, port));
                     }
                     sleep(PAUSE);

@@ -1,4 +1,4 @@
-//! Path MTU discovery with real TCP: between an isolated Pod and somebody far away lies a hop that
+//! Path MTU discovery with real TCP: between an isolated Pod and a host far away lies a hop that
 //! is narrower than both ends know. Only a router's ICMP error tells them, and no rule names that
 //! router. Needs root.
 //!

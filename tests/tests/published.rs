@@ -128,7 +128,7 @@ fn dials(from: &Path, source: Option<Ipv4Addr>, to: IpAddr, patience: Duration) 
     Ok(stream.read_exact(&mut answer).is_ok() && answer == *b"HTTP/")
 }
 
-/// Nobody listens there.
+/// No server listens there.
 fn is_refused(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref().map(std::io::Error::kind);
     kind == Some(ErrorKind::ConnectionRefused)
@@ -163,7 +163,7 @@ const ALL: Answers = Answers {
     itself: true,
 };
 
-/// As the engine is installed: whoever is not forwarded comes from docker-proxy, and so from
+/// As the engine is installed: a client that is not forwarded comes from docker-proxy, and so from
 /// the host, but a container of this host is asked about where it dials.
 #[test]
 fn beside_docker_proxy() -> Result<()> {
@@ -205,10 +205,10 @@ fn without_docker_proxy() -> Result<()> {
     answers_are(&["--userland-proxy=false"], open, [host_allowed, by_policy])
 }
 
-/// The gateway of the engine's bridge, an address for everybody on it, and the gateway of its IPv6 network.
+/// The gateway of the engine's bridge, an address for every host on it, and the gateway of its IPv6 network.
 const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 1));
 const BROADCAST: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 255, 255));
-const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+const ALL_HOSTS: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 const GATEWAY6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd93, 0x66, 0, 0, 0, 0, 0, 1));
 /// Further ports of the shop's: one for a server of the test's own, and one for datagrams.
 const WORDS: u16 = 81;
@@ -218,7 +218,7 @@ const DATAGRAMS: u16 = 5353;
 const FRONT_ALONE: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shop, namespace: default}\n\
     spec:\n  podSelector: {matchLabels: {app: shop}}\n  policyTypes: [Ingress]\n  ingress:\n  \
     - from: [{podSelector: {matchLabels: {app: front}}}]\n";
-/// Everybody.
+/// All hosts.
 const ALL_IN: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shop, namespace: default}\n\
     spec:\n  podSelector: {matchLabels: {app: shop}}\n  policyTypes: [Ingress]\n  ingress: [{}]\n";
 
@@ -285,7 +285,7 @@ impl Proxied {
                     ways.push(format!("TCP {to}"));
                 }
             }
-            for to in [GATEWAY, BROADCAST, EVERYBODY] {
+            for to in [GATEWAY, BROADCAST, ALL_HOSTS] {
                 let client = sockets::udp(&caller.netns(), Ipv4Addr::UNSPECIFIED.into(), 0)?;
                 client.set_broadcast(true)?;
                 let word = format!("{} to {to}", caller.name);

@@ -246,7 +246,7 @@ fn a_container_may_ask_whom_it_was_given_at_its_start() -> Result<()> {
     daemon.wait()?;
     expect(&daemon, &given, EMBEDDED, Some(GIVEN))?;
 
-    // What nobody has any longer is nobody's resolver.
+    // What no container has any longer is no container's resolver.
     engine.docker(&["rm", "--force", "given", "early", "plain"])?;
     daemon.wait()?;
     expect(&daemon, &late, GIVEN, None)?;
@@ -486,7 +486,7 @@ fn what_an_engine_asks_from_the_hosts_network_is_judged_as_the_containers_own() 
     site.leave()
 }
 
-/// A container that can get around the program is said to, and the program is put back where somebody takes it off.
+/// A container that can get around the program is said to, and the program is put back where another process takes it off.
 #[test]
 fn whose_questions_may_pass_unseen_is_said() -> Result<()> {
     let mut site = Site::new(&|_| Ok(Vec::new()))?;
@@ -514,7 +514,7 @@ fn whose_questions_may_pass_unseen_is_said() -> Result<()> {
     ensure!(explained("default/admin")? && !explained("default/open")?);
     resolves(&site.daemon, &admin, false, false)?;
 
-    // By whoever may: the daemon looks every ten seconds.
+    // By another process: the daemon looks every ten seconds.
     let is_tcx = String::from_utf8_lossy(&site.daemon.netpol(&["status"])?.stdout)
         .contains("attached by tcx");
     if is_tcx {

@@ -1,4 +1,4 @@
-//! What somebody does to the host beside the daemon: pins removed, the BPF file system unmounted,
+//! What other software does to the host beside the daemon: pins removed, the BPF file system unmounted,
 //! programs detached, a full disk. What is denied stays denied throughout, what is allowed loses
 //! nothing, and it is said. Needs root and bpftool.
 
@@ -51,7 +51,7 @@ fn pins_that_are_removed_take_nothing_off_and_come_back() -> Result<()> {
             if round == 1 {
                 std::fs::remove_file(daemon.pins().join("maps/FLOWS4"))?;
             }
-            // Nobody asks: it is noticed.
+            // It is noticed without a question.
             within_time(SOON, "the pins are back", || {
                 Ok(links(&daemon)?.len() == before.len())
             })?;
@@ -84,7 +84,7 @@ fn programs_that_are_detached_are_put_back() -> Result<()> {
             .context("can't run bpftool")?;
         ensure!(done.status.success(), "{done:?}");
     }
-    // The kernel tells nobody of this: a sync does not wait for the next look.
+    // The kernel gives no event of this: a sync does not wait for the next look.
     daemon.wait()?;
     let log = daemon.log();
     ensure!(
@@ -117,7 +117,7 @@ fn stranger(lab: &Lab, interface: &str) -> Result<Ebpf> {
 }
 
 #[test]
-fn without_programs_nobody_is_let_through_and_with_them_everybody() -> Result<()> {
+fn without_programs_no_container_is_let_through_and_with_them_every_one() -> Result<()> {
     /// What a hook takes (`bpf_mprog_max`).
     const MOST: usize = 63;
     let lab = lab()?;

@@ -173,7 +173,7 @@ fn none(wrong: &[String], what: &str, daemon: &Daemon) -> Result<()> {
 }
 
 /// Between two networks, as Podman's and CNI's rules do it; on one bridge, as bridged frames meet them where
-/// br_netfilter is on; and to an address that nobody has.
+/// br_netfilter is on; and to an address without an owner.
 #[test]
 fn masqueraded_pods_are_judged_as_themselves() -> Result<()> {
     let rules: [&[&str]; 2] = [&["-j", "MASQUERADE"], &["-o", "br0", "-j", "MASQUERADE"]];
@@ -201,7 +201,7 @@ fn masqueraded_pods_are_judged_as_themselves() -> Result<()> {
                 let flows = String::from_utf8_lossy(&flows.stdout).into_owned();
                 ensure!(
                     !flows.contains("host("),
-                    "nobody here is the host:\n{flows}"
+                    "no sender here is the host:\n{flows}"
                 );
                 let host = site.lab.host().path();
                 let reaches = speaks(&host, &site.store, STORE[0].parse()?, settings.is_empty())?;
@@ -384,7 +384,7 @@ fn a_tunnel_of_the_host_is_no_way_round() -> Result<()> {
 }
 
 /// Of a sender beyond the host whom a rule of NAT gives another address policy knows nothing but that: such a rule is
-/// named, whoever made it, as long as it is there.
+/// named, whatever made it, as long as it is there.
 #[test]
 fn rules_that_hide_strangers_are_named() -> Result<()> {
     let site = Site::new()?;

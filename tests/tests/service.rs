@@ -335,7 +335,7 @@ fn without_its_pins_it_leaves_a_shut_gate() -> Result<()> {
     residue::check(&name)
 }
 
-/// In a unit's mount namespace, what it mounted would be nobody else's.
+/// In a unit's mount namespace, what it mounted would be seen there alone.
 #[test]
 fn it_mounts_nothing_that_would_end_with_it() -> Result<()> {
     let lab = lab()?;

@@ -71,7 +71,7 @@ fn has_ipvlan() -> bool {
         .is_ok()
 }
 
-/// `db` takes 5432 from `web`, and 80 from everybody; `web` sends to `db`, and to the outside on 80.
+/// `db` takes 5432 from `web`, and 80 from every sender; `web` sends to `db`, and to the outside on 80.
 const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db, namespace: shop}\n\
     spec:\n  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress]\n  ingress:\n  \
     - from: [{podSelector: {matchLabels: {app: web}}}]\n    ports: [{port: 5432}, {port: 5432, protocol: UDP}]\n  \
@@ -282,7 +282,7 @@ fn a_restart_keeps_it() -> Result<()> {
     site.expect("other", "db", 5432, true)
 }
 
-/// Both programs of `db`, by whoever may: the daemon looks every ten seconds.
+/// Both programs of `db`, by another process: the daemon looks every ten seconds.
 fn what_is_taken_off_is_put_back() -> Result<()> {
     let site = Site::new(BRIDGE, &["web", "db", "other"])?;
     let is_tcx = site.status()?["datapath"]["attach"] == "tcx";

@@ -37,7 +37,7 @@ const OPEN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// `db` is published as this, and a service as that.
 const PUBLISHED: u16 = 18183;
 const INGRESS: u16 = 18184;
-/// An image that no registry has to be asked for: nobody listens there.
+/// An image that no registry has to be asked for: no server listens there.
 const LOCAL: &str = "127.0.0.1:1/busybox";
 
 /// `db` takes 80 from `web` and from one client, and 5432 from `web`; `web` sends to `db`, and to one client.
@@ -600,7 +600,7 @@ fn is_overlay(address: &IpAddr) -> bool {
     matches!(address, IpAddr::V4(address) if address.octets()[0] == 10)
 }
 
-/// What can get around the programs is said, and is enforced all the same; nobody gets in by an address of another's.
+/// What can get around the programs is said, and is enforced all the same; no container gets in by an address of another's.
 #[test]
 fn who_can_get_around_the_programs_is_reported() -> Result<()> {
     let site = Site::new("")?;
@@ -678,7 +678,7 @@ fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
         let pid = site.engine.inspect(&name)?.pid;
         // What a program drops on its way out counts as no room to send.
         within("what must not be sent", || {
-            Ok(snmp::of(pid, "Udp", "SndbufErrors")? > 100)
+            Ok(snmp::read(pid, "Udp", "SndbufErrors")? > 100)
         })?;
         let arrived = sockets::heard(&heard, Duration::from_millis(50))?;
         ensure!(

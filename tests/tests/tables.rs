@@ -468,7 +468,7 @@ fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// A map that the programs renamed would be made anew at every start, and lose its content.
+/// A map that the programs renamed would be made again at every start, and lose its content.
 fn every_contract_map_is_in_the_programs(site: &Site) -> Result<()> {
     let kernel = site.open()?;
     let mut pinned: Vec<String> = fs::read_dir(site.pins.join("maps"))?

@@ -53,7 +53,7 @@ done
 
 engine_is_free() {
   command -v docker >/dev/null && docker version >/dev/null 2>&1 || return 1
-  # Another netpold has this host's containers; and somebody may have containers of these names.
+  # Another netpold has this host's containers; and other containers may have these names.
   [ ! -S /run/netpold/netpold.sock ] || return 1
   for pod in "${pods[@]}"; do
     read -r _ name _ <<<"$pod"
@@ -181,7 +181,7 @@ in_force() {
 
 declare -A measured predicted
 
-# Real connections, from inside each Pod. Where nobody listens, `netpol test` does while it lasts.
+# Real connections, from inside each Pod. Where no server listens, `netpol test` listens meanwhile.
 measure() {
   local from to port protocol namespace name verdict
   echo 'probes:' >"$work/probes.yaml"

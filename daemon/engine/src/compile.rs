@@ -1,10 +1,10 @@
 //! From a world to the kernel's tables.
 //!
 //! ```text
-//!  pods ──▶ kinds ──▶ policy sets (which policies select an endpoint) ──┐
-//!            │           │ peers of their rules                      ├─▶ verdicts
-//!            │           ▼                                           │
-//!            └───▶ atoms and blocks ──▶ classes (what matches an address)
+//!  pods ──▶ groups ──▶ policy sets (which policies select an endpoint) ──┐
+//!             │           │ peers of their rules                       ├─▶ verdicts
+//!             │           ▼                                            │
+//!             └───▶ atoms and blocks ──▶ classes (what matches an address)
 //! ```
 //!
 //! Numbers are content-addressed (see [`netpol_abi::tables`]): a policy set's is a keyed hash of
@@ -26,10 +26,10 @@
 //! what nothing refers to any more, so no step has to know what has happened in the world:
 //!
 //! ```text
-//!  kind ──── by what selectors see ────▶ kept, fresh or gone
-//!  policy ── is it as before? ─────────▶ its parts, and the kinds that it selects: only fresh
+//!  group ─── by what selectors see ────▶ kept, fresh or gone
+//!  policy ── is it as before? ─────────▶ its parts, and the groups that it selects: only fresh
 //!                                        ones are asked
-//!  of a kind ──────────────────────────▶ its policy sets, if the same parts select it; its atoms,
+//!  of a group ─────────────────────────▶ its policy sets, if the same parts select it; its atoms,
 //!                                        less those gone, and only fresh ones asked
 //!  blocks ── does any rule's differ? ──▶ prefixes, what covers an address
 //!  policy set, class ── by number; the contents are compared ─▶ fresh, kept or gone
@@ -41,13 +41,14 @@
 //! [`compile()`] is the first step of a `Compiler` that knows nothing: there is one way through
 //! this module.
 //!
-//! Only what some endpoint's rules ask counts: a policy that selects nobody here changes
+//! Only what some endpoint's rules ask counts: a policy that selects no Pod here changes
 //! nothing. A function of the worlds, without clock or I/O; called by the daemon's loop.
 
 mod asks;
 mod blocks;
 mod classes;
 mod flatten;
+mod group_delta;
 mod interned;
 mod leaves;
 mod numbers;
@@ -55,7 +56,6 @@ mod parts;
 mod peers;
 mod policy_sets;
 mod published;
-mod seen;
 mod sets;
 mod verdicts;
 
@@ -70,15 +70,15 @@ use netpol_abi::tables::{control_flags, sender_key, stamp};
 use serde::Serialize;
 
 use self::classes::Classes;
+use self::group_delta::GroupDelta;
 pub use self::numbers::{Collision, NumberKey};
 use self::parts::Parts;
 use self::peers::Atoms;
 use self::policy_sets::{PolicySet, PolicySets};
-use self::seen::Seen;
 pub use self::verdicts::MAX_VERDICTS;
 use self::verdicts::TooMany;
-use crate::kinds::Kinds;
 use crate::plan::both_banks;
+use crate::pod_groups::PodGroups;
 use crate::policy::{Direction, ObjectName};
 use crate::tables::{InterfaceEntry, PortBlocks, Tables, Verdicts};
 use crate::world::{Place, Settings, World};
@@ -233,7 +233,7 @@ impl From<Collision> for Stop {
 /// What is derived from a world: all of it known by its content, and kept while it is in use.
 #[derive(Debug, Default)]
 struct Known {
-    kinds: Vec<seen::Known>,
+    groups: Vec<group_delta::GroupKey>,
     parts: Parts,
     atoms: Atoms,
     policy_sets: PolicySets,
@@ -251,21 +251,21 @@ impl Known {
 
     /// `before`: the world of the last time.
     fn update(&mut self, before: &World, world: &World, most: usize) -> Result<(), Stop> {
-        let all = Kinds::of(world);
+        let all = PodGroups::group(world);
         let Self {
-            kinds,
+            groups,
             parts,
             atoms,
             policy_sets,
             classes,
             verdicts,
         } = self;
-        let seen = Seen::of(&all, kinds);
-        parts.update(before, world, &seen, atoms);
-        policy_sets.update(world, parts, &seen)?;
-        atoms.update(&seen);
+        let delta = GroupDelta::between(&all, groups);
+        parts.update(before, world, &delta, atoms);
+        policy_sets.update(world, parts, &delta)?;
+        atoms.update(&delta);
         classes.update(world, &all, parts, atoms)?;
-        kinds.clone_from(&seen.known);
+        groups.clone_from(&delta.known);
         verdicts::update(verdicts, parts, atoms.bound(), policy_sets, classes, most)?;
         asks::update(world, classes, verdicts, &mut policy_sets.endpoints);
         Ok(())
@@ -294,7 +294,7 @@ impl Known {
                 };
                 interfaces.insert(*ifindex, interface);
             }
-            leaves.extend(leaves::of(attached, &pod.leaves));
+            leaves.extend(leaves::leave_entries(attached, &pod.leaves));
             for address in &pod.addresses {
                 let (key, is_translated) = sender(attached.slot, *address);
                 if is_translated {
@@ -303,7 +303,7 @@ impl Known {
                 }
             }
         }
-        let published = published::of(world, &self.policy_sets.endpoints);
+        let published = published::published_banks(world, &self.policy_sets.endpoints);
         let publishes = match published.is_empty() {
             true => 0,
             false => control_flags::PUBLISHES,

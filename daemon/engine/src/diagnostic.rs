@@ -2,7 +2,7 @@
 //!
 //! Owns [`Diagnostic`] (what `netpol check -o json` prints, field by field), the
 //! table of the manifest [`rule`]s, and two other forms: [`render`] for people, [`sarif`]
-//! for code review tools. Must never decide anything: whoever finds a problem says what is
+//! for code review tools. Must never decide anything: the finder of a problem says what is
 //! right, this file only shows it. Lines and columns count from 1, columns and lengths in characters. Made by [`crate::manifest`] and
 //! by lints; read by `netpol check`, the daemon's log and `netpol status`.
 //!

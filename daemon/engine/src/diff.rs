@@ -107,16 +107,16 @@ impl<'w> Diff<'w> {
     ///
     /// # Errors
     /// One of them makes more verdicts than any kernel table holds, or can't be numbered.
-    pub fn of(old: &'w World, new: &'w World) -> Result<Self, NeverInForce> {
+    pub fn between(old: &'w World, new: &'w World) -> Result<Self, NeverInForce> {
         let mut diff = Self {
-            policies: Objects::of(&old.policies, &new.policies),
-            pods: Objects::of(&old.pods, &new.pods),
+            policies: Objects::between(&old.policies, &new.policies),
+            pods: Objects::between(&old.pods, &new.pods),
             namespaces: namespaces(old, new),
             ends: Vec::new(),
             sets: Vec::new(),
             changes: Vec::new(),
         };
-        let worlds = [Reach::of(old)?, Reach::of(new)?];
+        let worlds = [Reach::compute(old)?, Reach::compute(new)?];
         let both = groups(&worlds, old);
         diff.changes = changes(&worlds, &both, &mut diff.sets);
         diff.ends = both.into_iter().map(|(members, _)| members).collect();
@@ -264,7 +264,7 @@ fn changes(worlds: &[Reach; 2], groups: &[Both], sets: &mut Vec<PortSet>) -> Vec
     let is_pod = |members: &Members| matches!(members, Members::Pods(_));
     for (from, (senders, of_sender)) in groups.iter().enumerate() {
         for (to, (receivers, of_receiver)) in groups.iter().enumerate() {
-            // Nobody's policy is asked between the host and strangers.
+            // No policy decides between the host and strangers.
             if (!is_pod(senders) && !is_pod(receivers)) || (from == to && senders.len() == 1) {
                 continue;
             }
@@ -294,7 +294,7 @@ fn changes(worlds: &[Reach; 2], groups: &[Both], sets: &mut Vec<PortSet>) -> Vec
 }
 
 impl<N: Ord + Clone> Objects<N> {
-    fn of<T: PartialEq>(old: &BTreeMap<N, T>, new: &BTreeMap<N, T>) -> Self {
+    fn between<T: PartialEq>(old: &BTreeMap<N, T>, new: &BTreeMap<N, T>) -> Self {
         let only = |one: &BTreeMap<N, T>, other: &BTreeMap<N, T>| -> Vec<N> {
             one.keys()
                 .filter(|name| !other.contains_key(name))

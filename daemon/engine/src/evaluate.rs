@@ -12,8 +12,8 @@
 //! Ports are host order. Called by the command line, the API and the tests.
 
 mod behind;
+mod endpoint_spec;
 mod judge;
-mod party;
 
 #[cfg(test)]
 mod tests;
@@ -22,9 +22,9 @@ use netpol_abi::Reason;
 use serde::{Serialize, Serializer};
 
 pub(crate) use self::behind::behind;
+pub(crate) use self::endpoint_spec::{End, addresses, is_link_local, meet};
+pub use self::endpoint_spec::{EndpointSpec, EndpointSpecError, EvaluateError, Family};
 pub(crate) use self::judge::{Question, Unmet, selecting};
-pub(crate) use self::party::{End, addresses, is_link_local, meet};
-pub use self::party::{EvaluateError, Family, Party, PartyError};
 use crate::policy::{Direction, Mode, ObjectName, Policy, Protocol};
 use crate::world::{Settings, World};
 
@@ -78,12 +78,12 @@ pub struct By {
 /// A Pod is not known.
 pub fn evaluate(
     world: &World,
-    from: &Party,
-    to: &Party,
+    from: &EndpointSpec,
+    to: &EndpointSpec,
     protocol: Protocol,
     port: u16,
 ) -> Result<Verdict, EvaluateError> {
-    let (from, to) = (End::find(world, from)?, End::find(world, to)?);
+    let (from, to) = (End::resolve(world, from)?, End::resolve(world, to)?);
     let behind = behind(world, &from, &to, protocol, port);
     let egress = Policed::new(world, from, Direction::Egress);
     let ingress = Policed::new(world, to, Direction::Ingress);

@@ -5,7 +5,7 @@
 //! The verdict is [`evaluate`](crate::evaluate)'s, and so is every condition that is said to
 //! hold or not: nothing is matched here a second time. What is added are hints (spelling,
 //! cost), which decide nothing. Texts that others chose (labels, names) stand here as they
-//! are; whoever prints them makes them safe. Ports are host order. Called by `netpol verdict`
+//! are; the code that prints them makes them safe. Ports are host order. Called by `netpol verdict`
 //! and `explain`, and by the API.
 
 mod answer;
@@ -26,7 +26,7 @@ pub use self::fix::{Change, Fix};
 pub use self::missed::{Label, LabelMissed, Missed, NotAPod};
 pub use self::nearest::Nearest;
 pub use self::suggest::Suggestion;
-use crate::evaluate::{self, Connection, End, EvaluateError, Party, Policed};
+use crate::evaluate::{self, Connection, End, EndpointSpec, EvaluateError, Policed};
 use crate::policy::{Direction, Namespaces, ObjectName, Peer, Policy, Ports, Protocol, Rule, Tier};
 use crate::world::World;
 
@@ -35,10 +35,10 @@ use crate::world::World;
 pub struct Explanation {
     /// Who opens the connection, as it was asked.
     #[serde(serialize_with = "as_text")]
-    pub from: Party,
+    pub from: EndpointSpec,
     /// Who is asked, as it was asked.
     #[serde(serialize_with = "as_text")]
-    pub to: Party,
+    pub to: EndpointSpec,
     /// Transport protocol.
     pub protocol: Protocol,
     /// Destination port.
@@ -102,7 +102,7 @@ pub enum Standing {
     ExternalPod,
     /// The host, or a Pod on its network.
     Host,
-    /// An address that nobody here has.
+    /// An address that no Pod here has.
     Stranger,
 }
 
@@ -124,7 +124,7 @@ pub struct AlmostSelects {
 pub enum NotSelected {
     /// The one requirement of its `podSelector` that does not hold.
     Label(LabelMissed),
-    /// Its `podSelector` fits, but it is in another Namespace, where it selects nobody.
+    /// Its `podSelector` fits, but it is in another Namespace, where it selects no Pod.
     Namespace {
         /// The policy's.
         namespace: String,
@@ -161,15 +161,15 @@ const DNS: u16 = 53;
 /// A Pod is not known.
 pub fn explain(
     world: &World,
-    from: &Party,
-    to: &Party,
+    from: &EndpointSpec,
+    to: &EndpointSpec,
     protocol: Protocol,
     port: u16,
 ) -> Result<Explanation, EvaluateError> {
-    let (source, destination) = (End::of(world, from)?, End::of(world, to)?);
+    let (source, destination) = (End::resolve(world, from)?, End::resolve(world, to)?);
     let behind = evaluate::behind(world, &source, &destination, protocol, port);
-    let egress = Policed::of(world, source, Direction::Egress);
-    let ingress = Policed::of(world, destination, Direction::Ingress);
+    let egress = Policed::new(world, source, Direction::Egress);
+    let ingress = Policed::new(world, destination, Direction::Ingress);
     let case = Case {
         world,
         connection: Connection {
@@ -182,7 +182,7 @@ pub fn explain(
     };
     let verdict = case.connection.verdict();
     // Of a port that an engine publishes, the other side is the Pod behind it.
-    let pod = behind.map(|(end, port)| (Policed::of(world, end, Direction::Ingress), port));
+    let pod = behind.map(|(end, port)| (Policed::new(world, end, Direction::Ingress), port));
     let (verdict, of_ingress) = match &pod {
         Some((to, port)) => {
             let behind = Case {
@@ -234,7 +234,7 @@ impl Case<'_> {
         let policies: Vec<PolicyAnswer> = policed
             .selecting
             .iter()
-            .map(|policy| PolicyAnswer::of(self.world, &question, policy, asked))
+            .map(|policy| PolicyAnswer::evaluate(self.world, &question, policy, asked))
             .collect();
         let almost = if is_asked(&verdict) || verdict.reason == Reason::NotIsolated {
             self.almost(direction)
@@ -242,16 +242,16 @@ impl Case<'_> {
             Vec::new()
         };
         let suggestion = (!verdict.allowed)
-            .then(|| Suggestion::of(self, direction, &verdict))
+            .then(|| Suggestion::find(self, direction, &verdict))
             .flatten();
         let nearest = (!verdict.allowed)
             .then(|| {
                 let suggestion = suggestion.as_ref();
-                Nearest::of(self, direction, &policies, &almost, &verdict, suggestion)
+                Nearest::find(self, direction, &policies, &almost, &verdict, suggestion)
             })
             .flatten();
         Side {
-            end: Standing::of(&policed.end),
+            end: Standing::from_end(&policed.end),
             pod: policed.end.pod.map(|(name, _)| name.clone()),
             verdict,
             policies,
@@ -277,7 +277,7 @@ impl Case<'_> {
             .filter_map(|policy| {
                 let rules = policy.rules(direction)?;
                 let mut unmet = policy.subject.unmet(&pod.labels);
-                let missed = LabelMissed::of(unmet.next()?, &pod.labels);
+                let missed = LabelMissed::compare(unmet.next()?, &pod.labels);
                 let alone = unmet.next().is_none();
                 let others = policy.subject.requirements().count() > 1;
                 (alone && (others || missed.is_slip())).then(|| AlmostSelects {
@@ -297,7 +297,7 @@ impl Case<'_> {
                 let rules = policy.rules(direction)?;
                 let would_match = |rule: &Rule| question.matches(&moved(rule, &name.namespace));
                 let rule = rules.iter().position(would_match)?;
-                self.selects_nobody(policy).then(|| AlmostSelects {
+                self.selects_no_pod(policy).then(|| AlmostSelects {
                     policy: policy.name.clone(),
                     missed: NotSelected::Namespace {
                         namespace: policy.name.namespace.clone(),
@@ -309,8 +309,8 @@ impl Case<'_> {
         by_label.chain(by_namespace.take(MOST_ELSEWHERE)).collect()
     }
 
-    /// Is a policy for nobody where it is?
-    fn selects_nobody(&self, policy: &Policy) -> bool {
+    /// Does a policy select no Pod in its Namespace?
+    fn selects_no_pod(&self, policy: &Policy) -> bool {
         let namespace = &policy.name.namespace;
         let mut pods = self
             .world
@@ -388,7 +388,7 @@ fn may_ask_dns(policies: &[&Policy]) -> bool {
 }
 
 impl Standing {
-    fn of(end: &End) -> Self {
+    fn from_end(end: &End) -> Self {
         match end.pod {
             Some((_, pod)) if pod.is_enforced() => Self::Pod,
             Some(_) => Self::ExternalPod,

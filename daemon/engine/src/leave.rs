@@ -1,4 +1,4 @@
-//! `netpold.io/addresses`: the further source addresses that an endpoint may use by leave of whoever runs
+//! `netpold.io/addresses`: the further source addresses that an endpoint may use by leave of the operator who runs
 //! it. Routers forward packets of other hosts, and several endpoints may take turns with one virtual address.
 //!
 //! One reader for the annotation of a Pod and the label of a container. Pure.
@@ -111,7 +111,7 @@ pub fn is_single(net: &IpNet) -> bool {
     net.prefix_len() == net.max_prefix_len()
 }
 
-/// Is the prefix so short that nobody's link has all of it? It lets its holder forward, and claim no address in ARP
+/// Is the prefix so short that no link has all of it? It lets its holder forward, and claim no address in ARP
 /// and neighbour discovery, or the holder could divert all that its neighbours send to other hosts of the link.
 #[must_use]
 pub fn is_wide(net: &IpNet) -> bool {

@@ -1,7 +1,7 @@
 //! Lints: manifests that are valid and may not mean what their author thinks.
 //!
 //! ```text
-//!  World ─▶ Ground (policies by Namespace, kinds of Pods) ─▶ a rule a file ─▶ Finding
+//!  World ─▶ Ground (policies by Namespace, groups of Pods) ─▶ a rule a file ─▶ Finding
 //!                                                                              │ less the silenced
 //!                                      Diagnostic ◀── its place in its file ◀──┘
 //! ```
@@ -10,7 +10,7 @@
 //! (`rules/CODE.md`): what it finds, why that matters, and manifests before and after. A
 //! finding never changes a verdict, and its text is for the person who wrote the manifest.
 //! Pure, and near linear in what there is to look at: thousands of policies are checked
-//! while somebody waits. Called by `netpol check` and `netpol audit`.
+//! while a user waits. Called by `netpol check` and `netpol audit`.
 
 use std::collections::HashSet;
 
@@ -54,16 +54,16 @@ pub struct Finding {
 /// Whether the Pods of a world are all that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Census {
-    /// They are: who is not among them is nobody.
+    /// They are: a Pod that is not among them does not exist.
     Complete,
-    /// There may be others: only what looks like a slip of the pen is nobody.
+    /// There may be others: only what looks like a slip of the pen matches nothing.
     Partial,
 }
 
 /// Everything that the rules of these scopes find in this world, sorted by object.
 #[must_use]
 pub fn lint(world: &World, census: Census, scopes: &[Scope]) -> Vec<Finding> {
-    let ground = Ground::of(world, census);
+    let ground = Ground::new(world, census);
     let asked = rules::ALL
         .iter()
         .filter(|rule| scopes.contains(&rule.scope));
@@ -86,7 +86,7 @@ pub fn lint(world: &World, census: Census, scopes: &[Scope]) -> Vec<Finding> {
     findings
 }
 
-/// A peer that is nobody for a dash too many or too few is told so, and not twice.
+/// A peer that matches no Pod for a dash too many or too few is told so, and not twice.
 fn once(findings: &mut Vec<Finding>) {
     let dashes: HashSet<(ObjectId, String)> = findings
         .iter()

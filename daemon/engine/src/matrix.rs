@@ -42,7 +42,7 @@ pub struct Matrix<'w> {
 pub struct OverIpv6<'w> {
     /// Senders, sorted.
     pub from: Vec<&'w ObjectName>,
-    /// Receivers, sorted; whoever is a sender as well makes no pair with itself.
+    /// Receivers, sorted; a receiver that is a sender as well makes no pair with itself.
     pub to: Vec<&'w ObjectName>,
     /// May each of the senders open a connection to each of the receivers?
     pub allowed: bool,
@@ -64,7 +64,7 @@ pub struct Pair<'w> {
 /// # Errors
 /// The policies make more verdicts than any kernel table holds, or can't be numbered.
 pub fn matrix(world: &World, protocol: Protocol, port: u16) -> Result<Matrix<'_>, NeverInForce> {
-    let reach = Reach::of(world)?;
+    let reach = Reach::compute(world)?;
     let profiles: Vec<(&Group, &Vec<&ObjectName>)> = reach
         .groups()
         .iter()
@@ -270,12 +270,12 @@ impl<'w> Matrix<'w> {
         (from != to || self.groups[from].len() > 1).then(|| self.allowed[from][to])
     }
 
-    /// Senders by which of the receivers they reach, those that reach nobody included; both by
+    /// Senders by which of the receivers they reach, those that reach no receiver included; both by
     /// groups.
     #[must_use]
     pub fn lines(&self, senders: &[usize], receivers: &[usize]) -> Vec<(Vec<usize>, Vec<usize>)> {
         let mut pairs = Vec::new();
-        let mut nobody = Vec::new();
+        let mut unconnected = Vec::new();
         for from in senders {
             let before = pairs.len();
             let reached = receivers
@@ -283,13 +283,13 @@ impl<'w> Matrix<'w> {
                 .filter(|to| self.allows(*from, **to) == Some(true));
             pairs.extend(reached.map(|to| (*from, *to)));
             if pairs.len() == before {
-                nobody.push(*from);
+                unconnected.push(*from);
             }
         }
         let alone = |group: usize| self.groups[group].len() == 1 && receivers.contains(&group);
         let mut found = lines(pairs.into_iter(), alone);
-        if !nobody.is_empty() {
-            found.push((nobody, Vec::new()));
+        if !unconnected.is_empty() {
+            found.push((unconnected, Vec::new()));
         }
         found
     }
@@ -299,11 +299,11 @@ impl<'w> OverIpv6<'w> {
     /// From those that are meant to all, and from the others to those that are meant.
     fn narrow(self, meant: impl Fn(&ObjectName) -> bool) -> impl Iterator<Item = Self> {
         let Self { from, to, allowed } = self;
-        let of = |pods: Vec<&'w ObjectName>| -> (Vec<_>, Vec<_>) {
+        let split = |pods: Vec<&'w ObjectName>| -> (Vec<_>, Vec<_>) {
             pods.into_iter().partition(|name| meant(name))
         };
-        let (inside, outside) = of(from);
-        let (receivers, _) = of(to.clone());
+        let (inside, outside) = split(from);
+        let (receivers, _) = split(to.clone());
         [(inside, to), (outside, receivers)]
             .into_iter()
             .filter(|(from, to)| {

@@ -278,17 +278,17 @@ impl MapImage {
             .iter()
             .filter(|(_, endpoint)| endpoint.banks[bank].revision != 0)
             .map(|(slot, endpoint)| {
-                let said = endpoint.banks[bank];
+                let policy = endpoint.banks[bank];
                 let entry = EndpointEntry {
                     id: endpoint.id,
-                    ingress: said.ingress,
-                    egress: said.egress,
-                    audited_ingress: said.audited_ingress,
-                    audited_egress: said.audited_egress,
-                    asks: said.asks,
-                    flags: said.flags,
+                    ingress: policy.ingress,
+                    egress: policy.egress,
+                    audited_ingress: policy.audited_ingress,
+                    audited_egress: policy.audited_egress,
+                    asks: policy.asks,
+                    flags: policy.flags,
                     bridges: endpoint.bridges,
-                    revision: said.revision,
+                    revision: policy.revision,
                 };
                 (*slot, entry)
             })
@@ -352,7 +352,7 @@ impl MapImage {
                 .keys()
                 .filter_map(|key| Some((*key, self.entry(*key)?)))
                 .collect(),
-            port_blocks: PortBlocks::of(&self.port_blocks),
+            port_blocks: PortBlocks::from_map(&self.port_blocks),
         }
     }
 
@@ -441,17 +441,21 @@ impl MapImage {
     ) -> Option<Ruling> {
         let bank = self.control.bank();
         let found = self.endpoints.values().find(|found| found.id == endpoint)?;
-        let said = &found.banks[bank];
+        let policy = &found.banks[bank];
         let peer = self.peer(peer);
         let (policy_set, audited, host) = match direction {
             Direction::Ingress => (
-                said.ingress,
-                said.audited_ingress,
+                policy.ingress,
+                policy.audited_ingress,
                 control_flags::HOST_INGRESS,
             ),
-            Direction::Egress => (said.egress, said.audited_egress, control_flags::HOST_EGRESS),
+            Direction::Egress => (
+                policy.egress,
+                policy.audited_egress,
+                control_flags::HOST_EGRESS,
+            ),
         };
-        let of = |policy_set| {
+        let rule = |policy_set| {
             let ruling = |reason, policy_set| Ruling {
                 reason,
                 policy_set,
@@ -468,21 +472,21 @@ impl MapImage {
                 self.rule(policy_set, peer.class, protocol, port)
             }
         };
-        let is = of(policy_set);
-        if !is.reason.allows() {
+        let in_force = rule(policy_set);
+        if !in_force.reason.allows() {
             return Some(Ruling {
                 audited: (self.control.flags[bank] & control_flags::AUDIT != 0)
-                    || (said.flags & endpoint_flags::AUDIT != 0),
-                ..is
+                    || (policy.flags & endpoint_flags::AUDIT != 0),
+                ..in_force
             });
         }
-        let would = of(audited);
-        Some(if would.reason.allows() {
-            is
+        let if_enforced = rule(audited);
+        Some(if if_enforced.reason.allows() {
+            in_force
         } else {
             Ruling {
                 audited: true,
-                ..would
+                ..if_enforced
             }
         })
     }
@@ -493,22 +497,22 @@ impl MapImage {
     pub fn behind(&self, from: IpAddr, to: IpAddr, protocol: u8, port: u16) -> Option<Ruling> {
         let bank = self.control.bank();
         let sender = self.peer(from);
-        let said = self.dialled(to, protocol, port)?;
-        if said.id == sender.owner {
+        let policy = self.dialled(to, protocol, port)?;
+        if policy.id == sender.owner {
             return None;
         }
-        let of = |policy_set| {
-            let ruling = self.rule(policy_set, sender.class, protocol, said.port);
+        let objection = |policy_set| {
+            let ruling = self.rule(policy_set, sender.class, protocol, policy.port);
             (policy_set != NOT_ISOLATED && !ruling.reason.allows()).then_some(ruling)
         };
-        let is_audited = said.flags & published_flags::AUDIT != 0
+        let is_audited = policy.flags & published_flags::AUDIT != 0
             || self.control.flags[bank] & control_flags::AUDIT != 0;
-        let in_force = of(said.ingress).map(|ruling| Ruling {
+        let in_force = objection(policy.ingress).map(|ruling| Ruling {
             audited: is_audited,
             ..ruling
         });
         in_force.or_else(|| {
-            of(said.audited_ingress).map(|ruling| Ruling {
+            objection(policy.audited_ingress).map(|ruling| Ruling {
                 audited: true,
                 ..ruling
             })
@@ -523,10 +527,10 @@ impl MapImage {
                 protocol,
                 address,
             };
-            let said = &self.published.get(&at)?.banks[bank];
-            (said.flags & published_flags::LISTED != 0).then_some(said)
+            let policy = &self.published.get(&at)?.banks[bank];
+            (policy.flags & published_flags::LISTED != 0).then_some(policy)
         };
-        let is_for_everybody = PublishedAt {
+        let broadcast = PublishedAt {
             port: 0,
             protocol: 0,
             address: to,
@@ -534,11 +538,7 @@ impl MapImage {
         let is_broadcast = |found: &Published| found.banks[bank].flags != 0;
         let reaches_host = self.peer(to).owner == OWNER_HOST
             || (protocol == UDP
-                && (to.is_multicast()
-                    || self
-                        .published
-                        .get(&is_for_everybody)
-                        .is_some_and(is_broadcast)));
+                && (to.is_multicast() || self.published.get(&broadcast).is_some_and(is_broadcast)));
         let [dialled, everywhere, _] = published_where(to);
         find(dialled).or_else(|| find(everywhere).filter(|_| reaches_host))
     }

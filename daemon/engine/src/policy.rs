@@ -149,7 +149,7 @@ pub struct Policy {
     pub name: ObjectName,
     /// When it is asked.
     pub tier: Tier,
-    /// One that is audited isolates nobody and allows nothing; what it would drop is reported.
+    /// One that is audited isolates no Pod and allows nothing; what it would drop is reported.
     #[serde(default)]
     pub mode: Mode,
     /// Which Pods of its namespace it selects (`spec.podSelector`).
@@ -187,7 +187,7 @@ pub struct Rule {
 pub enum Peer {
     /// Pods by label.
     Pods(PodPeer),
-    /// Addresses, whoever has them.
+    /// Addresses, whatever has them.
     Block(IpBlock),
 }
 

@@ -7,7 +7,7 @@
 //! [`Reach`] asks the compiler's tables, so what it says is what the kernel would do; by
 //! [`crate::evaluate`]'s conventions (which addresses two Pods speak by, itself, the host), so
 //! both say the same. Ends that policy treats alike are one [`Group`]: a thousand replicas cost
-//! what one does, and whoever compares worlds or looks for contradictions walks pairs of
+//! what one does, and code that compares worlds or looks for contradictions walks pairs of
 //! groups, never pairs of Pods. An end without an address is covered by no block.
 //!
 //! For `netpol matrix` and `diff`, and for lints that look at pairs. A function of the
@@ -29,7 +29,7 @@ pub use self::ports::PortSet;
 pub use self::regions::Region;
 use self::regions::{class_in, partition};
 use crate::compile::{Collision, MAX_VERDICTS, compile};
-use crate::evaluate::{End, Party, meet};
+use crate::evaluate::{End, EndpointSpec, meet};
 use crate::policy::ObjectName;
 use crate::tables::AddressEntry;
 use crate::world::{Settings, World};
@@ -58,7 +58,7 @@ const NOTHING: usize = 0;
 /// Index of the answer that allows everything.
 const ALL: usize = 1;
 
-/// Why a world is never in force, so that nobody reaches anybody by it.
+/// Why a world is never in force, so that no end reaches another by it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NeverInForce {
     /// No kernel table is made so large.
@@ -138,7 +138,7 @@ impl Ports<'_> {
         self.egress.intersection(self.ingress)
     }
 
-    /// Within one world, equal keys are equal answers: for whoever computes something of them once.
+    /// Within one world, equal keys are equal answers: for callers that compute something of them once.
     pub(crate) const fn key(&self) -> [usize; 2] {
         self.key
     }
@@ -155,8 +155,8 @@ impl<'w> Reach<'w> {
     ///
     /// # Errors
     /// The policies make more verdicts than any kernel table holds, or can't be numbered.
-    pub fn of(world: &'w World) -> Result<Self, NeverInForce> {
-        let stand_in = stand_in::of(world);
+    pub fn compute(world: &'w World) -> Result<Self, NeverInForce> {
+        let stand_in = stand_in::build_stand_in(world);
         let mut tables = compile(&stand_in.world)?.tables;
         if tables.verdicts.len() > MAX_VERDICTS {
             return Err(NeverInForce::TooManyVerdicts);
@@ -252,10 +252,10 @@ impl<'w> Reach<'w> {
     /// What passes between two ends as people name them; an end reaches itself. `None`: there
     /// is no Pod of such a name.
     #[must_use]
-    pub fn between(&self, from: &Party, to: &Party) -> Option<Ports<'_>> {
+    pub fn between(&self, from: &EndpointSpec, to: &EndpointSpec) -> Option<Ports<'_>> {
         let (one, two) = (
-            End::of(self.world, from).ok()?,
-            End::of(self.world, to).ok()?,
+            End::resolve(self.world, from).ok()?,
+            End::resolve(self.world, to).ok()?,
         );
         if one.is(&two) {
             return Some(self.answer([ALL; 2]));

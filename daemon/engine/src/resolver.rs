@@ -1,4 +1,4 @@
-//! The host's resolvers as the peer that everybody's DNS rule names (`[dns] kube-dns`).
+//! The host's resolvers as the peer that every DNS rule names (`[dns] kube-dns`).
 //!
 //! Owns its name, labels and ports. Where the addresses come from is the caller's business: the
 //! daemon reads them from the host, and for manifests alone there are none.
@@ -44,7 +44,7 @@ pub fn kube_dns(addresses: BTreeSet<IpAddr>) -> (ObjectName, Pod) {
 }
 
 /// Adds the peer to a world made from files alone, unless one of them states it: a rule for DNS is
-/// for somebody. Without addresses, so that no verdict on others changes.
+/// for a Pod. Without addresses, so that no verdict on others changes.
 pub fn add_to(world: &mut World) {
     let (name, resolver) = kube_dns(BTreeSet::new());
     let is_resolver = |(name, pod): (&ObjectName, &Pod)| {

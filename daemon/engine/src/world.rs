@@ -31,7 +31,7 @@ pub struct World {
     /// The host's own addresses: all that make an address the host's. The daemon has them from
     /// the kernel; offline those that Pods on the host's network state stand in for them.
     pub host: BTreeSet<IpAddr>,
-    /// Addresses for everybody on a link of the host's (`10.0.0.255`), or for its routers (`fd00::`): a port that is
+    /// Addresses for every host on a link of the host's (`10.0.0.255`), or for its routers (`fd00::`): a port that is
     /// published for datagrams at each of the host's addresses hears what is sent there, too.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub broadcasts: BTreeSet<IpAddr>,
@@ -65,7 +65,7 @@ pub struct Pod {
     /// Its named ports.
     pub ports: Vec<NamedPort>,
     /// Its addresses, link-local ones included where they are known. An address stands in
-    /// one Pod only: whoever fills the world settles conflicts.
+    /// one Pod only: the code that fills the world settles conflicts.
     pub addresses: BTreeSet<IpAddr>,
     /// Further addresses that it may use by leave ([`crate::leave`]): as a source, and as a destination. They are not
     /// its own: for others' rules they are strangers', and what has an owner is not among them. Two may have

@@ -57,7 +57,7 @@ fn rulings(banks: &MapImage, peers: &[IpAddr]) -> Rulings {
 /// The reference's answers to every connection, against the tables'.
 fn check(world: &World, tables: &Tables) {
     let banks = MapImage::steady(tables, 7);
-    let tiers = Tiers::of(world);
+    let tiers = Tiers::new(world);
     let addresses = worlds::addresses(world);
     for (id, pod) in worlds::endpoints(world) {
         for own in pod
@@ -170,10 +170,10 @@ fn a_change_is_refused_or_no_packet_meets_anything_but_the_old_state_and_the_new
                     banks.apply(step);
                     committed |= matches!(step, Step::Commit { .. });
                     let expected = if committed { &new } else { &old };
-                    let is = rulings(&banks, &addresses);
+                    let actual = rulings(&banks, &addresses);
                     for interface in banks.interfaces.values() {
                         let id = banks.endpoints[&interface.endpoint].id;
-                        assert_eq!(is.get(&id), expected.get(&id), "at {step:?}");
+                        assert_eq!(actual.get(&id), expected.get(&id), "at {step:?}");
                     }
                 }
                 installed = way.installed(compiled.tables);

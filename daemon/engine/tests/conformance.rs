@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use cases::Expected;
 use netpol_engine::compile::compile;
-use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::evaluate::{EndpointSpec, evaluate};
 use netpol_engine::manifest::{File, assemble, parse};
 use netpol_engine::matrix::matrix;
 use netpol_engine::model::MapImage;
@@ -81,14 +81,14 @@ impl Case {
 
     /// The addresses between which two ends speak, in every family that both have.
     fn addresses(&self, from: &str, to: &str) -> Vec<(IpAddr, IpAddr)> {
-        let of = |text: &str| match text.parse().unwrap() {
-            Party::Address(address) => vec![address],
-            Party::Pod(name) => self.world.pods[&name].addresses.iter().copied().collect(),
+        let addresses_of = |text: &str| match text.parse().unwrap() {
+            EndpointSpec::Address(address) => vec![address],
+            EndpointSpec::Pod(name) => self.world.pods[&name].addresses.iter().copied().collect(),
         };
         let mut pairs = Vec::new();
-        for from in of(from) {
+        for from in addresses_of(from) {
             pairs.extend(
-                of(to)
+                addresses_of(to)
                     .into_iter()
                     .filter(|to| to.is_ipv4() == from.is_ipv4())
                     .map(|to| (from, to)),
@@ -227,12 +227,12 @@ fn what_an_api_server_refuses_is_refused() {
         assert!(!file.is_accepted(), "{}", folder.display());
         for name in &expected.rejected {
             let name: ObjectName = name.parse().unwrap();
-            let said = file.diagnostics.iter().any(|found| {
+            let is_rejected = file.diagnostics.iter().any(|found| {
                 found.is_error()
                     && found.name.as_ref() == Some(&name.name)
                     && found.namespace.as_ref() == Some(&name.namespace)
             });
-            assert!(said, "{}: {:?}", folder.display(), file.diagnostics);
+            assert!(is_rejected, "{}: {:?}", folder.display(), file.diagnostics);
         }
     }
 }

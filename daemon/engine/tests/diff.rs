@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netpol_engine::diff::{Diff, End, Turn};
-use netpol_engine::evaluate::{Family, Party, evaluate};
+use netpol_engine::evaluate::{EndpointSpec, Family, evaluate};
 use netpol_engine::policy::Protocol;
 use netpol_engine::reach::{Members, PortSet};
 use netpol_engine::world::World;
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use support::worlds;
 
 /// Those that are compared: Pods of both worlds, the host at addresses of both, strangers to both.
-fn compared(old: &World, new: &World) -> Vec<Party> {
+fn compared(old: &World, new: &World) -> Vec<EndpointSpec> {
     let pods = old.pods.keys().filter(|name| new.pods.contains_key(name));
     let hosts = old.host.intersection(&new.host).copied();
     let known = [old, new].map(worlds::known_addresses);
@@ -26,17 +26,17 @@ fn compared(old: &World, new: &World) -> Vec<Party> {
         .map(|text| text.parse::<IpAddr>().unwrap())
         .filter(|address| !known.iter().any(|known| known.contains(address)));
     pods.cloned()
-        .map(Party::Pod)
-        .chain(hosts.chain(strangers).map(Party::Address))
+        .map(EndpointSpec::Pod)
+        .chain(hosts.chain(strangers).map(EndpointSpec::Address))
         .collect()
 }
 
-fn is(end: End, party: &Party, old: &World) -> bool {
-    match (end, party) {
-        (End::Pod(name), Party::Pod(wanted)) => name == wanted,
-        (End::Host(None), Party::Address(address)) => old.host.contains(address),
-        (End::Host(Some(host)), Party::Address(address)) => host == *address,
-        (End::Block(block), Party::Address(address)) => {
+fn is(end: End, spec: &EndpointSpec, old: &World) -> bool {
+    match (end, spec) {
+        (End::Pod(name), EndpointSpec::Pod(wanted)) => name == wanted,
+        (End::Host(None), EndpointSpec::Address(address)) => old.host.contains(address),
+        (End::Host(Some(host)), EndpointSpec::Address(address)) => host == *address,
+        (End::Block(block), EndpointSpec::Address(address)) => {
             !old.host.contains(address)
                 && block.cidr.contains(address)
                 && !block.except.iter().any(|net| net.contains(address))
@@ -46,7 +46,13 @@ fn is(end: End, party: &Party, old: &World) -> bool {
 }
 
 /// The ports that turn between two of them over a family.
-fn found(diff: &Diff, turn: Turn, old: &World, ends: [&Party; 2], family: Family) -> PortSet {
+fn found(
+    diff: &Diff,
+    turn: Turn,
+    old: &World,
+    ends: [&EndpointSpec; 2],
+    family: Family,
+) -> PortSet {
     let [from, to] = ends;
     let mut all = diff
         .pairs(turn)
@@ -75,10 +81,10 @@ proptest! {
 
     #[test]
     fn what_turns_is_what_the_rules_say_apart((old, new) in worlds::change()) {
-        let diff = Diff::of(&old, &new).unwrap();
-        let parties = compared(&old, &new);
-        for from in &parties {
-            for to in parties.iter().filter(|to| *to != from) {
+        let diff = Diff::between(&old, &new).unwrap();
+        let specs = compared(&old, &new);
+        for from in &specs {
+            for to in specs.iter().filter(|to| *to != from) {
                 for family in Family::BOTH {
                     let turned = [Turn::Opened, Turn::Closed].map(|turn| found(&diff, turn, &old, [from, to], family));
                     for protocol in Protocol::ALL {
@@ -99,7 +105,7 @@ proptest! {
 
     #[test]
     fn rows_are_the_pairs((old, new) in worlds::change()) {
-        let diff = Diff::of(&old, &new).unwrap();
+        let diff = Diff::between(&old, &new).unwrap();
         for turn in [Turn::Opened, Turn::Closed] {
             let pairs: BTreeSet<(String, String, String)> = diff
                 .pairs(turn)
@@ -123,7 +129,7 @@ proptest! {
 
     #[test]
     fn a_world_does_not_differ_from_itself(world in worlds::world()) {
-        let diff = Diff::of(&world, &world).unwrap();
+        let diff = Diff::between(&world, &world).unwrap();
         prop_assert!(diff.is_empty() && diff.policies.is_empty());
         prop_assert!(diff.pods.is_empty() && diff.namespaces.is_empty());
     }

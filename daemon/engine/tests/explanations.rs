@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netpol_engine::evaluate::{Family, Party, evaluate};
+use netpol_engine::evaluate::{EndpointSpec, Family, evaluate};
 use netpol_engine::explain::{Explanation, Fix, Side, Suggestion, explain};
 use netpol_engine::labels::{Requirement, Selector};
 use netpol_engine::manifest::{Value, parse};
@@ -29,21 +29,21 @@ const PORTS: [(Protocol, u16); 4] = [
 ];
 
 /// Who asks whom for what.
-type Question = (Party, Party, Protocol, u16);
+type Question = (EndpointSpec, EndpointSpec, Protocol, u16);
 
 /// Every Pod, the host, and strangers at the edges of blocks.
-fn parties(world: &World) -> Vec<Party> {
-    let pods = world.pods.keys().cloned().map(Party::Pod);
+fn specs(world: &World) -> Vec<EndpointSpec> {
+    let pods = world.pods.keys().cloned().map(EndpointSpec::Pod);
     let strangers = ["10.1.0.1", "203.0.113.64", "fd00:1::1"].map(|text| text.parse().unwrap());
     let addresses = world.host.iter().copied().chain(strangers);
-    pods.chain(addresses.map(Party::Address)).collect()
+    pods.chain(addresses.map(EndpointSpec::Address)).collect()
 }
 
 fn questions(world: &World) -> Vec<Question> {
-    let parties = parties(world);
+    let specs = specs(world);
     let mut questions = Vec::new();
-    for from in &parties {
-        for to in &parties {
+    for from in &specs {
+        for to in &specs {
             let ends = |(protocol, port)| (from.clone(), to.clone(), protocol, port);
             questions.extend(PORTS.map(ends));
         }
@@ -110,8 +110,8 @@ proptest! {
             let over = Family::BOTH.map(|family| worlds::over(&world, family, [from, to]));
             let is_dual = over[0] != over[1];
             let by_family = over.map(|[from, to]| evaluate(&world, &from, &to, *protocol, *port).unwrap().allowed);
-            let said = explanation.families.as_ref().map(|said| [said.v4, said.v6.allowed]);
-            prop_assert_eq!(said, is_dual.then_some(by_family), "{:?}", question);
+            let families = explanation.families.as_ref().map(|families| [families.v4, families.v6.allowed]);
+            prop_assert_eq!(families, is_dual.then_some(by_family), "{:?}", question);
             for side in [&explanation.egress, &explanation.ingress] {
                 let by: BTreeSet<_> = side
                     .verdict
@@ -280,15 +280,15 @@ fn is_mend_told(
     direction: Direction,
     fix: &Fix,
 ) -> bool {
-    let is = |party: &Party, asked: &Party, also: &BTreeSet<ObjectName>| {
-        let mut also = also.iter().cloned().map(Party::Pod);
-        same(world, party, asked) || also.any(|name| same(world, party, &name))
+    let is_meant = |spec: &EndpointSpec, asked: &EndpointSpec, also: &BTreeSet<ObjectName>| {
+        let mut also = also.iter().cloned().map(EndpointSpec::Pod);
+        same(world, spec, asked) || also.any(|name| same(world, spec, &name))
     };
     let (from, to) = match direction {
         Direction::Egress => (&fix.also_selects, &fix.also_peers),
         Direction::Ingress => (&fix.also_peers, &fix.also_selects),
     };
-    is(&opened.0, &asked.0, from) && is(&opened.1, &asked.1, to)
+    is_meant(&opened.0, &asked.0, from) && is_meant(&opened.1, &asked.1, to)
 }
 
 /// Is a connection that is open now between the ends that were asked about, or those that the
@@ -298,7 +298,7 @@ fn is_told(world: &World, opened: &Question, asked: &Question, explanation: &Exp
         same(world, &opened.0, &asked.0),
         same(world, &opened.1, &asked.1),
     );
-    let also = |party: &Party, own: bool, side: &Side| {
+    let also = |spec: &EndpointSpec, own: bool, side: &Side| {
         side.suggestion.as_ref().is_some_and(|suggestion| {
             let names = if own {
                 &suggestion.also_selects
@@ -307,7 +307,7 @@ fn is_told(world: &World, opened: &Question, asked: &Question, explanation: &Exp
             };
             names
                 .iter()
-                .any(|name| same(world, party, &Party::Pod(name.clone())))
+                .any(|name| same(world, spec, &EndpointSpec::Pod(name.clone())))
         })
     };
     let (egress, ingress) = (&explanation.egress, &explanation.ingress);
@@ -317,28 +317,28 @@ fn is_told(world: &World, opened: &Question, asked: &Question, explanation: &Exp
 }
 
 /// Are they one end? A block names a single address, labels all that a Pod has.
-fn same(world: &World, one: &Party, two: &Party) -> bool {
-    let addresses = |party: &Party| -> BTreeSet<IpAddr> {
-        match party {
-            Party::Address(address) => [*address].into(),
-            Party::Pod(name)
+fn same(world: &World, one: &EndpointSpec, two: &EndpointSpec) -> bool {
+    let addresses = |spec: &EndpointSpec| -> BTreeSet<IpAddr> {
+        match spec {
+            EndpointSpec::Address(address) => [*address].into(),
+            EndpointSpec::Pod(name)
                 if world.pods[name].place == Place::HostNetwork
                     && !world.pods[name].is_on_another_host(&world.host) =>
             {
                 world.host.clone()
             }
-            Party::Pod(name) => world.pods[name].addresses.clone(),
+            EndpointSpec::Pod(name) => world.pods[name].addresses.clone(),
         }
     };
     !addresses(one).is_disjoint(&addresses(two))
-        || matches!((one, two), (Party::Pod(one), Party::Pod(two)) if one == two)
+        || matches!((one, two), (EndpointSpec::Pod(one), EndpointSpec::Pod(two)) if one == two)
         || holder(world, one).is_some_and(|name| holder(world, two) == Some(name))
 }
 
-fn holder<'w>(world: &'w World, party: &'w Party) -> Option<&'w ObjectName> {
-    match party {
-        Party::Pod(name) => Some(name),
-        Party::Address(address) => world
+fn holder<'w>(world: &'w World, spec: &'w EndpointSpec) -> Option<&'w ObjectName> {
+    match spec {
+        EndpointSpec::Pod(name) => Some(name),
+        EndpointSpec::Address(address) => world
             .pods
             .iter()
             .find(|(_, pod)| pod.addresses.contains(address))

@@ -3,7 +3,7 @@
 
 mod support;
 
-use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::evaluate::{EndpointSpec, evaluate};
 use netpol_engine::lint::{Census, Finding, Scope, lint};
 use netpol_engine::policy::{Protocol, Rule};
 use netpol_engine::world::World;
@@ -70,7 +70,8 @@ fn what_changes_nothing_can_be_removed_all_at_once() {
                 for protocol in Protocol::ALL {
                     for port in worlds::PORTS {
                         let ask = |world| {
-                            let (from, to) = (Party::Address(*from), Party::Address(*to));
+                            let (from, to) =
+                                (EndpointSpec::Address(*from), EndpointSpec::Address(*to));
                             evaluate(world, &from, &to, protocol, port).unwrap()
                         };
                         let (before, after) = (ask(&world), ask(&rest));

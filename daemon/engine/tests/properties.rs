@@ -11,7 +11,7 @@ use std::sync::Arc;
 use netpol_abi::Reason;
 use netpol_abi::tables::{NOT_ISOLATED, asks_index};
 use netpol_engine::compile::{Names, compile};
-use netpol_engine::evaluate::{By, Party, Side, evaluate};
+use netpol_engine::evaluate::{By, EndpointSpec, Side, evaluate};
 use netpol_engine::explain::explain;
 use netpol_engine::model::{MapImage, Ruling};
 use netpol_engine::policy::{Direction, Mode, Protocol, Tier};
@@ -94,10 +94,11 @@ proptest! {
     fn reference_rules_and_tables_agree(world in worlds::world()) {
         let compiled = compile(&world).unwrap();
         let banks = MapImage::steady(&compiled.tables, 7);
-        let tiers = Tiers::of(&world);
+        let tiers = Tiers::new(&world);
         for probe in probes(&world) {
             let (from, to, protocol, port) = probe;
-            let verdict = evaluate(&world, &Party::Address(from), &Party::Address(to), protocol, port).unwrap();
+            let ends = [from, to].map(EndpointSpec::Address);
+            let verdict = evaluate(&world, &ends[0], &ends[1], protocol, port).unwrap();
             prop_assert_eq!(verdict.allowed, tiers.allows(from, to, protocol, port), "rules, {:?}", probe);
 
             for (direction, theirs, side) in [
@@ -117,17 +118,17 @@ proptest! {
         }
     }
 
-    /// What is said behind a published port is what the container's own policies say of whoever dials: the address that
+    /// What is said behind a published port is what the container's own policies say of the client: the address that
     /// the port leads to stands in the world.
     #[test]
     fn behind_a_published_port_the_containers_policies_are_asked(world in worlds::world()) {
         let banks = MapImage::steady(&compile(&world).unwrap().tables, 7);
-        let tiers = Tiers::of(&world);
+        let tiers = Tiers::new(&world);
         let froms = worlds::endpoints(&world).flat_map(|(id, pod)| pod.addresses.iter().map(move |from| (id, *from)));
         for (id, from) in froms {
             for to in worlds::addresses(&world).into_iter().filter(|to| to.is_ipv4() == from.is_ipv4()) {
                 for (protocol, port) in Protocol::ALL.into_iter().flat_map(|it| worlds::PUBLISHED.map(|port| (it, port))) {
-                    let said = banks.behind(from, to, protocol.number(), port);
+                    let ruling = banks.behind(from, to, protocol.number(), port);
                     let of_kind = |wanted: &[&str]| -> Vec<(u32, &Pod, u16)> {
                         let wanted: Vec<IpAddr> = wanted.iter().map(|text| text.parse().unwrap()).collect();
                         let mut found = Vec::new();
@@ -159,15 +160,15 @@ proptest! {
                             (other != id).then_some(side)
                         })
                         .collect();
-                    let found = match said.map(|ruling| readings::answer(&ruling)) {
+                    let found = match ruling.as_ref().map(readings::answer) {
                         Some(now) => answers.contains(&Some(now)),
                         None => answers.is_empty() || answers.iter().any(|one| one.is_none_or(|one| one == Answer::Passes)),
                     };
-                    prop_assert!(found, "{} {} {} {}: {:?} {:?}", from, to, protocol, port, said, answers);
+                    prop_assert!(found, "{} {} {} {}: {:?} {:?}", from, to, protocol, port, ruling, answers);
                     if world.host.contains(&to) {
-                        let ends = [Party::Address(from), Party::Address(to)];
+                        let ends = [EndpointSpec::Address(from), EndpointSpec::Address(to)];
                         let verdict = evaluate(&world, &ends[0], &ends[1], protocol, port).unwrap();
-                        let expected = said.map_or(Answer::Passes, |ruling| readings::answer(&ruling));
+                        let expected = ruling.as_ref().map_or(Answer::Passes, readings::answer);
                         prop_assert_eq!(readings::rules_answer(&verdict.ingress), expected, "{} {} {} {}", from, to, protocol, port);
                         let explained = explain(&world, &ends[0], &ends[1], protocol, port).unwrap();
                         prop_assert_eq!(explained.ingress.verdict, verdict.ingress);
@@ -195,23 +196,23 @@ proptest! {
         }
         for (from, pod) in &world.pods {
             let Place::Attached(attached) = &pod.place else { continue };
-            let said = tables.endpoints[&attached.slot];
+            let endpoint = tables.endpoints[&attached.slot];
             let Some(resolvers) = &attached.asks else {
-                prop_assert_eq!(said.asks, [0; 4]);
+                prop_assert_eq!(endpoint.asks, [0; 4]);
                 continue;
             };
-            let addresses = resolvers.iter().copied().map(Party::Address);
-            let asked: Vec<Party> = addresses.chain(has_peer.then(|| Party::Pod(name.clone()))).collect();
-            let cases = [(&without, said.egress, false), (&with, said.audited_egress, true)];
+            let addresses = resolvers.iter().copied().map(EndpointSpec::Address);
+            let asked: Vec<EndpointSpec> = addresses.chain(has_peer.then(|| EndpointSpec::Pod(name.clone()))).collect();
+            let cases = [(&without, endpoint.egress, false), (&with, endpoint.audited_egress, true)];
             for (world, policy_set, is_audited) in cases {
                 for (protocol, is_tcp) in [(Protocol::Udp, false), (Protocol::Tcp, true)] {
-                    let may = |to: &Party| {
-                        let verdict = evaluate(world, &Party::Pod(from.clone()), to, protocol, 53);
+                    let may = |to: &EndpointSpec| {
+                        let verdict = evaluate(world, &EndpointSpec::Pod(from.clone()), to, protocol, 53);
                         verdict.unwrap().egress.allowed
                     };
                     // What no policy isolates is not asked.
                     let expected = policy_set != NOT_ISOLATED && asked.iter().any(may);
-                    let word = said.asks[asks_index(is_tcp, is_audited)];
+                    let word = endpoint.asks[asks_index(is_tcp, is_audited)];
                     prop_assert_eq!(word != 0, expected, "{} {:?}, audited {}: {:#x}", from, protocol, is_audited, word);
                 }
             }
@@ -252,7 +253,7 @@ proptest! {
                     // What is left of the rules is the same for any port of any protocol.
                     let ruling = banks.judge(id, Direction::Ingress, peer, ICMP, 0).unwrap();
                     let verdict = evaluate(
-                        &without_ports, &Party::Address(peer), &Party::Address(*own), Protocol::Sctp, 9,
+                        &without_ports, &EndpointSpec::Address(peer), &EndpointSpec::Address(*own), Protocol::Sctp, 9,
                     ).unwrap();
                     prop_assert_eq!(ruling.passes(), verdict.ingress.allowed, "{} {}", own, peer);
                 }

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use netpol_engine::evaluate::{Family, Party, evaluate};
+use netpol_engine::evaluate::{EndpointSpec, Family, evaluate};
 use netpol_engine::matrix::matrix;
 use netpol_engine::policy::{IpBlock, ObjectName, Protocol};
 use netpol_engine::reach::{Members, Ports, Reach};
@@ -31,7 +31,12 @@ fn stated() -> impl Strategy<Value = World> {
 }
 
 /// Both sides of a pair, held against the rules for every port worth asking about.
-fn agree(world: &World, from: &Party, to: &Party, ports: Ports) -> Result<(), TestCaseError> {
+fn agree(
+    world: &World,
+    from: &EndpointSpec,
+    to: &EndpointSpec,
+    ports: Ports,
+) -> Result<(), TestCaseError> {
     for protocol in Protocol::ALL {
         for port in worlds::PORTS {
             let verdict = evaluate(world, from, to, protocol, port).unwrap();
@@ -44,9 +49,11 @@ fn agree(world: &World, from: &Party, to: &Party, ports: Ports) -> Result<(), Te
     Ok(())
 }
 
-fn parties(world: &World) -> Vec<Party> {
-    let pods = world.pods.keys().cloned().map(Party::Pod);
-    let addresses = worlds::addresses(world).into_iter().map(Party::Address);
+fn specs(world: &World) -> Vec<EndpointSpec> {
+    let pods = world.pods.keys().cloned().map(EndpointSpec::Pod);
+    let addresses = worlds::addresses(world)
+        .into_iter()
+        .map(EndpointSpec::Address);
     pods.chain(addresses).collect()
 }
 
@@ -59,9 +66,9 @@ proptest! {
 
     #[test]
     fn reach_says_what_the_rules_say(world in stated()) {
-        let reach = Reach::of(&world).unwrap();
-        for from in parties(&world) {
-            for to in parties(&world) {
+        let reach = Reach::compute(&world).unwrap();
+        for from in specs(&world) {
+            for to in specs(&world) {
                 agree(&world, &from, &to, reach.between(&from, &to).unwrap())?;
             }
         }
@@ -69,10 +76,10 @@ proptest! {
 
     #[test]
     fn each_family_gets_what_the_rules_say_between_its_addresses(world in stated()) {
-        let reach = Reach::of(&world).unwrap();
+        let reach = Reach::compute(&world).unwrap();
         for from in world.pods.keys() {
             for to in world.pods.keys().filter(|to| *to != from) {
-                let ends = [from, to].map(|name| Party::Pod(name.clone()));
+                let ends = [from, to].map(|name| EndpointSpec::Pod(name.clone()));
                 let [one, two] = [from, to].map(|name| reach.pod(name).unwrap());
                 for (family, ports) in Family::BOTH.into_iter().zip(reach.by_family(one, two)) {
                     let [from, to] = worlds::over(&world, family, ends.each_ref());
@@ -88,44 +95,44 @@ proptest! {
         for (port, one) in worlds::PORTS.into_iter().flat_map(asked) {
             let mut matrix = matrix(&world, Protocol::Tcp, port).unwrap();
             matrix.narrow(|name| one.is_none_or(|one| name == one));
-            let mut said = BTreeSet::new();
+            let mut listed = BTreeSet::new();
             for line in matrix.over_ipv6() {
                 for from in &line.from {
                     for to in line.to.iter().filter(|to| *to != from) {
-                        prop_assert!(said.insert((*from, *to, line.allowed)), "in two lines");
+                        prop_assert!(listed.insert((*from, *to, line.allowed)), "in two lines");
                     }
                 }
             }
             let mut expected = BTreeSet::new();
             for pair in matrix.pairs() {
-                let ends = [pair.from, pair.to].map(|name| Party::Pod(name.clone()));
+                let ends = [pair.from, pair.to].map(|name| EndpointSpec::Pod(name.clone()));
                 let [from, to] = worlds::over(&world, Family::V6, ends.each_ref());
                 let allowed = evaluate(&world, &from, &to, Protocol::Tcp, port).unwrap().allowed;
                 if allowed != pair.allowed {
                     expected.insert((pair.from, pair.to, allowed));
                 }
             }
-            prop_assert_eq!(said, expected);
+            prop_assert_eq!(listed, expected);
         }
     }
 
     #[test]
     fn a_group_speaks_for_each_of_its_members(world in stated()) {
-        let reach = Reach::of(&world).unwrap();
-        let members = |members: &Members| -> Vec<Party> {
+        let reach = Reach::compute(&world).unwrap();
+        let members = |members: &Members| -> Vec<EndpointSpec> {
             match members {
-                Members::Pods(pods) => pods.iter().map(|name| Party::Pod((*name).clone())).collect(),
-                Members::Host(addresses) => addresses.iter().copied().map(Party::Address).collect(),
+                Members::Pods(pods) => pods.iter().map(|name| EndpointSpec::Pod((*name).clone())).collect(),
+                Members::Host(addresses) => addresses.iter().copied().map(EndpointSpec::Address).collect(),
                 Members::Strangers(region) => worlds::STRANGERS
                     .iter()
                     .map(|text| text.parse().unwrap())
                     .filter(|address| region.0.iter().any(|block| covers(block, *address)))
                     .filter(|address| !worlds::known_addresses(&world).contains(address))
-                    .map(Party::Address)
+                    .map(EndpointSpec::Address)
                     .collect(),
             }
         };
-        let mut seen: BTreeSet<Party> = BTreeSet::new();
+        let mut seen: BTreeSet<EndpointSpec> = BTreeSet::new();
         for from in reach.groups() {
             for one in members(&from.members) {
                 prop_assert!(seen.insert(one), "in two groups");
@@ -142,26 +149,29 @@ proptest! {
                 }
             }
         }
-        let everybody = parties(&world).into_iter().filter(|party| match party {
-            Party::Pod(_) => true,
-            Party::Address(address) => {
+        let every_spec = specs(&world).into_iter().filter(|spec| match spec {
+            EndpointSpec::Pod(_) => true,
+            EndpointSpec::Address(address) => {
                 world.host.contains(address)
                     || !world.pods.values().any(|pod| pod.addresses.contains(address))
             }
         });
-        prop_assert_eq!(seen, everybody.collect::<BTreeSet<_>>());
+        prop_assert_eq!(seen, every_spec.collect::<BTreeSet<_>>());
     }
 }
 
 #[test]
 fn an_unknown_name_has_no_answer() {
     let world = World::default();
-    let reach = Reach::of(&world).unwrap();
-    let nobody = ObjectName::new("a", "b");
-    assert!(reach.pod(&nobody).is_none());
+    let reach = Reach::compute(&world).unwrap();
+    let unknown = ObjectName::new("a", "b");
+    assert!(reach.pod(&unknown).is_none());
     assert!(
         reach
-            .between(&Party::Pod(nobody), &Party::Address([10, 0, 0, 1].into()))
+            .between(
+                &EndpointSpec::Pod(unknown),
+                &EndpointSpec::Address([10, 0, 0, 1].into())
+            )
             .is_none()
     );
 }

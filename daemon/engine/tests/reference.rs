@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use netpol_engine::compile::compile;
-use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::evaluate::{EndpointSpec, evaluate};
 use netpol_engine::matrix::matrix;
 use netpol_engine::model::MapImage;
 use netpol_engine::policy::{Direction, ObjectName, Protocol};
@@ -39,8 +39,8 @@ proptest! {
                             cluster.side(reference::Direction::Egress, probe),
                             cluster.side(reference::Direction::Ingress, probe),
                         ];
-                        let verdict =
-                            evaluate(&world, &Party::Address(from), &Party::Address(to), protocol, port).unwrap();
+                        let ends = [from, to].map(EndpointSpec::Address);
+                        let verdict = evaluate(&world, &ends[0], &ends[1], protocol, port).unwrap();
                         prop_assert_eq!(verdict.allowed, !expected.contains(&Answer::Dropped));
                         let rules = [&verdict.egress, &verdict.ingress].map(readings::rules_answer);
                         prop_assert_eq!(rules, expected, "rules, {:?} in\n{}", probe, manifests.files.join("\n"));
@@ -60,11 +60,11 @@ proptest! {
             for pair in matrix(&world, protocol, port).unwrap().pairs() {
                 // Pods speak the first family that both have.
                 let common = [true, false].into_iter().find_map(|v4| {
-                    let of = |name: &ObjectName| {
+                    let address = |name: &ObjectName| {
                         let mut all = cluster.addresses_of(&name.namespace, &name.name).into_iter();
                         all.find(|one| one.is_ipv4() == v4)
                     };
-                    Some((of(pair.from)?, of(pair.to)?))
+                    Some((address(pair.from)?, address(pair.to)?))
                 });
                 let Some((from, to)) = common else { continue };
                 let expected = cluster.allows(Connection { from, to, protocol: name, port });
@@ -89,9 +89,9 @@ fn the_reference_shares_nothing_with_the_engine() {
     }
     assert_eq!(files, 3);
     // And it is there to be asked.
-    let nobody = Cluster::read([], reference::Host::default()).unwrap();
+    let empty = Cluster::read([], reference::Host::default()).unwrap();
     let address = "10.0.0.1".parse().unwrap();
-    assert!(nobody.allows(Connection {
+    assert!(empty.allows(Connection {
         from: address,
         to: address,
         protocol: "TCP",

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use netpol_engine::compile::compile;
-use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::evaluate::{EndpointSpec, evaluate};
 use netpol_engine::manifest::parse;
 use netpol_engine::model::MapImage;
 use netpol_engine::policy::{Direction, Protocol};
@@ -106,14 +106,14 @@ impl State {
 
     /// `[host]` of the configuration.
     fn configure(&mut self, at: &At, line: &str) {
-        let said = |value: &str| match value {
+        let is_allow = |value: &str| match value {
             "\"allow\"" => true,
             "\"policy\"" => false,
             other => panic!("{at}: {other}"),
         };
         match line.split_once(" = ") {
-            Some(("ingress", value)) => self.host.reaches_pods = said(value),
-            Some(("egress", value)) => self.host.reached_by_pods = said(value),
+            Some(("ingress", value)) => self.host.reaches_pods = is_allow(value),
+            Some(("egress", value)) => self.host.reached_by_pods = is_allow(value),
             _ => assert_eq!(line, "[host]", "{at}"),
         }
     }
@@ -153,7 +153,7 @@ struct Judges {
 }
 
 impl Judges {
-    fn of(state: &State) -> Self {
+    fn from_state(state: &State) -> Self {
         let manifests = state.manifests();
         let world = readings::world(&manifests, 0);
         Self {
@@ -176,7 +176,7 @@ impl Judges {
                 "denied" => Answer::Dropped,
                 _ => return None,
             };
-            let (from, to): (Party, Party) = (from.parse().ok()?, to.parse().ok()?);
+            let (from, to): (EndpointSpec, EndpointSpec) = (from.parse().ok()?, to.parse().ok()?);
             let protocol: Protocol = protocol.parse().ok()?;
             Some((from, to, port.parse().ok()?, protocol, expected))
         };
@@ -224,18 +224,18 @@ impl Judges {
             .collect()
     }
 
-    fn address(&self, party: &Party) -> IpAddr {
-        match party {
-            Party::Address(address) => *address,
-            Party::Pod(name) => *self.world.pods[name].addresses.first().unwrap(),
+    fn address(&self, spec: &EndpointSpec) -> IpAddr {
+        match spec {
+            EndpointSpec::Address(address) => *address,
+            EndpointSpec::Pod(name) => *self.world.pods[name].addresses.first().unwrap(),
         }
     }
 }
 
 /// What becomes of a connection whose ends answer so.
 fn together(sides: [Answer; 2]) -> Answer {
-    let told = [Answer::Dropped, Answer::Reported];
-    let found = told.into_iter().find(|answer| sides.contains(answer));
+    let telling = [Answer::Dropped, Answer::Reported];
+    let found = telling.into_iter().find(|answer| sides.contains(answer));
     found.unwrap_or(Answer::Passes)
 }
 
@@ -298,14 +298,14 @@ fn every_verdict_holds() {
                     "delete" => lines.iter().for_each(|line| state.delete(&at, line)),
                     "toml" => lines.iter().for_each(|line| state.configure(&at, line)),
                     "verdicts" => {
-                        let judges = Judges::of(&state);
+                        let judges = Judges::from_state(&state);
                         for (number, line) in (at.line + 1..).zip(&lines) {
                             let at = At {
                                 line: number,
                                 ..at.clone()
                             };
-                            let said = line.split('#').next().unwrap().trim();
-                            wrong.extend(judges.wrong(&at, said));
+                            let line = line.split('#').next().unwrap().trim();
+                            wrong.extend(judges.wrong(&at, line));
                             asked += 1;
                         }
                         unasked = None;

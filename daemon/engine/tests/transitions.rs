@@ -38,7 +38,7 @@ fn rulings(banks: &MapImage, peers: &[IpAddr], endpoint: u32) -> Rulings {
     rulings
 }
 
-/// What is said behind published ports, to whoever dials from each of these addresses.
+/// What is said behind published ports, to a client that dials from each of these addresses.
 fn behind(banks: &MapImage, peers: &[IpAddr]) -> Vec<Option<Ruling>> {
     let hosts = [
         "192.0.2.1",
@@ -48,15 +48,15 @@ fn behind(banks: &MapImage, peers: &[IpAddr]) -> Vec<Option<Ruling>> {
         "203.0.113.63",
     ];
     let hosts = hosts.map(|text| text.parse::<IpAddr>().unwrap());
-    let mut said = Vec::new();
+    let mut rulings = Vec::new();
     for (from, to) in peers.iter().flat_map(|from| hosts.map(|to| (*from, to))) {
         if from.is_ipv4() == to.is_ipv4() {
             for port in worlds::PUBLISHED {
-                said.extend([6, 17, 132].map(|protocol| banks.behind(from, to, protocol, port)));
+                rulings.extend([6, 17, 132].map(|protocol| banks.behind(from, to, protocol, port)));
             }
         }
     }
-    said
+    rulings
 }
 
 /// By endpoint number.
@@ -204,8 +204,8 @@ proptest! {
                     .copied()
                     .collect();
                 let allows = |banks: &MapImage| -> Vec<_> {
-                    let said = behind(banks, &own);
-                    said.into_iter().map(|said| said.map(|ruling| ruling.passes())).collect()
+                    let rulings = behind(banks, &own);
+                    rulings.into_iter().map(|ruling| ruling.map(|ruling| ruling.passes())).collect()
                 };
                 prop_assert_eq!(allows(&start), allows(&end));
                 for peer in &peers {

@@ -29,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody there.
+    /// No daemon listens there.
     #[error(
         "no netpold answers on `{path}`: {source}\n\
          help: `systemctl status netpold` says whether it runs; `--socket` or NETPOLD_SOCKET names another socket"
@@ -40,13 +40,13 @@ pub enum ClientError {
         /// What the system said.
         source: io::Error,
     },
-    /// Somebody there who does not answer at all: halted, perhaps.
+    /// A process listens there and does not answer at all: halted, perhaps.
     #[error("netpold does not answer on `{path}`")]
     Silent {
         /// The socket.
         path: PathBuf,
     },
-    /// Somebody there, but not for us.
+    /// A process listens there, but not for this user.
     #[error(
         "no right to use `{path}`\nhelp: run this as root, or as a member of the socket's group"
     )]

@@ -3,7 +3,7 @@
 //!
 //! The directory is 0755 and the socket 0660: root and the socket's group. The
 //! socket gets its rights before it gets its name, so there is no moment in which
-//! anybody could connect.
+//! any user could connect.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
@@ -17,7 +17,7 @@ use crate::telemetry::systemd;
 /// Why the socket can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody answers on it.
+    /// A process answers on it.
     #[error("another netpold answers on `{0}`\nhelp: give this one its own `[api] socket`")]
     Taken(PathBuf),
     /// Something else has its name.
@@ -59,10 +59,10 @@ impl Drop for Socket {
     }
 }
 
-/// Listens on `path`, replacing a socket on which nobody answers.
+/// Listens on `path`, replacing a socket on which no process answers.
 ///
 /// # Errors
-/// When somebody else has the path, or the system refuses.
+/// When another process has the path, or the system refuses.
 pub async fn bind(path: &Path) -> Result<Socket, ListenError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let failed = |source: io::Error| match source.kind() {
@@ -94,7 +94,7 @@ pub async fn bind(path: &Path) -> Result<Socket, ListenError> {
                     error.kind(),
                     ErrorKind::ConnectionRefused | ErrorKind::NotFound
                 ) => {}
-            // A full backlog too: somebody is there.
+            // A full backlog too: a process is there.
             Err(error) => return Err(failed(error)),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {}

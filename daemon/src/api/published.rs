@@ -40,7 +40,7 @@ pub struct State {
     pub gate: GateMeter,
 }
 
-/// Reads what the gate has dropped, when somebody asks.
+/// Reads what the gate has dropped, on request.
 #[derive(Clone)]
 pub struct GateMeter(Arc<dyn Fn() -> GateDrops + Send + Sync>);
 
@@ -80,7 +80,7 @@ pub struct SyncRequest {
 /// Please say whether all is in force for a network namespace.
 #[derive(Debug)]
 pub struct ReadyRequest {
-    /// It, opened: nobody has to wait for a file system to look at it.
+    /// The namespace's file, opened: a look at it waits for no file system.
     pub netns: Arc<File>,
     /// Only once it is; else as things are now.
     pub wait: bool,

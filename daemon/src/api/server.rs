@@ -14,7 +14,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use futures_util::stream;
-use netpol_engine::evaluate::Party;
+use netpol_engine::evaluate::EndpointSpec;
 use netpol_engine::explain::explain;
 use netpol_engine::matrix;
 use netpol_engine::policy::Protocol;
@@ -179,8 +179,8 @@ impl Asked {
 
 async fn verdict(Extract(state): Extract<State>, asked: Asked) -> Result<Response, Refusal> {
     asked.known(&["from", "to", "port", "protocol"])?;
-    let from: Party = asked.required("from")?;
-    let to: Party = asked.required("to")?;
+    let from: EndpointSpec = asked.required("from")?;
+    let to: EndpointSpec = asked.required("to")?;
     let port: u16 = asked.required("port")?;
     let protocol = asked.one("protocol")?.unwrap_or(Protocol::Tcp);
     let world = Arc::clone(&state.published.borrow().world);

@@ -55,7 +55,7 @@ pub struct Status {
     pub gate: GateStatus,
     /// NAT rules of the host that may hide who sends to a container from beyond the host.
     pub hiding_rules: Vec<String>,
-    /// Everything else that somebody should know, those rules included.
+    /// Everything else that the operator should know, those rules included.
     pub warnings: Vec<String>,
 }
 
@@ -201,7 +201,7 @@ pub struct Unprotected {
     pub reason: String,
 }
 
-/// An interface that nobody has claimed.
+/// An interface that no engine has claimed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unidentified {

@@ -1,4 +1,4 @@
-//! The daemon: reads its configuration and runs [`netpold::reconcile`], anew where that is changed.
+//! The daemon: reads its configuration and runs [`netpold::reconcile`], and restarts in place where that has changed.
 
 use std::convert::Infallible;
 use std::env;
@@ -38,10 +38,10 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(reconcile::run(config, read)) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
-        Ok(End::Reexec) => match program.and_then(|program| anew(&program)) {
+        Ok(End::Reexec) => match program.and_then(|program| reexec(&program)) {
             Ok(never) => match never {},
             // A service manager starts it again.
-            Err(error) => failed(&format!("it can't begin anew: {error}"), 1),
+            Err(error) => failed(&format!("it can't restart in place: {error}"), 1),
         },
         Err(error) => failed(&error.to_string(), 1),
     }
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 /// The same process and arguments, with nothing else kept: what is in force is the kernel's, and
 /// taken over as after any stop. A SIGHUP that comes meanwhile waits for the loop, which takes it.
-fn anew(program: &Path) -> std::io::Result<Infallible> {
+fn reexec(program: &Path) -> std::io::Result<Infallible> {
     let text = |text: Vec<u8>| CString::new(text).map_err(std::io::Error::other);
     let arguments = env::args_os()
         .map(|argument| text(argument.into_vec()))

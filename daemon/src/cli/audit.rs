@@ -25,7 +25,7 @@ use crate::api::wire::Listing;
 /// Find what is written and means nothing (any more)
 ///
 /// Selectors and peers that match no Pod, Namespaces that there are not, label keys
-/// that are spelled otherwise, named ports that nobody has, rules that others make
+/// that are spelled otherwise, named ports that no Pod has, rules that others make
 /// idle, and those that the other side denies. Asked of what runs now, with everything else
 /// that `netpol check` finds, or offline of the Pods in a directory. `netpol check --explain RULE` has more on each rule.
 #[derive(Debug, clap::Args)]
@@ -131,7 +131,7 @@ fn found(source: &Source, listing: &Listing, meant: &BTreeSet<&ObjectName>) -> V
     findings
 }
 
-/// The findings with their places, as far as the manifests can be read by whoever asks.
+/// The findings with their places, as far as the manifests can be read by the caller.
 fn placed(listing: &Listing, findings: Vec<Finding>) -> (Vec<Text>, Vec<Diagnostic>) {
     let file = |name: &ObjectName| listing.origins.policies.get(name)?.file.clone();
     let paths: BTreeSet<PathBuf> = findings

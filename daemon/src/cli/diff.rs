@@ -70,7 +70,7 @@ impl Diff {
             Err(NoWorld::Invalid) => return Ok(Exit::Failed),
             Err(NoWorld::Failed(error)) => return Err(error),
         };
-        let diff = diff::Diff::of(&old, &new)?;
+        let diff = diff::Diff::between(&old, &new)?;
         if !self.form.output.value(out, &diff)? {
             self.write(&diff, width(), out)?;
             summarize(&diff);
@@ -85,13 +85,13 @@ impl Diff {
                  say `netpol diff OLD NEW`, or `netpol diff --manifests OLD NEW`"
             )));
         }
-        let read = |path: &PathBuf| Ok::<_, NoWorld>(Manifests::of(path)?.listing().world);
+        let read = |path: &PathBuf| Ok::<_, NoWorld>(Manifests::read(path)?.listing().world);
         match (&self.old, source) {
             (Some(old), _) => Ok((read(old)?, read(&self.new)?)),
             (None, Source::Directory(old)) => Ok((read(old)?, read(&self.new)?)),
             (None, Source::Daemon(_)) => {
                 let in_force = source.listing()?;
-                let new = in_place_of_manifests(&in_force, &Manifests::of(&self.new)?);
+                let new = in_place_of_manifests(&in_force, &Manifests::read(&self.new)?);
                 Ok((in_force.world, new))
             }
         }
@@ -136,7 +136,7 @@ impl Diff {
                 Members::Pods(pods) => Some(pods),
                 Members::Host(_) | Members::Strangers(_) => None,
             });
-            let cast = Cast::of(pods.flatten().copied());
+            let cast = Cast::new(pods.flatten().copied());
             for row in diff.rows() {
                 let height = columns.folded(cells(&cast, &row, width));
                 turns.extend(std::iter::repeat_n(row.turn, height));
@@ -167,7 +167,7 @@ fn in_place_of_manifests(in_force: &Listing, new: &Manifests) -> World {
         settings: world.settings,
         ..World::default()
     };
-    let mut containers = Containers::of(in_force);
+    let mut containers = Containers::new(in_force);
     for object in new.objects() {
         match &object.value {
             Value::NetworkPolicy(policy) => {
@@ -211,7 +211,7 @@ fn in_place_of_manifests(in_force: &Listing, new: &Manifests) -> World {
 struct Containers<'a>(Vec<(&'a ObjectName, &'a Origin, &'a Reported, &'a Pod)>);
 
 impl<'a> Containers<'a> {
-    fn of(in_force: &'a Listing) -> Self {
+    fn new(in_force: &'a Listing) -> Self {
         let all = in_force.origins.pods.iter().filter_map(|(name, origin)| {
             let reported = origin.container.as_ref()?;
             Some((name, origin, reported, in_force.world.pods.get(name)?))

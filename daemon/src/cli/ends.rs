@@ -19,7 +19,7 @@ pub struct Cast<'w> {
 
 impl<'w> Cast<'w> {
     /// These Pods.
-    pub fn of(pods: impl IntoIterator<Item = &'w ObjectName>) -> Self {
+    pub fn new(pods: impl IntoIterator<Item = &'w ObjectName>) -> Self {
         let mut all: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for name in pods {
             all.entry(&name.namespace).or_default().insert(&name.name);
@@ -180,7 +180,7 @@ mod tests {
             .iter()
             .map(|name| all.iter().find(|known| *known == name).unwrap())
             .collect();
-        Cast::of(&all)
+        Cast::new(&all)
             .pods(&chosen, aside.as_ref(), limit)
             .join(", ")
     }

@@ -90,7 +90,7 @@ impl Gate {
 }
 
 /// The configuration can't be read. Where the gate was there before, it is installed as by default, so that
-/// nothing starts open because of a slip; it is a failure all the same, for somebody to see.
+/// nothing starts open because of a slip; it is a failure all the same, for the operator to see.
 fn as_before(error: &anyhow::Error, out: &mut dyn Write) -> anyhow::Result<Exit> {
     anstream::eprintln!("error: {}", printable(&format!("{error:#}")));
     let config = Config::default();
@@ -155,7 +155,7 @@ fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
     }
 }
 
-/// Who passes: those who do where it is there, or has been; else everybody who is here.
+/// The interfaces that pass: those of the gate that is there, or was; else every interface that is here.
 fn passing(config: &Config, kept: &GateState) -> anyhow::Result<BTreeSet<u32>> {
     let veths = Links::open()?.dump()?.veths;
     let there: BTreeSet<u32> = veths.iter().map(|veth| veth.ifindex).collect();

@@ -455,7 +455,7 @@ fn pods(listing: &Listing, now: jiff::Timestamp) -> Vec<Item> {
         .collect()
 }
 
-/// Those with a manifest, those that somebody is in, and `default`.
+/// Namespaces with a manifest, Namespaces with a Pod in them, and `default`.
 fn namespaces(listing: &Listing, now: jiff::Timestamp) -> Vec<Item> {
     let world = &listing.world;
     let names: BTreeSet<&str> = world

@@ -62,14 +62,14 @@ impl NoWorld {
 impl Source {
     /// As the global options say.
     #[must_use]
-    pub fn of(cli: &Cli) -> Self {
+    pub fn chosen(cli: &Cli) -> Self {
         match &cli.manifests {
             Some(directory) => Self::Directory(directory.clone()),
             None => Self::Daemon(Client::new(&cli.socket)),
         }
     }
 
-    /// As [`Source::listing`], with the peer that a host's resolvers are, which offline nobody
+    /// As [`Source::listing`], with the peer that a host's resolvers are, which offline no daemon
     /// knows the addresses of.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Source {
     /// When there is no valid world to be had.
     pub fn listing(&self) -> Result<Listing, NoWorld> {
         match self {
-            Self::Directory(directory) => Ok(Manifests::of(directory)?.listing()),
+            Self::Directory(directory) => Ok(Manifests::read(directory)?.listing()),
             Self::Daemon(client) => Ok(super::wait_for(client.world())?),
         }
     }
@@ -196,7 +196,7 @@ impl Manifests {
     ///
     /// # Errors
     /// When they can't be read, or are not valid.
-    pub fn of(directory: &Path) -> Result<Self, NoWorld> {
+    pub fn read(directory: &Path) -> Result<Self, NoWorld> {
         let texts = manifests(directory)?
             .iter()
             .map(|path| read(path))

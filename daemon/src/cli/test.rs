@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use netpol_engine::evaluate::{self, Party};
+use netpol_engine::evaluate::{self, EndpointSpec};
 use netpol_engine::policy::{ObjectName, Peer, Policy, Ports, Protocol};
 use netpol_engine::world::World;
 use serde::Deserialize;
@@ -86,8 +86,8 @@ fn tcp() -> String {
 /// One probe and what is expected of it.
 #[derive(Debug)]
 struct Trial {
-    from: Party,
-    to: Party,
+    from: EndpointSpec,
+    to: EndpointSpec,
     allow: bool,
     probe: Probe,
 }
@@ -103,7 +103,7 @@ impl Test {
         out: &mut dyn Write,
     ) -> anyhow::Result<Exit> {
         let status = super::wait_for(client.status())?;
-        let listing = match Source::of(cli).listing() {
+        let listing = match Source::chosen(cli).listing() {
             Ok(listing) => listing,
             Err(none) => return none.exit(),
         };
@@ -136,9 +136,9 @@ impl Test {
                 Ok(Outcome::Unreachable(why)) => format!("not delivered: {why}"),
                 Err(error) => format!("not tried: {error}"),
             };
-            let end = |party: &Party, address: IpAddr| match party {
-                Party::Pod(name) => format!("{name} ({address})"),
-                Party::Address(address) => address.to_string(),
+            let end = |party: &EndpointSpec, address: IpAddr| match party {
+                EndpointSpec::Pod(name) => format!("{name} ({address})"),
+                EndpointSpec::Address(address) => address.to_string(),
             };
             let line = format!(
                 "{} {} -> {} {} {}: expected {}, {found}",
@@ -183,14 +183,14 @@ impl Test {
                     for (protocol, port) in &ports {
                         let verdict = evaluate::evaluate(
                             world,
-                            &Party::Address(source),
-                            &Party::Address(destination),
+                            &EndpointSpec::Address(source),
+                            &EndpointSpec::Address(destination),
                             *protocol,
                             *port,
                         )?;
                         trials.push(Trial {
-                            from: Party::Pod(from.clone()),
-                            to: Party::Pod(to.clone()),
+                            from: EndpointSpec::Pod(from.clone()),
+                            to: EndpointSpec::Pod(to.clone()),
                             allow: verdict.allowed,
                             probe: Probe {
                                 from: from_netns.clone(),
@@ -223,8 +223,8 @@ impl Test {
         let mut trials = Vec::new();
         for (number, expected) in expectations.probes.into_iter().enumerate() {
             let context = || format!("`{shown}`: probes[{number}]");
-            let from: Party = expected.from.parse().with_context(context)?;
-            let to: Party = expected.to.parse().with_context(context)?;
+            let from: EndpointSpec = expected.from.parse().with_context(context)?;
+            let to: EndpointSpec = expected.to.parse().with_context(context)?;
             let protocol: Protocol = expected.protocol.parse().with_context(context)?;
             let (from_netns, sources) = known(endpoints, world, &from)
                 .and_then(|(netns, addresses)| Some((netns?, addresses)))
@@ -261,17 +261,17 @@ impl Test {
 fn known(
     endpoints: &Endpoints,
     world: &World,
-    party: &Party,
+    party: &EndpointSpec,
 ) -> Option<(Option<PathBuf>, Vec<IpAddr>)> {
     match party {
-        Party::Pod(name) => match endpoints.get(name) {
+        EndpointSpec::Pod(name) => match endpoints.get(name) {
             Some((netns, addresses)) => Some((Some(netns.clone()), addresses.clone())),
             None => world
                 .pods
                 .get(name)
                 .map(|pod| (None, pod.addresses.iter().copied().collect())),
         },
-        Party::Address(address) => {
+        EndpointSpec::Address(address) => {
             let holder = endpoints
                 .values()
                 .find(|(_, addresses)| addresses.contains(address));
@@ -281,7 +281,7 @@ fn known(
 }
 
 /// An address of each end in every family that both have. Link-local ones need an
-/// interface beside them, and nobody dials them across endpoints.
+/// interface beside them, and no client dials them across endpoints.
 fn paths(sources: &[IpAddr], destinations: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
     let dialled = |address: &&IpAddr| match address {
         IpAddr::V4(address) => !address.is_link_local() && !address.is_loopback(),
@@ -302,7 +302,7 @@ fn paths(sources: &[IpAddr], destinations: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
 }
 
 /// The first ports that Pods and policies name, both ends of a range; 80/TCP where
-/// nobody names any.
+/// no argument names one.
 fn named_ports(world: &World) -> Vec<(Protocol, u16)> {
     let of_pods = world
         .pods

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use netpol_engine::evaluate::{By, Party, Side};
+use netpol_engine::evaluate::{By, EndpointSpec, Side};
 use netpol_engine::explain::{Explanation, explain};
 use netpol_engine::policy::Protocol;
 
@@ -38,10 +38,10 @@ pub struct Verdict {
 pub struct Connection {
     /// Who opens the connection
     #[arg(long, value_name = "REF")]
-    pub from: Party,
+    pub from: EndpointSpec,
     /// Who is asked
     #[arg(long, value_name = "REF")]
-    pub to: Party,
+    pub to: EndpointSpec,
     #[command(flatten)]
     pub port: Port,
 }
@@ -99,7 +99,7 @@ pub(super) fn unseen_questions(
     explanation: &Explanation,
 ) -> Option<String> {
     let Connection {
-        from: Party::Pod(from),
+        from: EndpointSpec::Pod(from),
         port,
         ..
     } = connection
@@ -146,7 +146,7 @@ pub(super) fn over_ipv6(explanation: &Explanation) -> Option<String> {
 }
 
 /// What one end says, in a sentence.
-fn side(side: &Side, party: &Party) -> String {
+fn side(side: &Side, party: &EndpointSpec) -> String {
     let party = printable(&party.to_string()).into_owned();
     let by = || rules(&side.by);
     let said = match (side.allowed, side.by.is_empty()) {

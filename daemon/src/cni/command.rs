@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::client::DEFAULT_SOCKET;
 
-/// What is said to somebody who calls it by hand.
+/// What is said to a user who calls it by hand.
 pub const HELP: &str = "\
 netpold-cni: a CNI plugin that lets a container start once netpold's policies are in force for it
 

@@ -39,7 +39,7 @@ use crate::netns::NamespaceError;
 
 mod inside;
 
-/// Before everybody else's filters.
+/// Before the filters of other software.
 const PRIORITY: u16 = 1;
 /// `np`: no other tool's automatic numbering gets there.
 const HANDLE: TcHandle = TcHandle::new(0, 0x6e70);
@@ -187,7 +187,7 @@ impl Attachments {
             self.forget(spot.number)?;
             return Ok(Attached::Gone);
         }
-        for hook in Hook::of(spot.number).iter().copied() {
+        for hook in Hook::for_interface(spot.number).iter().copied() {
             let done = match self.mechanism {
                 Mechanism::Tcx => self.attach_tcx(spot, hook),
                 Mechanism::Clsact => self.attach_clsact(spot, hook),
@@ -247,7 +247,7 @@ impl Attachments {
             }
         }
         for (ifindex, hook) in Layout::hooks(&self.layout.marks())? {
-            // Where one inside is may be somebody else's by now: its container tells, and until then
+            // The place of an interface inside may be another interface's by now: its container tells, and until then
             // what is there stays.
             if is_inside(ifindex) {
                 continue;
@@ -265,8 +265,8 @@ impl Attachments {
         first_error.map_or(Ok(adopted), Err)
     }
 
-    /// Pins again what somebody unpinned. True: something was. To be called from time to time: an
-    /// unmounted file system tells nobody.
+    /// Pins again what other software unpinned. True: something was. To be called from time to time: an
+    /// unmounted file system gives no event.
     ///
     /// # Errors
     /// It can't be pinned. It is in force all the same, until the daemon ends.
@@ -299,7 +299,7 @@ impl Attachments {
     }
 
     /// Asks the kernel which interfaces have this daemon's programs now. With clsact the
-    /// only way to ask is to attach, so a filter that somebody removed is back afterwards.
+    /// only way to ask is to attach, so a filter that other software removed is back afterwards.
     ///
     /// # Errors
     /// What the file system says about the pins.
@@ -335,7 +335,7 @@ impl Attachments {
     /// # Errors
     /// When the programs do not have it.
     pub fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, AttachError> {
-        Ok(self.programs.of(0, hook)?)
+        Ok(self.programs.program(0, hook)?)
     }
 
     /// The program that judges at a hook of the interface with this number: those inside have all of them one. For
@@ -361,7 +361,7 @@ impl Attachments {
             // Or it would make others, and pin those.
             self.restore()?;
         }
-        Ok(self.programs.of(number, hook)?)
+        Ok(self.programs.program(number, hook)?)
     }
 
     /// Does the TCX hook of this interface run this daemon's program?
@@ -445,7 +445,7 @@ impl Attachments {
             Err(error) => return Err(refused(error.into())),
         }
         // The mark comes first: a crash in between leaves a mark without a filter,
-        // which is harmless, and not a filter that nobody would remove.
+        // which is harmless, and not a filter that would stay for ever.
         pins::make_directory(&self.layout.mark(spot.number, hook))?;
         let program = self.program_of(spot.number, hook)?;
         let filtering = TcAttach::Netlink {

@@ -19,7 +19,7 @@ use crate::async_fd::ready_when;
 /// Records taken in one turn, so that a flood does not keep the task from its other work.
 const BATCH: usize = 1024;
 
-/// The ring, before somebody listens.
+/// The ring, before a reader listens.
 pub struct EventRing {
     ring: RingBuf<MapData>,
     lock: Arc<Lock>,

@@ -122,7 +122,7 @@ const UNANSWERED: u32 = 2;
 impl Sight {
     fn fate(&self, flow: &Flow, protocol: u8) -> Fate {
         let state = State::from_number(flow.state);
-        let mut lifetime = self.timeouts[Timeout::of(protocol, state) as usize];
+        let mut lifetime = self.timeouts[Timeout::for_state(protocol, state) as usize];
         if state == State::New && self.pressed.contains(&flow.payer_slot()) {
             lifetime = lifetime.min(UNANSWERED);
         }
@@ -161,7 +161,7 @@ impl FlowTables {
         })
     }
 
-    /// Removes what timed out and what belongs to nobody, and settles the accounts.
+    /// Removes what timed out and what belongs to no endpoint, and settles the accounts.
     ///
     /// # Errors
     /// A map that can't be read or written; what was done so far is done.
@@ -172,7 +172,7 @@ impl FlowTables {
             read(&self.flows4, self.rooms[0]).map_err(|source| access("FLOWS4", source))?;
         let found6 =
             read(&self.flows6, self.rooms[1]).map_err(|source| access("FLOWS6", source))?;
-        // Only now: an endpoint that came while the tables were read is not nobody. One
+        // Only now: an endpoint that came while the tables were read is known. One
         // that is not here has gone for good, as numbers are not used again.
         let mut sight = Sight {
             now,

@@ -22,7 +22,7 @@ impl Hook {
 
     /// Those of the interface with this number, in the same order.
     #[must_use]
-    pub const fn of(number: u32) -> &'static [Self] {
+    pub const fn for_interface(number: u32) -> &'static [Self] {
         if is_loopback(number) {
             &[Self::Egress]
         } else {

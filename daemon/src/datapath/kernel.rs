@@ -186,7 +186,7 @@ pub(super) fn remove_maps(layout: &Layout, stage: Stage) -> Result<Vec<PathBuf>,
     Ok(removed)
 }
 
-/// What fresh maps say before anybody fills them: no interface is known, so every packet of
+/// What fresh maps say before they are filled: no interface is known, so every packet of
 /// every attached one is held, whatever the flags.
 fn close(opener: &Opener<'_>, options: &Options) -> Result<(), OpenError> {
     let control = Control {

@@ -1,4 +1,4 @@
-//! What is pinned, held by this process as well: a pin that somebody removes, or a BPF file system
+//! What is pinned, held by this process as well: a pin that other software removes, or a BPF file system
 //! that is unmounted, takes nothing off while the daemon runs, and what is missing is pinned again
 //! before it ends.
 //!
@@ -34,7 +34,7 @@ pub enum RestoreError {
 #[derive(Default)]
 pub(super) struct OwnedLinks {
     links: BTreeMap<(u32, Hook), FdLink>,
-    /// Of a pin directory that was made anew; dropped with the daemon.
+    /// Of a pin directory that was made again; dropped with the daemon.
     lock: Option<Lock>,
 }
 
@@ -86,7 +86,7 @@ impl OwnedLinks {
             let Some(link) = self.links.remove(&(ifindex, hook)) else {
                 continue;
             };
-            // A link that can't be pinned is closed by that, and attached anew.
+            // A link that can't be pinned is closed by that, and attached again.
             let pinned = link.pin(&path).map_err(|error| failed(&path, &error))?;
             self.links.insert((ifindex, hook), FdLink::from(pinned));
         }

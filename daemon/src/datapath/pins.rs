@@ -368,7 +368,7 @@ fn is_seen_here_alone(place: &str, mounts: &str) -> bool {
         .is_some_and(|(_, follows)| follows)
 }
 
-/// The right to use a pin directory: nobody else has it while this value lives.
+/// The right to use a pin directory: no other process has it while this value lives.
 ///
 /// It is an flock(2) on the directory itself, so the kernel drops it however the
 /// daemon ends.
@@ -400,7 +400,7 @@ impl Lock {
                 }
             })?;
         // Between open and lock an uninstall may have removed the directory, and
-        // somebody may have made a new one: that one is not locked by this.
+        // another process may have made a new one: that one is not locked by this.
         let now = fs::metadata(root).map_err(|error| PinsError::io(root, error))?;
         if (now.dev(), now.ino()) != (opened.dev(), opened.ino()) {
             return Err(PinsError::InUse(root.to_owned()));

@@ -52,7 +52,7 @@ pub enum LoadError {
 /// Entries of maps by name: to make, or as they are.
 pub(super) type Entries = Vec<(&'static str, u32)>;
 
-/// The table by which the pairs go on. Pinned beside the maps: the kernel empties it when nobody holds it.
+/// The table by which the pairs go on. Pinned beside the maps: the kernel empties it when no process holds it.
 const SHARED: &str = "SHARED";
 
 /// The sets of programs of one daemon.
@@ -93,7 +93,7 @@ impl Programs {
             .all(|name| self.layout.map(self.stage, name).exists())
     }
 
-    /// Pins the table once more, if somebody unpinned it. True: somebody had.
+    /// Pins the table once more, if other software unpinned it. True: it was unpinned.
     pub(super) fn restore(&self) -> Result<bool, PinError> {
         let path = self.layout.map(self.stage, SHARED);
         let held = self.inside.values().next();
@@ -116,17 +116,17 @@ impl Programs {
         } else {
             shared(&mut self.shared, &self.layout, self.stage, &self.sizes)?
         };
-        of(judges, number, hook)
+        classifier(judges, number, hook)
     }
 
     /// The program of a hook of an interface, by its number.
-    pub(super) fn of(
+    pub(super) fn program(
         &mut self,
         number: u32,
         hook: Hook,
     ) -> Result<&mut SchedClassifier, LoadError> {
         if number < FIRST_INSIDE {
-            return of(&mut self.here, number, hook);
+            return classifier(&mut self.here, number, hook);
         }
         let shared = shared(&mut self.shared, &self.layout, self.stage, &self.sizes)?;
         let pair = match self.inside.entry(number) {
@@ -136,7 +136,7 @@ impl Programs {
                 place.insert(lead(&path, number, shared)?)
             }
         };
-        of(pair, number, hook)
+        classifier(pair, number, hook)
     }
 
     /// Lets go of the pair of an interface inside; what is attached stays.
@@ -146,7 +146,11 @@ impl Programs {
 }
 
 /// The program for a hook of the interface with this number.
-fn of(programs: &mut Ebpf, number: u32, hook: Hook) -> Result<&mut SchedClassifier, LoadError> {
+fn classifier(
+    programs: &mut Ebpf,
+    number: u32,
+    hook: Hook,
+) -> Result<&mut SchedClassifier, LoadError> {
     let name = hook.program(number);
     programs
         .program_mut(name)
@@ -186,11 +190,11 @@ fn lead(path: &Path, number: u32, shared: &mut Ebpf) -> Result<Ebpf, LoadError> 
     let table = pair.map_mut(SHARED).ok_or(LoadError::NoTable(SHARED))?;
     let mut table = ProgramArray::try_from(table).map_err(failed)?;
     for (of_number, hook, index) in INSIDE_HOOKS {
-        let program = of(shared, of_number, hook)?.fd();
+        let program = classifier(shared, of_number, hook)?.fd();
         let program = program.map_err(|source| program_error(of_number, hook, source))?;
         table.set(index, program, 0).map_err(failed)?;
     }
-    for hook in Hook::of(number) {
+    for hook in Hook::for_interface(number) {
         verify(&mut pair, number, *hook)?;
     }
     Ok(pair)
@@ -229,7 +233,7 @@ fn load(
 
 /// Has the kernel verify a program.
 fn verify(programs: &mut Ebpf, number: u32, hook: Hook) -> Result<(), LoadError> {
-    let loaded = of(programs, number, hook)?.load();
+    let loaded = classifier(programs, number, hook)?.load();
     loaded.map_err(|source| program_error(number, hook, source))
 }
 

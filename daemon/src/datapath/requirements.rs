@@ -47,7 +47,7 @@ const TCX: Lack = Lack {
         feature: "TCX",
         since: "6.6",
     },
-    instead: "clsact filters, which whoever has CAP_NET_ADMIN can remove; they are put back",
+    instead: "clsact filters, which any process with CAP_NET_ADMIN can remove; they are put back",
 };
 
 /// Commit d05512618056.
@@ -68,7 +68,7 @@ pub fn missing() -> Option<Requirement> {
 }
 
 /// Is it a PREEMPT_RT kernel? There a program may be preempted by another packet's on the same processor
-/// (`local_bh_disable` keeps nobody out, kernel/softirq.c), and each would judge by what the
+/// (`local_bh_disable` keeps no other task out, kernel/softirq.c), and each would judge by what the
 /// other has read.
 #[must_use]
 pub fn is_realtime() -> bool {

@@ -4,7 +4,7 @@ use netpol_abi::Reason;
 
 /// Number and name of Hubble's drop reason; `None` for a reason that passes.
 #[must_use]
-pub const fn of(reason: Reason) -> Option<(u32, &'static str)> {
+pub const fn from_reason(reason: Reason) -> Option<(u32, &'static str)> {
     Some(match reason {
         Reason::NotIsolated
         | Reason::RuleAllowed
@@ -49,7 +49,11 @@ mod tests {
     #[test]
     fn just_the_reasons_that_drop_have_one() {
         for reason in Reason::ALL {
-            assert_eq!(of(*reason).is_none(), reason.allows(), "{reason:?}");
+            assert_eq!(
+                from_reason(*reason).is_none(),
+                reason.allows(),
+                "{reason:?}"
+            );
         }
     }
 }

@@ -164,7 +164,7 @@ impl Namer {
                 Some(name) => self.pod(name),
                 None => outside(),
             },
-            // Somebody else has the address.
+            // Another endpoint has the address.
             SenderKind::NotHost | SenderKind::Forged => outside(),
         };
         let claimed = match direction {
@@ -239,7 +239,7 @@ impl Namer {
                 reason: reason.label().to_owned(),
                 message: reason.text().to_owned(),
                 rule: rule.map(|rule| rule.rule),
-                // Another number is none that anybody knows.
+                // Any other number is unknown.
                 ifindex: if event.ifindex < FIRST_INSIDE {
                     event.ifindex
                 } else {
@@ -266,7 +266,7 @@ impl Namer {
             ..Flow::default()
         };
         if kind != Kind::Opened
-            && let Some((number, name)) = drop_reason::of(reason)
+            && let Some((number, name)) = drop_reason::from_reason(reason)
         {
             flow.drop_reason = Some(number);
             flow.drop_reason_desc = Some(name.to_owned());

@@ -42,7 +42,7 @@ impl Recorder {
             recent.pop_front();
         }
         recent.push_back(Arc::clone(&flow));
-        // Nobody listening is no failure. Under the lock, so that `subscribe`
+        // A lack of listeners is no failure. Under the lock, so that `subscribe`
         // neither misses a flow nor gets it twice.
         let _ = self.news.send(flow);
     }

@@ -100,7 +100,7 @@ impl Kernel {
 
     fn rules(&mut self) -> Result<usize, GateError> {
         let table = self.table.clone();
-        // Each once: a dump that was interrupted is begun anew.
+        // Each once: a dump that was interrupted starts over.
         let mut seen = BTreeSet::new();
         self.dump(
             "listing rules",

@@ -1,4 +1,4 @@
-//! Tells when something of our table went (a flush, a reload, somebody's hand), or that it was installed. What concerns
+//! Tells when something of our table went (a flush, a reload, an operator's hand), or that it was installed. What concerns
 //! other tables, and what is added to ours, is passed over.
 
 use std::io;

@@ -30,7 +30,7 @@ pub const FROM: &str = "from_not_ready";
 /// Counts frames that did not leave.
 pub const TO: &str = "to_not_ready";
 
-/// Bridges of other managers: never gated, whoever has put a container there.
+/// Bridges of other managers: never gated, even with a container on them.
 const FOREIGN: [&str; 5] = ["virbr", "lxcbr", "lxdbr", "incusbr", "vmbr"];
 
 /// What tells a container's interface.
@@ -62,7 +62,7 @@ pub struct Contents {
     pub bridges: BTreeSet<String>,
 }
 
-/// Is a bridge of this name an engine's whatever anybody says?
+/// Is a bridge of this name an engine's by its name alone?
 #[must_use]
 pub fn is_engines(bridge: &str) -> bool {
     bridges::maker(bridge).is_some()
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn engines_bridges_and_nobody_elses() {
+    fn only_bridges_of_engines_are_engines() {
         for name in [
             "docker0",
             "docker_gwbridge",

@@ -1,5 +1,5 @@
 //! What the gate leaves in the state directory: that it is installed, in which boot; that netpold has let
-//! somebody through in this one; and which bridges are engines', so that it has them at the next boot
+//! an interface through in this one; and which bridges are engines', so that it has them at the next boot
 //! before netpold runs.
 //!
 //! Plain files: the first is `netpol gate`'s, the others are netpold's.
@@ -12,7 +12,7 @@ use super::rules::may_be_added;
 
 /// The boot in which it was installed.
 const INSTALLED: &str = "gate-installed";
-/// The boot in which netpold let somebody through.
+/// The boot in which netpold let an interface through.
 const FOLLOWED: &str = "gate-followed";
 /// Bridges, one a line; behind it the socket of its engine, but of the first one, or of none.
 const BRIDGES: &str = "gate-bridges";
@@ -42,7 +42,7 @@ impl GateState {
         self.is_of_this_boot(INSTALLED)
     }
 
-    /// Did netpold let somebody through since this host has booted? Before that, those pass who were
+    /// Did netpold let an interface through since this host has booted? Before that, those interfaces pass that were
     /// there when it was installed.
     #[must_use]
     pub fn is_followed(&self) -> bool {

@@ -179,7 +179,7 @@ fn neighbour_message(
     let mut frame = ethernet([0x33, 0x33, a, b, c, d], mac, 0x86dd);
     frame.extend([0x60, 0, 0, 0]);
     frame.extend((message.len() as u16).to_be_bytes());
-    // The hop limit proves that nobody forwarded it.
+    // The hop limit proves that no router forwarded it.
     frame.extend([ICMPV6, 255]);
     frame.extend(source.octets());
     frame.extend(group.octets());

@@ -91,7 +91,7 @@ fn mode(data: &InfoData) -> Option<u32> {
 pub struct LinkAddress {
     pub ifindex: u32,
     pub address: IpAddr,
-    /// The addresses by which its holder may be reached beside its own: those for everybody on the link, of which the first
+    /// The addresses by which its holder may be reached beside its own: those for every host on the link, of which the first
     /// of a subnet is one before Linux 5.14; and that first one of an IPv6 subnet, which is for its routers (RFC 4291, 2.6.1:
     /// hosts that forward hear it).
     pub broadcasts: BTreeSet<IpAddr>,

@@ -22,7 +22,7 @@ pub(super) async fn nsid(route: &mut Route, file: &File) -> Result<i32, LinksErr
     let given = route.ask("giving a namespace an id", wanted, |_| None::<()>);
     match given.await {
         Ok(_) => {}
-        // Somebody listed its veth meanwhile, which gives it one too.
+        // Another process listed its veth meanwhile, which gives it one too.
         Err(LinksError::Refused { source, .. })
             if source.raw_os_error().map(Errno::from_raw) == Some(Errno::EEXIST) => {}
         Err(error) => return Err(error),
@@ -71,7 +71,7 @@ pub struct Inside {
     pub addresses: Vec<IpAddr>,
     /// Those of them that a router's advertisement or a lease gave it.
     pub leased: Vec<IpAddr>,
-    /// Set up by somebody.
+    /// The interface is administratively up.
     pub up: bool,
 }
 

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_that_nobody_knows_hides_no_start() {
+    fn an_unknown_flag_hides_no_start() {
         for (line, container) in [
             ("--new start abc", Some("abc")),
             ("--new value start abc", Some("abc")),

@@ -99,7 +99,7 @@ fn work(inbox: &Receiver<Announcement>) {
         let ifindex = errand.ifindex;
         match announce(&errand) {
             Ok(addresses) => tracing::debug!(ifindex, addresses, "announced to its neighbours"),
-            // It has ended since, or goes down: whoever needs its address asks for it.
+            // It has ended since, or goes down: a neighbour that needs its address asks for it.
             Err(error) => tracing::debug!(ifindex, %error, "can't be announced"),
         }
     }

@@ -4,7 +4,7 @@
 //! Pure, but for the register, which it brings up to date. Decides:
 //! - whose an interface is: by the namespace that its other end is in, never by a name;
 //! - which interfaces have no end here, and are enforced inside;
-//! - which interfaces are on hold: what looks like a container's and is nobody's yet;
+//! - which interfaces are on hold: what looks like a container's and has no owner yet;
 //! - who of those that share a network namespace is its endpoint: the one who was, then a
 //!   Pod's sandbox, then the oldest;
 //! - whose an address is: the one who had it, then manifests, then the runtimes'
@@ -83,7 +83,7 @@ pub struct Desired {
     pub unidentified: Vec<Unidentified>,
     /// Addresses that are claimed twice.
     pub conflicts: Vec<Conflict>,
-    /// Rules of the host that replace the address of whoever sends to a container from beyond the host.
+    /// Rules of the host that replace the address of senders to a container from beyond the host.
     pub hiding: Vec<String>,
     /// Everything else.
     pub warnings: Vec<String>,
@@ -183,7 +183,7 @@ impl<'a> Assembly<'a> {
             observed,
             settings,
             programmed,
-            numbers: Numbers::of(register, programmed),
+            numbers: Numbers::in_use(register, programmed),
             out,
             owners: BTreeMap::new(),
             candidates: Vec::new(),

@@ -21,7 +21,7 @@ pub enum Order {
         ifindex: u32,
         /// Where it is, if it is inside another namespace and that is known.
         within: Option<Within>,
-        /// Some policy isolates who is behind it, or nobody knows who that is.
+        /// Some policy isolates the endpoint behind it, or the endpoint is not known.
         urgent: bool,
     },
     /// Take both off.

@@ -41,7 +41,7 @@ pub enum Effect {
     Attacher(attacher::Order),
     /// Have the gate let through these interfaces.
     Admit(Admission),
-    /// Tell that an interface has its programs again, which somebody else had taken off.
+    /// Tell that an interface has its programs again, which other software had taken off.
     TellRestored(u32),
     /// Announce the endpoints that have come into force to their neighbours.
     Announce,

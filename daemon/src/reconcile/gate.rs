@@ -27,13 +27,13 @@ pub struct GateController {
     found: Option<GateSnapshot>,
     /// What should be in it.
     admission: Admission,
-    /// It is kept that it is installed, or was since this netpold runs: where that is gone, somebody
-    /// released it.
+    /// The state directory says that the gate is installed, or said so since this netpold runs: where that is gone, the
+    /// gate was released.
     is_kept: bool,
-    /// Why it is not kept.
+    /// Why the state directory can't say so.
     persist_error: Option<String>,
     problem: Option<String>,
-    /// What was said of that last.
+    /// The problem that was logged last.
     said: Option<String>,
 }
 
@@ -73,10 +73,10 @@ impl GateController {
         gate_controller
     }
 
-    /// Shuts all who pass by an earlier netpold's word, because nothing of that one is pinned any more: its
-    /// programs ended with it. To be called first: how long it takes until others are there, nobody knows.
+    /// Shuts the interfaces that an earlier netpold admitted, because nothing of it is pinned any more: its
+    /// programs ended with it. To be called first: it may take long until other programs are there.
     pub fn shut_all(&mut self) {
-        // Whoever passes was there before netpold, and has lost nothing.
+        // The interfaces that pass were there before netpold, and have lost nothing.
         if !self.kept.is_followed() {
             return;
         }
@@ -96,7 +96,7 @@ impl GateController {
         }
     }
 
-    /// Shuts these. False: there is no gate, or it can't be changed.
+    /// Shuts these interfaces. False: there is no gate, or it can't be changed.
     pub fn shut(&mut self, interfaces: &BTreeSet<u32>) -> bool {
         let (Some(found), Some(kernel)) = (&mut self.found, &mut self.kernel) else {
             return false;
@@ -117,14 +117,14 @@ impl GateController {
         }
     }
 
-    /// What it has dropped, for whoever asks.
+    /// Reads what the gate has dropped, on request.
     pub fn meter(&self) -> GateMeter {
         let kernel = match Kernel::open(&self.table) {
             Ok(kernel) => Mutex::new(kernel),
             Err(_) => return GateMeter::default(),
         };
         GateMeter::new(move || {
-            // Nobody panics with it in hand.
+            // No code panics with the lock in hand.
             let drops = kernel.lock().map(|mut kernel| kernel.drops());
             let drops = drops.ok().and_then(Result::ok).unwrap_or_default();
             GateDrops {
@@ -147,7 +147,7 @@ impl GateController {
         }
     }
 
-    /// Tries once more what has failed, and looks where nobody tells of changes. To be called from time to
+    /// Tries once more what has failed, and looks where no event tells of changes. To be called from time to
     /// time.
     pub fn try_again(&mut self) {
         if self.listener.is_none() {
@@ -213,21 +213,21 @@ impl GateController {
                     found.contents = target;
                 }
             }
-            // It is not what it was: somebody was there.
-            Ok(false) => self.look_and_mend(),
+            // The kernel has other contents: other software has changed the gate.
+            Ok(false) => self.restore_if_changed(),
             Err(error) => self.failed(&error),
         }
     }
 
     /// Looks whether it is as it should be, and brings it back where it is not.
     pub fn check(&mut self) {
-        self.look_and_mend();
+        self.restore_if_changed();
         if self.problem.is_none() {
             self.said = None;
         }
     }
 
-    fn look_and_mend(&mut self) {
+    fn restore_if_changed(&mut self) {
         let before = self.found.take();
         self.found = self.find();
         if self.why_not.is_some() {
@@ -251,8 +251,8 @@ impl GateController {
         }
     }
 
-    /// Should it be there? Whoever releases it removes first what was kept; where nothing could be, it
-    /// should.
+    /// Should the gate be there? A release removes the state directory's word first; where there could be none, the gate
+    /// should be there.
     fn should_exist(&self, was_there: bool) -> bool {
         self.kept.is_installed() || (was_there && !self.is_kept)
     }
@@ -356,7 +356,7 @@ impl GateController {
         }
     }
 
-    /// What somebody should know of it.
+    /// What the operator should know of the gate.
     pub fn warning(&self) -> Option<String> {
         let problem = match (&self.problem, &self.persist_error) {
             (Some(problem), _) => problem.clone(),
@@ -371,7 +371,7 @@ impl GateController {
         self.matters().then(|| format!("the gate: {problem}"))
     }
 
-    /// Does anybody count on it? A kernel without nftables is none of the others' trouble.
+    /// Does the operator count on the gate? Without it, a kernel without nftables is no trouble.
     fn matters(&self) -> bool {
         self.required || self.persist_error.is_some() || self.kept.is_installed()
     }

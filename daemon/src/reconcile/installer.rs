@@ -143,7 +143,7 @@ impl Installer {
     }
 
     /// Puts a world in force; where its policies do not fit, its endpoints with the policies of
-    /// before: a container that starts must not wait on hold for somebody to mend a file.
+    /// before: a container that starts must not wait on hold until a file is mended.
     pub fn install(&mut self, tables: &mut KernelTables, order: Order) -> Answer {
         let before: BTreeSet<u32> = self.ids();
         self.key.keep();
@@ -189,7 +189,7 @@ impl Installer {
     ) -> (Option<Installed>, Option<InstallError>) {
         let attempted = self.attempt_once(tables, world);
         match &attempted.1 {
-            // Tables that an earlier netpold of the same key left, or that somebody has written to: no
+            // Tables that an earlier netpold of the same key left, or that other software has written to: no
             // number of another key is in them, so they are replaced as a whole.
             Some(clash @ InstallError::Clash { .. }) if self.is_read_back => {
                 tracing::warn!("{clash}: all tables are written once more, with other numbers");
@@ -288,7 +288,7 @@ impl Installer {
         }
     }
 
-    /// Goes on in a thread of its own, for as long as somebody gives orders. Of orders that
+    /// Goes on in a thread of its own, for as long as there are orders. Of orders that
     /// wait, only the last one counts: each is a whole world.
     ///
     /// # Errors

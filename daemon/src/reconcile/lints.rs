@@ -2,7 +2,7 @@
 //!
 //! A policy that is valid and may not mean what it says is told of at once, as kubectl prints
 //! `Warning:`: in the log, and to the next `netpol wait`. The lints run on a thread of their own,
-//! once for each change of the manifests. Not everybody who a policy is for may be there at that
+//! once for each change of the manifests. Not every Pod that a policy is for may be there at that
 //! moment: of selectors only slips of the pen are found. Changes nothing that is enforced.
 
 use std::collections::BTreeSet;
@@ -128,7 +128,7 @@ impl Lints {
         self.asked == self.answered
     }
 
-    /// What nobody who waited was told yet: that, and what the parser warns of.
+    /// The findings that no waiting client was told yet: those, and what the parser warns of.
     pub fn news(&mut self, store: &StoreView) -> Vec<Problem> {
         let of_files = store.accepted.iter().flat_map(|one| &one.file.diagnostics);
         let all: Vec<&Diagnostic> = self.findings.iter().chain(of_files).collect();

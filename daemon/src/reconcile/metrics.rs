@@ -1,7 +1,7 @@
 //! The metrics, as Prometheus reads them: packets by reason, and what `netpol status` counts.
 //!
-//! Served over HTTP where `[metrics] listen` says, to whoever can reach that: numbers alone, no
-//! names. Nothing is counted here; the kernel's counters are read when somebody asks.
+//! Served over HTTP where `[metrics] listen` says, to every client that can reach it: numbers alone, no
+//! names. Nothing is counted here; the kernel's counters are read on request.
 
 mod families;
 
@@ -30,7 +30,7 @@ use crate::datapath::counters::CounterTable;
 
 /// Connections at a time. Each is a descriptor of the daemon's, and Prometheus needs one.
 const CONNECTIONS: usize = 16;
-/// How long a connection lives: an answer takes milliseconds, and whoever wants another one
+/// How long a connection lives: an answer takes milliseconds, and a client that wants another one
 /// connects again.
 const LIFETIME: Duration = Duration::from_secs(10);
 
@@ -176,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    /// Clients that say nothing take no descriptor for long, and nobody else's turn for ever.
+    /// Clients that say nothing take no descriptor for long, and no other client's turn for ever.
     #[tokio::test]
     async fn silent_clients_are_few_and_not_for_long() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Knows when somebody touches the pins. The daemon does, too, whenever containers come and go: then it
+//! Knows when a process touches the pins. The daemon does, too, whenever containers come and go: then it
 //! is looked once more than needed.
 
 use std::path::PathBuf;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long one piece of work may take. The largest takes seconds, and an emulated machine twenty
-/// times that; whoever is ended for being slow would never get there.
+/// times that; a daemon that is ended for being slow would never get there.
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// What a thread was seen to owe.

@@ -1,7 +1,7 @@
 //! May what is in a network namespace start: is all in force there that policy can reach? Pure.
 //!
 //! Each veth that leads to it, and each interface inside that has no end here, has both programs, and an owner
-//! whom the kernel's tables know by now. One on hold is shut, not in force: whoever starts behind it loses his
+//! that the kernel's tables know by now. An interface on hold is shut: a container that starts behind it loses its
 //! first packets.
 
 use std::collections::BTreeMap;
@@ -93,7 +93,7 @@ pub fn decide(asked: &Asked, input: &ReadinessInput<'_>) -> Readiness {
     })
 }
 
-/// Whose it is, in force; none: nobody's, and no business of netpold's. `number`: what it has in the tables,
+/// Its owner, in force; none: it has no owner, and is no business of netpold's. `number`: what it has in the tables,
 /// if it was seen.
 fn owner(
     number: Option<u32>,
@@ -102,7 +102,7 @@ fn owner(
 ) -> Result<Option<String>, String> {
     let wanted = &input.desired.interfaces;
     let Some((ifindex, owner)) = number.and_then(|number| wanted.get_key_value(&number)) else {
-        // Whoever asks starts a container: a runtime will tell whose it is.
+        // The client starts a container: a runtime will tell the interface's owner.
         return if input.observed.engines().any(Engine::may_have_containers) {
             Err(format!("{name}: the container behind it is not known yet"))
         } else {
@@ -174,7 +174,7 @@ mod tests {
         desired.unidentified.push(Unidentified {
             interface: "veth7".to_owned(),
             ifindex: 7,
-            reason: "nobody knows".to_owned(),
+            reason: "it is unknown".to_owned(),
         });
         let mut programs = BTreeMap::from([(5, Program::On), (6, Program::Pending)]);
         let mut world = World::default();
@@ -211,7 +211,7 @@ mod tests {
         programs.insert(6, Program::On);
         let yes = (true, "shop/web is in force".to_owned());
         assert_eq!(say(Some(1), &world, &programs), yes);
-        let held = "veth7 is on hold: nobody knows";
+        let held = "veth7 is on hold: it is unknown";
         assert_eq!(say(Some(2), &world, &programs), no(held));
         // On a bridge of others; without a network; the host's.
         for nsid in [Some(3), Some(4), None] {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_to_containers_within_a_container_keeps_nobody_from_starting_beside_it() {
+    fn what_leads_to_containers_within_a_container_keeps_no_container_from_starting_beside_it() {
         let location = |ifindex| Location {
             namespace: 7,
             ifindex,

@@ -1,7 +1,7 @@
 //! Which endpoint has which number and slot, and what it was when it was last seen.
 //!
 //! Numbers are given in rising order and not again (connections in the kernel carry
-//! them); slots in a round, so that one is free for long before it is somebody
+//! them); slots in a round, so that a slot is free for long before it is another endpoint
 //! else's. Kept in the state directory, so that a restart knows its endpoints before a
 //! runtime answers. It counts for the boot that it was written in, and never for
 //! more than the pinned tables say themselves.
@@ -50,7 +50,7 @@ pub enum Key {
 impl Key {
     /// The key of a container.
     #[must_use]
-    pub fn of(container: &Container) -> Self {
+    pub fn from_container(container: &Container) -> Self {
         let id = container.id.clone();
         match container.runtime {
             Runtime::Docker => Self::Container(id),
@@ -207,11 +207,11 @@ impl Register {
     }
 
     /// What an earlier daemon left that the tables bear out. `fresh`: the tables are new, so
-    /// nobody is enforced.
+    /// no endpoint is enforced.
     #[must_use]
     pub fn adopt(mut self, tables: &Tables, empty_tables: EmptyTables) -> Self {
         match empty_tables {
-            EmptyTables::NobodyEnforced => self.records.clear(),
+            EmptyTables::NothingEnforced => self.records.clear(),
             EmptyTables::OthersStillEnforce => {}
             EmptyTables::No => self.records.retain(|_, record| {
                 tables
@@ -255,7 +255,7 @@ impl Register {
 
     /// What was known of an endpoint, if it is in that namespace still.
     #[must_use]
-    pub fn of(&self, key: &Key, namespace: &Namespace) -> Option<&Record> {
+    pub fn record_in(&self, key: &Key, namespace: &Namespace) -> Option<&Record> {
         let record = self.records.get(key);
         record.filter(|record| record.netns == namespace.identity)
     }
@@ -284,7 +284,7 @@ impl Register {
                     owned: BTreeMap::new(),
                 }
             }
-            // The endpoints were of another boot; bridges are made anew by the same names.
+            // The endpoints were of another boot; bridges are made again by the same names.
             Ok(saved) if saved.version == VERSION => Self {
                 bridges: saved.bridges,
                 owned: BTreeMap::new(),
@@ -358,7 +358,7 @@ pub enum EmptyTables {
     /// They are not empty: they were adopted.
     No,
     /// Nothing was pinned.
-    NobodyEnforced,
+    NothingEnforced,
     /// An earlier daemon's tables still enforce, and are about to be replaced.
     OthersStillEnforce,
 }
@@ -470,11 +470,11 @@ mod tests {
         }
         let mut adopted = register.clone().adopt(&tables, EmptyTables::No);
         assert_eq!(adopted.records.keys().collect::<Vec<_>>(), [&key(5)]);
-        // Never the number of somebody who may have connections.
+        // Never the number of an endpoint that may have connections.
         assert_eq!(adopted.number(&key(7), (4, 7)), Some((10, 3)));
         assert_eq!(adopted.number(&key(5), (4, 5)), Some((5, 1)));
         assert_ne!(adopted.number(&key(5), (4, 8)).unwrap().0, 5);
-        let fresh = register.adopt(&Tables::default(), EmptyTables::NobodyEnforced);
+        let fresh = register.adopt(&Tables::default(), EmptyTables::NothingEnforced);
         assert!(fresh.records.is_empty());
     }
 
@@ -492,6 +492,6 @@ mod tests {
         assert_eq!((id, slot), (ENDPOINTS, 3));
         register.last = LAST;
         let (id, _) = register.number(&key(9999), (4, 1)).unwrap();
-        assert_eq!(id, 3, "numbers begin anew, past those in use");
+        assert_eq!(id, 3, "numbers start over, past those in use");
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use netpol_abi::limits::FIRST_LOOPBACK;
 use netpol_abi::tables::{NOT_ISOLATED, endpoint_flags};
-use netpol_engine::evaluate::{Party, evaluate};
+use netpol_engine::evaluate::{EndpointSpec, evaluate};
 use netpol_engine::policy::{Mode, ObjectName, Protocol};
 use netpol_engine::resolver;
 use netpol_engine::world::Place;
@@ -336,9 +336,9 @@ pub fn unseen(asked: &AskedFromHost, programs: &BTreeMap<u32, Program>) -> Optio
 
 /// May it ask by its policies? Then names are no secret to it.
 fn may_ask(in_force: &Applied, name: &ObjectName, asked: &AskedFromHost) -> bool {
-    let addresses = asked.resolvers.iter().copied().map(Party::Address);
-    let mut resolvers = std::iter::once(Party::Pod(resolver::name())).chain(addresses);
-    let from = Party::Pod(name.clone());
+    let addresses = asked.resolvers.iter().copied().map(EndpointSpec::Address);
+    let mut resolvers = std::iter::once(EndpointSpec::Pod(resolver::name())).chain(addresses);
+    let from = EndpointSpec::Pod(name.clone());
     resolvers.any(|resolver| {
         evaluate(&in_force.world, &from, &resolver, Protocol::Udp, 53)
             .is_ok_and(|verdict| verdict.egress.allowed)
@@ -476,7 +476,7 @@ pub fn log(before: &Status, after: &Status) {
     for one in added(&before.warnings, &after.warnings) {
         tracing::warn!("{}", printable(one));
     }
-    // Whoever was alarmed is told when it is over.
+    // Every alarm has an all-clear.
     for one in added(&after.unprotected, &before.unprotected) {
         tracing::info!(
             container = %printable(&one.container),

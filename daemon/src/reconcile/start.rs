@@ -174,7 +174,7 @@ impl Opened {
         records.adopt(
             installer.installed(),
             match kernel.origin {
-                Origin::Fresh => EmptyTables::NobodyEnforced,
+                Origin::Fresh => EmptyTables::NothingEnforced,
                 Origin::Adopted => EmptyTables::No,
                 Origin::Replacing => EmptyTables::OthersStillEnforce,
             },

@@ -156,7 +156,7 @@ fn sweeper(
     }
 }
 
-/// Sleeps until the next sweep. False: nobody is there any more.
+/// Sleeps until the next sweep. False: the daemon has ended.
 fn wait(inbox: &Receiver<Cause>, pause: Option<Duration>) -> bool {
     let swept = Instant::now();
     let mut until = pause.map(|pause| swept + pause);

@@ -28,7 +28,7 @@ const PODMAN: &str = "/run/podman/podman.sock";
 
 /// An interface that no policy reaches at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Nobodys {
+struct Unclaimed {
     name: String,
     /// Its index in the network namespace that it is in.
     ifindex: u32,
@@ -44,7 +44,7 @@ struct Nobodys {
 struct Waiting {
     since: Instant,
     state: State,
-    nobodys: Nobodys,
+    unclaimed: Unclaimed,
     behind: Option<Behind>,
 }
 
@@ -73,19 +73,19 @@ impl Watch {
     /// Takes up how things stand now.
     pub fn look(&mut self, observed: &Observed, desired: &Desired, now: Instant) {
         let mut before = std::mem::take(&mut self.waiting);
-        for (number, nobodys) in nobodys(observed, desired) {
+        for (number, unclaimed) in unclaimed(observed, desired) {
             let known = before.remove(&number);
             // With another one behind it, it is another one. Where an engine has come or gone, it has its time.
-            let is_same = |known: &Nobodys| {
-                known.nsid == nobodys.nsid && known.hold.is_some() == nobodys.hold.is_some()
+            let is_same = |known: &Unclaimed| {
+                known.nsid == unclaimed.nsid && known.hold.is_some() == unclaimed.hold.is_some()
             };
-            let known = known.filter(|known| is_same(&known.nobodys));
+            let known = known.filter(|known| is_same(&known.unclaimed));
             let waiting = match known {
-                Some(known) => Waiting { nobodys, ..known },
+                Some(known) => Waiting { unclaimed, ..known },
                 None => Waiting {
                     since: now,
                     state: State::Young,
-                    nobodys,
+                    unclaimed,
                     behind: None,
                 },
             };
@@ -112,7 +112,7 @@ impl Watch {
         let old = old.filter(|one| one.state == State::Young && one.since + PATIENCE <= now);
         old.filter_map(|one| {
             one.state = State::Asked;
-            one.nobodys.nsid
+            one.unclaimed.nsid
         })
         .collect()
     }
@@ -127,7 +127,10 @@ impl Watch {
         for one in self.waiting.values_mut() {
             if one.state == State::Asked {
                 one.state = State::Lasting;
-                one.behind = one.nobodys.nsid.and_then(|nsid| behind.get(&nsid).cloned());
+                one.behind = one
+                    .unclaimed
+                    .nsid
+                    .and_then(|nsid| behind.get(&nsid).cloned());
             }
         }
     }
@@ -136,17 +139,17 @@ impl Watch {
     pub fn unseen(&self) -> BTreeSet<i32> {
         let waiting = self.waiting.values();
         let unseen = waiting.filter(|one| {
-            let is_said = one.nobodys.hold.is_some() || one.nobodys.bridge.is_some();
+            let is_said = one.unclaimed.hold.is_some() || one.unclaimed.bridge.is_some();
             one.state == State::Lasting && one.behind.is_none() && is_said
         });
-        unseen.filter_map(|one| one.nobodys.nsid).collect()
+        unseen.filter_map(|one| one.unclaimed.nsid).collect()
     }
 
     /// Who is in those is known by now. True: of one.
     pub fn see(&mut self, behind: &BTreeMap<i32, Behind>) -> bool {
         let mut is_news = false;
         for one in self.waiting.values_mut() {
-            let found = one.nobodys.nsid.and_then(|nsid| behind.get(&nsid));
+            let found = one.unclaimed.nsid.and_then(|nsid| behind.get(&nsid));
             if let Some(found) =
                 found.filter(|_| one.state == State::Lasting && one.behind.is_none())
             {
@@ -168,7 +171,7 @@ impl Watch {
         let lasting = self.waiting.iter();
         let lasting = lasting.filter(|(_, one)| one.state == State::Lasting);
         let said = lasting.filter_map(|(number, one)| {
-            let Nobodys { bridge, hold, .. } = &one.nobodys;
+            let Unclaimed { bridge, hold, .. } = &one.unclaimed;
             if hold.is_none() && !is_containers(one, observed) {
                 return None;
             }
@@ -179,8 +182,8 @@ impl Watch {
             };
             let (reason, help) = self.words(one, observed);
             Some(Unreached {
-                interface: one.nobodys.name.clone(),
-                ifindex: one.nobodys.ifindex,
+                interface: one.unclaimed.name.clone(),
+                ifindex: one.unclaimed.ifindex,
                 bridge: bridge.clone(),
                 leads_to: one.behind.as_ref().map(Behind::words),
                 passes,
@@ -204,7 +207,11 @@ impl Watch {
                 .find(|known| known.id.ends_with(id))
             && let Some(engine) = observed.engine_of(known.runtime, &known.id)
         {
-            let hold = one.nobodys.hold.as_deref().unwrap_or("it was not claimed");
+            let hold = one
+                .unclaimed
+                .hold
+                .as_deref()
+                .unwrap_or("it was not claimed");
             return (
                 format!(
                     "{} has the container {}, but {hold}",
@@ -213,8 +220,12 @@ impl Watch {
                 "see netpold's log for why, and start the container again".to_owned(),
             );
         }
-        let is_unknown = one.nobodys.hold.as_ref().is_none_or(|hold| hold == UNKNOWN);
-        if let Some(hold) = one.nobodys.hold.as_ref().filter(|_| !is_unknown) {
+        let is_unknown = one
+            .unclaimed
+            .hold
+            .as_ref()
+            .is_none_or(|hold| hold == UNKNOWN);
+        if let Some(hold) = one.unclaimed.hold.as_ref().filter(|_| !is_unknown) {
             let help = match silent {
                 Some(engine) => format!("see why {} does not answer", engine.label),
                 None if hold == ENDED => "end what still runs in its network namespace".to_owned(),
@@ -293,14 +304,14 @@ impl Watch {
                 path.display()
             ),
             Some(Behind::Process(_)) => format!("if no engine made it, {declare}"),
-            None if one.nobodys.bridge.as_deref().is_some_and(is_podmans) => podman(),
+            None if one.unclaimed.bridge.as_deref().is_some_and(is_podmans) => podman(),
             None => format!("{}; if no engine made it, {declare}", docker()),
         }
     }
 }
 
 /// Interfaces that no policy reaches at this moment, and that lead somewhere.
-fn nobodys(observed: &Observed, desired: &Desired) -> Vec<(u32, Nobodys)> {
+fn unclaimed(observed: &Observed, desired: &Desired) -> Vec<(u32, Unclaimed)> {
     let hold = |name: &str, ifindex: u32| {
         let mut held = desired.unidentified.iter();
         let held = held.find(|held| held.ifindex == ifindex && held.interface == name);
@@ -316,14 +327,14 @@ fn nobodys(observed: &Observed, desired: &Desired) -> Vec<(u32, Nobodys)> {
             None => None,
         };
         let bridge = veth.master.and_then(|master| links.bridges.get(&master));
-        let nobodys = Nobodys {
+        let unclaimed = Unclaimed {
             name: veth.name.clone(),
             ifindex: veth.ifindex,
             bridge: bridge.cloned(),
             nsid: veth.peer_nsid,
             hold,
         };
-        Some((veth.ifindex, nobodys))
+        Some((veth.ifindex, unclaimed))
     });
     let inside = desired.interfaces.iter().filter_map(|(number, owner)| {
         if !is_inside(*number) || owner.is_some() {
@@ -332,14 +343,14 @@ fn nobodys(observed: &Observed, desired: &Desired) -> Vec<(u32, Nobodys)> {
         let child = desired.inside.get(number);
         let name = child.map_or("inside a container", |child| &child.name);
         let ifindex = child.map_or(0, |child| child.within.location.ifindex);
-        let nobodys = Nobodys {
+        let unclaimed = Unclaimed {
             name: name.to_owned(),
             ifindex,
             bridge: None,
             nsid: None,
             hold: Some(hold(name, ifindex)),
         };
-        Some((*number, nobodys))
+        Some((*number, unclaimed))
     });
     outside.chain(inside).collect()
 }
@@ -354,7 +365,7 @@ fn is_containers(one: &Waiting, observed: &Observed) -> bool {
         Some((_, Maker::CriO | Maker::Unknown)) => return dockers() || containerd,
         None => {}
     }
-    let Some(bridge) = &one.nobodys.bridge else {
+    let Some(bridge) = &one.unclaimed.bridge else {
         return false;
     };
     match bridges::maker(bridge) {
@@ -462,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_after_ten_seconds_and_a_last_question_and_until_somebody_claims_it() {
+    fn it_is_said_after_ten_seconds_and_a_last_question_and_until_an_engine_claims_it() {
         let observed = observed("docker0", vec![engine("/run/one.sock", true)]);
         let unknown = held(UNKNOWN);
         let begun = Instant::now();
@@ -558,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn why_nobody_has_claimed_it_is_said() {
+    fn the_reason_why_no_engine_has_claimed_it_is_said() {
         let reason =
             |observed: &Observed, hold: &str| said(observed, &held(hold), None).remove(0).reason;
         let one = observed("docker0", vec![engine("/run/one.sock", true)]);
@@ -585,7 +596,7 @@ mod tests {
         let there = || vec![engine("/run/one.sock", true)];
         let process = || Some(Behind::Process("process 9".to_owned()));
         let rows = [
-            // An engine's bridge, and no engine: whoever is there.
+            // An engine's bridge, and no engine: whatever is there.
             ("docker0", absent(), None, 1),
             ("podman0", absent(), process(), 1),
             ("br-0123456789ab", absent(), None, 1),
@@ -622,7 +633,7 @@ mod tests {
         let mut own = observed.clone();
         own.engines_own.insert(NSID);
         assert!(said(&own, &none, None).is_empty());
-        // A veth with both ends here leads to nobody.
+        // A veth with both ends here leads to no container.
         let mut both = observed;
         both.links.veths[0].peer_nsid = None;
         assert!(said(&both, &none, None).is_empty());

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_nobodys() {
+    fn this_process_is_in_no_container() {
         let id = "a".repeat(64);
         assert!(in_usual_groups(&BTreeSet::from([id.as_str(), "../..", "web"])).is_empty());
     }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_names_its_container_or_nobody() {
+    fn a_process_names_its_container_or_none() {
         let (id, other) = ("a1".repeat(32), "b2".repeat(32));
         // Its control group, the parent that was asked for, who may be meant, and whose it may be.
         let rows: [(String, String, &[&str], [bool; 2]); 9] = [

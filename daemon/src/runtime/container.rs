@@ -18,7 +18,7 @@ pub struct Snapshot {
     /// Its containers, running or not. Where `connected` is false they are those of before:
     /// containers may outlive their runtime's daemon.
     pub containers: Vec<Container>,
-    /// The host's bridges of its networks, whether anybody is on them or not.
+    /// The host's bridges of its networks, with or without containers on them.
     pub bridges: BTreeSet<String>,
     /// An interface of the engine's own on one of its bridges, by which a swarm's published ports come in, and when the
     /// engine was asked: it is no container's.
@@ -35,7 +35,7 @@ impl Snapshot {
     /// The same, with IDs that no container of another engine has, whatever that one says: those of the engine at this
     /// socket.
     #[must_use]
-    pub fn of(&self, socket: &Path) -> Self {
+    pub fn of_engine(&self, socket: &Path) -> Self {
         let mut all = self.clone();
         for container in &mut all.containers {
             container.id = qualified(socket, &container.id);

@@ -142,7 +142,7 @@ impl Publisher {
         &self.socket
     }
 
-    /// Returns when somebody asks for all to be listed again. Dropping the future loses nothing.
+    /// Returns when a client asks for all to be listed again. Dropping the future loses nothing.
     pub(super) async fn asked(&mut self) -> Result<(), Dropped> {
         let asked = self.asked.recv().await.ok_or(Dropped)?;
         self.waiting.push(asked);
@@ -154,7 +154,7 @@ impl Publisher {
         self.questions.borrow_and_update().clone()
     }
 
-    /// Returns when somebody asks for all to be listed again, or other questions are open than
+    /// Returns when a client asks for all to be listed again, or other questions are open than
     /// [`Publisher::questions`] has given. Dropping the future loses nothing.
     pub(super) async fn request(&mut self) -> Result<Request, Dropped> {
         tokio::select! {
@@ -221,12 +221,12 @@ impl Publisher {
 
     fn answer(&mut self) {
         for waiting in self.waiting.drain(..) {
-            // Whoever asked may have stopped waiting.
+            // The client may have stopped waiting.
             let _ = waiting.send(());
         }
     }
 
-    /// Waits until the socket appears, or, where there is one that nobody serves, some time has
+    /// Waits until the socket appears, or, where there is a socket that no process serves, some time has
     /// passed.
     async fn pause(&mut self, absent: bool, wait: Duration) -> Result<(), Dropped> {
         let mut wanted = Wanted::default();

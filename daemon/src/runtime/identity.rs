@@ -1,6 +1,6 @@
 //! From a container's labels to a Pod: labels, Namespace, name, named ports.
 //!
-//! Pure. Labels are hostile ground: images bring their own, and whoever starts a
+//! Pure. Labels are hostile ground: images bring their own, and the user who starts a
 //! container chooses the rest. What the Kubernetes API would refuse is left out and
 //! noted, never repaired: a repaired value could be one that a policy trusts. Called
 //! for every container, whatever runtime reports it.
@@ -80,7 +80,7 @@ pub enum Note {
 }
 
 impl Note {
-    /// Did somebody mean this for netpold? Images carry many labels that are no Pod labels
+    /// Was this label meant for netpold? Images carry many labels that are no Pod labels
     /// (descriptions, URLs): those are for a closer look only.
     #[must_use]
     pub fn is_meant_for_us(&self) -> bool {
@@ -219,7 +219,7 @@ fn pod_labels(
 ) -> Labels {
     let mut labels = Labels::new();
     for (key, value) in given {
-        // These two hold lists, and are read as such; the others are nobody's word on the Pod.
+        // These two hold lists, and are read as such; the others say nothing about the Pod.
         let is_list = key == PORTS_LABEL || key == ADDRESSES;
         if is_list || hidden.iter().any(|prefix| key.starts_with(prefix)) {
             continue;
@@ -347,7 +347,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn of(labels: &[(&str, &str)]) -> Identity {
+    fn labelled(labels: &[(&str, &str)]) -> Identity {
         let labels = labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_compose_service_is_a_pod() {
-        let pod = of(&[
+        let pod = labelled(&[
             ("com.docker.compose.project", "shop"),
             ("com.docker.compose.service", "web"),
             ("tier", "front"),
@@ -384,7 +384,7 @@ mod tests {
         let rows: [(&str, Option<&str>); 3] =
             [("own", Some("own")), ("", Some("")), ("not valid", None)];
         for (own, expected) in rows {
-            let pod = of(&[("com.docker.compose.service", "web"), ("app", own)]);
+            let pod = labelled(&[("com.docker.compose.service", "web"), ("app", own)]);
             assert_eq!(
                 pod.labels.get("app").map(String::as_str),
                 expected,
@@ -404,7 +404,7 @@ mod tests {
             ("", "my_project", "default", 1),
         ];
         for (own, project, expected, notes) in rows {
-            let pod = of(&[
+            let pod = labelled(&[
                 ("netpold.io/namespace", own),
                 ("com.docker.compose.project", project),
             ]);
@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn labels_that_cannot_be_are_left_out_and_noted() {
-        let pod = of(&[
+        let pod = labelled(&[
             ("good", "v1.0"),
             ("org.example.description", "a b c"),
             ("bad key", "x"),
@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn named_ports_are_read_and_bad_ones_left_out() {
-        let pod = of(&[(PORTS_LABEL, "http=8080/TCP, dns=53/UDP,dns=53,web=80/sctp,")]);
+        let pod = labelled(&[(PORTS_LABEL, "http=8080/TCP, dns=53/UDP,dns=53,web=80/sctp,")]);
         let said: Vec<String> = pod
             .ports
             .iter()
@@ -471,11 +471,11 @@ mod tests {
             "http=8 0",
             "a=1,a=2",
         ] {
-            let pod = of(&[(PORTS_LABEL, bad)]);
+            let pod = labelled(&[(PORTS_LABEL, bad)]);
             assert_eq!(pod.notes.len(), 1, "{bad:?}");
             assert!(pod.ports.len() <= 1, "{bad:?}");
         }
-        let many = of(&[(PORTS_LABEL, &"x,".repeat(100_000))]);
+        let many = labelled(&[(PORTS_LABEL, &"x,".repeat(100_000))]);
         assert!(many.notes.len() < 1000);
     }
 
@@ -484,7 +484,7 @@ mod tests {
         let nets = |pod: &Identity| -> Vec<String> {
             pod.leaves.iter().map(ToString::to_string).collect()
         };
-        let pod = of(&[(ADDRESSES, "10.99.0.0/24, 10.0.0.7")]);
+        let pod = labelled(&[(ADDRESSES, "10.99.0.0/24, 10.0.0.7")]);
         assert_eq!(nets(&pod), ["10.0.0.7/32", "10.99.0.0/24"]);
         assert!(pod.notes.is_empty() && !pod.labels.contains_key(ADDRESSES));
         for bad in [
@@ -494,7 +494,7 @@ mod tests {
             "10.0.0.7,::1",
             "10.0.0.7/8",
         ] {
-            let pod = of(&[(ADDRESSES, bad)]);
+            let pod = labelled(&[(ADDRESSES, bad)]);
             assert!(
                 pod.leaves.is_empty() && pod.notes.len() == 1,
                 "{bad:?}: {pod:?}"
@@ -523,7 +523,7 @@ mod tests {
             port,
             protocol: Protocol::Tcp,
         };
-        let pod = of(&[
+        let pod = labelled(&[
             ("netpold.io/namespace", "Not_valid"),
             (PORTS_LABEL, "http=80,db=5432"),
             ("app", "old"),

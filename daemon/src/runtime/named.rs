@@ -1,9 +1,9 @@
 //! Which container a Pod manifest means that names one (`netpold.io/container`). Pure.
 //!
 //! By its name, its ID, or the digits of that which `docker ps` prints; not by the beginning of a few
-//! letters: who is named gets rights by it, and a slip must not meet somebody else.
+//! letters: a named container gets rights by it, and a slip must not meet another one.
 //!
-//! Anybody who may start containers may give one a name that is another's ID, or a name that another
+//! Any user who may start containers may give one a name that is another's ID, or a name that another
 //! runtime's container has. So where several are meant, it is who was meant before, else the oldest:
 //! a newcomer neither takes a manifest's rights nor another one's isolation.
 

@@ -48,10 +48,10 @@ impl Resolvers {
     /// # Errors
     /// The kernel gives no inotify instance.
     pub fn of_host() -> Result<Self, WatchError> {
-        Self::of(Path::new(CONF), Path::new(BEHIND_STUB))
+        Self::follow(Path::new(CONF), Path::new(BEHIND_STUB))
     }
 
-    fn of(conf: &Path, behind_stub: &Path) -> Result<Self, WatchError> {
+    fn follow(conf: &Path, behind_stub: &Path) -> Result<Self, WatchError> {
         Ok(Self {
             conf: conf.to_owned(),
             behind_stub: behind_stub.to_owned(),
@@ -131,7 +131,7 @@ pub(super) fn askable(address: IpAddr) -> Option<IpAddr> {
     (!link_local && !address.is_multicast() && !is_host(address)).then_some(address)
 }
 
-/// Is it whoever asks?
+/// Is it an address that every host has for itself?
 const fn is_host(address: IpAddr) -> bool {
     address.is_loopback() || address.is_unspecified()
 }
@@ -222,7 +222,7 @@ mod tests {
             root.path().join("etc"),
             root.path().join("run/resolve/conf"),
         );
-        let mut resolvers = Resolvers::of(&conf, &behind).unwrap();
+        let mut resolvers = Resolvers::follow(&conf, &behind).unwrap();
         assert_eq!(resolvers.read().addresses, set(&[]));
         let hint = std::time::Duration::from_secs(10);
         std::fs::create_dir_all(behind.parent().unwrap()).unwrap();

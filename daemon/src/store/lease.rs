@@ -1,6 +1,6 @@
 //! Reading a file only when it is whole.
 //!
-//! Owns one question: has somebody the file open for writing? The kernel answers it
+//! Owns one question: does a process have the file open for writing? The kernel answers it
 //! exactly: a read lease (fcntl(2), `F_SETLEASE`) is refused with `EAGAIN` while there
 //! is a writer, and while it is held, new writers wait for the few microseconds that
 //! reading takes. Must never block on what is in the directory (a FIFO, a file under
@@ -36,7 +36,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    pub(super) fn of(meta: &Metadata) -> Self {
+    pub(super) fn from_metadata(meta: &Metadata) -> Self {
         Self {
             device: meta.dev(),
             inode: meta.ino(),
@@ -63,14 +63,14 @@ impl Stamp {
 /// What a look at a file gave.
 #[derive(Debug)]
 pub(super) enum Look {
-    /// Its whole content. `sure`: the kernel has confirmed that nobody writes it; else the
+    /// Its whole content. `sure`: the kernel has confirmed that no process writes it; else the
     /// file system knows no leases, and the caller must see that it is quiet.
     Whole {
         bytes: Vec<u8>,
         stamp: Stamp,
         sure: bool,
     },
-    /// Somebody writes it.
+    /// A process writes it.
     BeingWritten,
     /// It is too large to be a manifest.
     TooLarge(u64),
@@ -118,8 +118,8 @@ pub(super) fn look(path: &Path, listed: (u64, u64)) -> io::Result<Look> {
     }
     let mut bytes = Vec::new();
     (&mut file).take(LARGEST + 1).read_to_end(&mut bytes)?;
-    let after = Stamp::of(&file.metadata()?);
-    if after != Stamp::of(&before) || bytes.len() as u64 != before.len() {
+    let after = Stamp::from_metadata(&file.metadata()?);
+    if after != Stamp::from_metadata(&before) || bytes.len() as u64 != before.len() {
         return Ok(Look::BeingWritten);
     }
     // Closing the file gives the lease back.
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_whole_when_nobody_writes_it() {
+    fn a_file_is_whole_when_no_process_writes_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.yaml");
         let mut writer = File::create(&path).unwrap();

@@ -33,7 +33,7 @@ pub(super) enum Observation {
     Cut,
     /// It is there, and can't be taken: why (a rule's code, a message, a remedy).
     Refused(&'static str, String, &'static str),
-    /// Somebody writes it: to be looked at again.
+    /// A process writes it: to be looked at again.
     BeingWritten,
     /// It is not there now; it may be on its way back (editors save by renaming).
     Missing,
@@ -184,7 +184,7 @@ impl Ledger {
                 lost.insert(loser, winners);
             }
         }
-        // Who lost to one that has lost itself since may have nobody in the way any more.
+        // A version that lost to one that has lost since may have none in its way any more.
         let mut stranded: Vec<(Option<SystemTime>, String)> = lost
             .iter()
             .filter(|(_, winners)| winners.iter().all(|winner| lost.contains_key(winner)))
@@ -282,7 +282,7 @@ impl Ledger {
                 }
             }
         }
-        // All of these at once: a holder keeps its objects, whoever else loses.
+        // All of these at once: a holder keeps its objects, whatever else loses.
         if !lost.is_empty() {
             return lost
                 .into_iter()

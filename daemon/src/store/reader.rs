@@ -181,7 +181,7 @@ async fn work(
         }
         look(&mut store);
         for reply in asked {
-            // Whoever asked may have gone.
+            // The client may have gone.
             let _ = reply.send(());
         }
     }
@@ -208,7 +208,7 @@ mod tests {
 
     const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
 
-    /// However long a look takes, whoever takes its results goes on.
+    /// However long a look takes, the loop that takes its results goes on.
     #[tokio::test]
     async fn a_look_that_takes_long_keeps_no_one_waiting() {
         let root = tempfile::tempdir().unwrap();

@@ -378,7 +378,7 @@ impl Walk<'_> {
 
     fn pass(&mut self, below: PathBuf, why: &'static str, own: &Metadata) {
         let now = SystemTime::now();
-        let arrived = Stamp::of(own).arrived();
+        let arrived = Stamp::from_metadata(own).arrived();
         // A clock that was set back makes no name new for ever.
         if arrived <= now && now.duration_since(arrived).is_ok_and(|age| age < SETTLED) {
             self.listing.has_new = true;
@@ -446,7 +446,7 @@ mod tests {
         }
     }
 
-    /// What editors and packages leave is no news; a name that somebody meant is.
+    /// What editors and packages leave is no news; a name that was meant is.
     #[test]
     fn names_that_are_passed_over_without_a_word() {
         for quiet in [

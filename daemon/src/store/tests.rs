@@ -649,7 +649,7 @@ async fn who_may_write_manifests_is_told() {
         set(usual).unwrap();
         assert!(settled(&mut store).await.warnings.is_empty());
     }
-    // Somebody else can put another folder in its place.
+    // Another user can put another folder in its place.
     fs::set_permissions(place.root.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let view = settled(&mut store).await;
     assert_eq!(
@@ -667,7 +667,7 @@ async fn a_change_without_an_event_is_found() {
     fs::hard_link(&elsewhere, place.at("a.yaml")).unwrap();
     let mut store = place.open();
     settled(&mut store).await;
-    // Whoever mounts something on this machine meanwhile has the store look, too: then it is tried once more.
+    // A mount elsewhere on this machine meanwhile has the store look, too: then it is tried once more.
     let mut undisturbed = false;
     for name in ["c", "d", "e", "f", "g", "b"] {
         fs::write(&elsewhere, format!("object {name}\n")).unwrap();

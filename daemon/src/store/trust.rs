@@ -1,6 +1,6 @@
 //! Whose word a path is: what symbolic links may lead to, and who can write what is read.
 //!
-//! Whoever can write a manifest decides policy. So a link is followed within the manifests
+//! A user who can write a manifest decides policy. So a link is followed within the manifests
 //! directory and those that the operator names beside it; outside of them only to a file that
 //! root alone can write, or put something else in the place of. Reads no file. Called by `scan`
 //! only.
@@ -13,10 +13,10 @@ use std::path::{Component, Path, PathBuf};
 
 /// As many symbolic links as the kernel follows in one path (`MAXSYMLINKS`).
 const LINKS: usize = 40;
-/// Writable by the group or by everybody. Where there is an ACL, the group's bits are its mask
+/// Writable by the group or by every user. Where there is an ACL, the group's bits are its mask
 /// (acl(5)), and show every right that it gives.
 const OTHERS_WRITE: u32 = 0o022;
-/// Of a directory that everybody may write: nobody but its owner and root removes or renames an
+/// Of a directory that every user may write: only its owner and root remove or rename an
 /// entry of another's.
 const STICKY: u32 = 0o1000;
 

@@ -50,7 +50,7 @@ impl<S: Subscriber> Layer<S> for Journal {
             // there too, is kept for us by systemd.
             let again = Self::open().and_then(|journal| journal.socket.send(&entry));
             if again.is_err() {
-                // Nobody is left to tell.
+                // No place is left to report it.
                 let _ = io::Write::write_all(&mut io::stderr(), (said.line() + "\n").as_bytes());
             }
         }

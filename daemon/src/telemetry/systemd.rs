@@ -24,7 +24,7 @@ pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// The process begins anew, with another configuration; [`ready`] ends that. Alive: what follows
+/// The process restarts in place, with another configuration; [`ready`] ends that. Alive: what follows
 /// has all the time that systemd gives.
 pub fn reloading() {
     let mut states = vec![NotifyState::Watchdog, NotifyState::Reloading];

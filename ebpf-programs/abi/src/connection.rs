@@ -84,7 +84,7 @@ impl State {
     #[inline(always)]
     const fn after_ack(self, reply: bool) -> Change {
         match (self, reply) {
-            // Whoever opened has not been answered, so there is nothing to acknowledge.
+            // The opener has not been answered, so there is nothing to acknowledge.
             (Self::New, false) => Change::Invalid,
             // A challenge (RFC 5961, 4) from a peer that remembers an older connection.
             (Self::New, true) => Change::Nothing,
@@ -139,7 +139,7 @@ impl State {
 /// What a packet does to its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The state from now on, perhaps the same; the connection's idle time begins anew.
+    /// The state from now on, perhaps the same; the connection's idle time starts over.
     To(State),
     /// It may pass, and proves nothing: not even that the connection is in use.
     Nothing,
@@ -234,7 +234,7 @@ impl Timeout {
     /// The one that holds for a protocol in a state.
     #[must_use]
     #[inline(always)]
-    pub const fn of(protocol: u8, state: State) -> Self {
+    pub const fn for_state(protocol: u8, state: State) -> Self {
         match protocol {
             protocol::TCP => match state {
                 State::New => Self::TcpSyn,

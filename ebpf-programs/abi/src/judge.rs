@@ -141,7 +141,7 @@ pub trait Tables {
     fn socket(&self, parsed: &ParsedFrame, listens: bool) -> Option<Socket>;
 
     // The parts of a verdict. In the programs each is a global function, which the verifier looks at
-    // once, with any arguments, and not anew on each path that leads to it. Hence plain numbers
+    // once, with any arguments, and not again on each path that leads to it. Hence plain numbers
     // and a view, which is in a map there.
 
     /// See [`search_blocks`].
@@ -318,7 +318,7 @@ enum Isolation {
 impl<'a, T: Tables> PolicyContext<'a, T> {
     /// The context of an endpoint. `None`: the tables lack it, which does not happen to an endpoint that was found.
     #[inline(always)]
-    fn of(tables: &'a T, at: &'a EndpointRef) -> Option<Self> {
+    fn find(tables: &'a T, at: &'a EndpointRef) -> Option<Self> {
         Some(Self {
             tables,
             control: tables.control()?,
@@ -369,9 +369,9 @@ impl<T> PolicyContext<'_, T> {
     /// What an isolated endpoint neither sends nor gets, and another one does.
     const fn unless_isolated(&self, reason: Reason) -> Decision {
         match self.isolation() {
-            Isolation::Enforced => Decision::of(reason),
-            Isolation::Audited => Decision::of(reason).with(decision_flags::AUDITED, true),
-            Isolation::None => Decision::of(Reason::NotIsolated),
+            Isolation::Enforced => Decision::new(reason),
+            Isolation::Audited => Decision::new(reason).with(decision_flags::AUDITED, true),
+            Isolation::None => Decision::new(Reason::NotIsolated),
         }
     }
     /// The decision on a segment that its connection's state does not allow, when it would have been
@@ -427,7 +427,7 @@ mod decision_flags {
 }
 
 impl Decision {
-    const fn of(reason: Reason) -> Self {
+    const fn new(reason: Reason) -> Self {
         Self {
             reason,
             rule: 0,
@@ -478,7 +478,7 @@ pub fn find_endpoint<T: Tables>(
     ifindex: u32,
     parsed: &mut ParsedFrame,
 ) {
-    // Nobody's, unless all of it is found.
+    // No endpoint's, unless all of it is found.
     parsed.endpoint.id = 0;
     let Some(control) = tables.control() else {
         return;
@@ -557,7 +557,7 @@ fn in_context<'o, T: Tables>(
     if parsed.endpoint.id == 0 {
         return outcome.write(unidentified(control));
     }
-    match PolicyContext::of(tables, &parsed.endpoint) {
+    match PolicyContext::find(tables, &parsed.endpoint) {
         Some(context) => outcome.write(judge(&context)),
         None => outcome.write(Outcome::default()),
     }
@@ -715,26 +715,26 @@ fn unread<T: Tables>(
     reason: Reason,
 ) -> Decision {
     if context.isolated() {
-        return Decision::of(reason);
+        return Decision::new(reason);
     }
     if context.at.direction() == Direction::Egress {
         if parsed.ethernet.source != context.at.mac {
-            return Decision::of(Reason::SpoofedMac);
+            return Decision::new(Reason::SpoofedMac);
         }
         if matches!(reason, Reason::Vlan | Reason::ExtensionHeaders) {
-            return Decision::of(reason);
+            return Decision::new(reason);
         }
         let packet = &parsed.packet;
         if packet.version == 6 && packet.piece as u8 == Piece::First as u8 {
-            return Decision::of(reason);
+            return Decision::new(reason);
         }
         if packet.version != 0 {
             let whose = lookup::whose(context, packet.version, &packet.source);
             if !whose.is_usable() {
-                return Decision::of(Reason::SpoofedAddress);
+                return Decision::new(Reason::SpoofedAddress);
             }
             if published::may_be_dialled(context, packet) {
-                return Decision::of(reason).with(decision_flags::OF_TARGET, true);
+                return Decision::new(reason).with(decision_flags::OF_TARGET, true);
             }
             return context
                 .unless_isolated(reason)
@@ -751,7 +751,7 @@ fn rule_on<T: Tables, F: Frame>(
     parsed: &ParsedFrame,
 ) -> Decision {
     if context.at.direction() == Direction::Egress && parsed.ethernet.source != context.at.mac {
-        return Decision::of(Reason::SpoofedMac);
+        return Decision::new(Reason::SpoofedMac);
     }
     if parsed.packet.piece == Piece::Later {
         let later = context.tables.later_fragment(parsed);
@@ -762,13 +762,13 @@ fn rule_on<T: Tables, F: Frame>(
             }
             reason => reason,
         };
-        return Decision::of(reason).with(decision_flags::BY_LEAVE, later.is_by_leave());
+        return Decision::new(reason).with(decision_flags::BY_LEAVE, later.is_by_leave());
     }
     let is_arp = parsed.ethernet.ethertype == ethertype::ARP;
     if (is_arp || parsed.packet.may_concern_link())
         && let Some(reason) = context.tables.link_control(frame, parsed)
     {
-        return Decision::of(reason);
+        return Decision::new(reason);
     }
     let decision = track::connection(context, frame, parsed);
     if parsed.packet.piece == Piece::First {

@@ -348,7 +348,7 @@ pub fn ipv4<F: Frame>(
     if !quoted && !big && total > there {
         return Err(Reason::Truncated);
     }
-    // Whoever passes the packet on reads them; the address in the header is not where it goes.
+    // Routers on the way read them; the address in the header is not where it goes.
     if !quoted && header_length > 20 && frame.has_source_route(at + 20, header_length - 20) {
         return Err(Reason::SourceRoute);
     }
@@ -559,7 +559,7 @@ pub fn transport<F: Frame>(frame: &F, packet: &mut Packet, quoted: bool) -> Resu
             let header: wire::Udp = near_or_far(frame, at).ok_or(short)?;
             packet.source_port = u16::from_be(header.ports.source_be);
             packet.destination_port = u16::from_be(header.ports.destination_be);
-            // 0: longer than the field can say (RFC 2675, 4), or left to whoever cuts it up.
+            // 0: longer than the field can say (RFC 2675, 4), or left to the driver that cuts it up.
             let bytes = usize::from(u16::from_be(header.length_be));
             let lies = bytes < 8 || (packet.piece == Piece::Whole && at + bytes > end);
             if bytes != 0 && lies {

@@ -49,7 +49,7 @@ reasons! {
     /// The endpoint speaks to itself.
     Itself = 6, "itself", "the endpoint speaks to itself";
     /// DHCP between a client and who is no container.
-    LinkControl = 7, "link-control", "a DHCP client's question to everybody, or an answer to one";
+    LinkControl = 7, "link-control", "a DHCP client's question to all hosts, or an answer to one";
     /// The configuration lets unidentified interfaces through.
     UnidentifiedAllowed = 8, "unidentified-allowed", "the interface is not identified, and the configuration lets it through";
     /// A later fragment that came before its first.
@@ -72,9 +72,9 @@ reasons! {
     SpoofedAddress = 67, "spoofed-address", "the source address does not belong to the endpoint";
     /// The source MAC is not the interface's.
     SpoofedMac = 68, "spoofed-mac", "the source MAC address does not belong to the endpoint";
-    /// ARP that claims somebody else's addresses.
+    /// ARP that claims another owner's addresses.
     ForgedArp = 69, "forged-arp", "the ARP message claims addresses that do not belong to the endpoint, or carries more than it needs";
-    /// Neighbour discovery that claims somebody else's addresses, or a router's part.
+    /// Neighbour discovery that claims another owner's addresses, or a router's part.
     ForgedNd = 70, "forged-nd", "the neighbour or listener discovery message claims what does not belong to the endpoint, or carries more than it needs";
     /// The destination is not one of the endpoint's addresses.
     NotForEndpoint = 71, "not-for-endpoint", "the destination address does not belong to the endpoint";
@@ -99,7 +99,7 @@ reasons! {
     /// The connection table has no room.
     FlowTableFull = 81, "flow-table-full", "the connection table is full";
     /// The endpoint's share of the connection table is used up.
-    FlowShareFull = 82, "flow-share-full", "the share of the connection table of whoever opens the connection is used up";
+    FlowShareFull = 82, "flow-share-full", "the opener's share of the connection table is used up";
     /// TCP that no stack sends in the state that the connection is in.
     TcpState = 83, "tcp-state", "a TCP segment that does not fit the state of its connection";
     /// DHCP or DHCPv6 answers from an endpoint.

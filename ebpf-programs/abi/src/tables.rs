@@ -39,7 +39,7 @@ pub const POLICY_SET_UNREAD: u64 = 2;
 pub const FIRST_HASHED: u64 = 16;
 
 /// The [`Address::owner`] of the host's own addresses. Where the flag of the direction at
-/// hand is set ([`control_flags`]) they always pass; else their class decides, like anybody's.
+/// hand is set ([`control_flags`]) they always pass; else their class decides, like any peer's.
 pub const OWNER_HOST: u32 = u32::MAX;
 
 /// The rule number of what passes because no policy that isolates has a say in it (a
@@ -74,7 +74,7 @@ pub struct Control {
     pub flags: [u32; 2],
     /// Connections that one endpoint may have opened, in each of the two tables.
     pub flow_share: u32,
-    /// [`crate::limits::LAYOUT_VERSION`] of whoever wrote this.
+    /// [`crate::limits::LAYOUT_VERSION`] of the writer.
     pub layout: u32,
     /// Entries that `FLOWS4` and `FLOWS6` have room for.
     pub flow_rooms: [u32; 2],
@@ -194,7 +194,7 @@ pub struct EndpointBank {
     pub ingress: u64,
     /// PolicySet for egress, or [`NOT_ISOLATED`].
     pub egress: u64,
-    /// Changes whenever a connection of this endpoint may have to be judged anew. 0: the
+    /// Changes whenever a connection of this endpoint may have to be judged again. 0: the
     /// endpoint is not in this bank (and no interface leads to it while the bank is read).
     pub revision: u32,
     /// [`endpoint_flags`].
@@ -355,7 +355,7 @@ pub const fn leave_holder(word: u32) -> u32 {
 #[repr(C, align(8))]
 pub struct PublishedKey {
     /// An address of the host in network order, IPv4 in the first four octets; all zero: each that it has. With
-    /// [`service`] of protocol and port 0 it is one for everybody on a link of the host's.
+    /// [`service`] of protocol and port 0 it is one for every host on a link of the host's.
     pub address: [u8; 16],
     /// See [`service`].
     pub service: u32,
@@ -689,7 +689,7 @@ pub struct FragmentSlot {
 
 /// Element of `FRAGMENTS`: the datagrams of one sender, in the order in which they came, the
 /// oldest making room. The set of an endpoint of this host has its slot's number; the
-/// [`crate::limits::FRAGMENT_STRANGERS`] behind them are for everybody else, by their address.
+/// [`crate::limits::FRAGMENT_STRANGERS`] behind them are for all other senders, by their address.
 pub type FragmentSet = [FragmentSlot; FRAGMENTS_EACH];
 
 /// Element of `FRAGMENT_CURSORS`, by set: how many datagrams were entered, ever (wrapping), and so
@@ -713,7 +713,7 @@ pub struct Usage {
     pub suppressed: u32,
 }
 
-/// Element of `ENTERED`, at [`account`]: connections that the programs entered at somebody's
+/// Element of `ENTERED`, at [`account`]: connections that the programs entered at an account's
 /// expense, ever. Added to atomically, which takes 64 bits; what counts is the lower half.
 pub type Entered = u64;
 

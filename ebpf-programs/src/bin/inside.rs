@@ -2,7 +2,7 @@
 //! which interface it is, and goes on to the programs that all of them share.
 //!
 //! Those are large, and a kernel takes long to verify them; these take it no time. The number is handed over in
-//! the skb's control block, which is written here in the same run and so nobody else's.
+//! the skb's control block, which is written here in the same run and so has no other owner.
 //!
 //! The program for a container's loopback interface goes on with what its engine's resolver may get, and lets all else
 //! pass by itself.
@@ -88,7 +88,7 @@ mod program {
                 core::ptr::read_volatile(&raw const INTERFACE);
             SHARED.tail_call(context, shared);
         }
-        // Without them nobody judges.
+        // Without them no program judges.
         TC_ACT_SHOT
     }
 

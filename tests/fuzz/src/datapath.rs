@@ -395,7 +395,7 @@ impl Host {
             let most = if account < 2 { ROOM } else { self.share };
             assert!(held <= most, "account {account} holds {held} of {most}");
         }
-        assert!(held.is_empty(), "held at nobody's expense: {held:?}");
+        assert!(held.is_empty(), "held at no account's expense: {held:?}");
         let counters = self.datapath.counters();
         let counted: u64 = counters.values().map(|counter| counter.packets).sum();
         assert_eq!(counted, self.frames);
@@ -426,9 +426,9 @@ impl Host {
             outcome.reason,
             Reason::LinkControl | Reason::NeighbourDiscovery | Reason::GroupMembership
         );
-        let nobody = source.is_unspecified() && (asks || is_link);
+        let no_sender = source.is_unspecified() && (asks || is_link);
         assert!(
-            nobody || self.owner(source) == BOX,
+            no_sender || self.owner(source) == BOX,
             "{source} passes: {outcome:?}"
         );
     }
@@ -481,7 +481,7 @@ impl Host {
                 }
             }
             Reason::NotIsolated => {
-                // A neighbour's frame that the bridge floods is nobody's, too.
+                // A neighbour's frame that the bridge floods has no owner, too.
                 let own = self.owner(key.local) == BOX;
                 assert!(
                     !own || said.is_some_and(Reason::allows),
@@ -567,7 +567,7 @@ impl Host {
             if earlier != flow {
                 let own = packet.map(|packet| connection(packet, direction));
                 assert_eq!(own.as_ref(), Some(key), "another's connection changes");
-                // What is dropped can only have been judged anew meanwhile.
+                // What is dropped can only have been judged again meanwhile.
                 let judged = Flow {
                     revision: earlier.revision,
                     rule: earlier.rule,

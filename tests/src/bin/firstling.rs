@@ -1,5 +1,5 @@
 //! What a container of the first-packet suite runs: its first instructions send, to a group on
-//! its network, which asks for nobody's MAC address before, and to one peer; then it dials that peer until
+//! its network, which asks for no MAC address before, and to one peer; then it dials that peer until
 //! it is ended.
 //!
 //! usage: firstling GROUP PEER PORT

@@ -113,7 +113,7 @@ fn moved(before: &Counters, after: &Counters, length: u64, direction: Direction)
 /// How long an idle connection is kept: the configuration's defaults.
 #[must_use]
 pub fn lifetime(flow: &Flow, protocol: u8) -> u32 {
-    let timeout = Timeout::of(protocol, Phase::from_number(flow.state));
+    let timeout = Timeout::for_state(protocol, Phase::from_number(flow.state));
     default_timeouts()[timeout as usize]
 }
 

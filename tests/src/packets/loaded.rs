@@ -33,11 +33,11 @@ use super::state::{State, datagrams};
 use crate::kernel::InKernel;
 use crate::patience::patience;
 
-/// Slots whose budgets are looked at: nobody's, and more than the scene has.
+/// Slots whose budgets are looked at: no endpoint's, and more than the scene has.
 const SLOTS: u32 = 8;
 
 /// What of a tick must be left for a step to begin: a step that takes longer is put right
-/// afterwards, but its budget of reports may have begun anew.
+/// afterwards, but its budget of reports may have started over.
 const MARGIN: Duration = Duration::from_millis(60);
 
 /// Bytes that a test run takes at most: a page less what the kernel needs beside them

@@ -46,7 +46,7 @@ pub const PLACES: [(&str, u32); 6] = [
     ("uplink", 109),
 ];
 
-/// MAC addresses: the container's, and that of whoever is at the other end of the bridge.
+/// MAC addresses: the container's, and that of the host at the other end of the bridge.
 pub const MACS: [(&str, Mac); 3] = [
     ("box", [2, 0, 0, 0, 0, 2]),
     ("other", [2, 0, 0, 0, 0, 9]),

@@ -48,7 +48,7 @@ pub fn directory() -> PathBuf {
 
 /// The tables of a world, as the daemon would make them. `text` is its name and then flags, or
 /// what else the world has of its own: `host-policy` (the host is a peer like others), `unknown`
-/// (nobody knows yet whose interface it is), `audited` (the Namespace of all three is), `leave=`, `published=`, `broadcast=`.
+/// (the interface's owner is not known yet), `audited` (the Namespace of all three is), `leave=`, `published=`, `broadcast=`.
 ///
 /// # Errors
 /// There is no such world, flag, or its manifests are not valid.

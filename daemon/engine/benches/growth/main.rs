@@ -74,7 +74,7 @@ fn main() {
         let world = Arc::new(world);
         let mut compiler = Compiler::default();
         for (name, change) in CHANGES {
-            let change = Changed::of(&mut compiler, &world, change);
+            let change = Changed::measure(&mut compiler, &world, change);
             table.add(&format!("{name}: compile"), change.compile);
             table.add(&format!("{name}: plan"), change.plan);
         }
@@ -99,7 +99,7 @@ fn main() {
         let scopes = [Scope::Policies, Scope::World];
         let (lints, _) = time(|| lint::lint(&world, Census::Complete, &scopes));
         let mut compiler = Compiler::default();
-        let change = Changed::of(&mut compiler, &Arc::new(world), port_changed);
+        let change = Changed::measure(&mut compiler, &Arc::new(world), port_changed);
         println!(
             "{name:<40} {:>9} {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
             compiled.tables.verdicts.len(),
@@ -149,7 +149,7 @@ struct Changed {
 
 impl Changed {
     /// Of a world in force; and back again, for the next change.
-    fn of(compiler: &mut Compiler, world: &Arc<World>, change: Change) -> Self {
+    fn measure(compiler: &mut Compiler, world: &Arc<World>, change: Change) -> Self {
         let mut changed = World::clone(world);
         change(&mut changed);
         assert!(changed != **world, "nothing is changed");

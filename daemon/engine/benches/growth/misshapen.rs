@@ -1,4 +1,4 @@
-//! Worlds that nobody means to have: what a mistake, a generator or a hostile file makes.
+//! Worlds that no operator means to have: what a mistake, a generator or a hostile file makes.
 
 use netpol_engine::labels::Selector;
 use netpol_engine::policy::{
@@ -29,11 +29,11 @@ fn own_labels(world: &mut World) {
 fn open_to_all(world: &mut World) {
     let namespaces: Vec<String> = world.namespaces.keys().cloned().collect();
     for namespace in namespaces {
-        let everybody = Peer::Pods(PodPeer {
+        let every_pod = Peer::Pods(PodPeer {
             namespaces: Namespaces::Matching(Selector::everything()),
             pods: Selector::everything(),
         });
-        add(world, &namespace, vec![everybody]);
+        add(world, &namespace, vec![every_pod]);
     }
 }
 

@@ -340,7 +340,7 @@ spec:
     )
 }
 
-/// Networks of somebody else's, some of them used by many.
+/// Networks beyond the cluster, some of them used by many policies.
 fn partner(app: &str, seed: usize) -> String {
     let (high, low) = (seed / 5 % 200 + 1, seed / 10 % 250);
     format!(

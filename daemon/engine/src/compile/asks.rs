@@ -74,8 +74,8 @@ fn says(
     if asked.owner == OWNER_HOST && host_passes {
         return ASKS_PASS | Reason::Host as u32;
     }
-    let of = |class| verdicts.get(&VerdictKey { policy_set, class });
-    let Some(entry) = of(asked.class).or_else(|| of(CLASS_ANY)) else {
+    let verdict = |class| verdicts.get(&VerdictKey { policy_set, class });
+    let Some(entry) = verdict(asked.class).or_else(|| verdict(CLASS_ANY)) else {
         return 0;
     };
     match entry.decide(protocol.number(), PORT) {

@@ -12,7 +12,7 @@ use super::blocks::{Covered, cover};
 use super::numbers::{Collision, list, ports as named};
 use super::parts::{Parts, Resolved, resolve};
 use super::peers::{AtomSet, Atoms};
-use crate::kinds::Kinds;
+use crate::pod_groups::PodGroups;
 use crate::resolver;
 use crate::tables::AddressEntry;
 use crate::world::{NamedPort, Place, World};
@@ -51,8 +51,8 @@ pub(super) struct Class {
 struct Holder {
     owner: u32,
     slot: u32,
-    /// Index of its kind; none for the host.
-    kind: Option<usize>,
+    /// Index of its group; none for the host.
+    group: Option<usize>,
     /// Index of what the names of ports stand for there.
     ports: usize,
 }
@@ -65,25 +65,27 @@ impl Classes {
     pub(super) fn update(
         &mut self,
         world: &World,
-        kinds: &Kinds,
+        groups: &PodGroups,
         parts: &Parts,
         atoms: &mut Atoms,
     ) -> Result<(), Collision> {
         let mut before = std::mem::take(&mut self.all);
         self.fresh.clear();
-        let nobody = AtomSet::default();
+        let no_atoms = AtomSet::default();
         self.cover(atoms, &mut before)?;
 
-        let (holders, ports) = holders(world, kinds, parts);
+        let (holders, ports) = holders(world, groups, parts);
         let mut known: HashMap<(Option<usize>, usize, usize), u64> = HashMap::new();
         let covered = std::mem::take(&mut self.covered);
         self.addresses.clear();
         for ((address, holder), set) in holders.iter().zip(covered.sets_of(holders.keys().copied()))
         {
-            let class = match known.entry((holder.kind, set, holder.ports)) {
+            let class = match known.entry((holder.group, set, holder.ports)) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(place) => {
-                    let pods = holder.kind.map_or(&nobody, |kind| &atoms.matching[kind]);
+                    let pods = holder
+                        .group
+                        .map_or(&no_atoms, |group| &atoms.matching[group]);
                     let ports = &ports[holder.ports];
                     *place.insert(self.intern(
                         &mut before,
@@ -102,7 +104,7 @@ impl Classes {
             self.addresses.insert(*address, entry);
         }
         self.covered = covered;
-        self.ask(world, kinds, parts, atoms, &mut before)?;
+        self.ask(world, groups, parts, atoms, &mut before)?;
         self.gone = before.into_keys().collect();
         Ok(())
     }
@@ -111,7 +113,7 @@ impl Classes {
     fn ask(
         &mut self,
         world: &World,
-        kinds: &Kinds,
+        groups: &PodGroups,
         parts: &Parts,
         atoms: &Atoms,
         before: &mut BTreeMap<u64, Class>,
@@ -125,13 +127,13 @@ impl Classes {
         self.resolvers.clear();
         let name = resolver::name();
         if let Some(pod) = world.pods.get(&name).filter(|_| !asks.is_empty()) {
-            let mut all = kinds.all.iter();
-            let kind = all.position(|kind| kind.pods.iter().any(|(other, _)| **other == name));
+            let mut all = groups.all.iter();
+            let group = all.position(|group| group.pods.iter().any(|(other, _)| **other == name));
             let (none, mut ports) = (AtomSet::default(), Resolved::new());
             let mut pods = &none;
-            // What is on a host's network has no kind, and no ports that a rule could name.
-            if let Some(kind) = kind {
-                pods = &atoms.matching[kind];
+            // What is on a host's network has no group, and no ports that a rule could name.
+            if let Some(group) = group {
+                pods = &atoms.matching[group];
                 ports = resolve(parts.egress_names.iter(), pod);
             }
             let (owner, slot) = match &pod.place {
@@ -181,7 +183,7 @@ impl Classes {
             return Ok(());
         }
         let covered = cover(atoms);
-        let (nobody, none) = (AtomSet::default(), Resolved::new());
+        let (no_atoms, none) = (AtomSet::default(), Resolved::new());
         let mut of_sets: Vec<Option<u64>> = vec![None; covered.sets.len()];
         let mut prefixes = BTreeMap::new();
         let mut around: Vec<(IpNet, u64)> = Vec::new();
@@ -190,7 +192,7 @@ impl Classes {
             let parent = around.last().map_or(CLASS_ANY, |(_, class)| *class);
             let class = match of_sets[*set] {
                 Some(class) => class,
-                None => self.intern(before, atoms, &nobody, &covered.sets[*set], &none)?,
+                None => self.intern(before, atoms, &no_atoms, &covered.sets[*set], &none)?,
             };
             of_sets[*set] = Some(class);
             if class != parent {
@@ -204,7 +206,7 @@ impl Classes {
         Ok(())
     }
 
-    /// The number of a class; `before` has those that nobody asked for yet.
+    /// The number of a class; `before` has those that were not asked for yet.
     fn intern(
         &mut self,
         before: &mut BTreeMap<u64, Class>,
@@ -263,21 +265,21 @@ impl Class {
 /// of ports stand for there, the first of these being nothing.
 fn holders(
     world: &World,
-    kinds: &Kinds,
+    groups: &PodGroups,
     parts: &Parts,
 ) -> (BTreeMap<IpAddr, Holder>, Vec<Resolved>) {
     let mut ports = vec![Resolved::new()];
     let mut known: HashMap<&[NamedPort], usize> = HashMap::from([(&[][..], 0)]);
     let mut distinct: HashMap<Resolved, usize> = HashMap::from([(Resolved::new(), 0)]);
-    let mut pods: Vec<_> = kinds
+    let mut pods: Vec<_> = groups
         .all
         .iter()
         .enumerate()
-        .flat_map(|(kind, found)| {
+        .flat_map(|(group, found)| {
             found
                 .pods
                 .iter()
-                .map(move |(name, pod)| (*name, *pod, kind))
+                .map(move |(name, pod)| (*name, *pod, group))
         })
         .collect();
     pods.sort_unstable_by_key(|(name, ..)| *name);
@@ -288,11 +290,11 @@ fn holders(
         holders.entry(*address).or_insert(Holder {
             owner: OWNER_HOST,
             slot: 0,
-            kind: None,
+            group: None,
             ports: 0,
         });
     }
-    for (_, pod, kind) in pods {
+    for (_, pod, group) in pods {
         let of_pod = *known.entry(&pod.ports).or_insert_with(|| {
             let resolved = resolve(parts.egress_names.iter(), pod);
             *distinct.entry(resolved).or_insert_with_key(|resolved| {
@@ -308,7 +310,7 @@ fn holders(
             holders.entry(*address).or_insert_with(|| Holder {
                 owner,
                 slot,
-                kind: Some(kind),
+                group: Some(group),
                 ports: of_pod,
             });
         }

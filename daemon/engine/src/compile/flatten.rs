@@ -152,8 +152,8 @@ fn add(
     (from, to): (u32, u32),
     decision: Decision,
 ) {
-    let said = decision.allow == base.allow && (decision.allow || decision.rule == base.rule);
-    if said {
+    let is_base = decision.allow == base.allow && (decision.allow || decision.rule == base.rule);
+    if is_base {
         return;
     }
     let range = PortRange {

@@ -10,7 +10,7 @@ use crate::plan::leaves::longest;
 use crate::world::Attached;
 
 /// The entries of an endpoint.
-pub(super) fn of(
+pub(super) fn leave_entries(
     attached: &Attached,
     leaves: &BTreeSet<IpNet>,
 ) -> impl Iterator<Item = ((u32, IpNet), u32)> {

@@ -1,15 +1,15 @@
 //! Policies that select an endpoint of this host, in parts: one for each direction, each a
-//! function of its policy alone. Policies that select nobody here have none, and cost no more
+//! function of its policy alone. Policies that select no Pod here have none, and cost no more
 //! than that question.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::flatten::Range;
+use super::group_delta::GroupDelta;
 use super::interned::Interned;
 use super::numbers::NumberKey;
 use super::peers::Atoms;
-use super::seen::Seen;
 use crate::policy::{Action, Direction, Mode, Policy, Ports, Protocol, Tier};
 use crate::world::{Pod, World};
 
@@ -19,7 +19,7 @@ pub(super) type PortName = (Protocol, Arc<str>);
 /// What names stand for at one Pod; those that it does not have are not in it.
 pub(super) type Resolved = BTreeMap<PortName, u16>;
 
-/// A part that selects a kind. The mode is its policy's, and no part of what it says.
+/// A part that selects a group. The mode is its policy's, and no part of what it says.
 pub(super) type Asked = (usize, Mode);
 
 /// Both directions, in the order of all pairs here.
@@ -65,15 +65,21 @@ pub(super) struct Parts {
 struct Selecting {
     tier: Tier,
     mode: Mode,
-    /// Kinds of endpoints, ascending.
-    kinds: Vec<usize>,
-    /// Ingress and egress; `None`: it selects nobody.
+    /// The groups of endpoints that the policy selects, ascending.
+    groups: Vec<usize>,
+    /// Ingress and egress; `None`: it selects no Pod.
     parts: Option<[Option<usize>; 2]>,
 }
 
 impl Parts {
     /// Brings the parts up to date: those of `before` are known.
-    pub(super) fn update(&mut self, before: &World, world: &World, seen: &Seen, atoms: &mut Atoms) {
+    pub(super) fn update(
+        &mut self,
+        before: &World,
+        world: &World,
+        delta: &GroupDelta,
+        atoms: &mut Atoms,
+    ) {
         let known = std::mem::take(&mut self.policies);
         let mut known = before.policies.iter().zip(known).peekable();
         let mut policies = Vec::with_capacity(world.policies.len());
@@ -93,17 +99,17 @@ impl Parts {
             let (namespace, policy_set) = (&policy.name.namespace, &policy.subject);
             let mut selecting = match same {
                 Some(mut selecting) => {
-                    seen.select_again(&mut selecting.kinds, namespace, policy_set);
+                    delta.select_again(&mut selecting.groups, namespace, policy_set);
                     selecting
                 }
                 None => Selecting {
                     tier: policy.tier,
                     mode: policy.mode,
-                    kinds: seen.select(namespace, policy_set),
+                    groups: delta.select(namespace, policy_set),
                     parts: None,
                 },
             };
-            if selecting.kinds.is_empty() {
+            if selecting.groups.is_empty() {
                 left.extend(selecting.parts());
                 selecting.parts = None;
             } else if selecting.parts.is_none() {
@@ -153,22 +159,22 @@ impl Parts {
             rules.is_some_and(|rules| (&policy.name, *tier, part.direction, rules) == content)
         };
         Some(self.all.find(digest, same).unwrap_or_else(|| {
-            let part = Part::of(policy, direction, atoms);
+            let part = Part::from_policy(policy, direction, atoms);
             self.all.add(digest, part)
         }))
     }
 
-    /// The parts that select each of this many kinds, ingress and egress, in the order in which
+    /// The parts that select each of this many groups, ingress and egress, in the order in which
     /// they are asked.
-    pub(super) fn selecting(&self, kinds: usize) -> Vec<[Vec<Asked>; 2]> {
-        let mut selecting = vec![[Vec::new(), Vec::new()]; kinds];
+    pub(super) fn selecting(&self, groups: usize) -> Vec<[Vec<Asked>; 2]> {
+        let mut selecting = vec![[Vec::new(), Vec::new()]; groups];
         // Within a tier by name, as the world has them.
         for tier in [Tier::Admin, Tier::NetworkPolicy, Tier::Baseline] {
             for policy in self.policies.iter().filter(|policy| policy.tier == tier) {
                 for (index, part) in policy.parts.into_iter().flatten().enumerate() {
                     let Some(part) = part else { continue };
-                    for kind in &policy.kinds {
-                        selecting[*kind][index].push((part, policy.mode));
+                    for group in &policy.groups {
+                        selecting[*group][index].push((part, policy.mode));
                     }
                 }
             }
@@ -189,7 +195,7 @@ impl Part {
         self.direction == Direction::Egress && names.next().is_some()
     }
 
-    fn of(policy: &Arc<Policy>, direction: Direction, atoms: &mut Atoms) -> Self {
+    fn from_policy(policy: &Arc<Policy>, direction: Direction, atoms: &mut Atoms) -> Self {
         let rules = policy.rules(direction).unwrap_or_default();
         let rules = rules
             .iter()

@@ -1,4 +1,4 @@
-//! Peers of rules as numbered *atoms*, and which of them every kind of Pod matches.
+//! Peers of rules as numbered *atoms*, and which of them every group of Pod matches.
 //!
 //! An atom is a Pod selector with its namespaces, or all the ipBlocks of one rule together: of
 //! a hundred thousand blocks in a rule only their union decides, so they make one
@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
+use super::group_delta::GroupDelta;
 use super::interned::Interned;
 use super::numbers::{NumberKey, list};
-use super::seen::Seen;
 use crate::policy::{Direction, IpBlock, Namespaces, ObjectName, Peer, PodPeer, Policy};
 
 /// Blocks of one rule up to which the atom is known by what it says, so that rules that say
@@ -51,7 +51,7 @@ pub(super) struct Atoms {
     fresh: Vec<usize>,
     /// Those that may have no rule any more.
     released: Vec<usize>,
-    /// By kind: what matches it.
+    /// By group: what matches it.
     pub matching: Vec<AtomSet>,
     /// The blocks are others than before.
     blocks_changed: bool,
@@ -182,10 +182,10 @@ impl Atoms {
         std::mem::take(&mut self.blocks_changed)
     }
 
-    /// Drops the atoms that no rule has any more, and brings up to date which match each kind:
+    /// Drops the atoms that no rule has any more, and brings up to date which match each group:
     /// what was known of it, less those, and whatever is new on either side.
-    pub(super) fn update(&mut self, seen: &Seen) {
-        self.matching = seen.carry(std::mem::take(&mut self.matching));
+    pub(super) fn update(&mut self, delta: &GroupDelta) {
+        self.matching = delta.carry(std::mem::take(&mut self.matching));
         let mut gone = vec![false; self.all.bound()];
         let mut any_gone = false;
         for atom in std::mem::take(&mut self.released) {
@@ -204,25 +204,25 @@ impl Atoms {
                 *changed = set.atoms.len() != before;
             }
         }
-        let mut add = |atom: usize, kind: usize| {
-            self.matching[kind].atoms.push(atom);
-            changed[kind] = true;
+        let mut add = |atom: usize, group: usize| {
+            self.matching[group].atoms.push(atom);
+            changed[group] = true;
         };
         let mut is_fresh = vec![false; self.all.bound()];
         for atom in std::mem::take(&mut self.fresh) {
             is_fresh[atom] = true;
             if let Atom::Pods(peer) = &self.all[atom] {
-                let kinds = seen.kinds.select(peer).into_iter();
-                kinds.for_each(|kind| add(atom, kind));
+                let groups = delta.groups.select(peer).into_iter();
+                groups.for_each(|group| add(atom, group));
             }
         }
-        if !seen.fresh.is_empty() {
+        if !delta.fresh.is_empty() {
             for (atom, what) in self.all.iter() {
                 if let Atom::Pods(peer) = what
                     && !is_fresh[atom]
                 {
-                    let kinds = seen.select_fresh(peer);
-                    kinds.for_each(|kind| add(atom, kind));
+                    let groups = delta.select_fresh(peer);
+                    groups.for_each(|group| add(atom, group));
                 }
             }
         }

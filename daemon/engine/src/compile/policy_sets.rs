@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use netpol_abi::tables::{BRIDGES, NOT_ISOLATED, endpoint_flags};
 
+use super::group_delta::GroupDelta;
 use super::numbers::{Collision, list, ports as named};
 use super::parts::{Asked, DIRECTIONS, Parts, Resolved, resolve};
-use super::seen::Seen;
 use super::{PolicySetNames, RuleName};
 use crate::policy::{Direction, Mode, Tier};
 use crate::tables::{EndpointEntry, VerdictEntry};
@@ -41,11 +41,11 @@ pub(super) struct PolicySets {
     pub fresh: Vec<u64>,
     /// By slot.
     pub endpoints: BTreeMap<u32, EndpointEntry>,
-    /// By kind: what was found for its endpoints.
+    /// By group: what was found for its endpoints.
     known: Vec<Known>,
 }
 
-/// What is known of a kind.
+/// What is known of a group.
 #[derive(Debug, Default)]
 struct Known {
     /// The parts that select it.
@@ -64,7 +64,7 @@ struct Numbers {
 }
 
 impl PolicySets {
-    /// Brings the policy sets up to date with the parts that select each kind.
+    /// Brings the policy sets up to date with the parts that select each group.
     ///
     /// # Errors
     /// Two policy sets have one number.
@@ -72,22 +72,23 @@ impl PolicySets {
         &mut self,
         world: &World,
         parts: &Parts,
-        seen: &Seen,
+        delta: &GroupDelta,
     ) -> Result<(), Collision> {
         let before = std::mem::take(self);
         let mut policy_sets = before.all;
-        let kinds = &seen.kinds.all;
-        let selecting = parts.selecting(kinds.len()).into_iter();
-        for ((kind, selecting), known) in kinds.iter().zip(selecting).zip(seen.carry(before.known))
+        let groups = &delta.groups.all;
+        let selecting = parts.selecting(groups.len()).into_iter();
+        for ((group, selecting), known) in
+            groups.iter().zip(selecting).zip(delta.carry(before.known))
         {
             let known = Some(known).filter(|known| known.selecting == selecting);
             let mut numbers = BTreeMap::new();
-            let audit = if world.audited.contains(kind.namespace) {
+            let audit = if world.audited.contains(group.namespace) {
                 endpoint_flags::AUDIT
             } else {
                 0
             };
-            for (_, pod) in &kind.pods {
+            for (_, pod) in &group.pods {
                 let Place::Attached(attached) = &pod.place else {
                     continue;
                 };
@@ -102,7 +103,9 @@ impl PolicySets {
                                 self.keep(numbers.audited, &mut policy_sets);
                                 numbers
                             }),
-                            None => self.of(parts, &selecting, pod, &mut policy_sets)?,
+                            None => {
+                                self.policy_set_numbers(parts, &selecting, pod, &mut policy_sets)?
+                            }
                         };
                         numbers.insert(pod.ports.clone(), pair);
                         pair
@@ -135,7 +138,7 @@ impl PolicySets {
         }
     }
 
-    fn of(
+    fn policy_set_numbers(
         &mut self,
         parts: &Parts,
         selecting: &[Vec<Asked>; 2],
@@ -191,7 +194,7 @@ impl PolicySets {
                 self.keep(number, before);
             }
             Some(known) => {
-                let fresh = PolicySet::of(parts, direction, selecting, ports);
+                let fresh = PolicySet::new(parts, direction, selecting, ports);
                 return Err(Collision {
                     sort: "policy set",
                     number,
@@ -199,7 +202,7 @@ impl PolicySets {
                 });
             }
             None => {
-                let policy_set = PolicySet::of(parts, direction, selecting, ports);
+                let policy_set = PolicySet::new(parts, direction, selecting, ports);
                 self.all.insert(number, policy_set);
                 self.fresh.push(number);
             }
@@ -242,7 +245,7 @@ impl PolicySet {
         )
     }
 
-    fn of(parts: &Parts, direction: Direction, selecting: &[usize], ports: Resolved) -> Self {
+    fn new(parts: &Parts, direction: Direction, selecting: &[usize], ports: Resolved) -> Self {
         let mut names = PolicySetNames {
             direction,
             policies: Vec::with_capacity(selecting.len()),

@@ -8,17 +8,17 @@ use netpol_abi::tables::{NOT_ISOLATED, PublishedBank, endpoint_flags, published_
 use crate::tables::{EndpointEntry, PublishedAt};
 use crate::world::{Place, World, published_where};
 
-/// What stands in the table. An endpoint that no policy isolates lets everybody in: it has an entry only where another one
+/// What stands in the table. An endpoint that no policy isolates lets every sender in: it has an entry only where another one
 /// would be found instead.
-pub(super) fn of(
+pub(super) fn published_banks(
     world: &World,
     endpoints: &BTreeMap<u32, EndpointEntry>,
 ) -> BTreeMap<PublishedAt, PublishedBank> {
     let mut all = listed(world, endpoints);
     other_family(&mut all);
-    let mut said = by_address(&all);
-    broadcasts(world, &mut said);
-    said
+    let mut banks = by_address(&all);
+    broadcasts(world, &mut banks);
+    banks
 }
 
 /// What engines list. Of two that one port is said to lead to, as while it passes from one container to the next, the one
@@ -84,15 +84,15 @@ fn other_family(all: &mut BTreeMap<PublishedAt, PublishedBank>) {
     }
 }
 
-/// Datagrams for everybody on a link reach sockets that are bound to all addresses: where there are any, those addresses
+/// Datagrams for every host on a link reach sockets that are bound to all addresses: where there are any, those addresses
 /// are listed, too.
-fn broadcasts(world: &World, said: &mut BTreeMap<PublishedAt, PublishedBank>) {
+fn broadcasts(world: &World, banks: &mut BTreeMap<PublishedAt, PublishedBank>) {
     let hears = |(at, bank): (&PublishedAt, &PublishedBank)| {
         at.protocol == protocol::UDP
             && at.address.is_unspecified()
             && bank.flags & published_flags::LISTED != 0
     };
-    if !said.iter().any(hears) {
+    if !banks.iter().any(hears) {
         return;
     }
     for address in &world.broadcasts {
@@ -105,13 +105,13 @@ fn broadcasts(world: &World, said: &mut BTreeMap<PublishedAt, PublishedBank>) {
             flags: published_flags::LISTED,
             ..PublishedBank::default()
         };
-        said.insert(at, bank);
+        banks.insert(at, bank);
     }
 }
 
 /// The entries that say something, and for each port with addresses of its own the mark that leads to them.
 fn by_address(all: &BTreeMap<PublishedAt, PublishedBank>) -> BTreeMap<PublishedAt, PublishedBank> {
-    let mut said = BTreeMap::new();
+    let mut banks = BTreeMap::new();
     for (at, bank) in all {
         let everywhere = PublishedAt {
             address: published_where(at.address)[1],
@@ -123,12 +123,12 @@ fn by_address(all: &BTreeMap<PublishedAt, PublishedBank>) -> BTreeMap<PublishedA
         }
         if *at != everywhere {
             // Behind the entry for all addresses, which is the first of its family.
-            let mark: &mut PublishedBank = said.entry(everywhere).or_default();
+            let mark: &mut PublishedBank = banks.entry(everywhere).or_default();
             mark.flags |= published_flags::BY_ADDRESS;
         }
-        said.insert(*at, *bank);
+        banks.insert(*at, *bank);
     }
-    said
+    banks
 }
 
 #[cfg(test)]
@@ -192,7 +192,7 @@ mod tests {
     /// `ADDRESS#PORT`: number of the endpoint, flags.
     fn found(pods: &[&[&str]], open: &[u32]) -> Vec<(String, u32, u16)> {
         let (world, endpoints) = world(pods, open);
-        of(&world, &endpoints)
+        published_banks(&world, &endpoints)
             .iter()
             .map(|(at, bank)| (format!("{}#{}", at.address, at.port), bank.id, bank.flags))
             .collect()
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_for_everybody_on_a_link_are_heard() {
+    fn broadcast_datagrams_reach_sockets_of_all_addresses() {
         assert_eq!(
             found(&[&["0.0.0.0#53/UDP"]], &[]),
             [

@@ -146,7 +146,7 @@ fn replicas_share_policy_set_and_class() {
     assert_eq!(names.policy_sets.len(), 2);
     assert_eq!(tables.verdicts.len(), 2);
     let classes: BTreeSet<u64> = tables.addresses.values().map(|entry| entry.class).collect();
-    assert_eq!(classes.len(), 3, "web, db and anybody");
+    assert_eq!(classes.len(), 3, "web, db and any peer");
     assert!(
         classes
             .iter()
@@ -207,7 +207,7 @@ fn an_audited_namespace_marks_its_endpoints_alone() {
     assert_eq!(compile(&world).unwrap().tables, enforced);
 }
 
-/// Whoever changes what is hashed changes `numbers::VERSION`, and this.
+/// A change of what is hashed also changes `numbers::VERSION`, and this.
 #[test]
 fn numbers_are_the_same_after_a_restart() {
     let mut world = shop();
@@ -230,7 +230,7 @@ fn numbers_are_the_same_after_a_restart() {
 }
 
 #[test]
-fn a_policy_that_selects_nobody_here_changes_nothing() {
+fn a_policy_that_selects_no_pod_here_changes_nothing() {
     let mut world = shop();
     select(
         &mut world,

@@ -50,14 +50,14 @@ pub(super) fn update(
             .all
             .iter()
             .map(|(number, policy_set)| (*number, policy_set));
-        let mut index = Index::of(parts, atoms, all.collect());
+        let mut index = Index::new(parts, atoms, all.collect());
         for class in &fresh_classes {
             index.add(*class, &classes.all[class], verdicts);
             enough(verdicts, most)?;
         }
     }
     if !fresh.is_empty() {
-        let mut index = Index::of(parts, atoms, fresh.into_iter().collect());
+        let mut index = Index::new(parts, atoms, fresh.into_iter().collect());
         for (class, what) in &classes.all {
             if fresh_classes.binary_search(class).is_err() {
                 index.add(*class, what, verdicts);
@@ -98,7 +98,7 @@ struct Index<'s> {
 }
 
 impl<'s> Index<'s> {
-    fn of(parts: &'s Parts, atoms: usize, policy_sets: Vec<(u64, &'s PolicySet)>) -> Self {
+    fn new(parts: &'s Parts, atoms: usize, policy_sets: Vec<(u64, &'s PolicySet)>) -> Self {
         let mut within = vec![Vec::new(); parts.all.bound()];
         for (index, (_, policy_set)) in policy_sets.iter().enumerate() {
             for (part, before) in &policy_set.parts {

@@ -1,6 +1,6 @@
 //! The rules of manifests in one table: code, severity, summary.
 //!
-//! What is found with them is said elsewhere. Lints have a list of their own; whoever
+//! What is found with them is said elsewhere. Lints have a list of their own; each caller that
 //! prints rules joins both.
 
 use std::fmt;

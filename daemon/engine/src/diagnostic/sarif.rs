@@ -1,7 +1,7 @@
 //! Findings as a SARIF 2.1.0 log (OASIS sarif-v2.1.0), for code review tools.
 //!
 //! One run, the rules that were broken in its driver, one result a finding. Columns count
-//! characters, as everywhere here. Text is passed on as it is: whoever shows the log escapes it.
+//! characters, as everywhere here. Text is passed on as it is: the viewer of the log escapes it.
 
 use serde_json::{Value, json};
 

@@ -71,7 +71,7 @@ fn a_default_deny_is_one_row() {
     let old = world(&(cast.clone() + &tells("db")));
     let closed = tells("db").replace("ingress: [{}]", "ingress: []");
     let new = world(&(cast + &closed));
-    let diff = Diff::of(&old, &new).unwrap();
+    let diff = Diff::between(&old, &new).unwrap();
     assert_eq!(
         rows(&diff),
         [
@@ -92,7 +92,7 @@ fn strangers_are_told_apart_where_either_world_does() {
     };
     let old = world(&(cast.clone() + &policy("shop", "a", &spec("10.0.0.0/8"))));
     let new = world(&(cast + &policy("shop", "a", &spec("10.1.0.0/16"))));
-    let diff = Diff::of(&old, &new).unwrap();
+    let diff = Diff::between(&old, &new).unwrap();
     assert_eq!(
         rows(&diff),
         ["- 10.0.0.0/8 except 10.1.0.0/16 => db-0: 5432/TCP"]
@@ -139,7 +139,7 @@ fn families_are_told_apart_where_they_differ() {
     };
     let v4 = from(&["10.0.0.1/32", "10.0.0.3/32"]);
     let both = from(&["10.0.0.1/32", "10.0.0.3/32", "fd00::1/128"]);
-    let diff = Diff::of(&v4, &both).unwrap();
+    let diff = Diff::between(&v4, &both).unwrap();
     assert_eq!(rows(&diff), ["+ a => b: IPv6: 80/TCP"]);
     assert_eq!(diff.count(Turn::Opened), 1);
     assert_eq!(
@@ -153,7 +153,7 @@ fn families_are_told_apart_where_they_differ() {
     );
     // A pair is counted once, and named once where both families say the same.
     let none = from(&["192.0.2.1/32"]);
-    let diff = Diff::of(&both, &none).unwrap();
+    let diff = Diff::between(&both, &none).unwrap();
     assert_eq!(diff.count(Turn::Closed), 2);
     assert!(
         rows(&diff).contains(&"- a | c => b: 80/TCP".to_owned()),
@@ -172,7 +172,7 @@ fn who_is_on_one_side_only_is_named_and_not_compared() {
             + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {a: b}}\n\
                ---\napiVersion: v1\nkind: Namespace\nmetadata: {name: bare}\n"),
     );
-    let diff = Diff::of(&old, &new).unwrap();
+    let diff = Diff::between(&old, &new).unwrap();
     assert!(diff.is_empty());
     let name = |name: &str| vec![ObjectName::new("shop", name)];
     assert_eq!(
@@ -193,7 +193,7 @@ fn the_host_s_addresses_are_told_apart_where_rules_are_asked_about_it() {
     old.settings.host_ingress = false;
     let mut new = old.clone();
     new.policies.clear();
-    let diff = Diff::of(&old, &new).unwrap();
+    let diff = Diff::between(&old, &new).unwrap();
     let from: Vec<String> = diff
         .pairs(Turn::Opened)
         .map(|(from, ..)| from.to_string())
@@ -205,7 +205,7 @@ fn the_host_s_addresses_are_told_apart_where_rules_are_asked_about_it() {
 
     old.settings.host_ingress = true;
     new.settings.host_ingress = true;
-    let diff = Diff::of(&old, &new).unwrap();
+    let diff = Diff::between(&old, &new).unwrap();
     assert!(
         diff.pairs(Turn::Opened)
             .all(|(from, ..)| matches!(from, End::Block(_)))

@@ -1,8 +1,8 @@
 //! Who is behind an address of the host: a Pod whose port an engine publishes there. A Pod that dials it is judged by the
 //! other one's policies, as the kernel does it ([`netpol_abi::judge`]'s `published`).
 
+use super::endpoint_spec::{End, addresses};
 use super::judge::selecting;
-use super::party::{End, addresses};
 use crate::policy::{Direction, Protocol};
 use crate::world::{World, published_where};
 

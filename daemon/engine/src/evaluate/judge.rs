@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use netpol_abi::Reason;
 
-use super::party::End;
+use super::endpoint_spec::End;
 use crate::labels::Requirement;
 use crate::policy::{
     Action, Direction, IpBlock, Namespaces, Peer, Policy, Port, Ports, Protocol, Rule, Tier,

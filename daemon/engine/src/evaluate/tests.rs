@@ -1,4 +1,4 @@
-//! Verdicts on worlds built by hand: the forms of an answer, parties, the host.
+//! Verdicts on worlds built by hand: the forms of an answer, specs, the host.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -137,7 +137,7 @@ fn names_the_policies_that_isolate_where_denied() {
 }
 
 #[test]
-fn an_address_is_whoever_has_it() {
+fn an_address_stands_for_its_owner() {
     let world = world();
     assert!(ask(&world, "ip:10.0.0.1", "ip:10.0.0.2", 5432).allowed);
     assert!(ask(&world, "ip:10.9.0.1", "shop/db", 5432).allowed);
@@ -212,8 +212,8 @@ fn pods_are_asked_in_a_family_that_both_have() {
     let world = world();
     let ends = |from: &str, to: &str| -> (Option<IpAddr>, Option<IpAddr>) {
         addresses(
-            &End::of(&world, &from.parse().unwrap()).unwrap(),
-            &End::of(&world, &to.parse().unwrap()).unwrap(),
+            &End::resolve(&world, &from.parse().unwrap()).unwrap(),
+            &End::resolve(&world, &to.parse().unwrap()).unwrap(),
         )
     };
     let found = |from: &str, to: &str| (from.parse().ok(), to.parse().ok());
@@ -293,17 +293,17 @@ fn suggests_the_pod_that_was_meant() {
 fn parties_have_two_forms() {
     assert_eq!(
         "ip:::ffff:10.0.0.1".parse(),
-        Ok(Party::Address("10.0.0.1".parse().unwrap()))
+        Ok(EndpointSpec::Address("10.0.0.1".parse().unwrap()))
     );
     assert_eq!(
-        "web".parse::<Party>(),
-        Err(PartyError::Form("web".to_owned()))
+        "web".parse::<EndpointSpec>(),
+        Err(EndpointSpecError::Form("web".to_owned()))
     );
     assert_eq!(
-        "ip:web".parse::<Party>(),
-        Err(PartyError::Address("web".to_owned()))
+        "ip:web".parse::<EndpointSpec>(),
+        Err(EndpointSpecError::Address("web".to_owned()))
     );
-    assert_eq!("a/b".parse::<Party>().unwrap().to_string(), "a/b");
+    assert_eq!("a/b".parse::<EndpointSpec>().unwrap().to_string(), "a/b");
 }
 
 #[test]

@@ -86,7 +86,12 @@ pub enum Reading {
 }
 
 impl PolicyAnswer {
-    pub(super) fn of(world: &World, question: &Question, policy: &Policy, asked: bool) -> Self {
+    pub(super) fn evaluate(
+        world: &World,
+        question: &Question,
+        policy: &Policy,
+        asked: bool,
+    ) -> Self {
         let rules = policy.rules(question.direction).filter(|_| asked);
         Self {
             policy: policy.name.clone(),
@@ -96,14 +101,14 @@ impl PolicyAnswer {
                 .unwrap_or_default()
                 .iter()
                 .enumerate()
-                .map(|(index, rule)| RuleAnswer::of(world, question, index, rule))
+                .map(|(index, rule)| RuleAnswer::evaluate(world, question, index, rule))
                 .collect(),
         }
     }
 }
 
 impl RuleAnswer {
-    pub(super) fn of(world: &World, question: &Question, index: usize, rule: &Rule) -> Self {
+    pub(super) fn evaluate(world: &World, question: &Question, index: usize, rule: &Rule) -> Self {
         let peers: Vec<PeerAnswer> = rule
             .peers
             .iter()
@@ -112,7 +117,7 @@ impl RuleAnswer {
                 let missed: Vec<Missed> = question
                     .unmet(wanted)
                     .iter()
-                    .map(|unmet| Missed::of(world, question, unmet))
+                    .map(|unmet| Missed::describe(world, question, unmet))
                     .collect();
                 PeerAnswer {
                     peer,
@@ -130,7 +135,7 @@ impl RuleAnswer {
                 let missed: Vec<Missed> = question
                     .unmet_port(wanted)
                     .iter()
-                    .map(|unmet| Missed::of(world, question, unmet))
+                    .map(|unmet| Missed::describe(world, question, unmet))
                     .collect();
                 PortAnswer {
                     port,
@@ -143,7 +148,7 @@ impl RuleAnswer {
         Self {
             rule: index,
             matched: question.matches(rule),
-            reading: Reading::of(rule, &peers),
+            reading: Reading::if_ambiguous(rule, &peers),
             peers,
             ports,
         }
@@ -153,7 +158,7 @@ impl RuleAnswer {
 impl Reading {
     /// The reading, where the other one would say something else of this peer: of two entries
     /// just one holds, or of one entry just one half.
-    fn of(rule: &Rule, answers: &[PeerAnswer]) -> Option<Self> {
+    fn if_ambiguous(rule: &Rule, answers: &[PeerAnswer]) -> Option<Self> {
         let halves = |peer: &Peer| match peer {
             Peer::Pods(PodPeer {
                 namespaces: Namespaces::Matching(namespaces),

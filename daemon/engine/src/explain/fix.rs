@@ -77,7 +77,7 @@ impl Miss<'_> {
         let world = self.case.world;
         match &nearest.not_selected {
             Some(NotSelected::Label(label)) => return self.subject(label),
-            // Where it was meant to be is a guess: whoever wrote it is asked.
+            // Where it was meant to be is a guess: the author of the policy is asked.
             Some(NotSelected::Namespace { .. }) => return None,
             None => {}
         }
@@ -100,7 +100,7 @@ impl Miss<'_> {
             Missed::PodLabel { label } => {
                 let (field, wanted) = peer()?;
                 let (name, _) = question.peer.pod?;
-                let meant = is_anybody(world, question, wanted);
+                let meant = matches_any_end(world, question, wanted);
                 let place = (self.object(), format!("{field}.podSelector"));
                 let (fix, corrected) = Fix::label(label, meant, place, format!("Pod {name}"))?;
                 Some(match corrected {
@@ -121,7 +121,8 @@ impl Miss<'_> {
                 let Namespaces::Matching(namespaces) = &wanted.namespaces else {
                     return None;
                 };
-                let meant = label.wants.key != METADATA_NAME && is_anybody(world, question, wanted);
+                let meant =
+                    label.wants.key != METADATA_NAME && matches_any_end(world, question, wanted);
                 let place = (self.object(), format!("{field}.namespaceSelector"));
                 let (fix, corrected) =
                     Fix::label(label, meant, place, format!("Namespace {namespace}"))?;
@@ -142,7 +143,7 @@ impl Miss<'_> {
             Missed::OtherNamespace { is, .. } => {
                 let (field, wanted) = peer()?;
                 // With a namespaceSelector the entry is no longer for those that it is for now.
-                if is_anybody(world, question, wanted) {
+                if matches_any_end(world, question, wanted) {
                     return None;
                 }
                 let here = format!(
@@ -246,7 +247,7 @@ impl Miss<'_> {
 
     /// With what else is open where those whom `subject` selects may talk to `peers`.
     fn and_also(&self, fix: Fix, subject: &Selector, peers: &[Peer]) -> Fix {
-        let also = Also::of(self.case, self.question.direction, subject, peers);
+        let also = Also::opened_by(self.case, self.question.direction, subject, peers);
         Fix {
             also_selects: also.selects,
             also_peers: also.peers,
@@ -313,8 +314,8 @@ impl Fix {
                 if meant {
                     return Some((Self::add(labelled, of_labels, wanted(value)), None));
                 }
-                let is = format!("{}: {}", like.key, super::yaml::scalar(&like.value));
-                let fix = Self::replace(selecting, field, is, wanted(value));
+                let found = format!("{}: {}", like.key, super::yaml::scalar(&like.value));
+                let fix = Self::replace(selecting, field, found, wanted(value));
                 Some((fix, Some(Requirement::equals(&like.key, &like.value))))
             }
             _ => None,
@@ -329,7 +330,7 @@ fn replaced(selector: &Selector, old: &Requirement, new: Requirement) -> Selecto
 }
 
 /// Is a rule for peers that can be told one by one: Pods, or a single address? One that is
-/// for anybody, or for a net, opens more than can be said, whatever the slip.
+/// for any peer, or for a net, opens more than can be said, whatever the slip.
 fn is_for_named(rule: &Rule) -> bool {
     match rule.peers.as_slice() {
         [] => false,
@@ -339,7 +340,7 @@ fn is_for_named(rule: &Rule) -> bool {
 }
 
 /// Is some Pod of this world the peer that an entry is for?
-fn is_anybody(world: &World, question: &Question, wanted: &PodPeer) -> bool {
+fn matches_any_end(world: &World, question: &Question, wanted: &PodPeer) -> bool {
     let peer = Peer::Pods(wanted.clone());
     world
         .pods

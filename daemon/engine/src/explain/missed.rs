@@ -85,7 +85,7 @@ pub enum Missed {
         number: Option<u16>,
         /// What was asked for.
         is: u16,
-        /// Is the destination a Pod? Nobody else has names for ports.
+        /// Is the destination a Pod? Only Pods have names for ports.
         pod: bool,
         /// All names that the destination has.
         known: Vec<NamedPort>,
@@ -98,7 +98,7 @@ pub enum Missed {
 pub enum NotAPod {
     /// The host, or a Pod on its network.
     Host,
-    /// An address that nobody here has.
+    /// An address that no Pod here has.
     Stranger,
 }
 
@@ -129,7 +129,7 @@ pub struct Label {
 }
 
 impl Missed {
-    pub(super) fn of(world: &World, question: &Question, unmet: &Unmet) -> Self {
+    pub(super) fn describe(world: &World, question: &Question, unmet: &Unmet) -> Self {
         let address = question.peer_address;
         match *unmet {
             Unmet::Pod => Self::NotAPod {
@@ -147,7 +147,7 @@ impl Missed {
                 let namespace = namespace(question);
                 Self::NamespaceLabel {
                     declared: world.namespaces.contains_key(&namespace),
-                    label: LabelMissed::of(requirement, &question.peer.namespace_labels),
+                    label: LabelMissed::compare(requirement, &question.peer.namespace_labels),
                     namespace,
                 }
             }
@@ -155,7 +155,7 @@ impl Missed {
                 let none = Labels::new();
                 let labels = question.peer.pod.map_or(&none, |(_, pod)| &pod.labels);
                 Self::PodLabel {
-                    label: LabelMissed::of(requirement, labels),
+                    label: LabelMissed::compare(requirement, labels),
                 }
             }
             Unmet::Block(cidr) => Self::OutsideBlock {
@@ -198,7 +198,7 @@ fn namespace(question: &Question) -> String {
 
 impl LabelMissed {
     /// What is there in place of what a requirement asks for.
-    pub(super) fn of(requirement: &Requirement, labels: &Labels) -> Self {
+    pub(super) fn compare(requirement: &Requirement, labels: &Labels) -> Self {
         let has = labels.get(&requirement.key);
         let slip = match (&requirement.operator, has) {
             (Operator::In(values), Some(has)) => {

@@ -44,7 +44,7 @@ pub struct Nearest {
 
 impl Nearest {
     /// The closest rule of the policies in force that select an end, or all but do.
-    pub(super) fn of(
+    pub(super) fn find(
         case: &Case,
         direction: Direction,
         policies: &[PolicyAnswer],

@@ -59,7 +59,7 @@ impl Suggestion {
         let labels = distinguishing(&pod.labels, &neighbours);
         let subject = isolated_already(&policed.policies, &labels)?;
         let (peer, unlabelled_peer) = peer(world, own, &question)?;
-        let also = Also::find(case, direction, &subject, std::slice::from_ref(&peer));
+        let also = Also::opened_by(case, direction, &subject, std::slice::from_ref(&peer));
         let port = Port {
             protocol: connection.protocol,
             ports: Ports::Range(connection.port, connection.port),
@@ -298,7 +298,7 @@ pub(super) struct Also {
 impl Also {
     /// Of a policy beside this end that lets `wanted` through for those whom `subject` selects.
     /// Blocks are of one address.
-    pub(super) fn find(
+    pub(super) fn opened_by(
         case: &Case,
         direction: Direction,
         subject: &Selector,

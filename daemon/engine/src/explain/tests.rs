@@ -49,7 +49,7 @@ fn world(lines: &str) -> World {
 }
 
 /// What is said of a TCP connection.
-fn said(world: &World, from: &str, to: &str, port: u16) -> Explanation {
+fn explanation(world: &World, from: &str, to: &str, port: u16) -> Explanation {
     let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
     explain(world, &from, &to, Protocol::Tcp, port).unwrap()
 }
@@ -63,7 +63,7 @@ const SHOP: &str = "
 /// `shop/db` with one rule for ingress, asked about by `web/front`.
 fn ruled(rule: &str) -> Side {
     let policy = format!("policy shop/db {{podSelector: {{}}, ingress: [{rule}]}}");
-    said(
+    explanation(
         &world(&format!("{SHOP}{policy}")),
         "web/front",
         "shop/db",
@@ -122,7 +122,7 @@ fn a_label_is_read_for_what_was_meant() {
         (("run", "1"), ("shard", "1"), false, None),
     ] {
         let requirement = crate::labels::Requirement::equals(wanted.0, wanted.1);
-        let missed = LabelMissed::of(&requirement, &labels(&[has]));
+        let missed = LabelMissed::compare(&requirement, &labels(&[has]));
         assert_eq!(missed.slip, slip, "{wanted:?} {has:?}");
         let found = missed.like.as_ref().map(|like| like.key.as_str());
         assert_eq!(found, like, "{wanted:?} {has:?}");
@@ -154,7 +154,7 @@ fn a_policy_that_all_but_selects_comes_close() {
         policy shop/bd {podSelector: {matchLabels: {app: bd}}, ingress: [{from: [{namespaceSelector: {}}], ports: [{port: 80}]}]}
         policy shop/other {podSelector: {matchLabels: {app: cache}}, ingress: [{}]}
     ";
-    let side = said(
+    let side = explanation(
         &world(&format!("{SHOP}{policies}")),
         "web/front",
         "shop/db",
@@ -186,7 +186,7 @@ fn of_a_rule_and_a_label_the_one_that_stands_alone_is_mended() {
         "{SHOP}pod web/meant 10.0.0.4 {{app: fornt}}
         policy shop/db {{podSelector: {{}}, ingress: [{slip}]}}"
     );
-    let side = said(&world(&another), "web/front", "shop/db", 80).ingress;
+    let side = explanation(&world(&another), "web/front", "shop/db", 80).ingress;
     assert_eq!(
         fix(&side),
         "Pod web/front|metadata.labels|Replace|app: fornt|app: front"
@@ -200,7 +200,7 @@ fn a_mend_takes_nothing_from_others() {
         fix(&ruled(own)),
         "NetworkPolicy shop/db|spec.ingress[0].from[0]|Add|namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: web}}|"
     );
-    // It is for somebody in its own Namespace, who would be shut out.
+    // It selects a Pod in its own Namespace, which would be shut out.
     assert_eq!(
         fix(&ruled("{from: [{podSelector: {}, }], ports: [{port: 80}]}")),
         ""
@@ -219,7 +219,7 @@ fn mended(policy: &str) -> Option<Fix> {
     let world = world(&format!(
         "{SHOP}pod shop/api 10.0.0.4 {{app: api}}\npolicy shop/db {policy}"
     ));
-    let side = said(&world, "web/front", "shop/db", 80).ingress;
+    let side = explanation(&world, "web/front", "shop/db", 80).ingress;
     let nearest = side.nearest?;
     // The field's name in JSON is older than its name here, and scripts read it.
     let json = serde_json::to_value(&nearest).unwrap();
@@ -270,7 +270,7 @@ fn a_port_is_added_where_the_rule_is_for_this_pair() {
             "{port: 81}",
             true,
         ),
-        // A protocol left out is a slip, whomever it is for.
+        // A protocol left out is a slip, whatever the peer is.
         (
             "podSelector: {}",
             "from: [{namespaceSelector: {}}], ".to_owned(),
@@ -290,10 +290,10 @@ fn a_port_is_added_where_the_rule_is_for_this_pair() {
 }
 
 #[test]
-fn nothing_is_mended_that_is_open_to_anybody() {
+fn a_peer_that_matches_every_end_is_not_fixed() {
     // The rule for DNS that many write first.
     let dns = "policy web/dns {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 53, protocol: UDP}, {port: 53}]}]}";
-    let egress = said(
+    let egress = explanation(
         &world(&format!("{SHOP}{dns}")),
         "web/front",
         "shop/db",
@@ -326,10 +326,10 @@ fn a_mend_says_what_else_it_opens() {
 }
 
 #[test]
-fn a_policy_of_another_namespace_comes_close_where_it_is_for_nobody() {
+fn a_policy_of_another_namespace_comes_close_where_it_selects_no_pod() {
     let elsewhere = |lines: &str| {
         let lines = format!("{SHOP}policy shop/closed {{podSelector: {{}}}}\n{lines}");
-        let side = said(&world(&lines), "web/front", "shop/db", 80).ingress;
+        let side = explanation(&world(&lines), "web/front", "shop/db", 80).ingress;
         let names = side.almost.iter().map(|almost| almost.policy.to_string());
         (names.collect::<Vec<_>>(), side.nearest)
     };
@@ -345,13 +345,13 @@ fn a_policy_of_another_namespace_comes_close_where_it_is_for_nobody() {
         })
     );
     assert_eq!(nearest.fix, None);
-    // Somebody is selected by it where it is.
+    // It selects a Pod in its own Namespace.
     let own = format!("policy default/db {db}\npod default/db 10.0.1.1 {{app: db}}");
     assert!(elsewhere(&own).0.is_empty());
     // A rule for its own Namespace would be for `shop`.
     let inside = "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}";
     assert!(elsewhere(&format!("policy web/db {inside}")).0.is_empty());
-    // One for everybody fits any Pod.
+    // A policy for every Pod fits any Pod.
     assert!(
         elsewhere("policy default/all {podSelector: {}, ingress: [{}]}")
             .0
@@ -368,7 +368,7 @@ fn a_port_s_name_is_mended_where_the_destination_has_one_like_it() {
         pod web/front 10.0.0.1 {app: front}
         policy shop/api {podSelector: {}, ingress: [{from: [{namespaceSelector: {}}], ports: [{port: https-web}]}]}",
     );
-    let side = said(&world, "web/front", "shop/api", 80).ingress;
+    let side = explanation(&world, "web/front", "shop/api", 80).ingress;
     assert_eq!(
         fix(&side),
         "NetworkPolicy shop/api|spec.ingress[0].ports[0].port|Replace|http-web|https-web"
@@ -408,7 +408,7 @@ fn or_and_and_are_told_apart_where_it_matters() {
     ] {
         let policy = format!("policy shop/db {{podSelector: {{}}, ingress: [{{from: [{from}]}}]}}");
         let world = world(&format!("{SHOP}{namespaces}{policy}"));
-        let side = said(&world, "web/front", "shop/db", 80).ingress;
+        let side = explanation(&world, "web/front", "shop/db", 80).ingress;
         assert_eq!(side.policies[0].rules[0].reading, reading, "{from}");
     }
 }
@@ -423,7 +423,7 @@ fn suggested(labels: &str, others: &[&str], policy: &str) -> Suggestion {
         lines.push_str(&format!("pod shop/other-{index} 10.0.2.{index} {labels}\n"));
     }
     lines.push_str(&format!("policy shop/closed {policy}"));
-    let explanation = said(&world(&lines), "web/front", "shop/one", 80);
+    let explanation = explanation(&world(&lines), "web/front", "shop/one", 80);
     explanation.ingress.suggestion.unwrap()
 }
 
@@ -463,7 +463,7 @@ fn a_pod_is_selected_by_as_few_labels_as_tell_it_apart() {
 }
 
 #[test]
-fn nobody_is_isolated_who_was_not() {
+fn no_pod_is_isolated_that_was_not() {
     // The label alone would select the other one too, which no policy isolates.
     for (policy, chosen) in [
         ("{podSelector: {matchLabels: {tier: x}}}", "app=a,tier=x"),
@@ -507,7 +507,7 @@ fn a_name_that_is_taken_is_not_taken_again() {
         policy shop/closed {podSelector: {}}
         policy shop/allow-db-from-front {podSelector: {matchLabels: {app: x}}}
     ";
-    let side = said(&world(&format!("{SHOP}{more}")), "web/front", "shop/db", 80).ingress;
+    let side = explanation(&world(&format!("{SHOP}{more}")), "web/front", "shop/db", 80).ingress;
     assert_eq!(side.suggestion.unwrap().name.name, "allow-db-from-front-2");
 }
 
@@ -515,13 +515,13 @@ fn a_name_that_is_taken_is_not_taken_again() {
 fn no_manifest_names_port_0() {
     let world = world(&format!("{SHOP}policy shop/closed {{podSelector: {{}}}}"));
     assert!(
-        said(&world, "web/front", "shop/db", 0)
+        explanation(&world, "web/front", "shop/db", 0)
             .ingress
             .suggestion
             .is_none()
     );
     assert!(
-        said(&world, "web/front", "shop/db", 1)
+        explanation(&world, "web/front", "shop/db", 1)
             .ingress
             .suggestion
             .is_some()
@@ -533,7 +533,7 @@ fn hints_are_given_where_they_mean_something() {
     let closed = "policy web/closed {podSelector: {}, policyTypes: [Egress]}";
     let dns = "policy web/dns {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 53, protocol: UDP}]}]}";
     let hints = |more: &str, from: &str, to: &str, port| {
-        said(&world(&format!("{SHOP}{more}")), from, to, port).hints
+        explanation(&world(&format!("{SHOP}{more}")), from, to, port).hints
     };
     assert_eq!(hints("", "web/front", "shop/db", 80), []);
     assert_eq!(hints(closed, "web/front", "shop/db", 80), [Hint::NoDns]);
@@ -555,15 +555,15 @@ fn hints_are_given_where_they_mean_something() {
     let host = "192.0.2.1".parse().unwrap();
     world.host.insert(host);
     let ip = "ip:192.0.2.1";
-    assert_eq!(said(&world, ip, "shop/db", 80).hints, []);
+    assert_eq!(explanation(&world, ip, "shop/db", 80).hints, []);
     world.settings.host_ingress = false;
     world.settings.host_egress = false;
     assert_eq!(
-        said(&world, ip, "shop/db", 80).hints,
+        explanation(&world, ip, "shop/db", 80).hints,
         [Hint::HostIngressSetting]
     );
     assert_eq!(
-        said(&world, "web/front", ip, 80).hints,
+        explanation(&world, "web/front", ip, 80).hints,
         [Hint::HostEgressSetting, Hint::NoDns]
     );
 }

@@ -1,4 +1,4 @@
-//! What the rules look at: the policies by Namespace, and the Pods by kind, each
+//! What the rules look at: the policies by Namespace, and the Pods by group, each
 //! worked out once.
 
 use std::cell::OnceCell;
@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::{Census, within, words};
 use crate::evaluate::is_link_local;
-use crate::kinds::{Kind, Kinds};
 use crate::labels::{Labels, Operator, Selector};
+use crate::pod_groups::{PodGroup, PodGroups};
 use crate::policy::{
     Direction, IpBlock, Mode, Namespaces, ObjectName, Peer, PodPeer, Policy, Rule, Tier,
 };
@@ -21,7 +21,7 @@ use crate::world::{Pod, World};
 pub(super) struct Ground<'w> {
     pub world: &'w World,
     pub census: Census,
-    pub kinds: Kinds<'w>,
+    pub groups: PodGroups<'w>,
     /// Of the NetworkPolicy tier, by Namespace.
     policies: BTreeMap<&'w str, Neighbours<'w>>,
     addresses: OnceCell<Vec<(IpAddr, &'w ObjectName)>>,
@@ -75,7 +75,7 @@ impl Side {
     }
 
     /// A policy's rules, numbered.
-    pub(super) fn of(self, policy: &Policy) -> impl Iterator<Item = (usize, &Rule)> {
+    pub(super) fn numbered_rules(self, policy: &Policy) -> impl Iterator<Item = (usize, &Rule)> {
         let rules = policy.rules(self.direction).unwrap_or_default();
         rules.iter().enumerate()
     }
@@ -121,7 +121,7 @@ impl<'w> RuleAt<'w> {
 }
 
 impl<'w> Ground<'w> {
-    pub(super) fn of(world: &'w World, census: Census) -> Self {
+    pub(super) fn new(world: &'w World, census: Census) -> Self {
         let mut policies: BTreeMap<&str, Vec<&Policy>> = BTreeMap::new();
         for policy in world.policies.values() {
             if policy.tier == Tier::NetworkPolicy {
@@ -132,10 +132,10 @@ impl<'w> Ground<'w> {
         Self {
             world,
             census,
-            kinds: Kinds::of(world),
+            groups: PodGroups::group(world),
             policies: policies
                 .into_iter()
-                .map(|(namespace, policies)| (namespace, Neighbours::of(policies)))
+                .map(|(namespace, policies)| (namespace, Neighbours::new(policies)))
                 .collect(),
             addresses: OnceCell::new(),
             reach: OnceCell::new(),
@@ -164,12 +164,13 @@ impl<'w> Ground<'w> {
     /// The rules of one.
     pub(super) fn rules_of(policy: &'w Policy) -> impl Iterator<Item = RuleAt<'w>> {
         SIDES.into_iter().flat_map(move |side| {
-            side.of(policy).map(move |(index, rule)| RuleAt {
-                policy,
-                side,
-                index,
-                rule,
-            })
+            side.numbered_rules(policy)
+                .map(move |(index, rule)| RuleAt {
+                    policy,
+                    side,
+                    index,
+                    rule,
+                })
         })
     }
 
@@ -178,32 +179,32 @@ impl<'w> Ground<'w> {
         self.policies.values()
     }
 
-    /// The kinds of Pods here that a policy selects.
+    /// The groups of Pods here that a policy selects.
     pub(super) fn selected(&self, policy: &Policy) -> Vec<usize> {
         let mut selected = self
-            .kinds
+            .groups
             .select_in(&policy.name.namespace, &policy.subject);
-        selected.retain(|kind| self.is_enforced(*kind));
+        selected.retain(|group| self.is_enforced(*group));
         selected
     }
 
-    /// Is some Pod of this kind on this host?
-    pub(super) fn is_enforced(&self, kind: usize) -> bool {
-        self.kind(kind)
+    /// Is some Pod of this group on this host?
+    pub(super) fn is_enforced(&self, group: usize) -> bool {
+        self.group(group)
             .pods
             .iter()
             .any(|(_, pod)| pod.is_enforced())
     }
 
-    pub(super) fn kind(&self, kind: usize) -> &Kind<'w> {
-        &self.kinds.all[kind]
+    pub(super) fn group(&self, group: usize) -> &PodGroup<'w> {
+        &self.groups.all[group]
     }
 
-    /// Names of Pods of these kinds, sorted.
-    pub(super) fn names(&self, kinds: &[usize]) -> Vec<&'w ObjectName> {
-        let mut names: Vec<&ObjectName> = kinds
+    /// Names of Pods of these groups, sorted.
+    pub(super) fn names(&self, groups: &[usize]) -> Vec<&'w ObjectName> {
+        let mut names: Vec<&ObjectName> = groups
             .iter()
-            .flat_map(|kind| self.kind(*kind).pods.iter().map(|(name, _)| *name))
+            .flat_map(|group| self.group(*group).pods.iter().map(|(name, _)| *name))
             .collect();
         names.sort_unstable();
         names
@@ -221,7 +222,7 @@ impl<'w> Ground<'w> {
     /// Who reaches whom; `None` where the policies make more verdicts than could ever be in force.
     pub(super) fn reach(&self) -> Option<&Reach<'w>> {
         self.reach
-            .get_or_init(|| Reach::of(self.world).ok())
+            .get_or_init(|| Reach::compute(self.world).ok())
             .as_ref()
     }
 
@@ -240,10 +241,10 @@ impl<'w> Ground<'w> {
             .collect()
     }
 
-    /// The kinds that one peer matches by labels; none for a block.
+    /// The groups that one peer matches by labels; none for a block.
     pub(super) fn peers(&self, peer: &Peer) -> Vec<usize> {
         match peer {
-            Peer::Pods(pods) => self.kinds.select(pods),
+            Peer::Pods(pods) => self.groups.select(pods),
             Peer::Block(_) => Vec::new(),
         }
     }
@@ -305,7 +306,7 @@ pub(super) fn holds_beside(policy: &Policy, other: &Policy) -> bool {
 }
 
 impl<'w> Neighbours<'w> {
-    fn of(policies: Vec<&'w Policy>) -> Self {
+    fn new(policies: Vec<&'w Policy>) -> Self {
         let mut by_requirement: HashMap<_, Vec<usize>> = HashMap::new();
         let mut of_all = Vec::new();
         for (index, policy) in policies.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What somebody who wrote a selector that matches nothing may have meant: the Pod or
+//! What the author of a selector that matches nothing may have meant: the Pod or
 //! Namespace that misses by a slip of the pen.
 
 use super::ground::Ground;
@@ -7,22 +7,22 @@ use crate::policy::{Namespaces, PodPeer};
 use crate::spelling;
 use crate::world::METADATA_NAME;
 
-/// Kinds of Pods that are looked through for a near one.
-const MAX_KINDS: usize = 2_000;
+/// The number of groups of Pods that are searched for a similar one.
+const MAX_GROUPS: usize = 2_000;
 
 /// What to write instead, for Pods of one Namespace.
 pub(super) fn pods_in(ground: &Ground, namespace: &str, selector: &Selector) -> Option<String> {
-    let everybody = Selector::everything();
-    let kinds = ground.kinds.select_in(namespace, &everybody);
-    let slip = slip(ground, &kinds, selector);
+    let every_pod = Selector::everything();
+    let groups = ground.groups.select_in(namespace, &every_pod);
+    let slip = slip(ground, &groups, selector);
     slip.or_else(|| elsewhere(ground, namespace, selector))
 }
 
 /// What to write instead, for a peer's Pods.
 pub(super) fn peer(ground: &Ground, peer: &PodPeer) -> Option<String> {
     if let Namespaces::Own(own) = &peer.namespaces {
-        let kinds = ground.kinds.select_in(own, &Selector::everything());
-        return slip(ground, &kinds, &peer.pods).or_else(|| {
+        let groups = ground.groups.select_in(own, &Selector::everything());
+        return slip(ground, &groups, &peer.pods).or_else(|| {
             let places = namespaces_with(ground, own, &peer.pods)?;
             Some(format!(
                 "without a namespaceSelector a peer is in the policy's own Namespace; Pods like that \
@@ -34,9 +34,9 @@ pub(super) fn peer(ground: &Ground, peer: &PodPeer) -> Option<String> {
         namespaces: peer.namespaces.clone(),
         pods: Selector::everything(),
     };
-    let kinds = ground.kinds.select(&there);
-    slip(ground, &kinds, &peer.pods).or_else(|| {
-        let first = ground.kind(*kinds.first()?).namespace;
+    let groups = ground.groups.select(&there);
+    slip(ground, &groups, &peer.pods).or_else(|| {
+        let first = ground.group(*groups.first()?).namespace;
         let places = namespaces_with(ground, first, &peer.pods)?;
         Some(format!("Pods like that are in {places}"))
     })
@@ -75,11 +75,11 @@ pub(super) fn namespaces(ground: &Ground, selector: &Selector) -> Option<String>
         })
 }
 
-fn slip(ground: &Ground, kinds: &[usize], selector: &Selector) -> Option<String> {
-    kinds.iter().take(MAX_KINDS).find_map(|kind| {
-        let kind = ground.kind(*kind);
-        let has = missing(selector, kind.labels)?;
-        let (name, _) = kind.pods.first()?;
+fn slip(ground: &Ground, groups: &[usize], selector: &Selector) -> Option<String> {
+    groups.iter().take(MAX_GROUPS).find_map(|group| {
+        let group = ground.group(*group);
+        let has = missing(selector, group.labels)?;
+        let (name, _) = group.pods.first()?;
         Some(format!("Pod `{name}` has {has}: is that meant?"))
     })
 }
@@ -103,10 +103,10 @@ fn namespaces_with(ground: &Ground, own: &str, selector: &Selector) -> Option<St
         pods: selector.clone(),
     };
     let mut places: Vec<&str> = ground
-        .kinds
+        .groups
         .select(&anywhere)
         .into_iter()
-        .map(|kind| ground.kind(kind).namespace)
+        .map(|group| ground.group(group).namespace)
         .filter(|namespace| *namespace != own)
         .collect();
     places.sort_unstable();

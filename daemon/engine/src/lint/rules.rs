@@ -12,7 +12,7 @@ mod block_covers_pods;
 mod changes_nothing;
 mod dns_missing;
 mod label_spelling;
-mod matches_nobody;
+mod matches_nothing;
 mod one_direction;
 mod one_sided;
 mod opens_everything;
@@ -80,7 +80,7 @@ pub const ALL: &[Rule] = rules! {
         "Egress is isolated, and no rule allows DNS on 53/UDP and 53/TCP.";
     "label-spelling", World, true, label_spelling::find,
         "A selector's label key differs only by its spelling from one in use.";
-    "namespace-matches-nobody", World, true, matches_nobody::namespaces,
+    "namespace-matches-nobody", World, true, matches_nothing::namespaces,
         "A namespaceSelector matches no Namespace.";
     "one-direction", Policies, false, one_direction::find,
         "A default deny names only one direction.";
@@ -90,13 +90,13 @@ pub const ALL: &[Rule] = rules! {
         "An empty item, list or rule opens everything.";
     "or-not-and", Policies, false, or_not_and::find,
         "Two peers were probably meant as one.";
-    "peer-matches-nobody", World, true, matches_nobody::peers,
+    "peer-matches-nobody", World, true, matches_nothing::peers,
         "A peer matches no Pod.";
     "port-name-protocol", World, true, port_names::protocol,
         "A named port has another protocol at the Pods in question.";
     "port-name-unknown", World, true, port_names::unknown,
         "No Pod in question has a port of this name.";
-    "selects-nobody", World, true, matches_nobody::subjects,
+    "selects-nobody", World, true, matches_nothing::subjects,
         "A policy's podSelector matches no Pod.";
     "split-rule", Policies, false, split_rule::find,
         "Two rules, one of peers and one of ports, were probably meant as one.";

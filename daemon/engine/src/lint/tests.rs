@@ -142,7 +142,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
     let web = "podSelector: {matchLabels: {app: web}}";
     let both = "podSelector: {}, policyTypes: [Ingress, Egress]";
     let denies_ingress = "podSelector: {}, policyTypes: [Ingress]";
-    let of = |subject: &str, rest: &str| format!("{subject}, {rest}");
+    let spec = |subject: &str, rest: &str| format!("{subject}, {rest}");
     for (why, specs, expected) in [
         (
             "the usual pair",
@@ -156,7 +156,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "what is for some Pods is no default",
-            vec![of(db, "policyTypes: [Ingress]")],
+            vec![spec(db, "policyTypes: [Ingress]")],
             &[],
         ),
         (
@@ -175,15 +175,15 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         (
             "said once, where most is isolated",
             vec![
-                of(db, "policyTypes: [Egress]"),
+                spec(db, "policyTypes: [Egress]"),
                 both.to_owned(),
-                of(web, "policyTypes: [Egress]"),
+                spec(web, "policyTypes: [Egress]"),
             ],
             &["dns-missing"],
         ),
         (
             "DNS by UDP alone",
-            vec![of(
+            vec![spec(
                 db,
                 "policyTypes: [Egress], egress: [{ports: [{port: 53, protocol: UDP}]}]",
             )],
@@ -191,7 +191,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "every port of a Pod is not DNS",
-            vec![of(
+            vec![spec(
                 db,
                 "policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: web}}}]}]",
             )],
@@ -199,7 +199,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "every port of any Namespace may be",
-            vec![of(
+            vec![spec(
                 db,
                 "policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}], ports: [{protocol: UDP}, {protocol: TCP}]}]",
             )],
@@ -208,7 +208,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         (
             "DNS from a policy with other labels for the same Pods",
             vec![
-                of(db, "policyTypes: [Egress], egress: [{ports: [{port: 80}]}]"),
+                spec(db, "policyTypes: [Egress], egress: [{ports: [{port: 80}]}]"),
                 dns.replacen(
                     "podSelector: {}",
                     "podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [web]}]}",
@@ -219,27 +219,27 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "a rule for ports alone",
-            vec![of(db, "ingress: [{ports: [{port: 80}]}]")],
+            vec![spec(db, "ingress: [{ports: [{port: 80}]}]")],
             &[],
         ),
         (
             "everything",
-            vec![of(db, "ingress: [{}]")],
+            vec![spec(db, "ingress: [{}]")],
             &["opens-everything"],
         ),
         (
             "every Pod there is",
-            vec![of(db, "ingress: [{from: [{namespaceSelector: {}}]}]")],
+            vec![spec(db, "ingress: [{from: [{namespaceSelector: {}}]}]")],
             &["opens-everything"],
         ),
         (
             "every Pod of the Namespace",
-            vec![of(db, "ingress: [{from: [{podSelector: {}}]}]")],
+            vec![spec(db, "ingress: [{from: [{podSelector: {}}]}]")],
             &[],
         ),
         (
             "two peers, and nobody for both at once",
-            vec![of(
+            vec![spec(
                 db,
                 "ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: jobs}}}, {podSelector: {matchLabels: {app: web}}}]}]",
             )],
@@ -247,7 +247,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "the order of the two does not matter",
-            vec![of(
+            vec![spec(
                 db,
                 "ingress: [{from: [{podSelector: {matchExpressions: [{key: app, operator: In, values: [batch, web]}]}}, {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: jobs}}}]}]",
             )],
@@ -255,7 +255,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "a resolver without its Namespace",
-            vec![of(
+            vec![spec(
                 db,
                 "policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}]",
             )],
@@ -263,7 +263,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "DNS to everybody but a resolver",
-            vec![of(
+            vec![spec(
                 db,
                 "policyTypes: [Egress], egress: [{to: [{podSelector: {}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}]",
             )],
@@ -271,7 +271,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "a resolver of one's own",
-            vec![of(
+            vec![spec(
                 db,
                 "policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}]",
             )],
@@ -279,7 +279,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "every Namespace, and a Pod by itself",
-            vec![of(
+            vec![spec(
                 db,
                 "policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}, {podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}]",
             )],
@@ -287,7 +287,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "the two stand apart",
-            vec![of(
+            vec![spec(
                 db,
                 "ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: jobs}}}, {ipBlock: {cidr: 192.0.2.0/24}}, {podSelector: {matchLabels: {app: batch}}}]}]",
             )],
@@ -295,7 +295,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "the host's resolvers are there",
-            vec![of(
+            vec![spec(
                 db,
                 "policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: dns, protocol: UDP}, {port: dns-tcp}]}]",
             )],
@@ -304,11 +304,11 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         (
             "the later of two that say the same",
             vec![
-                of(
+                spec(
                     db,
                     "ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]",
                 ),
-                of(
+                spec(
                     db,
                     "ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]",
                 ),
@@ -317,7 +317,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "a rule within another of its policy",
-            vec![of(
+            vec![spec(
                 db,
                 "ingress: [{from: [{podSelector: {}}]}, {from: [{podSelector: {matchLabels: {app: web}}}]}]",
             )],
@@ -328,26 +328,26 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
             vec![
                 both.to_owned(),
                 dns.to_owned(),
-                of(db, "policyTypes: [Ingress]"),
+                spec(db, "policyTypes: [Ingress]"),
             ],
             &[],
         ),
         (
             "a rule of the same Pods for other ports",
             vec![
-                of(db, "ingress: [{ports: [{port: 80}]}]"),
-                of(db, "ingress: [{ports: [{port: 81}]}]"),
+                spec(db, "ingress: [{ports: [{port: 80}]}]"),
+                spec(db, "ingress: [{ports: [{port: 81}]}]"),
             ],
             &[],
         ),
         (
             "a wide rule beside narrow ones of the other side",
             vec![
-                of(
+                spec(
                     web,
                     "policyTypes: [Egress], egress: [{to: [{podSelector: {}}]}, {ports: [{port: 53}, {port: 53, protocol: UDP}]}]",
                 ),
-                of(
+                spec(
                     db,
                     "ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}]",
                 ),
@@ -357,11 +357,11 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         (
             "a wide rule that opens nothing, and a narrow one that does not either",
             vec![
-                of(
+                spec(
                     web,
                     "policyTypes: [Egress], egress: [{to: [{podSelector: {matchExpressions: []}}], ports: [{port: 81}]}, {ports: [{port: 53}, {port: 53, protocol: UDP}]}]",
                 ),
-                of(
+                spec(
                     db,
                     "ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}]",
                 ),
@@ -370,7 +370,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "a block without a Pod in it",
-            vec![of(
+            vec![spec(
                 db,
                 "ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24}}]}]",
             )],
@@ -378,7 +378,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "one Pod's address",
-            vec![of(
+            vec![spec(
                 db,
                 "ingress: [{from: [{ipBlock: {cidr: 10.0.0.3/32}}]}]",
             )],
@@ -386,7 +386,7 @@ fn what_is_meant_is_not_found_and_what_is_not_is() {
         ),
         (
             "a name that the Pods have",
-            vec![of(db, "ingress: [{ports: [{port: http}]}]")],
+            vec![spec(db, "ingress: [{ports: [{port: http}]}]")],
             &[],
         ),
         (

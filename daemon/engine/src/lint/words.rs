@@ -40,20 +40,20 @@ pub(super) fn peer(peer: &PodPeer) -> String {
     pods(&peer.pods, &place(&peer.namespaces))
 }
 
-/// Why there is nobody: `no Pod in Namespace shop matches app=web`
-pub(super) fn nobody_of(policy: &Policy) -> String {
-    nobody(
+/// Why no Pod is there: `no Pod in Namespace shop matches app=web`
+pub(super) fn no_pod_of(policy: &Policy) -> String {
+    no_pod(
         &policy.subject,
         &format!("Namespace `{}`", policy.name.namespace),
     )
 }
 
 /// The same, of a peer.
-pub(super) fn nobody_at(peer: &PodPeer) -> String {
-    nobody(&peer.pods, &place(&peer.namespaces))
+pub(super) fn no_pod_at(peer: &PodPeer) -> String {
+    no_pod(&peer.pods, &place(&peer.namespaces))
 }
 
-fn nobody(selector: &Selector, there: &str) -> String {
+fn no_pod(selector: &Selector, there: &str) -> String {
     if selector.is_everything() {
         format!("there is no Pod in {there}")
     } else {

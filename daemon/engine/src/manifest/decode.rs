@@ -178,7 +178,7 @@ impl<'f> Decoder<'f> {
     }
 
     /// `Invalid value` for each rule that a text breaks, as the API server lists them. Most
-    /// texts break none, and then nobody has to think of help.
+    /// texts break none, and then no code has to think of help.
     pub(super) fn breaches(
         &mut self,
         at: &At<'_>,

@@ -29,7 +29,7 @@ pub const ANNOTATION_MODE: &str = "netpold.io/mode";
 pub struct File {
     /// Its name, as it was given.
     pub path: String,
-    /// Its valid objects, in order. Those of a file with errors are here too: whoever
+    /// Its valid objects, in order. Those of a file with errors are here too: a caller that
     /// puts objects in force asks [`File::is_accepted`] first.
     pub documents: Vec<Object>,
     /// Its workloads: no objects here, they only tell of labels that are meant to be in use.

@@ -23,7 +23,7 @@ pub(super) fn text<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Box<Diagn
     })
 }
 
-/// What is wrong with its size, if anything: whoever read it may have stopped reading there.
+/// What is wrong with its size, if anything: the reader may have stopped there.
 pub(super) fn too_large(path: &str, bytes: &[u8]) -> Option<Diagnostic> {
     if bytes.len() <= MAX_BYTES {
         return None;
@@ -83,15 +83,15 @@ pub(super) fn separators<'t>(
     let mut next = 1;
     text.split('\n').filter_map(move |line| {
         let number = next;
-        // A CR in it breaks a line for YAML, and so for whoever counts lines.
+        // A CR in it breaks a line for YAML, and so for every tool that counts lines.
         let before_crlf = line.strip_suffix('\r').unwrap_or(line);
         next += 1 + before_crlf.matches('\r').count();
         let behind = line.strip_prefix("---")?;
-        let told = behind.trim();
-        if told.is_empty() || told.starts_with('#') {
+        let rest = behind.trim();
+        if rest.is_empty() || rest.starts_with('#') {
             return None;
         }
-        let message = format!("invalid Yaml document separator: {}", clip(told));
+        let message = format!("invalid Yaml document separator: {}", clip(rest));
         let help = "a document begins on the line below its `---`";
         let indent = behind
             .chars()
@@ -102,7 +102,7 @@ pub(super) fn separators<'t>(
             column: 4 + indent,
         };
         Some(Diagnostic {
-            length: told.chars().count(),
+            length: rest.chars().count(),
             ..finding(path, position, rule::SYNTAX, &message, help)
         })
     })

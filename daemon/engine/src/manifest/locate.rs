@@ -1,5 +1,5 @@
 //! Where a field of an accepted object stands: policies hold what they say, not where. The text
-//! is read once more for whoever has something to say of them.
+//! is read once more for code that reports about them.
 
 use std::collections::HashMap;
 

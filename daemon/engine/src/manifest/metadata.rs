@@ -257,7 +257,7 @@ fn annotations(
     (to_map(&pairs), mode)
 }
 
-/// Whether an object is enforced, or audited. A word that is neither must not leave anybody
+/// Whether an object is enforced, or audited. A word that is neither must not leave any Pod
 /// believing in the other.
 fn mode(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, text: &str, kind: Kind) -> Mode {
     if kind == Kind::Pod {

@@ -104,8 +104,8 @@ pub(super) fn decode(
     let ingress = rules(decoder, &at, fields, Direction::Ingress, namespace);
     let egress = rules(decoder, &at, fields, Direction::Egress, namespace);
     let (says_ingress, says_egress) = directions(decoder, &at, fields, !egress.is_empty());
-    warn_unsaid(decoder, &at, fields, Direction::Ingress, says_ingress);
-    warn_unsaid(decoder, &at, fields, Direction::Egress, says_egress);
+    warn_unstated(decoder, &at, fields, Direction::Ingress, says_ingress);
+    warn_unstated(decoder, &at, fields, Direction::Egress, says_egress);
     Policy {
         name: metadata.name.clone(),
         tier: Tier::NetworkPolicy,
@@ -116,7 +116,7 @@ pub(super) fn decode(
     }
 }
 
-/// An empty list inside a rule reads like nobody, and is everybody.
+/// An empty list inside a rule reads like no peer, and is every peer.
 fn warn_empty(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, all: &str) {
     if matches!(&entry.value.value, Value::List(items) if items.is_empty()) {
         let message = format!("an empty list is {all}, not none");
@@ -126,15 +126,15 @@ fn warn_empty(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>, all: &s
 }
 
 /// A direction's rules that `policyTypes` doesn't name count for nothing.
-fn warn_unsaid(
+fn warn_unstated(
     decoder: &mut Decoder<'_>,
     at: &At<'_>,
     fields: &[Entry<'_>],
     direction: Direction,
-    said: bool,
+    is_stated: bool,
 ) {
     let (field, name) = words(direction);
-    if said {
+    if is_stated {
         return;
     }
     if let Some(entry) = present(fields, field)

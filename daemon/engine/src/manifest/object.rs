@@ -144,7 +144,7 @@ impl<'f> Reader<'f> {
     ) {
         let entries = decoder.mapping(at, node).unwrap_or_default();
         let known = &["apiVersion", "kind", "metadata", "items"];
-        // A List without items is to kubectl a kind that nobody knows; what else stands in a
+        // A List without items is to kubectl an unknown kind; what else stands in a
         // List never reaches the server.
         let Some(entry) = get(entries, "items") else {
             if decoder.only(at, entries, known) {
@@ -229,11 +229,11 @@ fn kind_of<'n>(
                 return Some(Found::List(Some(ours)));
             }
         }
-        // In our own version, what looks like our kind is nobody else's.
+        // In our own version, what looks like our kind is no other tool's.
         let named = kind.eq_ignore_ascii_case(ours.name())
             || typed(ours)
             || (version == ours.api_version()
-                && (nearest(kind, &[ours.name()]).is_some() || is_nobodys(version, kind)));
+                && (nearest(kind, &[ours.name()]).is_some() || is_unknown_kind(version, kind)));
         if named && is_kubernetes(version) {
             let message = format!(
                 "no matches for kind {} in version {}",
@@ -291,7 +291,7 @@ const NETWORKING: &[&str] = &["Ingress", "IngressClass", "IPAddress", "ServiceCI
 
 /// Is there no such kind in the policies' own version (`kind: NetworkPolicies`)? To pass it over
 /// would leave a policy out of force whose author believes in it.
-fn is_nobodys(version: &str, kind: &str) -> bool {
+fn is_unknown_kind(version: &str, kind: &str) -> bool {
     let one = kind.strip_suffix("List").unwrap_or(kind);
     version == Kind::NetworkPolicy.api_version() && !NETWORKING.contains(&one)
 }

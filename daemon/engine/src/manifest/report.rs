@@ -1,6 +1,6 @@
 //! The findings of one file, kept few enough to read and to hold.
 //!
-//! More than [`MAX`] help nobody, and a hostile file must not grow in memory. An
+//! More than [`MAX`] help no reader, and a hostile file must not grow in memory. An
 //! error is never pushed out by warnings: a file that has one is never accepted.
 
 use crate::diagnostic::Diagnostic;

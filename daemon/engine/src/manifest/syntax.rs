@@ -1,5 +1,5 @@
 //! What a text that is no tree is told: which rule it breaks, and what its author may have
-//! overlooked: a template that nobody filled in, a merge that nobody finished, a tab.
+//! overlooked: a template that was not filled in, a merge that was not finished, a tab.
 
 use super::finding::Finding;
 use super::node::{Flaw, Problem, Span};

@@ -4,7 +4,7 @@
 use super::*;
 use crate::manifest::{assemble, parse};
 
-/// Three of web and two of db, where web reaches db and nobody reaches web but db-0; lab is apart.
+/// Three of web and two of db, where web reaches db and only db-0 reaches web; lab is apart.
 fn world() -> World {
     let mut text = String::new();
     for (namespace, app, count) in [("shop", "web", 3), ("shop", "db", 2), ("lab", "lab", 2)] {
@@ -58,7 +58,7 @@ fn equal_rows_and_columns_are_one_group() {
         groups(&on_80),
         ["lab-0 lab-1", "db-0", "db-1", "web-0 web-1 web-2"]
     );
-    // On another port nobody reaches web, so nothing tells the two of db apart.
+    // On another port no Pod reaches web, so nothing tells the two of db apart.
     let on_81 = matrix(&world, Protocol::Tcp, 81).unwrap();
     assert_eq!(
         groups(&on_81),

@@ -105,7 +105,7 @@ impl Datapath {
         self.flows6.limit = limit;
     }
 
-    /// Judges a frame on the interface by the whole verdict, and tells nobody.
+    /// Judges a frame on the interface by the whole verdict, and reports nothing.
     pub fn judge<F: Frame>(&self, frame: &F, direction: Direction, ifindex: u32) -> Outcome {
         judge::judge(self, frame, direction, ifindex, &mut ParsedFrame::default())
     }
@@ -177,7 +177,7 @@ impl Datapath {
     /// Removes what timed out, and settles the accounts: the daemon's part.
     pub fn collect(&mut self) {
         let expired = |owner: u32, flow: &Flow| {
-            let timeout = Timeout::of((owner & 0xff) as u8, State::from_number(flow.state));
+            let timeout = Timeout::for_state((owner & 0xff) as u8, State::from_number(flow.state));
             let age = self.tick.wrapping_sub(flow.seen);
             age >= self.banks.control.timeout(timeout)
         };
@@ -247,10 +247,10 @@ impl Datapath {
     #[must_use]
     pub fn accounts(&self) -> BTreeMap<u32, (u32, Collected)> {
         let entered = self.entered.borrow();
-        let of = |account| self.collected.get(account).copied().unwrap_or(0);
+        let collected = |account| self.collected.get(account).copied().unwrap_or(0);
         let accounts = entered.iter();
         accounts
-            .map(|(account, entered)| (*account, (*entered, of(account))))
+            .map(|(account, entered)| (*account, (*entered, collected(account))))
             .collect()
     }
 

@@ -72,9 +72,9 @@ pub fn recover(banks: &MapImage) -> Vec<Step> {
         }
     }
     for (at, found) in &banks.published {
-        let (at, said) = (*at, found.banks[bank]);
-        let value = Published { banks: [said; 2] };
-        if said.flags == 0 {
+        let (at, bank) = (*at, found.banks[bank]);
+        let value = Published { banks: [bank; 2] };
+        if bank.flags == 0 {
             settle.push(Step::DeletePublished { at });
         } else if *found != value {
             settle.push(Step::PutPublished { at, value });

@@ -28,7 +28,7 @@ pub(super) fn revised(
 ) -> BTreeMap<u32, EndpointEntry> {
     // 0 stands for an endpoint that is not there.
     let fresh = (generation as u32).max(1);
-    let moved = Moved::of(installed, desired, nodes);
+    let moved = Moved::between(installed, desired, nodes);
     let mut known: HashMap<(u64, Direction), bool> = HashMap::new();
     let mut affected = |policy_set, direction| {
         *known
@@ -38,8 +38,8 @@ pub(super) fn revised(
     // Any endpoint may have dialled a published port.
     let dialled = installed.published != desired.published
         || (moved.host && !desired.published.is_empty())
-        || desired.published.values().any(|said| {
-            [said.ingress, said.audited_ingress]
+        || desired.published.values().any(|policy| {
+            [policy.ingress, policy.audited_ingress]
                 .into_iter()
                 .any(|policy_set| affected(policy_set, Direction::Ingress))
         });
@@ -78,15 +78,15 @@ struct Moved {
     host: bool,
     /// Endpoints that an address was taken from.
     lost: BTreeSet<u32>,
-    /// Slots that got or lost leave for some address, also because somebody else has it or had it.
+    /// Slots that got or lost leave for some address, also because another endpoint has it or had it.
     leaves: BTreeSet<u32>,
 }
 
 impl Moved {
-    fn of(installed: &Tables, desired: &Tables, nodes: &[Node]) -> Self {
+    fn between(installed: &Tables, desired: &Tables, nodes: &[Node]) -> Self {
         let strangers = (
-            Strangers::of(&installed.prefixes),
-            Strangers::of(&desired.prefixes),
+            Strangers::new(&installed.prefixes),
+            Strangers::new(&desired.prefixes),
         );
         let mut pairs: HashSet<(Peer, Peer)> = nodes
             .iter()
@@ -154,8 +154,8 @@ impl Moved {
             return true;
         }
         let (old, new) = (
-            Entries::of(installed, policy_set),
-            Entries::of(desired, policy_set),
+            Entries::for_policy_set(installed, policy_set),
+            Entries::for_policy_set(desired, policy_set),
         );
         if old.any != new.any {
             return true;
@@ -168,11 +168,16 @@ impl Moved {
         if self.pairs.len() < old.own.len() + new.own.len() {
             return self.pairs.iter().any(changes);
         }
-        let of = |by: &'_ HashMap<u64, Vec<(Peer, Peer)>>, class: &u64| {
+        let has_changed = |by: &'_ HashMap<u64, Vec<(Peer, Peer)>>, class: &u64| {
             by.get(class).is_some_and(|pairs| pairs.iter().any(changes))
         };
-        old.own.iter().any(|(class, _)| of(&self.from, class))
-            || new.own.iter().any(|(class, _)| of(&self.to, class))
+        old.own
+            .iter()
+            .any(|(class, _)| has_changed(&self.from, class))
+            || new
+                .own
+                .iter()
+                .any(|(class, _)| has_changed(&self.to, class))
     }
 }
 
@@ -183,7 +188,7 @@ struct Entries<'t> {
 }
 
 impl<'t> Entries<'t> {
-    fn of(tables: &'t Tables, policy_set: u64) -> Self {
+    fn for_policy_set(tables: &'t Tables, policy_set: u64) -> Self {
         let row = tables.verdicts.rows().get(&policy_set);
         let own = row.map_or(&[][..], |row| row);
         let any = find(own, CLASS_ANY);
@@ -203,7 +208,7 @@ struct Strangers<'t> {
 }
 
 impl<'t> Strangers<'t> {
-    fn of(prefixes: &'t BTreeMap<IpNet, u64>) -> Self {
+    fn new(prefixes: &'t BTreeMap<IpNet, u64>) -> Self {
         let lengths: BTreeSet<u8> = prefixes.keys().map(IpNet::prefix_len).collect();
         Self {
             prefixes,

@@ -464,7 +464,7 @@ fn an_address_of_the_host_matters_where_the_host_passes() {
     assert_eq!(
         revisions(&before, &after),
         [3, 3],
-        "it is judged like anybody"
+        "it is judged like any sender"
     );
     for tables in [&mut before, &mut after] {
         tables.flags = control_flags::HOST_INGRESS;

@@ -39,7 +39,7 @@ pub(super) struct Staged {
 
 pub(super) fn stage(installed: &Tables, desired: &Tables) -> Staged {
     let mut staged = Staged::default();
-    let mut blocks = Blocks::of(&installed.port_blocks);
+    let mut blocks = Blocks::new(&installed.port_blocks);
     let mut new_verdicts = Vec::new();
     // Most rows are shared, and those that are not are mostly of a policy set that one state has.
     let asked = LazyCell::new(|| [policy_sets(installed), policy_sets(desired)]);
@@ -158,7 +158,7 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn of(installed: &PortBlocks) -> Self {
+    fn new(installed: &PortBlocks) -> Self {
         Self {
             ids: installed.clone(),
             used: BTreeSet::new(),

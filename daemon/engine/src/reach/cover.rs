@@ -1,4 +1,4 @@
-//! A relation between groups, told in few lines: everybody who is related to the same ones stands
+//! A relation between groups, told in few lines: all groups that are related to the same groups stand
 //! in one.
 
 use std::collections::{BTreeMap, HashMap};
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn that_nobody_pairs_with_himself_divides_nothing() {
+    fn missing_pairs_with_oneself_divide_no_group() {
         let all: Vec<(usize, usize)> = (1..4)
             .flat_map(|from| (1..4).map(move |to| (from, to)))
             .filter(|(from, to)| from != to)

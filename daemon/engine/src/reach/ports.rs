@@ -55,7 +55,7 @@ impl PortSet {
         } else {
             Self::all()
         };
-        let of = |deny: bool| {
+        let ranges = |deny: bool| {
             let mut set = Self::nothing();
             for range in &entry.ranges {
                 let protocol = Protocol::ALL
@@ -68,7 +68,7 @@ impl PortSet {
             set
         };
         // The ranges are disjoint, so their order does not matter.
-        base.difference(&of(true)).union(&of(false))
+        base.difference(&ranges(true)).union(&ranges(false))
     }
 
     /// What is in either.

@@ -91,7 +91,7 @@ pub(super) fn class_in(prefixes: &BTreeMap<IpNet, u64>, net: IpNet) -> u64 {
 }
 
 /// The regions in which each of these tables has one class, by those classes. `known` addresses
-/// are nobody's who is a stranger.
+/// belong to no stranger.
 pub(super) fn partition<const N: usize>(
     tables: [&BTreeMap<IpNet, u64>; N],
     known: impl Fn(IpAddr) -> bool,
@@ -115,10 +115,10 @@ pub(super) fn partition<const N: usize>(
     for net in nets {
         while around.pop_if(|(outer, ..)| !outer.contains(&net)).is_some() {}
         let outer = around.last().copied();
-        let said: [Option<&u64>; N] = tables.map(|table| table.get(&net));
+        let own: [Option<&u64>; N] = tables.map(|table| table.get(&net));
         let inherited = outer.map_or([CLASS_ANY; N], |(_, classes, _)| classes);
         let classes: [u64; N] =
-            std::array::from_fn(|layer| said[layer].copied().unwrap_or(inherited[layer]));
+            std::array::from_fn(|layer| own[layer].copied().unwrap_or(inherited[layer]));
         if let Some((_, _, block)) = outer {
             // Where a Pod or the host is, there is no stranger to make an exception for.
             if classes == inherited || (is_one_address(net) && known(net.addr())) {
@@ -180,7 +180,7 @@ mod tests {
             ("10.0.0.0/8", 20),
             ("10.1.0.0/16", 30),
             ("10.1.2.0/24", 20),
-            // Nobody but a Pod can have this one.
+            // Only a Pod can have this one.
             ("10.0.0.1/32", 40),
             // Both halves say something else than the whole.
             ("192.0.2.0/24", 50),

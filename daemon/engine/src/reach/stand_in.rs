@@ -24,7 +24,7 @@ pub(super) struct StandIn<'w> {
     pub hole: Option<IpNet>,
 }
 
-pub(super) fn of(world: &World) -> StandIn<'_> {
+pub(super) fn build_stand_in(world: &World) -> StandIn<'_> {
     let mut copy = world.clone();
     for (slot, pod) in (0..).zip(copy.pods.values_mut()) {
         if pod.is_enforced() {

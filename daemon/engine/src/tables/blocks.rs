@@ -19,7 +19,7 @@ pub struct PortBlocks {
 impl PortBlocks {
     /// Those of a map.
     #[must_use]
-    pub fn of(map: &BTreeMap<u64, PortBlock>) -> Self {
+    pub fn from_map(map: &BTreeMap<u64, PortBlock>) -> Self {
         Self {
             by_content: Arc::new(map.iter().map(|(id, block)| (*block, *id)).collect()),
             taken: Arc::new(map.keys().copied().collect()),
@@ -99,7 +99,7 @@ mod tests {
         for there in [vec![], vec![1, 2], vec![u64::MAX], vec![1, 2, u64::MAX]] {
             let map = there.iter().map(|id| (*id, block(100 + id % 97)));
             let map: BTreeMap<u64, PortBlock> = map.collect();
-            let mut blocks = PortBlocks::of(&map);
+            let mut blocks = PortBlocks::from_map(&map);
             for (id, block) in &map {
                 assert_eq!(blocks.id(block), (*id, false));
             }

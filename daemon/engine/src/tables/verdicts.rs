@@ -2,7 +2,7 @@
 //!
 //! Rows are shared: a copy of the tables costs what it has of policy sets, and two states that
 //! have a row in common are seen to have it without a look inside. Equality is of
-//! content, whoever shares what.
+//! content, whatever they share.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use super::writing;
 /// Ports at the edges of what rules name.
 pub const PORTS: [u16; 7] = [53, 79, 80, 81, 90, 8080, 65535];
 
-/// Nobody's addresses, at the edges of the blocks.
+/// Addresses that no Pod has, at the edges of the blocks.
 pub const STRANGERS: [&str; 7] = [
     "10.0.0.200",
     "10.1.0.1",
@@ -64,8 +64,8 @@ type Field = (&'static str, Option<Value>);
 
 fn object(fields: impl IntoIterator<Item = Field>) -> Value {
     let fields = fields.into_iter();
-    let said = fields.filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    Value::Object(said.collect::<Map<_, _>>())
+    let present = fields.filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(present.collect::<Map<_, _>>())
 }
 
 /// Left out, null, empty, or this; `weight`: of this among ten.

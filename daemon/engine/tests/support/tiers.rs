@@ -18,7 +18,7 @@ pub struct Tiers<'w> {
 }
 
 impl<'w> Tiers<'w> {
-    pub fn of(world: &'w World) -> Self {
+    pub fn new(world: &'w World) -> Self {
         let host = Host {
             addresses: world.host.iter().copied().collect(),
             reaches_pods: world.settings.host_ingress,

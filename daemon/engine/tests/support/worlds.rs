@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netpol_engine::evaluate::{Family, Party};
+use netpol_engine::evaluate::{EndpointSpec, Family};
 use netpol_engine::labels::{Labels, Operator, Requirement, Selector};
 use netpol_engine::policy::{
     Action, IpBlock, Mode, Namespaces, ObjectName, Peer, PodPeer, Policy, Port, Ports, Protocol,
@@ -479,7 +479,7 @@ fn placed(index: u8, (namespace, mut pod, kind): (&str, Pod, u8)) -> Option<(Obj
     Some((ObjectName::new(namespace, format!("pod-{index}")), pod))
 }
 
-/// Whom an engine asks for its container: strangers, Pods, the container itself, nobody that is known.
+/// Whom an engine asks for its container: strangers, Pods, the container itself, or an unknown end.
 fn asks(kind: u8) -> Option<BTreeSet<IpAddr>> {
     let asked: &[&str] = match kind % 5 {
         0 => &["10.0.0.1", "198.51.100.1"],
@@ -532,7 +532,7 @@ fn published(index: u8, kind: u8) -> BTreeSet<PublishedPort> {
 /// The ports of the host's that Pods publish.
 pub const PUBLISHED: [u16; 3] = [8000, 8001, 8002];
 
-/// An address for everybody on a link of the host's.
+/// An address for every host on a link of the host's.
 pub const BROADCAST: &str = "192.0.2.255";
 
 /// All addresses worth asking about.
@@ -552,9 +552,11 @@ pub fn known_addresses(world: &World) -> BTreeSet<IpAddr> {
 }
 
 /// Two ends by their addresses of a family, where both are Pods that have both; else as they are.
-pub fn over(world: &World, family: Family, ends: [&Party; 2]) -> [Party; 2] {
-    let address = |party: &Party, family: Family| -> Option<Party> {
-        let Party::Pod(name) = party else { return None };
+pub fn over(world: &World, family: Family, ends: [&EndpointSpec; 2]) -> [EndpointSpec; 2] {
+    let address = |spec: &EndpointSpec, family: Family| -> Option<EndpointSpec> {
+        let EndpointSpec::Pod(name) = spec else {
+            return None;
+        };
         let pod = &world.pods[name];
         let on_host = pod.place == Place::HostNetwork && !pod.is_on_another_host(&world.host);
         let host = world.host.iter().filter(|_| on_host);
@@ -564,18 +566,14 @@ pub fn over(world: &World, family: Family, ends: [&Party; 2]) -> [Party; 2] {
             .filter(|one| !on_host || world.host.contains(one));
         own.chain(host)
             .find(|address| address.is_ipv4() == (family == Family::V4))
-            .map(|address| Party::Address(*address))
+            .map(|address| EndpointSpec::Address(*address))
     };
-    let both = |party: &&Party| {
-        Family::BOTH
-            .iter()
-            .all(|one| address(party, *one).is_some())
-    };
+    let both = |spec: &&EndpointSpec| Family::BOTH.iter().all(|one| address(spec, *one).is_some());
     let dual = ends.iter().all(both);
-    ends.map(|party| {
-        address(party, family)
+    ends.map(|spec| {
+        address(spec, family)
             .filter(|_| dual)
-            .unwrap_or_else(|| party.clone())
+            .unwrap_or_else(|| spec.clone())
     })
 }
 

@@ -1,4 +1,4 @@
-//! The network namespace that somebody asks about: opened once, by its path, whose file system may be anybody's
+//! The network namespace that a client asks about: opened once, by its path, whose file system may be any user's
 //! and slow. So on a thread of its own, within a time, and not many at once. Nothing is opened that is
 //! no namespace: opening a device or a pipe may do something, or wait for ever.
 

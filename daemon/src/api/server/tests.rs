@@ -65,7 +65,7 @@ async fn what_is_published_is_what_the_client_reads() {
         ..Rejected::default()
     });
     let mut expected = published.status.clone();
-    // Read when somebody asks.
+    // Read on request.
     expected.gate.dropped = GateDrops { from: 3, to: 4 };
     let running = running(published).await;
     assert_eq!(running.client.status().await.unwrap(), expected);
@@ -215,7 +215,7 @@ async fn what_is_wrong_is_said_as_json() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_with_what_to_do() {
+async fn a_missing_daemon_is_reported_with_the_remedy() {
     let error = Client::new("/nonexistent/socket")
         .status()
         .await

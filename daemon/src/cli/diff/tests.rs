@@ -181,7 +181,7 @@ fn programs_get_every_pair_and_object() {
 fn manifests(text: &str) -> Manifests {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("new.yaml"), text).unwrap();
-    Manifests::of(root.path()).unwrap()
+    Manifests::read(root.path()).unwrap()
 }
 
 /// A container, a Pod in a network namespace and one elsewhere, under one policy and namespace.

@@ -1,4 +1,4 @@
-//! Whole answers, as somebody reads them: one typical situation each.
+//! Whole answers, as users read them: one typical situation each.
 
 #![allow(clippy::unwrap_used)]
 
@@ -303,7 +303,7 @@ situation!(
     [("closed", "{podSelector: {}}")]
 );
 
-// What is said first must not open a port to anybody.
+// The first suggestion must not open a port to every peer.
 situation!(
     the_rule_for_dns_is_all_there_is,
     "web/frontend shop/db 5432",

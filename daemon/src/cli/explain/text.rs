@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 use clap::builder::styling::Style;
 use netpol_abi::Reason;
-use netpol_engine::evaluate::Party;
+use netpol_engine::evaluate::EndpointSpec;
 use netpol_engine::explain::{
     AlmostSelects, Change, Explanation, Fix, Hint, NotSelected, PolicyAnswer, Reading, RuleAnswer,
     Side, Standing, Suggestion,
@@ -30,8 +30,8 @@ const MOST_ENTRIES: usize = 3;
 /// Writes it.
 pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Result<()> {
     let sides = [
-        Told::of(explanation, Direction::Egress),
-        Told::of(explanation, Direction::Ingress),
+        Told::new(explanation, Direction::Egress),
+        Told::new(explanation, Direction::Ingress),
     ];
     let bold = Style::new().bold();
     writeln!(
@@ -96,8 +96,8 @@ pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Resul
 /// Who they are.
 fn ends(explanation: &Explanation) -> (Who, Who) {
     (
-        Who::of(&explanation.from, &explanation.egress),
-        Who::of(&explanation.to, &explanation.ingress),
+        Who::new(&explanation.from, &explanation.egress),
+        Who::new(&explanation.to, &explanation.ingress),
     )
 }
 
@@ -105,13 +105,13 @@ fn ends(explanation: &Explanation) -> (Who, Who) {
 struct Told<'a> {
     direction: Direction,
     side: &'a Side,
-    own: &'a Party,
+    own: &'a EndpointSpec,
     ends: Ends,
     is_peer_host: bool,
 }
 
 impl<'a> Told<'a> {
-    fn of(explanation: &'a Explanation, direction: Direction) -> Self {
+    fn new(explanation: &'a Explanation, direction: Direction) -> Self {
         let (from, to) = ends(explanation);
         let Explanation {
             egress, ingress, ..
@@ -170,7 +170,9 @@ impl<'a> Told<'a> {
         };
         let own = &self.ends.own;
         let title = match self.own {
-            Party::Address(address) if own.is_named => format!("{title} {} ({address})", own.name),
+            EndpointSpec::Address(address) if own.is_named => {
+                format!("{title} {} ({address})", own.name)
+            }
             _ => format!("{title} {}", own.name),
         };
         page.title(&title, verdict.allowed)?;
@@ -227,11 +229,13 @@ impl<'a> Told<'a> {
                 Direction::Ingress => "No policy selects it for ingress, so anybody may reach it.",
             },
             (Standing::ExternalPod, _) => "It is elsewhere: no policy is enforced for it here.",
-            (Standing::Host, Party::Pod(_)) => {
+            (Standing::Host, EndpointSpec::Pod(_)) => {
                 "It is on the host's network: its traffic is the host's, and no policy is \
                  enforced for it."
             }
-            (Standing::Host, Party::Address(_)) => "It is the host: no policy is enforced for it.",
+            (Standing::Host, EndpointSpec::Address(_)) => {
+                "It is the host: no policy is enforced for it."
+            }
             (Standing::Stranger, _) => {
                 "No Pod here has this address: no policy is enforced for it."
             }
@@ -338,12 +342,12 @@ impl<'a> Told<'a> {
         let peers: Vec<Entry> = rule
             .peers
             .iter()
-            .map(|peer| Entry::of(peer.peer, &peer.wants, &peer.missed))
+            .map(|peer| Entry::new(peer.peer, &peer.wants, &peer.missed))
             .collect();
         let ports: Vec<Entry> = rule
             .ports
             .iter()
-            .map(|port| Entry::of(port.port, &port.wants, &port.missed))
+            .map(|port| Entry::new(port.port, &port.wants, &port.missed))
             .collect();
         self.entries(page, list, "anybody", peers)?;
         self.entries(page, "ports", "any", ports)?;
@@ -412,7 +416,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn of(index: usize, wants: &'a str, missed: &'a [netpol_engine::explain::Missed]) -> Self {
+    fn new(index: usize, wants: &'a str, missed: &'a [netpol_engine::explain::Missed]) -> Self {
         Self {
             index,
             wants,

@@ -3,7 +3,7 @@
 //! Fragments without a capital or a full stop. What others chose stands in them raw: it is
 //! made safe where a line is written.
 
-use netpol_engine::evaluate::Party;
+use netpol_engine::evaluate::EndpointSpec;
 use netpol_engine::explain::{LabelMissed, Missed, Nearest, NotAPod, NotSelected, Side};
 use netpol_engine::labels::{Operator, Requirement};
 use netpol_engine::policy::Direction;
@@ -20,16 +20,16 @@ pub(super) struct Who {
 
 impl Who {
     /// As it was asked for, and what that turned out to be.
-    pub(super) fn of(party: &Party, side: &Side) -> Self {
+    pub(super) fn new(party: &EndpointSpec, side: &Side) -> Self {
         let name = match (party, &side.pod) {
-            (Party::Pod(name), _) | (Party::Address(_), Some(name)) => Some(name),
-            (Party::Address(_), None) => None,
+            (EndpointSpec::Pod(name), _) | (EndpointSpec::Address(_), Some(name)) => Some(name),
+            (EndpointSpec::Address(_), None) => None,
         };
         Self {
             name: match (name, party) {
                 (Some(name), _) => name.to_string(),
-                (None, Party::Address(address)) => address.to_string(),
-                (None, Party::Pod(name)) => name.to_string(),
+                (None, EndpointSpec::Address(address)) => address.to_string(),
+                (None, EndpointSpec::Pod(name)) => name.to_string(),
             },
             is_named: name.is_some(),
         }

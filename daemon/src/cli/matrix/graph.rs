@@ -67,7 +67,7 @@ fn entity(character: char) -> String {
 /// The groups that are part of a pair.
 fn nodes(matrix: &Matrix) -> Vec<(usize, Vec<String>)> {
     let groups = matrix.groups();
-    let cast = Cast::of(groups.iter().flatten().copied());
+    let cast = Cast::new(groups.iter().flatten().copied());
     (0..groups.len())
         .map(|group| (group, cast.pods(&groups[group], None, WORDS)))
         .collect()

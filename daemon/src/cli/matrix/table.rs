@@ -21,7 +21,7 @@ const GAP: usize = 3;
 
 pub(super) fn write(matrix: &Matrix, width: usize, out: &mut dyn Write) -> anyhow::Result<()> {
     let groups = matrix.groups();
-    let cast = Cast::of(groups.iter().flatten().copied());
+    let cast = Cast::new(groups.iter().flatten().copied());
     let words: Vec<Vec<String>> = groups
         .iter()
         .map(|group| cast.pods(group, None, WORDS))
@@ -57,7 +57,7 @@ pub(super) fn over_ipv6(matrix: &Matrix, width: usize, out: &mut dyn Write) -> a
     if matrix.over_ipv6().is_empty() {
         return Ok(());
     }
-    let cast = Cast::of(matrix.groups().iter().flatten().copied());
+    let cast = Cast::new(matrix.groups().iter().flatten().copied());
     let mut columns = Columns::new(&["OVER IPV6", "FROM", "TO"]);
     for OverIpv6 { from, to, allowed } in matrix.over_ipv6() {
         let share = width.saturating_sub("OVER IPV6".len() + 2 * GAP) / 2;
@@ -76,7 +76,7 @@ pub(super) const fn yes(allowed: bool) -> &'static str {
     if allowed { "yes" } else { "no" }
 }
 
-/// What holds between two groups; `None`: nobody asked.
+/// What holds between two groups; `None`: it was not asked.
 fn cell(matrix: &Matrix, from: usize, to: usize) -> Option<Option<bool>> {
     (matrix.is_meant(from) || matrix.is_meant(to)).then(|| matrix.allows(from, to))
 }

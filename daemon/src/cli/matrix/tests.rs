@@ -164,7 +164,7 @@ fn who_reaches_whom_is_a_line_where_no_square_fits() {
 }
 
 #[test]
-fn a_narrow_square_leaves_out_what_nobody_asked() {
+fn a_narrow_square_leaves_out_what_was_not_asked() {
     insta::assert_snapshot!(shown(&shop(), Some("lab"), 100), @r"
     80/TCP                lab/shell   shop/api-* (3 Pods)   shop/db   web/* (12 Pods)
     lab/shell             -           no                    yes       no
@@ -221,7 +221,7 @@ fn colour_marks_the_cells_alone() {
     ");
 }
 
-/// Names that nobody should be able to give, and if somebody can.
+/// Names that no tool should accept, in case one does.
 fn hostile() -> World {
     let mut world = world(
         &[],

@@ -71,7 +71,7 @@ impl Attachments {
             self.within.remember(&self.layout, number, within)?;
         }
         if is_there
-            && Hook::of(number)
+            && Hook::for_interface(number)
                 .iter()
                 .all(|hook| self.is_alive(number, *hook))
         {
@@ -79,7 +79,7 @@ impl Attachments {
         }
         let Some(within) = within else {
             let is_marked = |hook: &Hook| self.layout.mark(number, *hook).exists();
-            if Hook::of(number).iter().all(is_marked) {
+            if Hook::for_interface(number).iter().all(is_marked) {
                 return Ok(Attached::Yes);
             }
             self.forget(number)?;

@@ -116,7 +116,7 @@ fn of_two_ends_the_address_is_the_near_one() {
 }
 
 #[test]
-fn a_subnet_has_addresses_for_everybody() {
+fn a_subnet_has_addresses_for_every_host() {
     let of = |length: u8, own: &[u8], broadcast: Option<[u8; 4]>| {
         let mut body = vec![0; IFADDRMSG];
         body[1] = length;

@@ -45,8 +45,8 @@ impl Assembly<'_> {
             return;
         }
         self.owners.insert(nsid, name.clone());
-        let key = Key::of(container);
-        let known = register.of(&key, namespace);
+        let key = Key::from_container(container);
+        let known = register.record_in(&key, namespace);
         let mut interfaces = self.interfaces(nsid, |veth, bridge| {
             given_mac(container, bridge)
                 .or_else(|| {
@@ -97,7 +97,7 @@ impl Assembly<'_> {
                 }
             }
         }
-        // Out of sight, its addresses mean nothing here, and may be somebody else's.
+        // Out of sight, its addresses mean nothing here, and may be another endpoint's.
         for network in container.networks.iter().filter(|_| !elsewhere) {
             claims.extend(network.addresses());
         }
@@ -151,7 +151,7 @@ impl Assembly<'_> {
                 .any(|one| one.up && one.usable().any(|address| !is_link_local(&address)))
     }
 
-    /// Endpoints of before that nobody has denied yet: those of an engine that has not
+    /// Endpoints of before that no engine has denied yet: those of an engine that has not
     /// answered, or not about them.
     pub(super) fn remembered(&mut self, register: &Register) {
         for (key, record) in &register.records {
@@ -211,7 +211,7 @@ impl Assembly<'_> {
         }
     }
 
-    /// Is this interface the one that it was, and nobody else's?
+    /// Is this interface the one that it was, without another owner?
     fn is_still(&self, ifindex: u32, before: &Interface) -> bool {
         if is_inside(ifindex) {
             // A link goes with its interface, and no other one gets its number.
@@ -271,7 +271,7 @@ pub(super) fn joined(containers: &mut Vec<&Container>, observed: &Observed, regi
     let namespace = |container: &Container| observed.containers.get(&container.id);
     // In the order of the list: the oldest first.
     let rank = |container: &Container| {
-        let held = register.records.get(&Key::of(container));
+        let held = register.records.get(&Key::from_container(container));
         let holds = held.map(|record| record.netns) == namespace(container).map(|it| it.identity);
         (!holds, !container.is_sandbox())
     };

@@ -1,4 +1,4 @@
-//! Interfaces on hold: what looks like a container's, or was one's, and is nobody's yet.
+//! Unidentified interfaces: they look like a container's, or were one's, and have no owner yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +41,7 @@ impl Assembly<'_> {
         }
     }
 
-    /// Interfaces inside that are nobody's yet: there was no room for their endpoint, or an earlier daemon put
+    /// Interfaces inside that have no owner yet: there was no room for their endpoint, or an earlier daemon put
     /// programs on them and whose they are is not known again.
     pub(super) fn holds_inside(&mut self, released: &BTreeSet<u32>) {
         let observed = self.observed;
@@ -92,12 +92,12 @@ impl Assembly<'_> {
         engine.is_some_and(|engine| engine.listed) && !self.observed.containers.contains_key(id)
     }
 
-    /// Interfaces on hold: what looks like a container's, or was one's, and is nobody's.
+    /// Unidentified interfaces: they look like a container's, or were one's, and have no owner.
     pub(super) fn holds(&mut self, released: &BTreeSet<u32>, register: &Register) {
         let observed = self.observed;
         let cni_bridges = &register.bridges;
         let links = &observed.links;
-        // Bridges of Docker's own that nobody follows are nobody's here.
+        // Bridges of a Docker engine that is not followed have no owner here.
         let mut dockers = observed.docker.iter();
         let dockers_strangers = dockers.any(|engine| engine.socket && !engine.followed);
         for veth in &links.veths {
@@ -182,7 +182,7 @@ impl Assembly<'_> {
     }
 }
 
-/// Interfaces of declared endpoints: where a manifest no longer declares one, nobody holds it.
+/// Interfaces of declared endpoints: where a manifest no longer declares one, no engine will claim it.
 pub(super) fn released(register: &Register) -> BTreeSet<u32> {
     register
         .records

@@ -135,9 +135,9 @@ impl Assembly<'_> {
             &pod.name,
             &[],
             namespace,
-            register.of(&key, namespace),
+            register.record_in(&key, namespace),
         ));
-        // What it takes turns with others for is nobody's own, wherever it is found.
+        // An address that endpoints take turns for is no endpoint's own, wherever it is found.
         let is_own = |address: &IpAddr| !pod.leaves.contains(&IpNet::from(*address));
         let found = namespace.inside.iter().flat_map(Inside::usable);
         let claims = found.filter(is_own).collect();

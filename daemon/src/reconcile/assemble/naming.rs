@@ -34,9 +34,9 @@ impl Assembly<'_> {
         // Each runtime lists its own in the order in which it made them.
         containers.sort_by_key(|container| container.created);
         joined(&mut containers, observed, register);
-        // A name once given stays, whoever comes later.
+        // A name once given stays, whatever container comes later.
         let known = |container: &Container| {
-            let record = register.records.get(&Key::of(container))?;
+            let record = register.records.get(&Key::from_container(container))?;
             Some(record.name.clone())
         };
         let kept: BTreeSet<ObjectName> = containers.iter().copied().filter_map(known).collect();
@@ -129,7 +129,9 @@ impl Assembly<'_> {
             let mut meant = named::find(text, running.iter().copied());
             // Then by age, in which they are in order.
             meant.sort_by_key(|index| {
-                let record = register.records.get(&Key::of(containers[*index]));
+                let record = register
+                    .records
+                    .get(&Key::from_container(containers[*index]));
                 let was_meant = record.is_some_and(|record| record.name == manifest.name);
                 (!was_meant, *index)
             });

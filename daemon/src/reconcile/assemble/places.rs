@@ -122,7 +122,7 @@ impl Assembly<'_> {
                 claim(name, &mut pod.addresses, false);
             }
         }
-        // The engine's own word goes before what somebody says of himself.
+        // Addresses that an engine reports take precedence over declared ones.
         let (declared, containers): (Vec<_>, Vec<_>) = self
             .candidates
             .iter_mut()

@@ -34,7 +34,7 @@ impl Assembly<'_> {
         };
         let containers = self.observed.all_containers().filter(with_own);
         let containers: BTreeMap<Key, &Container> = containers
-            .map(|container| (Key::of(container), container))
+            .map(|container| (Key::from_container(container), container))
             .collect();
         register.started.retain(|key, started| {
             let engine = key
@@ -80,7 +80,7 @@ impl Assembly<'_> {
         known: Option<&Record>,
         register: &Register,
     ) -> Option<BTreeSet<IpAddr>> {
-        let started = register.started.get(&Key::of(container));
+        let started = register.started.get(&Key::from_container(container));
         // What has not started yet will do so with those of now.
         let resolvers = started.map_or(&self.observed.resolvers, |started| &started.resolvers);
         let from_host = match container.dns.asked_from {

@@ -28,7 +28,7 @@ pub struct Child {
 
 impl Child {
     /// The interface with this index in a namespace.
-    fn of(namespace: &Namespace, ifindex: u32, name: String, kind: &'static str) -> Self {
+    fn new(namespace: &Namespace, ifindex: u32, name: String, kind: &'static str) -> Self {
         let within = Within {
             namespace: namespace.path.clone(),
             location: Location {
@@ -88,8 +88,8 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Those in use are the register's, and those that have programs, whoever's they are.
-    pub(super) fn of(register: &Register, programmed: &BTreeSet<u32>) -> Self {
+    /// Those in use are the register's, and all that have programs.
+    pub(super) fn in_use(register: &Register, programmed: &BTreeSet<u32>) -> Self {
         let programmed = programmed.iter().copied();
         Self {
             last: register.last_inside,
@@ -178,7 +178,7 @@ impl Assembly<'_> {
             let is_other = |number| is_inside(number) && !is_loopback(number);
             let number = number_before(known, &interface, is_other);
             let number = number.unwrap_or_else(|| self.numbers.give());
-            let child = Child::of(namespace, inside.ifindex, inside.name.clone(), kind);
+            let child = Child::new(namespace, inside.ifindex, inside.name.clone(), kind);
             self.out.inside.insert(number, child);
             found.insert(number, interface);
         }
@@ -203,7 +203,7 @@ impl Assembly<'_> {
         };
         let number = number_before(known, &interface, is_loopback);
         let number = number.unwrap_or_else(|| self.numbers.give_loopback());
-        let child = Child::of(namespace, LOOPBACK, "lo".to_owned(), "loopback");
+        let child = Child::new(namespace, LOOPBACK, "lo".to_owned(), "loopback");
         self.out.inside.insert(number, child);
         Some((number, interface))
     }
@@ -261,7 +261,7 @@ impl Assembly<'_> {
             let own: Vec<IpAddr> = network.addresses().collect();
             let is_of = |inside: &&Inside| {
                 if own.is_empty() {
-                    // Somebody else gives it its address.
+                    // Another source, as DHCP, gives it its address.
                     return inside.kind.as_ref() == Some(&network.driver);
                 }
                 own.iter().any(|address| inside.addresses.contains(address))
@@ -328,14 +328,14 @@ mod tests {
             // Of an earlier netpold, which gave such numbers to others too.
             u32::MAX,
         ]);
-        let mut numbers = Numbers::of(&register, &programmed);
+        let mut numbers = Numbers::in_use(&register, &programmed);
         let given: Vec<u32> = (0..3).map(|_| numbers.give()).collect();
         let last = FIRST_LOOPBACK - 1;
         assert_eq!(given, [last, FIRST_INSIDE + 1, FIRST_INSIDE + 3]);
         assert_eq!(numbers.give_loopback(), FIRST_LOOPBACK + 5);
         assert_eq!(numbers.give(), FIRST_INSIDE + 6);
         assert_eq!(
-            Numbers::of(&Register::default(), &[].into()).give(),
+            Numbers::in_use(&Register::default(), &[].into()).give(),
             FIRST_INSIDE
         );
     }

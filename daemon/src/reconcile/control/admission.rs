@@ -128,7 +128,7 @@ mod tests {
         }
     }
 
-    /// Two bridges: one of an engine that names its bridge `apps`, and one of somebody's laboratory.
+    /// Two bridges: one of an engine that names its bridge `apps`, and one of a laboratory.
     fn observed(veths: Vec<Veth>) -> Observed {
         let mut observed = Observed {
             docker: vec![Engine {

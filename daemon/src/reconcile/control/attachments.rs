@@ -21,7 +21,7 @@ use crate::reconcile::program::Program;
 pub struct Answered {
     /// It told where the programs are.
     pub looked: bool,
-    /// This interface has its programs again, which somebody else had taken off.
+    /// This interface has its programs again, which other software had taken off.
     pub restored: Option<u32>,
     /// Nothing could be seen, and so nothing follows.
     pub is_blind: bool,
@@ -32,7 +32,7 @@ pub struct Answered {
 pub struct Attachments {
     programs: BTreeMap<u32, Program>,
     /// Interfaces that were found without their programs. Interfaces that no longer exist may be among them: whether
-    /// somebody took the programs off shows when they are put back.
+    /// other software took the programs off shows when they are put back.
     lost: BTreeSet<u32>,
     /// Where interfaces inside other namespaces are, as the attacher was told last.
     located: BTreeMap<u32, Within>,
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_somebody_else_took_off_are_told_of_when_they_are_back() {
+    fn programs_that_were_taken_off_are_told_of_when_they_are_back() {
         let mut attachments = Attachments::new([(3, Program::On), (4, Program::On)].into());
         assert_eq!(attachments.look(), Order::Look(1));
         assert!(attachments.is_attaching());

@@ -1,4 +1,4 @@
-//! Where the kernel and the engine do not agree about a container, and of which interfaces nobody knows whose they are:
+//! Where the kernel and the engine do not agree about a container, and which interfaces have no known owner:
 //! what the engine is to be asked about again.
 //!
 //! An engine tells of a change before it has saved it, and answers whenever it likes. The kernel shows at once what is
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_on_a_bridge_of_the_engines_belongs_to_somebody() {
+    fn an_interface_on_a_bridge_of_an_engine_belongs_to_a_container() {
         let veth = |ifindex, master, peer_nsid| Veth {
             ifindex,
             name: String::new(),

@@ -210,7 +210,7 @@ mod tests {
             found
         };
         assert_eq!(is_engine_of(None), is_root);
-        // Others can't become somebody else, and are not root.
+        // Other processes can't become another user, and are not root.
         assert!(!is_engine_of(is_root.then_some(65534)));
     }
 

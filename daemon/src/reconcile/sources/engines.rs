@@ -62,7 +62,7 @@ impl FollowedRuntime {
     pub fn ask(&mut self, engine: &mut Engine) {
         let mut snapshot = self.follower.snapshot();
         if engine.runtime == Runtime::Docker {
-            snapshot = Arc::new(snapshot.of(&self.socket));
+            snapshot = Arc::new(snapshot.of_engine(&self.socket));
         }
         let is_all = snapshot.connected && !snapshot.incomplete;
         engine.listed |= is_all;

@@ -10,7 +10,7 @@ use crate::reconcile::observed::Rights;
 use crate::runtime::cgroup;
 
 /// One process in a network namespace of its own for each of these containers that has one. One that may be
-/// of several containers is nobody's.
+/// of several containers tells nothing.
 pub fn by_container(wanted: &BTreeSet<&str>) -> Vec<(u32, String)> {
     let own_namespace = netns::name_of_process("self");
     let own = cgroup::own();
@@ -73,7 +73,7 @@ impl SearchPace {
         self.next = Some(now + took * 19);
     }
 
-    /// Whether it is wanted is about to be said anew.
+    /// Whether it is wanted is about to be said again.
     pub fn settle(&mut self) {
         self.is_owed = false;
     }
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(search.owed(), None, "nothing is to be found any more");
         assert!(search.begins(&one, &first, at(200)));
         search.ended(Duration::from_millis(10), at(210));
-        assert_eq!(search.owed(), None, "nobody asked since");
+        assert_eq!(search.owed(), None, "it was not wanted since");
         assert!(search.begins(&two, &first, at(211)), "another container");
         search.ended(Duration::from_millis(10), at(221));
         assert!(search.begins(&two, &second, at(222)), "another namespace");

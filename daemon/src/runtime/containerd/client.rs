@@ -1,8 +1,8 @@
 //! gRPC to containerd's Unix socket, and nothing of what the answers mean.
 //!
-//! One connection, which is never made anew behind the caller's back: when it breaks, all calls
+//! One connection, which is never replaced behind the caller's back: when it breaks, all calls
 //! fail. Answers have limits of size, number and time: a container's labels are whatever
-//! somebody wrote into them.
+//! their makers wrote into them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ const HEADER: &str = "containerd-namespace";
 /// Why containerd gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    /// Nobody listens at the socket.
+    /// No process listens at the socket.
     #[error("{}: {source}", socket.display())]
     Connect {
         /// The socket.

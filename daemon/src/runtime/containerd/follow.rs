@@ -1,7 +1,7 @@
 //! Following one containerd, for as long as the daemon lives.
 //!
 //! Owns the loop: list every namespace, hand in; list a namespace again when an event is about
-//! it; begin anew when the connection breaks. Started by `netpold` as one task.
+//! it; start over when the connection breaks. Started by `netpold` as one task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -206,7 +206,7 @@ impl World {
         let Some(namespace) = Namespace::new(name) else {
             return Ok(());
         };
-        // Containers first: a task without its container could be nobody's, and its event
+        // Containers first: a task without its container could not be matched, and its event
         // lists again.
         let listing = client.containers(&namespace).await?;
         let known = self.too_large.remove(name).unwrap_or_default();

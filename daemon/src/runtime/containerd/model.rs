@@ -1,6 +1,6 @@
 //! From containerd's answers to [`Container`]s.
 //!
-//! Owns the reading of what containerd says. Pure. Labels are chosen by whoever makes a
+//! Owns the reading of what containerd says. Pure. Labels are chosen by the user who makes a
 //! container, and images bring theirs: a name that is none is not taken. Called by `follow`.
 
 use prost::Message as _;
@@ -178,7 +178,7 @@ mod tests {
             ("", nerdctl("shop-web-1"), "shop-web-1"),
             ("", nerdctl("a/b"), "1234"),
             ("", nerdctl(""), "1234"),
-            // Nobody but Kubernetes' part says so.
+            // Only Kubernetes' part says so.
             ("", pod.to_vec(), "n"),
             ("sandbox", pod.to_vec(), "web-0"),
         ];

@@ -163,7 +163,7 @@ fn by_engine(api: Option<(u32, u32)>) -> AskedFrom {
 }
 
 /// What an inspection says of a container's resolvers.
-pub(super) fn of(inspection: &wire::Inspection) -> Dns {
+pub(super) fn from_inspection(inspection: &wire::Inspection) -> Dns {
     let given = &inspection.host_config.dns;
     let mut servers: BTreeSet<IpAddr> = given
         .iter()

@@ -37,7 +37,7 @@ const START: Duration = Duration::from_secs(300);
 /// Why the engine gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Nobody listens at the socket.
+    /// No process listens at the socket.
     #[error("{}: {source}", socket.display())]
     Connect {
         /// The socket.
@@ -268,7 +268,7 @@ impl Engine {
     }
 }
 
-/// Every container, but those that say too much of themselves: nobody knows them, and they stay on hold.
+/// Every container whose description is within the limits. The others stay unknown, and on hold.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Those that can be known.

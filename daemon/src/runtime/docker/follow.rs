@@ -172,7 +172,7 @@ fn ended(socket: &Path) -> EngineError {
     }
 }
 
-/// Networks that somebody may be on who starts right now, and joined them before anybody listened.
+/// Networks that a starting container may have joined before netpold listened.
 fn starting(
     containers: &BTreeMap<String, Container>,
     networks: &[wire::Network],
@@ -219,7 +219,7 @@ struct World {
     asked: BTreeMap<String, bool>,
     /// The engine did not describe them when it was asked last.
     undescribed: BTreeSet<String>,
-    /// Networks that somebody may have joined.
+    /// Networks that a container may have joined.
     joined: BTreeSet<String>,
     /// Networks that are being asked.
     meeting: BTreeSet<String>,
@@ -232,7 +232,7 @@ struct World {
     ingress: Option<(Attachment, Instant)>,
     /// That network has not named its members yet since it may have got others.
     gateway_due: bool,
-    /// How often somebody has left a network, or ended.
+    /// How often a container has left a network, or ended.
     departures: u64,
     /// Which of those was a container's last, while a network is asked.
     departed: BTreeMap<String, u64>,
@@ -309,7 +309,7 @@ impl World {
             let mut container = container.clone();
             if let Some(members) = self.members.get(id) {
                 model::fill(&mut container, members);
-                // Whoever has ended, and is on a network, is being started again.
+                // A container that has ended, and is on a network, is being started again.
                 if container.state == State::Ended && !members.is_empty() {
                     container.state = State::Created;
                 }
@@ -415,7 +415,7 @@ impl World {
                     self.ingress = ingress
                         .map(|(_, member)| (model::member(&network.name, member), question.asked));
                 }
-                // Whoever left since may be named for it, and may have come back.
+                // A container that left since may be named for it, and may have come back.
                 let has_left = |id: &String| {
                     let departure = self.departed.get(id);
                     departure.is_some_and(|departure| *departure > question.departures)

@@ -545,7 +545,7 @@ pub(super) fn inspected(
     container
         .cgroup_parent
         .clone_from(&inspection.host_config.cgroup_parent);
-    container.dns = dns::of(inspection);
+    container.dns = dns::from_inspection(inspection);
     container.published = match &inspection.network_settings {
         Some(settings) if container.is_running() => bound_ports(&settings.ports),
         _ => bound_ports(&inspection.host_config.port_bindings),

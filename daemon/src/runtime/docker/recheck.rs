@@ -172,7 +172,7 @@ mod tests {
 
     /// An address that comes and goes as fast as it can.
     #[test]
-    fn whoever_raises_questions_without_end_has_them_asked_twice_a_second() {
+    fn endless_questions_are_asked_twice_a_second() {
         let start = Instant::now();
         let mut rechecks = Rechecks::default();
         let mut asked = 0;

@@ -40,7 +40,7 @@ pub fn is_established<T: Tables, F: Frame>(
     let now = tables.tick();
     let state = State::from_number(flow.state);
     let reply = opening_of(&flow) as u8 != direction as u8;
-    let lifetime = control.timeout(Timeout::of(packet.protocol, state));
+    let lifetime = control.timeout(Timeout::for_state(packet.protocol, state));
     let goes_on = flow.revision == policy.revision
         && !sender::is_another(control, frame.tc_index(), direction, &flow)
         && flow.flags & flow_flags::AUDITED == 0

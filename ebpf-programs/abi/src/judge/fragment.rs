@@ -1,7 +1,7 @@
 //! Fragments: the later ones of a datagram follow the verdict on its first.
 //!
 //! Only a first fragment has ports. What was ruled on it is remembered, in a set of places for its
-//! sender: whoever sends many at once pushes out datagrams of its own, and nobody else's. A fragment
+//! sender: one that sends many at once pushes out datagrams of its own, and no other sender's. A fragment
 //! that overtook its first passes where policy allows its sender some port of its protocol: it
 //! carries nothing then that could not be sent anyway, and without a first that passes no receiver
 //! puts it together. A reply's has no such excuse, and is lost.
@@ -29,7 +29,7 @@ const REASSEMBLY: u32 = 56;
 #[inline(always)]
 pub fn first<T: Tables>(tables: &T, parsed: &ParsedFrame, allowed: bool) {
     let packet = &parsed.packet;
-    let Some(context) = PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = PolicyContext::find(tables, &parsed.endpoint) else {
         return;
     };
     if !context.isolated() {
@@ -76,7 +76,7 @@ impl Later {
 #[inline(always)]
 pub fn later<T: Tables>(tables: &T, parsed: &ParsedFrame) -> Later {
     let packet = &parsed.packet;
-    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return Later::new(Reason::Unidentified, false);
     };
     let whose = lookup::whose(

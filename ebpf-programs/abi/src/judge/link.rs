@@ -33,7 +33,7 @@ enum Sent {
 /// packet is neither.
 #[inline(always)]
 pub fn control<T: Tables, F: Frame>(tables: &T, frame: &F, parsed: &ParsedFrame) -> Option<Reason> {
-    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return Some(Reason::Unidentified);
     };
     let packet = &parsed.packet;
@@ -129,9 +129,9 @@ fn within_budget<T: Tables>(context: &PolicyContext<'_, T>, class: Class, cost: 
     }
 }
 
-/// DHCP and DHCPv6: a client asks everybody on the link, and who is no container answers. What a
+/// DHCP and DHCPv6: a client asks every host on the link, and only a host that is no container answers. What a
 /// client asks one server, to keep its lease, is for policy; where it denies that, the client
-/// asks everybody again.
+/// asks every host again.
 #[inline(always)]
 fn lease_sent<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> Sent {
     let is_own = if packet.version == 4 {

@@ -47,9 +47,9 @@ pub(super) fn is_own<T: Tables>(
 pub(super) enum Whose {
     /// The endpoint's own.
     Own = 0,
-    /// Nobody's on this host, and the endpoint may use it by leave.
+    /// No owner on this host, and the endpoint may use it by leave.
     ByLeave = 1,
-    /// Somebody else's.
+    /// Another owner's.
     Others = 2,
 }
 
@@ -222,12 +222,12 @@ fn decision<T: Tables>(
         answer,
         sender: answer.sender(),
         flags: answer.flags() | (opening as u8) << decision_flags::OPENING_SHIFT,
-        ..Decision::of(answer.reason())
+        ..Decision::new(answer.reason())
     }
 }
 
 /// The policy set that has given this answer; 0: none was asked. Apart, and not where it is needed: the verifier looks at it once,
-/// and not anew on each path that leads there.
+/// and not again on each path that leads there.
 #[inline(always)]
 pub fn policy_set_of<T: Tables>(
     tables: &T,
@@ -238,7 +238,7 @@ pub fn policy_set_of<T: Tables>(
     if answer.is_of_target() {
         return published::policy_set(tables, parsed, opening, answer.is_audited());
     }
-    let Some(context) = PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = PolicyContext::find(tables, &parsed.endpoint) else {
         return 0;
     };
     match answer.reason() {
@@ -380,7 +380,7 @@ pub fn answer<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Question) -
     }
     let is_let_through = own.reason().allows()
         || own.is_audited()
-        || match PolicyContext::of(tables, &parsed.endpoint) {
+        || match PolicyContext::find(tables, &parsed.endpoint) {
             Some(context) => context.audits(),
             None => false,
         };
@@ -398,7 +398,7 @@ pub fn answer<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Question) -
 #[inline(always)]
 pub fn answer_of_own<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Question) -> Answer {
     let (packet, opening) = (&parsed.packet, question.opening());
-    let Some(context) = PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = PolicyContext::find(tables, &parsed.endpoint) else {
         return Answer::new(Reason::PolicyDenied, 0);
     };
     let sender = match question.sender() {
@@ -407,7 +407,7 @@ pub fn answer_of_own<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Ques
         None if opening as u8 == Direction::Egress as u8 => Sender::UNASKED,
         // On the endpoint's own word the peer opened it, and no packet of the peer's is at hand.
         None if context.at.direction() as u8 == Direction::Egress as u8 => Sender::UNASKED,
-        None => sender::of(&context, parsed),
+        None => sender::find(&context, parsed),
     };
     let (policy_set, audited) = (
         context.policy_set(opening),
@@ -420,7 +420,7 @@ pub fn answer_of_own<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Ques
         Direction::Egress => &packet.destination,
         Direction::Ingress => &packet.source,
     };
-    // The port of whoever did not open; protocols without ports have none.
+    // The port of the end that did not open; protocols without ports have none.
     let port = if question.some_port() {
         SOME_PORT
     } else if !has_ports(packet.protocol) {
@@ -439,15 +439,15 @@ pub fn answer_of_own<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Ques
         };
     }
     let peer = sender::peer(&context, packet.version, peer, sender);
-    let is = of_policy_set(&context, opening, policy_set, peer, packet.protocol, port);
-    if audited == policy_set || !is.reason().allows() {
-        return is.about(sender);
+    let in_force = of_policy_set(&context, opening, policy_set, peer, packet.protocol, port);
+    if audited == policy_set || !in_force.reason().allows() {
+        return in_force.about(sender);
     }
-    let would = of_policy_set(&context, opening, audited, peer, packet.protocol, port);
-    if would.reason().allows() {
-        return is.about(sender);
+    let if_enforced = of_policy_set(&context, opening, audited, peer, packet.protocol, port);
+    if if_enforced.reason().allows() {
+        return in_force.about(sender);
     }
-    Answer(would.0 | Answer::AUDITED).about(sender)
+    Answer(if_enforced.0 | Answer::AUDITED).about(sender)
 }
 
 #[inline(always)]
@@ -534,7 +534,7 @@ pub const NOT_LISTED: u32 = u32::MAX - 1;
 ///
 /// One range after the other: a search by halves is a tree of paths to the kernel's
 /// verifier, and long lists are rare. Plain numbers in and out: the programs make it a
-/// global function, which is verified once and not anew on each path that leads to it.
+/// global function, which is verified once and not again on each path that leads to it.
 #[inline(always)]
 pub fn search_blocks<T: Tables>(tables: &T, spill: u64, protocol: u8, port: u32) -> u32 {
     let mut next = spill;

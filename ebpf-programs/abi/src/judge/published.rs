@@ -22,7 +22,7 @@ use crate::{
 /// who is not isolated.
 #[inline(always)]
 pub fn answer_of_target<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Question) -> Answer {
-    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return Answer::new(Reason::PolicyDenied, 0);
     };
     let Some(policy) = find(context, parsed, question.opening()) else {
@@ -51,7 +51,7 @@ pub fn answer_of_target<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Q
 /// The class of the endpoint's address in a packet, as its peers see it.
 #[inline(always)]
 pub fn class_of_own<T: Tables>(tables: &T, parsed: &ParsedFrame) -> u64 {
-    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return CLASS_UNLISTED;
     };
     let own = track::local(&parsed.packet, context.at.direction());
@@ -74,7 +74,7 @@ pub(super) fn policy_set<T: Tables>(
     opening: Direction,
     audited: bool,
 ) -> u64 {
-    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return 0;
     };
     match find(context, parsed, opening) {
@@ -140,7 +140,7 @@ fn find<T: Tables>(
 #[inline(always)]
 pub fn dialled<T: Tables>(tables: &T, parsed: &ParsedFrame, opening: Direction) -> Dialled {
     let packet = &parsed.packet;
-    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return Dialled::Nothing;
     };
     if opening as u8 != Direction::Egress as u8 {
@@ -163,7 +163,7 @@ pub fn dialled<T: Tables>(tables: &T, parsed: &ParsedFrame, opening: Direction) 
     if is_host(context, packet.version, address) {
         return Dialled::Everywhere;
     }
-    // A socket that is bound to all addresses also hears datagrams for everybody on the link.
+    // A socket that is bound to all addresses also hears datagrams for every host on the link.
     let is_sent = context.at.direction() as u8 == Direction::Egress as u8;
     let of_link = service(packet.version, 0, 0);
     if packet.protocol == protocol::UDP

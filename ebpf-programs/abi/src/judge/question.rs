@@ -73,15 +73,18 @@ fn rule_on<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> (Decis
     let is_tcp = packet.protocol == protocol::TCP;
     let policy_set = context.policy_set(Direction::Egress);
     let audited = context.audited_policy_set(Direction::Egress);
-    let is = policy(policy_set, context.policy.asks[asks_index(is_tcp, false)]);
-    if audited == policy_set || !is.0.reason.allows() {
-        return is;
+    let in_force = policy(policy_set, context.policy.asks[asks_index(is_tcp, false)]);
+    if audited == policy_set || !in_force.0.reason.allows() {
+        return in_force;
     }
-    let would = policy(audited, context.policy.asks[asks_index(is_tcp, true)]);
-    if would.0.reason.allows() {
-        return is;
+    let if_enforced = policy(audited, context.policy.asks[asks_index(is_tcp, true)]);
+    if if_enforced.0.reason.allows() {
+        return in_force;
     }
-    (would.0.with(decision_flags::AUDITED, true), would.1)
+    (
+        if_enforced.0.with(decision_flags::AUDITED, true),
+        if_enforced.1,
+    )
 }
 
 /// What a policy set says by this word of [`crate::tables::EndpointBank::asks`], and the policy set where a rule of it, or none,
@@ -89,7 +92,7 @@ fn rule_on<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> (Decis
 #[inline(always)]
 const fn policy(policy_set: u64, word: u32) -> (Decision, u64) {
     if policy_set == NOT_ISOLATED {
-        return (Decision::of(Reason::NotIsolated), 0);
+        return (Decision::new(Reason::NotIsolated), 0);
     }
     if word >= ASKS_PASS && word != RULE_DEFAULT {
         const ITSELF: u8 = Reason::Itself as u8;
@@ -98,7 +101,7 @@ const fn policy(policy_set: u64, word: u32) -> (Decision, u64) {
             ITSELF => Reason::Itself,
             _ => Reason::Host,
         };
-        return (Decision::of(reason), 0);
+        return (Decision::new(reason), 0);
     }
     let reason = if word == 0 {
         Reason::PolicyDenied
@@ -107,7 +110,7 @@ const fn policy(policy_set: u64, word: u32) -> (Decision, u64) {
     };
     let decision = Decision {
         rule: word,
-        ..Decision::of(reason)
+        ..Decision::new(reason)
     };
     (decision, policy_set)
 }

@@ -101,14 +101,14 @@ pub(super) struct Peer {
 }
 
 /// A class without rules of its own: those for any peer decide.
-const NOBODY: Peer = Peer {
+const UNKNOWN: Peer = Peer {
     class: CLASS_UNLISTED,
     owner: 0,
 };
 
 /// The sender of a packet towards the endpoint that opens a connection.
 #[inline(always)]
-pub(super) fn of<T: Tables>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> Sender {
+pub(super) fn find<T: Tables>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> Sender {
     let (packet, arrival) = (&parsed.packet, &parsed.arrival);
     let Some(entry) = lookup::listed(context, packet.version, &packet.source) else {
         // A stranger's address: an endpoint's packet has it by translation alone.
@@ -239,7 +239,7 @@ pub(super) fn peer<T: Tables>(
                 class: entry.class,
                 owner: entry.owner,
             },
-            _ => NOBODY,
+            _ => UNKNOWN,
         };
     }
     let peer = classify(context, version, address);

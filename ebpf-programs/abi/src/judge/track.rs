@@ -141,7 +141,7 @@ pub(super) const fn opening_of(flow: &Flow) -> Direction {
 /// Ticks that an idle connection is kept.
 #[inline(always)]
 fn lifetime<T>(context: &PolicyContext<'_, T>, protocol: u8, state: State) -> u32 {
-    context.control.timeout(Timeout::of(protocol, state))
+    context.control.timeout(Timeout::for_state(protocol, state))
 }
 
 /// A packet with a transport header.
@@ -187,7 +187,7 @@ fn known<T: Tables>(
         // Behind a published port another one may be audited. If not any more, the revision is another, too.
         || (opening as u8 == Direction::Egress as u8
             && context.flags() & control_flags::PUBLISHES != 0);
-    // What only audit let through is judged each time the opener speaks, and is nobody's
+    // What only audit let through is judged each time the opener speaks, and is no sender's
     // established connection once enforcement is on.
     let older = flow.revision != context.policy.revision;
     // Another endpoint of this host uses the same addresses and ports (a tunnel of the host's leads it here, or the
@@ -199,7 +199,7 @@ fn known<T: Tables>(
         &flow,
     );
     let again = older || is_another || (audited && (!reply || !audits));
-    let mut decision = Decision::of(Reason::Established);
+    let mut decision = Decision::new(Reason::Established);
     if again {
         let local = local(packet, context.at.direction());
         let whose = lookup::whose(context, packet.version, local);
@@ -208,13 +208,13 @@ fn known<T: Tables>(
             next.flags |= flow_flags::BY_LEAVE;
         }
         decision = if !whose.is_usable() {
-            // The address went to somebody else, or its leave ended, while the connection was open.
-            Decision::of(Reason::PolicyRevoked)
+            // The address went to another endpoint, or its leave ended, while the connection was open.
+            Decision::new(Reason::PolicyRevoked)
         } else if keeps && !audited && !is_another {
             Decision {
                 rule: flow.rule,
                 sender: Sender::of_flow(flow.flags, flow.payer),
-                ..Decision::of(Reason::Established)
+                ..Decision::new(Reason::Established)
             }
         } else if opening as u8 == Direction::Ingress as u8 && reply {
             let sender = Sender::of_flow(flow.flags, flow.payer);
@@ -232,7 +232,7 @@ fn known<T: Tables>(
                 next.payer = payer(context, decision.sender);
                 recharge(context.tables, parsed, flow.payer, next.payer);
             }
-            decision = Decision::of(Reason::Established);
+            decision = Decision::new(Reason::Established);
         } else if !audited {
             decision.reason = Reason::PolicyRevoked;
         }
@@ -276,10 +276,10 @@ fn opening<T: Tables, F: Frame>(
     );
     if context.at.direction() == Direction::Egress {
         if !whose.is_usable() {
-            return Decision::of(Reason::SpoofedAddress);
+            return Decision::new(Reason::SpoofedAddress);
         }
     } else if !packet.to_group() && !whose.is_usable() {
-        // Frames that the bridge floods, or for an address that nobody gave it: it may be
+        // Frames that the bridge floods, or for an address that was not given to it: it may be
         // anything, so who is isolated does not get it.
         return not_for_endpoint(context, parsed);
     }
@@ -298,7 +298,7 @@ fn opened<T: Tables, F: Frame>(
     let packet = &parsed.packet;
     let is_error = packet.is_icmp_error();
     if is_error && context.tables.is_related(frame, parsed) {
-        return Decision::of(Reason::Related);
+        return Decision::new(Reason::Related);
     }
     let older = older_tcp(context, parsed);
     let mut opening = match older {
@@ -363,7 +363,7 @@ fn opened<T: Tables, F: Frame>(
     let entry = Opening::new(opening, allowed, by_leave, decision.sender);
     match context.tables.remember(parsed, entry, decision.rule) {
         Remembered::Yes => decision = decision.with(decision_flags::OPENED, allowed),
-        // Nobody isolates it: its packets pass without an entry too, in both directions.
+        // No policy isolates it: its packets pass without an entry too, in both directions.
         _ if !context.isolated() || !allowed => {}
         Remembered::ShareFull => decision.reason = Reason::FlowShareFull,
         Remembered::TableFull => decision.reason = Reason::FlowTableFull,
@@ -385,7 +385,7 @@ pub(super) fn not_for_endpoint<T: Tables>(
         && let Some(endpoint) = context.tables.endpoint(slot)
         && endpoint.banks[context.bank()].egress != NOT_ISOLATED
     {
-        return Decision::of(Reason::NotForEndpoint);
+        return Decision::new(Reason::NotForEndpoint);
     }
     context.unless_isolated(Reason::NotForEndpoint)
 }
@@ -472,7 +472,7 @@ const fn is_tracked(packet: &Packet) -> bool {
 pub enum Remembered {
     /// It is entered.
     Yes = 0,
-    /// Whoever opened it has used up its share.
+    /// The opener has used up its share.
     ShareFull = 1,
     /// There is no room.
     TableFull = 2,
@@ -531,7 +531,7 @@ pub fn remember<T: Tables>(
     rule: u32,
 ) -> Remembered {
     let packet = &parsed.packet;
-    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return Remembered::TableFull;
     };
     let key = &parsed.key;
@@ -578,8 +578,8 @@ pub fn remember<T: Tables>(
     if free == 0 {
         return Remembered::TableFull;
     }
-    // Whoever holds as much as is left for all others gets no more, so the table is never full
-    // for somebody who holds little, however many fill it (Choudhury and Hahne's dynamic threshold).
+    // An account that holds as much as is left for all others gets no more, so the table is never full
+    // for an account that holds little, however many fill it (Choudhury and Hahne's dynamic threshold).
     if held(tables, account(payer, family)) >= context.control.flow_share.min(free) {
         return Remembered::ShareFull;
     }
@@ -632,7 +632,7 @@ fn recharge<T: Tables>(tables: &T, parsed: &ParsedFrame, from: u16, to: u16) {
 }
 
 /// May the sender of an ICMP error know of a packet to this destination? Any router may. An endpoint of this host is
-/// none: it is the destination, or nobody who could know, and the error a word past the receiver's policies.
+/// none: it is the destination, or no end that could know, and the error a word past the receiver's policies.
 #[inline(always)]
 fn may_report<T: Tables>(
     context: &PolicyContext<'_, T>,
@@ -659,7 +659,7 @@ fn held<T: Tables>(tables: &T, account: u32) -> u32 {
 
 /// Does the packet that an ICMP error quotes belong to a connection of this endpoint? The
 /// quoted packet went the other way (RFC 792, 4443): the error's receiver sent it. An error to
-/// anybody else would be a way out: its sender chooses what follows the quoted header.
+/// any other end would be a way out: its sender chooses what follows the quoted header.
 ///
 /// `quoted` is room for what is quoted, as it went.
 #[inline(always)]
@@ -670,7 +670,7 @@ pub fn is_related<T: Tables, F: Frame>(
     quoted: &mut ParsedFrame,
 ) -> bool {
     let packet = &parsed.packet;
-    let Some(context) = &PolicyContext::of(tables, &parsed.endpoint) else {
+    let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return false;
     };
     let at = packet.transport as usize + 8;

@@ -1,7 +1,7 @@
 //! Group membership: the messages of IGMP (RFC 1112, 2236, 3376) and of multicast listener
 //! discovery (RFC 2710, 3810), which differ in the size of an address.
 //!
-//! A message is as long as its counts say, and says nothing that nobody reads.
+//! A message is as long as its counts say, and has no bytes that no receiver reads.
 
 use super::{Frame, Packet, igmp, listener};
 

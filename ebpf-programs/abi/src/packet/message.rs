@@ -107,7 +107,7 @@ impl Packet {
         self.is_group_membership() || self.is_listener_discovery()
     }
 
-    /// Is it what a DHCP or DHCPv6 client asks everybody on the link?
+    /// Is it what a DHCP or DHCPv6 client asks every host on the link?
     #[must_use]
     #[inline(always)]
     pub const fn is_dhcp_question(&self) -> bool {
@@ -119,7 +119,7 @@ impl Packet {
             )
     }
 
-    /// Is it for a DHCP or DHCPv6 client's port? Nobody but a server sends there, and clients do not
+    /// Is it for a DHCP or DHCPv6 client's port? Only a server sends there, and clients do not
     /// look at the port that it comes from.
     #[must_use]
     #[inline(always)]

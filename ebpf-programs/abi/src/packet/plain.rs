@@ -22,7 +22,7 @@ pub struct Plain {
 /// Source and destination, in network order; IPv4 in the first four bytes, the others zero.
 ///
 /// No enum: of one the compiler reads both variants' bytes before it knows which it is, and
-/// verifiers before Linux 6.3 refuse to read from the stack what nobody has written.
+/// verifiers before Linux 6.3 refuse to read from the stack what was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// IPv6, or IPv4.

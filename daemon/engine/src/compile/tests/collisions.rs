@@ -45,9 +45,9 @@ fn two_policy_sets_of_one_number_are_refused() {
     select(&mut world, "db", "db", Direction::Ingress, &[]);
     assert!(compile_with(no_bits(), &world).is_ok());
     select(&mut world, "web", "web", Direction::Ingress, &[]);
-    let said = refused(&world, no_bits()).to_string();
+    let message = refused(&world, no_bits()).to_string();
     for thing in ["policy set 0x0000000000000010", "shop/db", "shop/web"] {
-        assert!(said.contains(thing), "{said}");
+        assert!(message.contains(thing), "{message}");
     }
 }
 
@@ -70,10 +70,10 @@ fn the_ports_that_names_stand_for_tell_policy_sets_apart() {
         Direction::Ingress,
         &[(&[], &named)],
     );
-    let said = refused(&world, no_bits()).to_string();
+    let message = refused(&world, no_bits()).to_string();
     assert!(
-        said.contains("http=80/TCP") && said.contains("http=8080/TCP"),
-        "{said}"
+        message.contains("http=80/TCP") && message.contains("http=8080/TCP"),
+        "{message}"
     );
 }
 
@@ -96,14 +96,14 @@ fn two_classes_of_one_number_are_refused() {
     for (peers, named) in more {
         let rules: &[(&[Peer], &[Port])] = &[(&[pods("web")], &[port(1)]), (peers, &[port(2)])];
         select(&mut world, "db", "db", Direction::Ingress, rules);
-        let said = refused(&world, no_bits()).to_string();
+        let message = refused(&world, no_bits()).to_string();
         for thing in [
             "class 0x0000000000000010",
             "app=web",
             named,
             "Namespace shop",
         ] {
-            assert!(said.contains(thing), "{said}");
+            assert!(message.contains(thing), "{message}");
         }
     }
 }
@@ -127,10 +127,10 @@ fn the_ports_that_names_stand_for_tell_classes_apart() {
         Direction::Egress,
         &[(&[], &named)],
     );
-    let said = refused(&world, no_bits()).to_string();
+    let message = refused(&world, no_bits()).to_string();
     assert!(
-        said.contains("http=80/TCP") && said.contains("http=8080/TCP"),
-        "{said}"
+        message.contains("http=80/TCP") && message.contains("http=8080/TCP"),
+        "{message}"
     );
 }
 
@@ -404,10 +404,10 @@ fn a_collision_that_is_found_is_refused() {
     labelled(&mut world, 9, &[("l", &found)]);
     let collision = refused(&world, key);
     assert_eq!((collision.sort, collision.number), ("class", web));
-    let said = collision.to_string();
+    let message = collision.to_string();
     assert!(
-        said.contains("app=web") && said.contains(&format!("l={found}")),
-        "{said}"
+        message.contains("app=web") && message.contains(&format!("l={found}")),
+        "{message}"
     );
     assert!(compile(&world).is_ok(), "whole numbers are others");
 }

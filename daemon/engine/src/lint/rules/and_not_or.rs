@@ -14,10 +14,10 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
             let Some([there, here]) = apart(pods, &at.policy.name.namespace) else {
                 continue;
             };
-            if !ground.kinds.select(pods).is_empty() {
+            if !ground.groups.select(pods).is_empty() {
                 continue;
             }
-            let [of_there, of_here] = [&there, &here].map(|one| ground.kinds.select(one));
+            let [of_there, of_here] = [&there, &here].map(|one| ground.groups.select(one));
             if of_there.is_empty() || of_here.is_empty() {
                 continue;
             }
@@ -29,7 +29,7 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
                 field: at.peer(number),
                 message: format!(
                     "both selectors of this item must match one Pod: {}",
-                    words::nobody_at(pods)
+                    words::no_pod_at(pods)
                 ),
                 help: format!(
                     "where either is enough, make it two items: begin the second with `- `\n\

@@ -1,4 +1,4 @@
-//! `block-covers-pods`: an ipBlock with addresses of Pods in it. A block is for whoever has the
+//! `block-covers-pods`: an ipBlock with addresses of Pods in it. A block is for every sender that has the
 //! address, a container as well as a stranger, whatever its labels.
 
 use std::collections::BTreeSet;

@@ -18,7 +18,7 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
     let mut found = Vec::new();
     for neighbours in ground.namespaces() {
         for index in 0..neighbours.policies.len() {
-            let place = Place::of(ground.world, neighbours, index);
+            let place = Place::new(ground.world, neighbours, index);
             match place.whole() {
                 Some(whole) => found.push(whole),
                 None => found.extend(SIDES.into_iter().flat_map(|side| place.rules(side))),
@@ -38,7 +38,7 @@ struct Place<'g, 'w> {
 }
 
 impl<'w> Place<'_, 'w> {
-    fn of<'g>(world: &'g World, neighbours: &Neighbours<'w>, index: usize) -> Place<'g, 'w> {
+    fn new<'g>(world: &'g World, neighbours: &Neighbours<'w>, index: usize) -> Place<'g, 'w> {
         let policy = neighbours.policies[index];
         let stays = |other: usize| {
             other < index || !within::selector(&neighbours.policies[other].subject, &policy.subject)
@@ -105,7 +105,7 @@ impl<'w> Place<'_, 'w> {
     fn rules(&self, side: Side) -> Vec<Found<'w>> {
         let rules = self.policy.rules(side.direction).unwrap_or_default();
         let mut found = Vec::new();
-        for (index, rule) in side.of(self.policy) {
+        for (index, rule) in side.numbered_rules(self.policy) {
             let own = rules
                 .iter()
                 .take(MAX_COMPARED)
@@ -135,7 +135,7 @@ impl<'w> Place<'_, 'w> {
         self.around
             .iter()
             .flat_map(|(policy, stays)| {
-                side.of(policy)
+                side.numbered_rules(policy)
                     .map(move |(index, wide)| (*policy, *stays, index, wide))
             })
             .take(MAX_COMPARED)

@@ -51,7 +51,7 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
                 .iter()
                 .fold(allowed[index], |sum, other| sum.and(allowed[*other]));
             if !sum.is_all()
-                && !is_said_elsewhere(neighbours, index, &around)
+                && !is_reported_elsewhere(neighbours, index, &around)
                 && !all_have_it(ground, neighbours, &allowed, policy)
             {
                 found.push(report(policy, sum));
@@ -66,7 +66,7 @@ fn isolates(policy: &Policy) -> bool {
 }
 
 /// Does a policy that isolates more lack it too? Of equals the first says it.
-fn is_said_elsewhere(neighbours: &Neighbours, index: usize, around: &[usize]) -> bool {
+fn is_reported_elsewhere(neighbours: &Neighbours, index: usize, around: &[usize]) -> bool {
     around.iter().any(|wider| {
         isolates(neighbours.policies[*wider])
             && (*wider < index || neighbours.around(*wider).binary_search(&index).is_err())
@@ -81,12 +81,12 @@ fn all_have_it(
     policy: &Policy,
 ) -> bool {
     let selected = ground.selected(policy);
-    let gives = |kind: &usize| {
+    let gives = |group: &usize| {
         let others = neighbours.policies.iter().zip(allowed);
         others
             .filter(|(_, allowed)| allowed.udp || allowed.tcp)
             .filter(|(other, _)| holds_beside(other, policy))
-            .filter(|(other, _)| other.subject.matches(ground.kind(*kind).labels))
+            .filter(|(other, _)| other.subject.matches(ground.group(*group).labels))
             .fold(Allowed::default(), |sum, (_, allowed)| sum.and(*allowed))
             .is_all()
     };

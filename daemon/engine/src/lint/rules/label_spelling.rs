@@ -15,13 +15,13 @@ use crate::world::METADATA_NAME;
 const MAX_KEYS: usize = 1_000;
 
 pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
-    let mut of_pods = Keys::of(ground.world.pods.values().flat_map(|pod| pod.labels.keys()));
+    let mut of_pods = Keys::collect(ground.world.pods.values().flat_map(|pod| pod.labels.keys()));
     let namespaces = ground
         .world
         .namespaces
         .values()
         .flat_map(|labels| labels.keys());
-    let mut of_namespaces = Keys::of(namespaces);
+    let mut of_namespaces = Keys::collect(namespaces);
     of_namespaces.in_use.insert(METADATA_NAME);
     let mut found = Vec::new();
     for policy in ground.policies() {
@@ -53,7 +53,7 @@ struct Keys<'w> {
 }
 
 impl<'w> Keys<'w> {
-    fn of(keys: impl Iterator<Item = &'w String>) -> Self {
+    fn collect(keys: impl Iterator<Item = &'w String>) -> Self {
         Self {
             in_use: keys.map(String::as_str).collect(),
             meant: HashMap::new(),

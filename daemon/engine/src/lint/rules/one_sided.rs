@@ -12,7 +12,7 @@ use crate::policy::{Direction, ObjectName, Policy, Port, Ports, Rule};
 use crate::reach::{PortSet, Profile, Reach};
 use crate::world::Pod;
 
-/// Pairs of kinds of Pods that are tried for one peer.
+/// Pairs of groups of Pods that are tried for one peer.
 const MAX_PAIRS: usize = 2_000;
 
 pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
@@ -31,7 +31,7 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
                     side: at.side,
                     rule: at.rule,
                     selected: &selected,
-                    peers: &ends(ground, reach, ground.kinds.select(pods)),
+                    peers: &ends(ground, reach, ground.groups.select(pods)),
                 };
                 let denied = if pods.pods.is_everything() {
                     pairs.all_denied(reach)
@@ -47,19 +47,19 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
     found
 }
 
-/// One of many Pods that are alike.
+/// One Pod, in place of all that have the same profile and named ports.
 struct End<'w> {
     name: &'w ObjectName,
     pod: &'w Pod,
     profile: Profile,
 }
 
-/// One Pod of each group among these kinds, with names of ports that may differ told apart.
-fn ends<'w>(ground: &Ground<'w>, reach: &Reach<'w>, kinds: Vec<usize>) -> Vec<End<'w>> {
+/// One Pod for each profile and each list of named ports in these groups.
+fn ends<'w>(ground: &Ground<'w>, reach: &Reach<'w>, groups: Vec<usize>) -> Vec<End<'w>> {
     let mut known = BTreeSet::new();
-    kinds
+    groups
         .into_iter()
-        .flat_map(|kind| ground.kind(kind).pods.iter())
+        .flat_map(|group| ground.group(group).pods.iter())
         .filter_map(|(name, pod)| {
             let profile = reach.pod(name)?;
             known

@@ -7,7 +7,7 @@ use crate::lint::ground::{Ground, RuleAt};
 use crate::lint::words;
 use crate::policy::{Namespaces, PodPeer};
 
-/// Items of a list that are looked at: in a longer one nobody forgot a dash.
+/// Items of a list that are looked at: a longer list is not the work of a forgotten dash.
 const MAX_ITEMS: usize = 50;
 
 pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
@@ -51,7 +51,7 @@ fn report<'w>(
     [(first, one), (second, other)]: [(usize, &PodPeer); 2],
     joined: &PodPeer,
 ) -> Option<Found<'w>> {
-    let meant = ground.kinds.select(joined);
+    let meant = ground.groups.select(joined);
     // With Pods to look at, a reading that is for none of them was not meant.
     if ground.has_pods() && meant.is_empty() {
         return None;
@@ -61,10 +61,10 @@ fn report<'w>(
         words::peer(joined)
     );
     if ground.has_pods() {
-        let mut written = [one, other].map(|peer| ground.kinds.select(peer)).concat();
+        let mut written = [one, other].map(|peer| ground.groups.select(peer)).concat();
         written.sort_unstable();
         written.dedup();
-        let pairs = |kinds: &[usize]| ground.pairs(at.side, at.policy, kinds);
+        let pairs = |groups: &[usize]| ground.pairs(at.side, at.policy, groups);
         help.push_str(&format!(
             "\nas written: {}\nas one item: {}",
             pairs(&written),

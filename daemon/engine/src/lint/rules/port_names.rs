@@ -10,7 +10,7 @@ use crate::policy::{Direction, Peer, Port, Ports, Protocol};
 use crate::spelling;
 use crate::world::{NamedPort, Pod};
 
-/// Names that nobody has.
+/// Names that no Pod has.
 pub(super) fn unknown<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
     each(ground, |name, protocol, ports| {
         if ports.iter().any(|port| port.name == name) {
@@ -98,19 +98,21 @@ fn each<'w>(
 /// The Pods at which a rule's names of ports are looked up: those that the policy selects, or
 /// for egress the rule's peers.
 fn destinations<'w>(ground: &Ground<'w>, at: RuleAt<'w>) -> Vec<&'w Pod> {
-    let of = |kinds: Vec<usize>| -> Vec<&'w Pod> {
-        kinds
+    let pods_of = |groups: Vec<usize>| -> Vec<&'w Pod> {
+        groups
             .into_iter()
-            .flat_map(|kind| ground.kind(kind).pods.iter().map(|(_, pod)| *pod))
+            .flat_map(|group| ground.group(group).pods.iter().map(|(_, pod)| *pod))
             .collect()
     };
     match at.side.direction {
-        Direction::Ingress => of(ground.selected(at.policy)),
-        Direction::Egress if at.rule.peers.is_empty() => of((0..ground.kinds.all.len()).collect()),
+        Direction::Ingress => pods_of(ground.selected(at.policy)),
+        Direction::Egress if at.rule.peers.is_empty() => {
+            pods_of((0..ground.groups.all.len()).collect())
+        }
         Direction::Egress => {
             let mut pods = Vec::new();
             for peer in &at.rule.peers {
-                pods.extend(of(ground.peers(peer)));
+                pods.extend(pods_of(ground.peers(peer)));
                 if let Peer::Block(block) = peer {
                     let names = ground.covered(block, usize::MAX);
                     pods.extend(names.into_iter().map(|name| &ground.world.pods[name]));

@@ -1,5 +1,5 @@
 //! `split-rule`: a rule with peers alone beside one with ports alone, where one dash was probably too
-//! many. Each is a rule by itself: the peers may have every port, and anybody those ports.
+//! many. Each is a rule by itself: the peers may have every port, and any peer those ports.
 
 use super::Found;
 use crate::lint::ground::{Ground, SIDES, Side};
@@ -20,7 +20,7 @@ pub(super) fn find<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
     found
 }
 
-/// Has the one peers and no ports, and the other ports and no peers? A rule for DNS to anybody is
+/// Has the one peers and no ports, and the other ports and no peers? A rule for DNS to any peer is
 /// usually meant as it stands.
 fn is_half(peers: &Rule, ports: &Rule) -> bool {
     let is_dns = |port: &Port| port.ports == Ports::Range(53, 53);
@@ -37,7 +37,7 @@ fn report<'w>(
     index: usize,
     two: &[Rule],
 ) -> Found<'w> {
-    let anybody = match side.direction {
+    let any_peer = match side.direction {
         Direction::Ingress => "from anybody",
         Direction::Egress => "to anybody",
     };
@@ -55,14 +55,14 @@ fn report<'w>(
     if !meant.is_empty() {
         let pairs = ground.pairs(side, policy, &meant);
         help.push_str(&format!(
-            "\nas written: every port of {pairs}, and these ports {anybody}\nas one rule: these ports of {pairs}"
+            "\nas written: every port of {pairs}, and these ports {any_peer}\nas one rule: these ports of {pairs}"
         ));
     }
     Found {
         policy,
         field: side.rule(index + 1),
         message: format!(
-            "these two items are two rules: every port of what is below `{peers}`, and these ports {anybody}"
+            "these two items are two rules: every port of what is below `{peers}`, and these ports {any_peer}"
         ),
         help,
     }

@@ -153,8 +153,8 @@ fn network_policy_rules() {
 
 #[test]
 fn selectors() {
-    let of = |selector: &str| with_spec(&format!("{{podSelector: {selector}}}"));
-    let expression = |expression: &str| of(&format!("{{matchExpressions: [{expression}]}}"));
+    let selecting = |selector: &str| with_spec(&format!("{{podSelector: {selector}}}"));
+    let expression = |expression: &str| selecting(&format!("{{matchExpressions: [{expression}]}}"));
     let cases = [
         ("In without values", expression("{key: app, operator: In}")),
         (
@@ -188,47 +188,57 @@ fn selectors() {
             "a value is invalid",
             expression("{key: app, operator: In, values: [a b]}"),
         ),
-        ("label is a boolean", of("{matchLabels: {app: on}}")),
-        ("label is a number", of("{matchLabels: {app: 1}}")),
-        ("label is a mapping", of("{matchLabels: {app: {}}}")),
-        ("label without value", of("{matchLabels: {app: }}")),
-        ("label invalid", of("{matchLabels: {app: -a}}")),
-        ("label key invalid", of("{matchLabels: {a/b/c: d}}")),
-        ("label key is a boolean", of("{matchLabels: {on: d}}")),
-        ("labels are a list", of("{matchLabels: [a]}")),
-        ("selector is a string", of("app=a")),
-        ("selector's unknown field", of("{matchlabels: {a: b}}")),
+        ("label is a boolean", selecting("{matchLabels: {app: on}}")),
+        ("label is a number", selecting("{matchLabels: {app: 1}}")),
+        ("label is a mapping", selecting("{matchLabels: {app: {}}}")),
+        ("label without value", selecting("{matchLabels: {app: }}")),
+        ("label invalid", selecting("{matchLabels: {app: -a}}")),
+        ("label key invalid", selecting("{matchLabels: {a/b/c: d}}")),
+        (
+            "label key is a boolean",
+            selecting("{matchLabels: {on: d}}"),
+        ),
+        ("labels are a list", selecting("{matchLabels: [a]}")),
+        ("selector is a string", selecting("app=a")),
+        (
+            "selector's unknown field",
+            selecting("{matchlabels: {a: b}}"),
+        ),
     ];
     insta::assert_snapshot!(report(&cases));
 }
 
 #[test]
 fn metadata() {
-    let of = |metadata: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {metadata}\n");
+    let with_metadata =
+        |metadata: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {metadata}\n");
     let cases = [
         ("no metadata", "apiVersion: v1\nkind: Pod\n".to_owned()),
-        ("no name", of("{namespace: ns}")),
-        ("empty name", of("{name: ''}")),
-        ("generateName", of("{generateName: a-}")),
-        ("name is a number", of("{name: 1}")),
-        ("name is a mapping", of("{name: {}}")),
-        ("name invalid", of("{name: A_b}")),
-        ("namespace invalid", of("{name: a, namespace: a.b}")),
-        ("unknown field", of("{name: a, lables: {}}")),
+        ("no name", with_metadata("{namespace: ns}")),
+        ("empty name", with_metadata("{name: ''}")),
+        ("generateName", with_metadata("{generateName: a-}")),
+        ("name is a number", with_metadata("{name: 1}")),
+        ("name is a mapping", with_metadata("{name: {}}")),
+        ("name invalid", with_metadata("{name: A_b}")),
+        (
+            "namespace invalid",
+            with_metadata("{name: a, namespace: a.b}"),
+        ),
+        ("unknown field", with_metadata("{name: a, lables: {}}")),
         (
             "labels invalid",
-            of("{name: a, labels: {app: on, b: c d, -e: f}}"),
+            with_metadata("{name: a, labels: {app: on, b: c d, -e: f}}"),
         ),
         (
             "annotation is a boolean",
-            of("{name: a, annotations: {netpold.io/external: true}}"),
+            with_metadata("{name: a, annotations: {netpold.io/external: true}}"),
         ),
         (
             "annotation key invalid",
-            of("{name: a, annotations: {a b: c}}"),
+            with_metadata("{name: a, annotations: {a b: c}}"),
         ),
-        ("metadata is a list", of("[]")),
-        ("duplicate", of("{name: a, name: b}")),
+        ("metadata is a list", with_metadata("[]")),
+        ("duplicate", with_metadata("{name: a, name: b}")),
         (
             "a Namespace in a namespace",
             "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, namespace: b}\n".to_owned(),
@@ -243,9 +253,10 @@ fn metadata() {
 
 #[test]
 fn pods() {
-    let of = |rest: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\n{rest}\n");
+    let pod_with =
+        |rest: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\n{rest}\n");
     let ports = |ports: &str| {
-        of(&format!(
+        pod_with(&format!(
             "spec: {{containers: [{{name: m, ports: [{ports}]}}]}}"
         ))
     };
@@ -275,11 +286,23 @@ fn pods() {
             ports("{name: http, containerPort: 80}, {name: http, containerPort: 81}"),
         ),
         ("unknown field of a port", ports("{containerport: 80}")),
-        ("hostNetwork is a string", of("spec: {hostNetwork: 'true'}")),
-        ("hostNetwork misspelt", of("spec: {hostnetwork: true}")),
-        ("podIP with a prefix", of("status: {podIP: 10.0.0.1/24}")),
-        ("podIP padded", of("status: {podIP: 10.0.0.01}")),
-        ("podIPs of strings", of("status: {podIPs: [10.0.0.1]}")),
+        (
+            "hostNetwork is a string",
+            pod_with("spec: {hostNetwork: 'true'}"),
+        ),
+        (
+            "hostNetwork misspelt",
+            pod_with("spec: {hostnetwork: true}"),
+        ),
+        (
+            "podIP with a prefix",
+            pod_with("status: {podIP: 10.0.0.1/24}"),
+        ),
+        ("podIP padded", pod_with("status: {podIP: 10.0.0.01}")),
+        (
+            "podIPs of strings",
+            pod_with("status: {podIPs: [10.0.0.1]}"),
+        ),
         ("external is no", annotated("netpold.io/external: 'no'")),
         (
             "netns is relative",

@@ -98,23 +98,24 @@ status:
 
 #[test]
 fn the_annotations_say_where_it_is() {
-    let of = |rest: &str| {
+    let with_metadata = |rest: &str| {
         pod(&format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: a{rest}}}\n"
         ))
     };
-    let netns = of(", annotations: {netpold.io/netns: /run/netns/a}");
+    let netns = with_metadata(", annotations: {netpold.io/netns: /run/netns/a}");
     assert_eq!(netns.netns, Some(PathBuf::from("/run/netns/a")));
     assert!(!netns.external);
-    let external = of(", annotations: {netpold.io/external: 'true', other.example/x: z}");
+    let external =
+        with_metadata(", annotations: {netpold.io/external: 'true', other.example/x: z}");
     assert!(external.external && external.netns.is_none());
     assert_eq!(external.annotations.len(), 2);
     for named in ["shop-db-1", "4f1c0de4a1b2", "a.b_c"] {
-        let container = of(&format!(", annotations: {{netpold.io/container: {named}}}"));
+        let container = with_metadata(&format!(", annotations: {{netpold.io/container: {named}}}"));
         assert_eq!(container.container.as_deref(), Some(named));
         assert!(!container.external && container.netns.is_none());
     }
-    assert_eq!(of(""), of(", annotations: null"));
+    assert_eq!(with_metadata(""), with_metadata(", annotations: null"));
 }
 
 #[test]

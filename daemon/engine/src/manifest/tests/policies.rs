@@ -64,7 +64,7 @@ fn policy_types_and_their_defaults() {
 fn absent_and_empty_lists_are_any_peer_and_any_port() {
     let rule = ingress_rule("{}");
     assert_eq!((rule.peers.len(), rule.ports.len()), (0, 0));
-    for (rule, said) in [
+    for (rule, count) in [
         ("{from: []}", 1),
         ("{ports: []}", 1),
         ("{from: [], ports: []}", 2),
@@ -72,7 +72,7 @@ fn absent_and_empty_lists_are_any_peer_and_any_port() {
         let text = with_spec(&format!("{{podSelector: {{}}, ingress: [{rule}]}}"));
         let file = parse("a.yaml", &text);
         let found: Vec<_> = file.diagnostics.iter().map(|found| found.rule).collect();
-        assert_eq!(found, vec![rule::EMPTY_LIST; said], "{text}");
+        assert_eq!(found, vec![rule::EMPTY_LIST; count], "{text}");
         alike::compare(&file, &text).unwrap();
         let Value::NetworkPolicy(policy) = &file.documents[0].value else {
             panic!("{text}");

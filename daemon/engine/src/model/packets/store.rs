@@ -56,7 +56,7 @@ impl<K: Ord + Copy, V: Copy + Default> Store<K, V> {
         true
     }
 
-    /// Nobody can hold the entry meanwhile.
+    /// No other reference to the entry exists meanwhile.
     pub fn remove(&mut self, key: &K) {
         let index = self.index.get_mut();
         if let Some(place) = index.by_key.remove(key) {

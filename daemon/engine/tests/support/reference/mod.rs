@@ -52,7 +52,7 @@ impl Default for Host {
     }
 }
 
-/// A connection that somebody tries to open.
+/// A connection that an end tries to open.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
     pub from: IpAddr,
@@ -138,7 +138,7 @@ impl Cluster {
         })
     }
 
-    /// Every address that somebody has.
+    /// Every address that an end has.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let pods = self.pods.iter().flat_map(|(_, addresses)| addresses);
         pods.chain(&self.host.addresses).copied()
@@ -249,7 +249,7 @@ impl Cluster {
 
     fn peer_matches(&self, own_namespace: &str, entry: &NetworkPolicyPeer, peer: IpAddr) -> bool {
         // "If this field is set then neither of the other fields can be." Pods have addresses
-        // too: a block covers whoever has one inside it.
+        // too: a block covers every end with an address inside it.
         if let Some(block) = &entry.ip_block {
             // "except is a slice of CIDRs that should not be included within an IPBlock"
             let except = block.except.as_deref().unwrap_or_default();
@@ -310,7 +310,7 @@ impl Cluster {
         labels
     }
 
-    /// A Pod on the host's network speaks with the host's addresses: nobody can tell them apart.
+    /// A Pod on the host's network speaks with the host's addresses: they can't be told apart.
     fn is_host(&self, address: IpAddr) -> bool {
         self.host.addresses.contains(&address)
             || self

@@ -49,19 +49,19 @@ fn collect(
     };
     if let Some((version, kind)) = implied {
         for (field, value) in [("apiVersion", version), ("kind", kind)] {
-            let said = object.entry(field).or_insert(Value::Null);
-            if said.is_null() {
-                *said = json!(value);
+            let stated = object.entry(field).or_insert(Value::Null);
+            if stated.is_null() {
+                *stated = json!(value);
             }
         }
     }
-    let of = |field: &str| {
+    let text = |field: &str| {
         object
             .get(field)
             .and_then(Value::as_str)
             .unwrap_or_default()
     };
-    let (version, kind) = (of("apiVersion").to_owned(), of("kind").to_owned());
+    let (version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
     let items = match (version.as_str(), kind.as_str()) {
         ("v1", "List") => None,
         ("v1", "PodList") => Some(("v1", "Pod")),

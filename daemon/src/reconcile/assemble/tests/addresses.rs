@@ -27,7 +27,7 @@ fn an_address_stays_with_who_had_it_first() {
 }
 
 #[test]
-fn nobody_gets_an_address_of_the_host() {
+fn no_endpoint_gets_an_address_of_the_host() {
     let mut thief = container(1, &[]);
     thief.networks[0].ipv4 = Some([192, 0, 2, 1].into());
     let found = go(&engine(vec![thief]), &mut Register::default());

@@ -102,7 +102,7 @@ fn until_the_engine_has_listed_its_endpoints_stay() {
         before.world.pods[&"default/c1".parse().unwrap()]
     );
     assert!(!now.world.pods.contains_key(&"default/c2".parse().unwrap()));
-    // What was enforced and is nobody's now is on hold, not open.
+    // An interface that was enforced and has no owner now is on hold, not open.
     assert_eq!(now.interfaces[&12], None);
     // The engine knows nothing of the first one: it goes.
     let gone = go(&engine(vec![]), &mut register);

@@ -62,7 +62,7 @@ fn a_declared_pod_is_read_from_inside() {
     assert_eq!(
         found.interfaces.len(),
         1,
-        "the other veth is nobody's business"
+        "the other veth is not netpold's business"
     );
     // What it takes turns with others for is not its own; a prefix takes none of its own away. So short a one is said.
     observed.store = manifests(

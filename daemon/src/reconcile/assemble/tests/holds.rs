@@ -1,4 +1,4 @@
-//! Interfaces that are nobody's yet.
+//! Interfaces that have no owner yet.
 
 use super::*;
 
@@ -59,10 +59,10 @@ fn where_containerds_containers_were_the_next_one_is_on_hold() {
     };
     let strangers = [
         stranger(31, "veth0123abcd"),
-        // Somebody else's, on the same bridge.
+        // Another container's, on the same bridge.
         stranger(32, "vethAbCdEf"),
     ];
-    // Nobody has been there yet: it may be any bridge.
+    // No container has been there yet: it may be any bridge.
     let mut empty = containerd(vec![], |_| 0);
     empty.links.veths = strangers.to_vec();
     assert!(go(&empty, &mut register).interfaces.is_empty());
@@ -77,7 +77,7 @@ fn where_containerds_containers_were_the_next_one_is_on_hold() {
 }
 
 #[test]
-fn bridges_of_a_docker_that_nobody_follows_are_not_containerds() {
+fn bridges_of_a_docker_that_is_not_followed_are_not_containerds() {
     let mut observed = containerd(vec![], |_| 0);
     observed.links.bridges = [(BRIDGE, "br-0123456789ab".to_owned())].into();
     observed.links.veths = vec![Veth {
@@ -115,7 +115,7 @@ fn an_interface_whose_endpoint_is_gone_is_shut_and_said_to_be_just_that() {
         .containers
         .remove(0);
     assert_eq!(reasons(&go(&observed, &mut register)), [ENDED]);
-    // A number that another interface has is nobody's.
+    // A number that another interface has is not the endpoint's.
     observed.links.veths.remove(0);
     assert!(reasons(&go(&observed, &mut register)).is_empty());
     observed.links.veths.push(veth(11, Some(9), Some(BRIDGE)));
@@ -131,7 +131,9 @@ fn two_engines(other_listed: bool) -> Observed {
     let mut observed = engine(vec![container(1, &[])]);
     observed.docker[0].path = "/run/docker.sock".into();
     observed.docker[0].bridges = ["docker0".to_owned()].into();
-    let snapshot = observed.docker[0].snapshot.of(&observed.docker[0].path);
+    let snapshot = observed.docker[0]
+        .snapshot
+        .of_engine(&observed.docker[0].path);
     observed.docker[0].snapshot = Arc::new(snapshot);
     observed.containers = [(
         observed.docker[0].snapshot.containers[0].id.clone(),
@@ -191,7 +193,7 @@ fn containers_of_two_engines_with_one_id_and_one_name_are_two_endpoints() {
         connected: true,
         ..container::Snapshot::default()
     };
-    observed.docker[1].snapshot = Arc::new(other.of("/run/other.sock".as_ref()));
+    observed.docker[1].snapshot = Arc::new(other.of_engine("/run/other.sock".as_ref()));
     let id = observed.docker[1].snapshot.containers[0].id.clone();
     observed.containers.insert(id.clone(), namespace(Some(2)));
     observed.links.veths.push(veth(22, Some(2), Some(101)));
@@ -216,7 +218,7 @@ fn containers_of_two_engines_with_one_id_and_one_name_are_two_endpoints() {
     let found = go(&observed, &mut register);
     assert_eq!(names(&found), ["default/c1"]);
     assert_eq!(attached(&found, "default/c1"), first);
-    // An engine that is no longer in the configuration is waited for by nobody.
+    // An engine that is no longer in the configuration is not waited for.
     observed.docker.remove(0);
     let found = go(&observed, &mut register);
     assert!(names(&found).is_empty());

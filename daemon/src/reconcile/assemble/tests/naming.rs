@@ -59,7 +59,7 @@ fn a_manifest_completes_the_container_that_it_names() {
 }
 
 #[test]
-fn a_manifest_that_names_nobody_is_said_and_gives_nobody_anything() {
+fn a_manifest_that_names_no_container_is_reported_and_labels_none() {
     let mut sidecar = container(3, &[]);
     sidecar.joined = Some(container(1, &[]).id);
     let mut observed = engine(vec![container(1, &[]), container(2, &[])]);
@@ -85,7 +85,7 @@ fn a_manifest_that_names_nobody_is_said_and_gives_nobody_anything() {
     );
 }
 
-/// Whoever may start containers may name them as he likes.
+/// A user who may start containers may give them any name.
 #[test]
 fn a_newcomer_takes_no_manifest_from_whom_it_means() {
     let victim = container(1, &[]);

@@ -138,7 +138,7 @@ fn what_can_be_enforced_in_part_or_not_at_all_is_reported() {
         assert!(reasons(&found)[0].contains(kind), "{found:?}");
         assert_eq!((found.unprotected.len(), found.interfaces.len()), (1, 0));
     }
-    // Not there; it was not looked for; of a driver that nobody knows.
+    // Not there; it was not looked for; of an unknown driver.
     let mut observed = docker_with(lan("macvlan"));
     observed
         .containers
@@ -200,7 +200,7 @@ fn it_outlives_a_restart_as_long_as_its_programs_do() {
         attached(&silent, "default/c1"),
         attached(&before, "default/c1")
     );
-    // Where nobody remembers whose it was, it is held until the engine has answered.
+    // Where no record tells its owner, it is held until the engine has answered.
     let programmed = BTreeSet::from([FIRST_INSIDE]);
     let settings = Settings::default();
     let held = assemble(&observed, &settings, &programmed, &mut Register::default());
@@ -209,7 +209,7 @@ fn it_outlives_a_restart_as_long_as_its_programs_do() {
     observed.docker[0].listed = true;
     let free = assemble(&observed, &settings, &programmed, &mut Register::default());
     assert!(free.interfaces.is_empty());
-    // And nobody gets its number meanwhile.
+    // And no other interface gets its number meanwhile.
     let mut observed = docker_with(lan("ipvlan"));
     observed.docker[0].listed = true;
     let found = assemble(&observed, &settings, &programmed, &mut Register::default());
@@ -335,7 +335,7 @@ fn two_engines(is_there: bool) -> Observed {
 }
 
 #[test]
-fn the_addresses_of_an_engine_in_another_network_namespace_take_nobodys_here() {
+fn the_addresses_of_an_engine_in_another_network_namespace_take_none_here() {
     let mut register = Register::default();
     let alone = go(&two_engines(false), &mut register);
     assert_eq!(reasons(&alone), [""; 0]);

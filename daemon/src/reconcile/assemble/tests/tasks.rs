@@ -35,7 +35,7 @@ fn what_a_task_gives_itself_once_it_runs_is_not_its_own() {
         inside.inside[0].addresses.push(taken);
         let found = go(&observed, &mut register);
         let addresses = &found.world.pods[&"default/web".parse().unwrap()].addresses;
-        // While it is made ready, whoever does that may give it another one.
+        // While it is made ready, the hook that does so may give it another one.
         assert_eq!(addresses.contains(&taken), !runs, "runs: {runs}");
         assert!(addresses.contains(&own));
     }
@@ -78,7 +78,7 @@ fn of_those_in_one_namespace_the_sandbox_or_the_first_is_the_endpoint() {
         found.world.pods[&"shop/store-0".parse().unwrap()].labels["app"],
         "db"
     );
-    // Whoever is it stays it, whatever joins.
+    // The endpoint stays the same, whatever joins.
     let both = vec![part("late", "x", true), task("first", "web")];
     let mut register = Register::default();
     go(&containerd(both[1..].to_vec(), |_| 1), &mut register);

@@ -63,7 +63,7 @@ fn a_task_that_is_not_listed_is_asked_for_and_runs_until_there_is_an_answer() {
     let b = now.get_mut("b").map(|known| &mut known.container);
     assert!(b.is_some_and(|b| answered(b, Err(refusal(Code::NotFound))).is_ok()));
     assert_eq!(said(&now)[1], ("b", State::Created, 0));
-    // It has ended: nobody asks again, until it has another task.
+    // It has ended: there is no further question until it has another task.
     let (now, unsaid) = listed("default", two(), &tasks[..1], now);
     assert!(unsaid.is_empty());
     assert_eq!(said(&now)[1], ("b", State::Created, 0));

@@ -303,7 +303,7 @@ fn who_asks_and_whom() {
             servers: set(servers),
             asked_from,
         };
-        assert_eq!(of(&inspection), expected, "{inspection:?}");
+        assert_eq!(from_inspection(&inspection), expected, "{inspection:?}");
     }
 }
 
@@ -331,5 +331,5 @@ fn of_a_container_that_is_to_start_the_engine_tells() {
         api: Some((1, 41)),
         ..wire::Inspection::default()
     };
-    assert_eq!(super::of(&podmans).asked_from, Container);
+    assert_eq!(from_inspection(&podmans).asked_from, Container);
 }

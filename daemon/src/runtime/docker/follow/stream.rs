@@ -65,7 +65,7 @@ struct Real {
     label: u8,
     /// Its number in each network that it is on.
     networks: BTreeMap<&'static str, u8>,
-    /// Its number in the one that the engine adds it to by itself, and tells nobody; 0: it is not on it.
+    /// Its number in the one that the engine adds it to by itself, and does not report; 0: it is not on it.
     gateway: u8,
 }
 
@@ -148,7 +148,7 @@ impl Run {
             12 => self.answer(),
             13 if number.is_multiple_of(2) => self.inspection_arrives(),
             13 => self.members_arrive(),
-            // Somebody wants to be sure.
+            // A client wants to be sure.
             14 => {
                 self.world.mark_all_stale();
                 self.list();

@@ -103,7 +103,7 @@ impl Fake {
             "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
-        // Whoever asked may be gone.
+        // The client may be gone.
         let _ = stream.write_all((head + &body).as_bytes()).await;
     }
 }
@@ -135,7 +135,7 @@ fn pids(snapshot: &Snapshot) -> Vec<u32> {
 
 /// Labels are whatever an image or its user says.
 #[tokio::test]
-async fn one_that_says_too_much_hides_nobody() {
+async fn a_container_with_too_large_a_description_hides_no_other() {
     let root = tempfile::tempdir().unwrap();
     let socket = root.path().join("docker.sock");
     let fake = Fake::new();
@@ -240,7 +240,7 @@ async fn an_engine_that_must_be_there_is_missed() {
 }
 
 #[tokio::test]
-async fn who_starts_while_nobody_listened_is_met_on_his_network() {
+async fn a_container_that_starts_before_netpold_listens_is_found_on_its_network() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("docker.sock");
     let fake = Fake::new();
@@ -391,7 +391,7 @@ fn on_the_gateway_only_its_own_listing_names_containers() {
     assert!(!world.is_incomplete());
     let found = gateway(&world).unwrap();
     assert_eq!(found.ipv4, Some([172, 17, 0, 3].into()));
-    // The engine's own interface is no container's; the third is nobody's.
+    // The engine's own interface is no container's; the third has no owner.
     assert_eq!(world.known().len(), 1);
     let (ingress, _) = world.ingress().unwrap();
     assert_eq!(ingress.mac, Some([2, 0x42, 172, 17, 0, 2]));

@@ -107,7 +107,7 @@ pub fn sent<T: Tables, F: Frame>(
     let destination = u128::from_be_bytes(packet.destination);
     let mac = parsed.ethernet.destination;
     let is_true = if packet.to_group() {
-        // Nobody solicited what goes to all (RFC 4861, 4.4).
+        // What goes to all nodes was not solicited (RFC 4861, 4.4).
         destination == shape.group
             && packet::is_group_mac(mac, 6, &packet.destination)
             && !(kind == icmp::NEIGHBOUR_ADVERTISEMENT && flags & SOLICITED != 0)

@@ -8,24 +8,24 @@ use crate::policy::{Namespaces, ObjectName, PodPeer};
 use crate::world::{Place, Pod, World};
 
 /// Pods that no selector tells apart.
-pub(crate) struct Kind<'w> {
+pub(crate) struct PodGroup<'w> {
     pub namespace: &'w str,
     pub labels: &'w Labels,
     pub pods: Vec<(&'w ObjectName, &'w Pod)>,
 }
 
-/// All kinds of Pods, those on the host's network excepted: they are the host.
-pub(crate) struct Kinds<'w> {
-    pub all: Vec<Kind<'w>>,
-    /// Kinds by namespace, ascending.
+/// All groups of Pods, those on the host's network excepted: they are the host.
+pub(crate) struct PodGroups<'w> {
+    pub all: Vec<PodGroup<'w>>,
+    /// Indexes of groups by namespace, ascending.
     namespaces: BTreeMap<&'w str, (Labels, Vec<usize>)>,
-    /// Kinds by label key and value, ascending.
+    /// Indexes of groups by label key and value, ascending.
     postings: HashMap<&'w str, HashMap<&'w str, Vec<usize>>>,
 }
 
-impl<'w> Kinds<'w> {
-    pub(crate) fn of(world: &'w World) -> Self {
-        let mut kinds = Self {
+impl<'w> PodGroups<'w> {
+    pub(crate) fn group(world: &'w World) -> Self {
+        let mut groups = Self {
             all: Vec::new(),
             namespaces: BTreeMap::new(),
             postings: HashMap::new(),
@@ -36,13 +36,13 @@ impl<'w> Kinds<'w> {
                 continue;
             }
             let namespace = name.namespace.as_str();
-            let kind = *known.entry((namespace, &pod.labels)).or_insert_with(|| {
+            let group = *known.entry((namespace, &pod.labels)).or_insert_with(|| {
                 let of_namespace = || world.namespace_labels(namespace);
-                kinds.add(namespace, of_namespace, &pod.labels)
+                groups.add(namespace, of_namespace, &pod.labels)
             });
-            kinds.all[kind].pods.push((name, pod));
+            groups.all[group].pods.push((name, pod));
         }
-        kinds
+        groups
     }
 
     /// Some of them, renumbered from 0 in this order, without their Pods.
@@ -52,10 +52,10 @@ impl<'w> Kinds<'w> {
             namespaces: BTreeMap::new(),
             postings: HashMap::new(),
         };
-        for kind in some {
-            let Kind {
+        for group in some {
+            let PodGroup {
                 namespace, labels, ..
-            } = self.all[*kind];
+            } = self.all[*group];
             only.add(namespace, || self.namespaces[namespace].0.clone(), labels);
         }
         only
@@ -67,8 +67,8 @@ impl<'w> Kinds<'w> {
         of_namespace: impl FnOnce() -> Labels,
         labels: &'w Labels,
     ) -> usize {
-        let kind = self.all.len();
-        self.all.push(Kind {
+        let group = self.all.len();
+        self.all.push(PodGroup {
             namespace,
             labels,
             pods: Vec::new(),
@@ -77,42 +77,43 @@ impl<'w> Kinds<'w> {
             .entry(namespace)
             .or_insert_with(|| (of_namespace(), Vec::new()))
             .1
-            .push(kind);
+            .push(group);
         for (key, value) in labels {
             self.postings
                 .entry(key)
                 .or_default()
                 .entry(value)
                 .or_default()
-                .push(kind);
+                .push(group);
         }
-        kind
+        group
     }
 
-    /// All that selectors can see of a kind.
-    pub(crate) fn seen(&self, kind: usize) -> (&'w str, &Labels, &'w Labels) {
-        let Kind {
+    /// All that selectors can see of a group.
+    pub(crate) fn selector_view(&self, group: usize) -> (&'w str, &Labels, &'w Labels) {
+        let PodGroup {
             namespace, labels, ..
-        } = self.all[kind];
+        } = self.all[group];
         (namespace, &self.namespaces[namespace].0, labels)
     }
 
-    /// The kinds of one namespace that a selector matches, ascending.
+    /// The groups of one namespace that a selector matches, ascending.
     pub(crate) fn select_in(&self, namespace: &str, selector: &Selector) -> Vec<usize> {
         let Some((_, inside)) = self.namespaces.get(namespace) else {
             return Vec::new();
         };
-        let matches = |kind: &Kind| kind.namespace == namespace && selector.matches(kind.labels);
+        let matches =
+            |group: &PodGroup| group.namespace == namespace && selector.matches(group.labels);
         match self
             .shortest(selector)
             .filter(|list| list.len < inside.len())
         {
-            Some(list) => self.filter(list.kinds(), matches),
+            Some(list) => self.filter(list.groups(), matches),
             None => self.filter(inside.iter().copied(), matches),
         }
     }
 
-    /// The kinds that a peer matches, ascending.
+    /// The groups that a peer matches, ascending.
     pub(crate) fn select(&self, peer: &PodPeer) -> Vec<usize> {
         let selector = match &peer.namespaces {
             Namespaces::Own(namespace) => return self.select_in(namespace, &peer.pods),
@@ -125,10 +126,10 @@ impl<'w> Kinds<'w> {
             .map(|(name, (_, inside))| (*name, inside))
             .collect();
         let len: usize = here.values().map(|inside| inside.len()).sum();
-        let matches = |kind: &Kind| peer.pods.matches(kind.labels);
+        let matches = |group: &PodGroup| peer.pods.matches(group.labels);
         match self.shortest(&peer.pods).filter(|list| list.len < len) {
-            Some(list) => self.filter(list.kinds(), |kind| {
-                here.contains_key(kind.namespace) && matches(kind)
+            Some(list) => self.filter(list.groups(), |group| {
+                here.contains_key(group.namespace) && matches(group)
             }),
             None => self.filter(
                 here.values().flat_map(|inside| inside.iter().copied()),
@@ -140,10 +141,10 @@ impl<'w> Kinds<'w> {
     fn filter(
         &self,
         candidates: impl Iterator<Item = usize>,
-        matches: impl Fn(&Kind) -> bool,
+        matches: impl Fn(&PodGroup) -> bool,
     ) -> Vec<usize> {
         let mut found: Vec<usize> = candidates
-            .filter(|kind| matches(&self.all[*kind]))
+            .filter(|group| matches(&self.all[*group]))
             .collect();
         found.sort_unstable();
         found
@@ -173,14 +174,14 @@ impl<'w> Kinds<'w> {
     }
 }
 
-/// Kinds that fulfil one requirement; the lists have none in common, as a key has one value.
+/// Groups that fulfil one requirement; the lists have none in common, as a key has one value.
 struct Candidates<'s> {
     lists: Vec<&'s Vec<usize>>,
     len: usize,
 }
 
 impl Candidates<'_> {
-    fn kinds(&self) -> impl Iterator<Item = usize> {
+    fn groups(&self) -> impl Iterator<Item = usize> {
         self.lists.iter().flat_map(|list| list.iter().copied())
     }
 }

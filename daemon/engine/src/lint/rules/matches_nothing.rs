@@ -31,7 +31,7 @@ pub(super) fn subjects<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
                 "enforce it on the host that the Pod is on".to_owned(),
             ),
             None => (
-                format!("this selects nobody: {}", words::nobody_of(policy)),
+                format!("this selects nobody: {}", words::no_pod_of(policy)),
                 near::pods_in(ground, namespace, &policy.subject).unwrap_or_default(),
             ),
         };
@@ -48,7 +48,7 @@ pub(super) fn subjects<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
 /// Peers that are no Pod.
 pub(super) fn peers<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
     each(ground, |peer| {
-        if !ground.kinds.select(peer).is_empty()
+        if !ground.groups.select(peer).is_empty()
             || ground.matches_no_namespace(&peer.namespaces).is_some()
         {
             return None;
@@ -75,7 +75,7 @@ pub(super) fn peers<'w>(ground: &Ground<'w>) -> Vec<Found<'w>> {
         let help = near::peer(ground, peer).unwrap_or_default();
         Some((
             "",
-            format!("this peer is nobody: {}", words::nobody_at(peer)),
+            format!("this peer is nobody: {}", words::no_pod_at(peer)),
             help,
         ))
     })

@@ -18,7 +18,7 @@ use crate::world::{Place, Pod, World};
 
 /// One end of a connection, as people write it: `namespace/name`, or `ip:ADDRESS`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Party {
+pub enum EndpointSpec {
     /// A Pod by name.
     Pod(ObjectName),
     /// An address; where a Pod or the host has it, it is that Pod or the host.
@@ -57,7 +57,7 @@ impl fmt::Display for Family {
 
 /// The text names neither a Pod nor an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PartyError {
+pub enum EndpointSpecError {
     /// Neither form.
     #[error("`{0}` is neither `namespace/name` nor `ip:ADDRESS`")]
     Form(String),
@@ -66,8 +66,8 @@ pub enum PartyError {
     Address(String),
 }
 
-impl FromStr for Party {
-    type Err = PartyError;
+impl FromStr for EndpointSpec {
+    type Err = EndpointSpecError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(address) = text.strip_prefix("ip:") {
@@ -75,16 +75,16 @@ impl FromStr for Party {
             return address
                 .parse::<IpAddr>()
                 .map(|address| Self::Address(address.to_canonical()))
-                .map_err(|_| PartyError::Address(address.to_owned()));
+                .map_err(|_| EndpointSpecError::Address(address.to_owned()));
         }
         text.parse()
             .map(Self::Pod)
-            .map_err(|_| PartyError::Form(text.to_owned()))
+            .map_err(|_| EndpointSpecError::Form(text.to_owned()))
     }
 }
 
 /// As it is parsed.
-impl fmt::Display for Party {
+impl fmt::Display for EndpointSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pod(name) => name.fmt(f),
@@ -120,10 +120,10 @@ pub(crate) struct End<'a> {
 }
 
 impl<'a> End<'a> {
-    /// What the world knows of this party.
-    pub(crate) fn find(world: &'a World, party: &Party) -> Result<Self, EvaluateError> {
-        match party {
-            Party::Pod(name) => world
+    /// What the world knows of this spec.
+    pub(crate) fn resolve(world: &'a World, spec: &EndpointSpec) -> Result<Self, EvaluateError> {
+        match spec {
+            EndpointSpec::Pod(name) => world
                 .pods
                 .get_key_value(name)
                 .map(|(name, pod)| Self::of_pod(world, name, pod))
@@ -131,7 +131,7 @@ impl<'a> End<'a> {
                     name: name.clone(),
                     nearest: nearest(world, name),
                 }),
-            Party::Address(address) => {
+            EndpointSpec::Address(address) => {
                 let has =
                     |pod: &Pod| pod.place != Place::HostNetwork && pod.addresses.contains(address);
                 let mut end = if world.host.contains(address) {
