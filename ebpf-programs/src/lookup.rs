@@ -8,16 +8,13 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     maps::{HashMap, lpm_trie::Key},
 };
 use netpol_abi::{
-    Reason,
     connection::TICK_SHIFT,
-    judge::{Answer, Dialled, Later, Opening, ParsedFrame, Question, Remembered, Tables},
+    judge::Tables,
     limits::INTERFACE_SLOTS,
     link::{LinkRate, Neighbour},
-    packet::{Direction, Frame, Socket},
     tables::{
         Address, AddressBank, Control, Endpoint, Flow, FlowKey4, FlowKey6, FragmentCursor,
         FragmentSet, Interface, Leave, LeaveKey4, LeaveKey6, PortBlock, Prefix, Published,
@@ -25,45 +22,12 @@ use netpol_abi::{
     },
 };
 
-use crate::{maps, subprograms};
+use crate::{constants::now_ns, maps};
 
 /// The maps of this host, while a packet is judged.
 pub struct Maps {
     /// The packet, for the subprograms.
     pub skb: *mut __sk_buff,
-}
-
-/// Does the kernel have the coarse clock (5.11)? Set before the programs are loaded
-/// (`datapath::requirements`). The verifier takes it for the constant that it is, and never
-/// looks at the call that it rules out: so a kernel that does not know the helper loads this.
-#[unsafe(no_mangle)]
-static COARSE_CLOCK: u32 = 1;
-
-/// Are these the programs for interfaces inside other network namespaces, whose indices are not this one's?
-/// A constant to the verifier, like the one above.
-#[unsafe(no_mangle)]
-static INSIDE: u32 = 0;
-
-/// Is the packet at an interface inside another namespace?
-#[inline(always)]
-pub fn is_inside() -> bool {
-    // SAFETY: as for the clock.
-    unsafe { core::ptr::read_volatile(&raw const INSIDE) != 0 }
-}
-
-/// The monotonic clock, coarse where there is such a one: 3 ns where the exact one costs 28.
-/// Both count from the same moment.
-#[inline(always)]
-pub fn now_ns() -> u64 {
-    // SAFETY: a static; volatile, as the loader changes what the compiler has seen. The helpers
-    // have no arguments.
-    unsafe {
-        if core::ptr::read_volatile(&raw const COARSE_CLOCK) != 0 {
-            bpf_ktime_get_coarse_ns()
-        } else {
-            bpf_ktime_get_ns()
-        }
-    }
 }
 
 /// A map value that is read and written whole. The memory of an element stays one of its map's for an RCU grace period,
@@ -286,11 +250,6 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn leave(&self, slot: u32, version: u8, high: u64, low: u64) -> u64 {
-        subprograms::netpold_leave(slot, version.into(), high, low)
-    }
-
-    #[inline(always)]
     fn published(
         &self,
         first: u64,
@@ -413,80 +372,5 @@ impl Tables for Maps {
     #[inline(always)]
     fn tick(&self) -> u32 {
         (now_ns() >> TICK_SHIFT) as u32
-    }
-
-    #[inline(always)]
-    fn socket(&self, _view: &ParsedFrame, listens: bool) -> Option<Socket> {
-        subprograms::socket(self.skb, listens)
-    }
-
-    #[inline(always)]
-    fn search_blocks(&self, spill: u64, protocol: u8, port: u32) -> u32 {
-        subprograms::netpold_blocks(spill, protocol.into(), port)
-    }
-
-    #[inline(always)]
-    fn find_rule(&self, key: &VerdictKey, protocol: u8, port: u32) -> u32 {
-        subprograms::netpold_rule(key.policy_set, key.class, protocol.into(), port)
-    }
-
-    #[inline(always)]
-    fn ask(&self, _view: &ParsedFrame, question: Question) -> Answer {
-        Answer(subprograms::netpold_policy(question.0))
-    }
-
-    #[inline(always)]
-    fn ask_own(&self, _view: &ParsedFrame, question: Question) -> Answer {
-        Answer(subprograms::netpold_own_policy(question.0))
-    }
-
-    #[inline(always)]
-    fn ask_target(&self, _view: &ParsedFrame, question: Question) -> Answer {
-        Answer(subprograms::netpold_target_policy(question.0))
-    }
-
-    #[inline(always)]
-    fn dialled(&self, _view: &ParsedFrame, opening: Direction) -> Dialled {
-        Dialled::from_number(subprograms::netpold_dialled(opening as u32))
-    }
-
-    #[inline(always)]
-    fn class_of_own(&self, _view: &ParsedFrame) -> u64 {
-        subprograms::netpold_class()
-    }
-
-    #[inline(always)]
-    fn policy_set_of(&self, _view: &ParsedFrame, opening: Direction, answer: Answer) -> u64 {
-        subprograms::netpold_policy_set(opening as u32, answer.0)
-    }
-
-    #[inline(always)]
-    fn remember(&self, _view: &ParsedFrame, opening: Opening, rule: u32) -> Remembered {
-        Remembered::from_number(subprograms::netpold_remember(opening.0, rule))
-    }
-
-    #[inline(always)]
-    fn is_related<F: Frame>(&self, _frame: &F, _view: &ParsedFrame) -> bool {
-        subprograms::netpold_related(self.skb) != 0
-    }
-
-    #[inline(always)]
-    fn link_control<F: Frame>(&self, _frame: &F, _view: &ParsedFrame) -> Option<Reason> {
-        Reason::from_number(subprograms::netpold_link(self.skb) as u8)
-    }
-
-    #[inline(always)]
-    fn records<F: Frame>(&self, _frame: &F, _view: &ParsedFrame) -> u32 {
-        subprograms::netpold_records(self.skb)
-    }
-
-    #[inline(always)]
-    fn first_fragment(&self, _view: &ParsedFrame, allowed: bool) {
-        subprograms::netpold_first_fragment(allowed.into());
-    }
-
-    #[inline(always)]
-    fn later_fragment(&self, _view: &ParsedFrame) -> Later {
-        Later(subprograms::netpold_later_fragment())
     }
 }

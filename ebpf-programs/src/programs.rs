@@ -1,4 +1,4 @@
-//! The entry points: the short way, else the whole one, and let on or shoot.
+//! The entry points: the fast path, else the slow one; then the packet passes or is dropped.
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},

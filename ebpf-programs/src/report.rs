@@ -11,10 +11,7 @@ use netpol_abi::{
     report::{self, Sighting},
 };
 
-use crate::{
-    lookup::{cell, now_ns},
-    maps,
-};
+use crate::{constants::now_ns, lookup::cell, maps};
 
 /// Counts the packet under its reason.
 #[inline(always)]

@@ -1,15 +1,15 @@
 //! Packet bytes from an skb: linear or not, cut by offload or not.
 
-use core::mem::MaybeUninit;
+use core::{mem::MaybeUninit, ptr::NonNull};
 
 use aya_ebpf::{
     EbpfContext as _, bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes,
     programs::TcContext,
 };
-use netpol_abi::packet::{Arrival, Frame};
+use netpol_abi::packet::{Arrival, Frame, source_route};
 use zerocopy::FromBytes;
 
-use crate::{lookup::is_inside, subprograms};
+use crate::constants::is_inside;
 
 /// An skb as a frame.
 pub struct Skb<'a>(&'a TcContext);
@@ -73,7 +73,7 @@ impl Frame for Skb<'_> {
 
     #[inline(always)]
     fn has_source_route(&self, offset: usize, length: usize) -> bool {
-        subprograms::netpold_source_route(raw(self.0), offset as u32, length as u32) != 0
+        netpold_source_route(raw(self.0), offset as u32, length as u32) != 0
     }
 
     #[inline(always)]
@@ -125,4 +125,19 @@ pub fn set_stamp(skb: *mut __sk_buff, tc_index: u32) {
     // SAFETY: the context is valid for the whole run of the program, and the field may be written. Volatile, as
     // nothing in the program reads it.
     unsafe { core::ptr::write_volatile(&raw mut (*skb).tc_index, tc_index) }
+}
+
+/// The context that a subprogram was called with.
+#[inline(always)]
+pub fn context(skb: *mut __sk_buff) -> TcContext {
+    // SAFETY: the programs hand on what the kernel gave them, which is never null.
+    TcContext::new(unsafe { NonNull::new_unchecked(skb) })
+}
+
+/// Is there a source route among IPv4 options? Nonzero: yes.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn netpold_source_route(skb: *mut __sk_buff, offset: u32, length: u32) -> u32 {
+    let context = context(skb);
+    source_route(&Skb::new(&context), offset as usize, length as usize).into()
 }

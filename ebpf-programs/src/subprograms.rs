@@ -4,42 +4,34 @@
 //!
 //! A subprogram and its callers share 512 bytes of stack.
 
-use core::ptr::NonNull;
-
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock_tuple},
     helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
-    programs::TcContext,
 };
 use netpol_abi::{
     Reason,
     judge::{
-        Answer, Opening, ParsedFrame, Question, answer, answer_of_own, answer_of_target,
-        class_of_own, dialled, find_asking_endpoint, find_endpoint, find_rule, first_fragment,
-        is_established, is_related, later_fragment, leave, link_control, policy_set_of, question,
-        read, remember, rule, search_blocks,
+        Answer, Dialled, Later, Opening, ParsedFrame, Question, Remembered, Subprograms, answer,
+        answer_of_own, answer_of_target, class_of_own, dialled, find_asking_endpoint,
+        find_endpoint, find_rule, first_fragment, is_established, is_related, later_fragment,
+        leave, link_control, policy_set_of, question, read, remember, rule, search_blocks,
     },
-    packet::{Direction, Socket, protocol, records, source_route},
+    packet::{Direction, Frame, Socket, protocol, records},
+    tables::VerdictKey,
 };
 
 use crate::{
-    lookup::{Maps, is_inside},
+    constants::is_inside,
+    lookup::Maps,
     maps,
     report::{count, report},
-    skb::{Skb, set_stamp},
+    skb::{Skb, context, set_stamp},
 };
 
 /// The maps for a subprogram that needs no packet.
 const WITHOUT_PACKET: Maps = Maps {
     skb: core::ptr::null_mut(),
 };
-
-/// The context that a subprogram was called with.
-#[inline(always)]
-fn context(skb: *mut __sk_buff) -> TcContext {
-    // SAFETY: the programs hand on what the kernel gave them, which is never null.
-    TcContext::new(unsafe { NonNull::new_unchecked(skb) })
-}
 
 /// The packet at hand as it was read. It does not fit the stack beside the rest; there is none
 /// without this element, and nothing passes without it.
@@ -59,7 +51,94 @@ fn parsed_to_fill<'a>() -> Option<&'a mut ParsedFrame> {
         .map(|parsed| unsafe { &mut *parsed })
 }
 
-/// The short way. Nonzero: the packet passes, and is counted.
+/// Each part of a verdict is the global function below. The packet at hand is in a map, and not an argument.
+impl Subprograms for Maps {
+    #[inline(always)]
+    fn leave(&self, slot: u32, version: u8, high: u64, low: u64) -> u64 {
+        netpold_leave(slot, version.into(), high, low)
+    }
+
+    #[inline(always)]
+    fn socket(&self, _: &ParsedFrame, listens: bool) -> Option<Socket> {
+        match netpold_socket(self.skb, listens.into()) {
+            CONNECTED => Some(Socket::Connected),
+            LISTENING => Some(Socket::Listening),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn search_blocks(&self, spill: u64, protocol: u8, port: u32) -> u32 {
+        netpold_blocks(spill, protocol.into(), port)
+    }
+
+    #[inline(always)]
+    fn find_rule(&self, key: &VerdictKey, protocol: u8, port: u32) -> u32 {
+        netpold_rule(key.policy_set, key.class, protocol.into(), port)
+    }
+
+    #[inline(always)]
+    fn ask(&self, _: &ParsedFrame, question: Question) -> Answer {
+        Answer(netpold_policy(question.0))
+    }
+
+    #[inline(always)]
+    fn ask_own(&self, _: &ParsedFrame, question: Question) -> Answer {
+        Answer(netpold_own_policy(question.0))
+    }
+
+    #[inline(always)]
+    fn ask_target(&self, _: &ParsedFrame, question: Question) -> Answer {
+        Answer(netpold_target_policy(question.0))
+    }
+
+    #[inline(always)]
+    fn dialled(&self, _: &ParsedFrame, opening: Direction) -> Dialled {
+        Dialled::from_number(netpold_dialled(opening as u32))
+    }
+
+    #[inline(always)]
+    fn class_of_own(&self, _: &ParsedFrame) -> u64 {
+        netpold_class()
+    }
+
+    #[inline(always)]
+    fn policy_set_of(&self, _: &ParsedFrame, opening: Direction, answer: Answer) -> u64 {
+        netpold_policy_set(opening as u32, answer.0)
+    }
+
+    #[inline(always)]
+    fn remember(&self, _: &ParsedFrame, opening: Opening, rule: u32) -> Remembered {
+        Remembered::from_number(netpold_remember(opening.0, rule))
+    }
+
+    #[inline(always)]
+    fn is_related<F: Frame>(&self, _: &F, _: &ParsedFrame) -> bool {
+        netpold_related(self.skb) != 0
+    }
+
+    #[inline(always)]
+    fn link_control<F: Frame>(&self, _: &F, _: &ParsedFrame) -> Option<Reason> {
+        Reason::from_number(netpold_link(self.skb) as u8)
+    }
+
+    #[inline(always)]
+    fn records<F: Frame>(&self, _: &F, _: &ParsedFrame) -> u32 {
+        netpold_records(self.skb)
+    }
+
+    #[inline(always)]
+    fn first_fragment(&self, _: &ParsedFrame, allowed: bool) {
+        netpold_first_fragment(allowed.into());
+    }
+
+    #[inline(always)]
+    fn later_fragment(&self, _: &ParsedFrame) -> Later {
+        Later(netpold_later_fragment())
+    }
+}
+
+/// The fast path. Nonzero: the packet passes, and is counted.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_fast(skb: *mut __sk_buff, direction: u32) -> u32 {
@@ -76,7 +155,7 @@ pub extern "C" fn netpold_fast(skb: *mut __sk_buff, direction: u32) -> u32 {
     1
 }
 
-/// The whole way: judges a packet. Nonzero: it passes.
+/// The slow path: judges a packet. Nonzero: it passes.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn netpold_judge(skb: *mut __sk_buff, direction: u32) -> u32 {
@@ -172,14 +251,6 @@ extern "C" fn netpold_read(skb: *mut __sk_buff) -> u32 {
         Ok(()) => 0,
         Err(reason) => reason as u32,
     }
-}
-
-/// Is there a source route among IPv4 options? Nonzero: yes.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn netpold_source_route(skb: *mut __sk_buff, offset: u32, length: u32) -> u32 {
-    let context = context(skb);
-    source_route(&Skb::new(&context), offset as usize, length as usize).into()
 }
 
 /// What policy says.
@@ -330,15 +401,6 @@ const LISTENING: u32 = 2;
 const CURRENT_NETNS: u64 = u64::MAX;
 
 /// Looks up a socket of the endpoint.
-#[inline(always)]
-pub fn socket(skb: *mut __sk_buff, listens: bool) -> Option<Socket> {
-    match netpold_socket(skb, listens.into()) {
-        CONNECTED => Some(Socket::Connected),
-        LISTENING => Some(Socket::Listening),
-        _ => None,
-    }
-}
-
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn netpold_socket(skb: *mut __sk_buff, listens: u32) -> u32 {

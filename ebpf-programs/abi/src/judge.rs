@@ -12,12 +12,15 @@
 //! ordered maps. The caller counts and reports ([`Outcome`]); nothing here does.
 //! Every path that finds something missing drops.
 
+mod addresses;
+mod answer;
 mod fast;
 mod fragment;
 mod link;
-mod lookup;
+mod policy;
 mod published;
 mod question;
+mod rules;
 mod sender;
 mod track;
 
@@ -35,15 +38,15 @@ use crate::{
     },
 };
 
+pub use addresses::leave;
+pub use answer::{Answer, Question};
 pub use fast::is_established;
 pub use fragment::{Later, first as first_fragment, later as later_fragment};
 pub use link::control as link_control;
-pub use lookup::{
-    Answer, NOT_LISTED, Question, answer, answer_of_own, find_rule, leave, policy_set_of,
-    search_blocks,
-};
+pub use policy::{answer, answer_of_own, policy_set_of};
 pub use published::{Dialled, answer_of_target, class_of_own, dialled};
 pub use question::{RESOLVER, find_asking_endpoint, question};
+pub use rules::{NOT_LISTED, find_rule, search_blocks};
 pub use sender::{Sender, SenderKind};
 pub use track::{Key, Opening, Remembered, is_related, remember};
 
@@ -136,117 +139,73 @@ pub trait Tables {
     fn neighbour(&self, index: u32) -> Option<&Cell<Neighbour>>;
     /// The coarse monotonic clock in ticks ([`crate::connection::TICK_SHIFT`]).
     fn tick(&self) -> u32;
+}
+
+/// The parts of a verdict. In the programs each is a global function, which the verifier looks at once, with any arguments,
+/// and not again on each path that leads to it: hence plain numbers, and the packet at hand, which is in a map there. By
+/// default each part is called directly.
+pub trait Subprograms: Tables + Sized {
     /// The socket of the endpoint for the packet in `parsed`, in its network namespace. `listens`:
     /// not the connection's own is sought, but the one that takes what comes to its port.
     fn socket(&self, parsed: &ParsedFrame, listens: bool) -> Option<Socket>;
-
-    // The parts of a verdict. In the programs each is a global function, which the verifier looks at
-    // once, with any arguments, and not again on each path that leads to it. Hence plain numbers
-    // and a view, which is in a map there.
-
     /// See [`search_blocks`].
-    fn search_blocks(&self, spill: u64, protocol: u8, port: u32) -> u32
-    where
-        Self: Sized,
-    {
+    fn search_blocks(&self, spill: u64, protocol: u8, port: u32) -> u32 {
         search_blocks(self, spill, protocol, port)
     }
     /// See [`find_rule`].
-    fn find_rule(&self, key: &VerdictKey, protocol: u8, port: u32) -> u32
-    where
-        Self: Sized,
-    {
+    fn find_rule(&self, key: &VerdictKey, protocol: u8, port: u32) -> u32 {
         find_rule(self, key.policy_set, key.class, protocol, port)
     }
     /// See [`leave`].
-    fn leave(&self, slot: u32, version: u8, high: u64, low: u64) -> u64
-    where
-        Self: Sized,
-    {
+    fn leave(&self, slot: u32, version: u8, high: u64, low: u64) -> u64 {
         leave(self, slot, version.into(), high, low)
     }
     /// See [`answer`].
-    fn ask(&self, parsed: &ParsedFrame, question: Question) -> Answer
-    where
-        Self: Sized,
-    {
+    fn ask(&self, parsed: &ParsedFrame, question: Question) -> Answer {
         answer(self, parsed, question)
     }
     /// See [`answer_of_own`].
-    fn ask_own(&self, parsed: &ParsedFrame, question: Question) -> Answer
-    where
-        Self: Sized,
-    {
+    fn ask_own(&self, parsed: &ParsedFrame, question: Question) -> Answer {
         answer_of_own(self, parsed, question)
     }
     /// See [`answer_of_target`].
-    fn ask_target(&self, parsed: &ParsedFrame, question: Question) -> Answer
-    where
-        Self: Sized,
-    {
+    fn ask_target(&self, parsed: &ParsedFrame, question: Question) -> Answer {
         answer_of_target(self, parsed, question)
     }
     /// See [`dialled`].
-    fn dialled(&self, parsed: &ParsedFrame, opening: Direction) -> Dialled
-    where
-        Self: Sized,
-    {
+    fn dialled(&self, parsed: &ParsedFrame, opening: Direction) -> Dialled {
         dialled(self, parsed, opening)
     }
     /// See [`class_of_own`].
-    fn class_of_own(&self, parsed: &ParsedFrame) -> u64
-    where
-        Self: Sized,
-    {
+    fn class_of_own(&self, parsed: &ParsedFrame) -> u64 {
         class_of_own(self, parsed)
     }
     /// See [`policy_set_of`].
-    fn policy_set_of(&self, parsed: &ParsedFrame, opening: Direction, answer: Answer) -> u64
-    where
-        Self: Sized,
-    {
+    fn policy_set_of(&self, parsed: &ParsedFrame, opening: Direction, answer: Answer) -> u64 {
         policy_set_of(self, parsed, opening, answer)
     }
     /// See [`remember`].
-    fn remember(&self, parsed: &ParsedFrame, opening: Opening, rule: u32) -> Remembered
-    where
-        Self: Sized,
-    {
+    fn remember(&self, parsed: &ParsedFrame, opening: Opening, rule: u32) -> Remembered {
         remember(self, parsed, opening, rule)
     }
     /// See [`is_related`].
-    fn is_related<F: Frame>(&self, frame: &F, parsed: &ParsedFrame) -> bool
-    where
-        Self: Sized,
-    {
+    fn is_related<F: Frame>(&self, frame: &F, parsed: &ParsedFrame) -> bool {
         is_related(self, frame, parsed, &mut ParsedFrame::default())
     }
     /// See [`link_control`].
-    fn link_control<F: Frame>(&self, frame: &F, parsed: &ParsedFrame) -> Option<Reason>
-    where
-        Self: Sized,
-    {
+    fn link_control<F: Frame>(&self, frame: &F, parsed: &ParsedFrame) -> Option<Reason> {
         link_control(self, frame, parsed)
     }
     /// See [`packet::records`].
-    fn records<F: Frame>(&self, frame: &F, parsed: &ParsedFrame) -> u32
-    where
-        Self: Sized,
-    {
+    fn records<F: Frame>(&self, frame: &F, parsed: &ParsedFrame) -> u32 {
         packet::records(frame, &parsed.packet)
     }
     /// See [`first_fragment`].
-    fn first_fragment(&self, parsed: &ParsedFrame, allowed: bool)
-    where
-        Self: Sized,
-    {
+    fn first_fragment(&self, parsed: &ParsedFrame, allowed: bool) {
         first_fragment(self, parsed, allowed);
     }
     /// See [`later_fragment`].
-    fn later_fragment(&self, parsed: &ParsedFrame) -> Later
-    where
-        Self: Sized,
-    {
+    fn later_fragment(&self, parsed: &ParsedFrame) -> Later {
         later_fragment(self, parsed)
     }
 }
@@ -315,7 +274,7 @@ enum Isolation {
     Enforced,
 }
 
-impl<'a, T: Tables> PolicyContext<'a, T> {
+impl<'a, T: Subprograms> PolicyContext<'a, T> {
     /// The context of an endpoint. `None`: the tables lack it, which does not happen to an endpoint that was found.
     #[inline(always)]
     fn find(tables: &'a T, at: &'a EndpointRef) -> Option<Self> {
@@ -457,7 +416,7 @@ impl Decision {
 /// Judges a frame on the interface `ifindex`. `parsed` receives the headers, as
 /// far as they could be read, for the report.
 #[inline(always)]
-pub fn judge<T: Tables, F: Frame>(
+pub fn judge<T: Subprograms, F: Frame>(
     tables: &T,
     frame: &F,
     direction: Direction,
@@ -472,7 +431,7 @@ pub fn judge<T: Tables, F: Frame>(
 
 /// Finds the endpoint of the interface, and completes `parsed` with it; the frame was [`read`] before.
 #[inline(always)]
-pub fn find_endpoint<T: Tables>(
+pub fn find_endpoint<T: Subprograms>(
     tables: &T,
     direction: Direction,
     ifindex: u32,
@@ -507,7 +466,7 @@ pub fn find_endpoint<T: Tables>(
 /// Judges a frame that was [`read`] into `parsed`, after [`find_endpoint`]. `outcome` is room for what comes of
 /// it, which is written once.
 #[inline(always)]
-pub fn rule<'o, T: Tables, F: Frame>(
+pub fn rule<'o, T: Subprograms, F: Frame>(
     tables: &T,
     frame: &F,
     parsed: &ParsedFrame,
@@ -544,7 +503,7 @@ pub fn rule<'o, T: Tables, F: Frame>(
 
 /// Writes what comes of a frame, after [`find_endpoint`]: by `judge`, where the interface is an endpoint's.
 #[inline(always)]
-fn in_context<'o, T: Tables>(
+fn in_context<'o, T: Subprograms>(
     tables: &T,
     parsed: &ParsedFrame,
     outcome: &'o mut MaybeUninit<Outcome>,
@@ -709,7 +668,7 @@ fn network<F: Frame>(
 /// They would carry a lie past the checks of the sender, and, untagged, past those of the
 /// receiver.
 #[inline(always)]
-fn unread<T: Tables>(
+fn unread<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     parsed: &ParsedFrame,
     reason: Reason,
@@ -729,7 +688,7 @@ fn unread<T: Tables>(
             return Decision::new(reason);
         }
         if packet.version != 0 {
-            let whose = lookup::whose(context, packet.version, &packet.source);
+            let whose = addresses::whose(context, packet.version, &packet.source);
             if !whose.is_usable() {
                 return Decision::new(Reason::SpoofedAddress);
             }
@@ -745,7 +704,7 @@ fn unread<T: Tables>(
 }
 
 #[inline(always)]
-fn rule_on<T: Tables, F: Frame>(
+fn rule_on<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     parsed: &ParsedFrame,
@@ -757,7 +716,7 @@ fn rule_on<T: Tables, F: Frame>(
         let later = context.tables.later_fragment(parsed);
         let reason = match later.reason() {
             // Asked from here, and not from there: calls within calls share one stack.
-            Reason::FragmentEarly if !lookup::some_port(context, parsed) => {
+            Reason::FragmentEarly if !policy::some_port(context, parsed) => {
                 Reason::FragmentWithoutFirst
             }
             reason => reason,

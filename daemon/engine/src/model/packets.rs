@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use netpol_abi::Reason;
 use netpol_abi::connection::{State, TICK_SHIFT, Timeout};
 use netpol_abi::event::Event;
-use netpol_abi::judge::{self, Outcome, ParsedFrame, Tables};
+use netpol_abi::judge::{self, Outcome, ParsedFrame, Subprograms, Tables};
 use netpol_abi::link::{LinkRate, Neighbour};
 use netpol_abi::packet::{Direction, Frame, Socket};
 use netpol_abi::report::{self, Sighting};
@@ -384,6 +384,12 @@ impl Tables for Datapath {
     fn collected(&self, account: u32) -> u32 {
         self.collected.get(&account).copied().unwrap_or(0)
     }
+    fn tick(&self) -> u32 {
+        self.tick
+    }
+}
+
+impl Subprograms for Datapath {
     fn socket(&self, _: &ParsedFrame, listens: bool) -> Option<Socket> {
         let (is_there, socket) = if listens {
             (self.sockets.listening, Socket::Listening)
@@ -391,8 +397,5 @@ impl Tables for Datapath {
             (self.sockets.connected, Socket::Connected)
         };
         is_there.then_some(socket)
-    }
-    fn tick(&self) -> u32 {
-        self.tick
     }
 }

@@ -9,8 +9,9 @@
 use core::cell::Cell;
 
 use super::{
-    ParsedFrame, PolicyContext, Tables, lookup,
-    track::{local, not_for_endpoint, owner},
+    ParsedFrame, PolicyContext, Subprograms,
+    addresses::{self, local},
+    track::{not_for_endpoint, owner},
 };
 use crate::{
     bytes::spread,
@@ -27,7 +28,7 @@ const REASSEMBLY: u32 = 56;
 
 /// Remembers what was ruled on a first fragment.
 #[inline(always)]
-pub fn first<T: Tables>(tables: &T, parsed: &ParsedFrame, allowed: bool) {
+pub fn first<T: Subprograms>(tables: &T, parsed: &ParsedFrame, allowed: bool) {
     let packet = &parsed.packet;
     let Some(context) = PolicyContext::find(tables, &parsed.endpoint) else {
         return;
@@ -74,12 +75,12 @@ impl Later {
 
 /// Rules on a fragment without ports. An early one has yet to be asked about: may its sender use any?
 #[inline(always)]
-pub fn later<T: Tables>(tables: &T, parsed: &ParsedFrame) -> Later {
+pub fn later<T: Subprograms>(tables: &T, parsed: &ParsedFrame) -> Later {
     let packet = &parsed.packet;
     let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return Later::new(Reason::Unidentified, false);
     };
-    let whose = lookup::whose(
+    let whose = addresses::whose(
         context,
         packet.version,
         local(packet, context.at.direction()),
@@ -91,7 +92,7 @@ pub fn later<T: Tables>(tables: &T, parsed: &ParsedFrame) -> Later {
 }
 
 #[inline(always)]
-fn follows<T: Tables>(
+fn follows<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     parsed: &ParsedFrame,
     is_own: bool,
@@ -136,11 +137,11 @@ fn key<T>(context: &PolicyContext<'_, T>, packet: &Packet) -> FragmentKey {
 /// The set of the packet's sender. An endpoint can't send under another's address, so its slot
 /// tells it; a stranger may, but has no other endpoint's set to fill.
 #[inline(always)]
-fn set<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> u32 {
+fn set<T: Subprograms>(context: &PolicyContext<'_, T>, packet: &Packet) -> u32 {
     if context.at.direction() == Direction::Egress {
         return context.at.slot;
     }
-    match lookup::slot_of(context, packet.version, &packet.source) {
+    match addresses::slot_of(context, packet.version, &packet.source) {
         0 => ENDPOINTS + (spread(&packet.source) >> 16) % FRAGMENT_STRANGERS,
         slot => slot,
     }

@@ -12,7 +12,7 @@ mod arp;
 mod groups;
 mod neighbours;
 
-use super::{ParsedFrame, PolicyContext, Tables, lookup};
+use super::{ParsedFrame, PolicyContext, Subprograms, addresses};
 use crate::{
     link::{Class, rate_index},
     packet::{self, Direction, Frame, Membership, Packet, Piece, ethertype},
@@ -32,7 +32,11 @@ enum Sent {
 /// What keeps a link working, and what may only come from a router or a server of it; `None`: the
 /// packet is neither.
 #[inline(always)]
-pub fn control<T: Tables, F: Frame>(tables: &T, frame: &F, parsed: &ParsedFrame) -> Option<Reason> {
+pub fn control<T: Subprograms, F: Frame>(
+    tables: &T,
+    frame: &F,
+    parsed: &ParsedFrame,
+) -> Option<Reason> {
     let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return Some(Reason::Unidentified);
     };
@@ -59,7 +63,7 @@ pub fn control<T: Tables, F: Frame>(tables: &T, frame: &F, parsed: &ParsedFrame)
 }
 
 #[inline(always)]
-fn sent<T: Tables, F: Frame>(
+fn sent<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     parsed: &ParsedFrame,
@@ -87,7 +91,7 @@ fn sent<T: Tables, F: Frame>(
 }
 
 #[inline(always)]
-fn received<T: Tables, F: Frame>(
+fn received<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     parsed: &ParsedFrame,
@@ -112,7 +116,11 @@ fn received<T: Tables, F: Frame>(
 
 /// Takes the message's cost out of the endpoint's budget, where there is that much.
 #[inline(always)]
-fn within_budget<T: Tables>(context: &PolicyContext<'_, T>, class: Class, cost: u32) -> Reason {
+fn within_budget<T: Subprograms>(
+    context: &PolicyContext<'_, T>,
+    class: Class,
+    cost: u32,
+) -> Reason {
     let Some(cell) = context.tables.link_rate(rate_index(context.at.slot, class)) else {
         return Reason::LinkRate;
     };
@@ -133,11 +141,11 @@ fn within_budget<T: Tables>(context: &PolicyContext<'_, T>, class: Class, cost: 
 /// client asks one server, to keep its lease, is for policy; where it denies that, the client
 /// asks every host again.
 #[inline(always)]
-fn lease_sent<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> Sent {
+fn lease_sent<T: Subprograms>(context: &PolicyContext<'_, T>, packet: &Packet) -> Sent {
     let is_own = if packet.version == 4 {
-        has_no_address4(packet) || lookup::is_own(context, 4, &packet.source)
+        has_no_address4(packet) || addresses::is_own(context, 4, &packet.source)
     } else {
-        lookup::is_own(context, 6, &packet.source)
+        addresses::is_own(context, 6, &packet.source)
     };
     if is_own {
         Sent::True(Class::Lease, 1)
@@ -148,7 +156,7 @@ fn lease_sent<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> Sen
 
 #[inline(always)]
 fn has_no_address4(packet: &Packet) -> bool {
-    u32::from_ne_bytes(lookup::v4(&packet.source)) == 0
+    u32::from_ne_bytes(addresses::v4(&packet.source)) == 0
 }
 
 #[inline(always)]

@@ -8,7 +8,11 @@
 //! says the same once more. Behind a process that relays, B sees the host alone, so it is A's hook that asks, when A opens
 //! the connection and whenever it is judged again. The answer is what B's own would be, had A's address been kept.
 
-use super::{Answer, ParsedFrame, PolicyContext, Question, Tables, lookup, sender, track};
+use super::{
+    ParsedFrame, PolicyContext, Subprograms, addresses,
+    answer::{Answer, Question},
+    sender,
+};
 use crate::{
     packet::{Direction, Packet, protocol},
     reason::Reason,
@@ -21,7 +25,11 @@ use crate::{
 /// The answer of the container that the endpoint in `parsed` dials by a published port: a denial, or no objection, as of one
 /// who is not isolated.
 #[inline(always)]
-pub fn answer_of_target<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Question) -> Answer {
+pub fn answer_of_target<T: Subprograms>(
+    tables: &T,
+    parsed: &ParsedFrame,
+    question: Question,
+) -> Answer {
     let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return Answer::new(Reason::PolicyDenied, 0);
     };
@@ -50,25 +58,28 @@ pub fn answer_of_target<T: Tables>(tables: &T, parsed: &ParsedFrame, question: Q
 
 /// The class of the endpoint's address in a packet, as its peers see it.
 #[inline(always)]
-pub fn class_of_own<T: Tables>(tables: &T, parsed: &ParsedFrame) -> u64 {
+pub fn class_of_own<T: Subprograms>(tables: &T, parsed: &ParsedFrame) -> u64 {
     let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return CLASS_UNLISTED;
     };
-    let own = track::local(&parsed.packet, context.at.direction());
+    let own = addresses::local(&parsed.packet, context.at.direction());
     sender::classify(context, parsed.packet.version, own).class
 }
 
 /// May a packet that can't be read be one to a published port? The receiver's own hook would see it whole, once its pieces are
 /// together; a process of the host takes it there.
 #[inline(always)]
-pub(super) fn may_be_dialled<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> bool {
+pub(super) fn may_be_dialled<T: Subprograms>(
+    context: &PolicyContext<'_, T>,
+    packet: &Packet,
+) -> bool {
     context.flags() & control_flags::PUBLISHES != 0
         && (packet.to_group() || is_host(context, packet.version, &packet.destination))
 }
 
 /// The policy set of that container which denies: the one in force, or the one as if all its policies were; 0: none.
 #[inline(always)]
-pub(super) fn policy_set<T: Tables>(
+pub(super) fn policy_set<T: Subprograms>(
     tables: &T,
     parsed: &ParsedFrame,
     opening: Direction,
@@ -121,7 +132,7 @@ fn far(parsed: &ParsedFrame) -> (&[u8; 16], u16) {
 
 /// What the bank that is read has there.
 #[inline(always)]
-fn find<T: Tables>(
+fn find<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     parsed: &ParsedFrame,
     opening: Direction,
@@ -138,7 +149,7 @@ fn find<T: Tables>(
 
 /// Which entry speaks for the port that the endpoint opens a connection to?
 #[inline(always)]
-pub fn dialled<T: Tables>(tables: &T, parsed: &ParsedFrame, opening: Direction) -> Dialled {
+pub fn dialled<T: Subprograms>(tables: &T, parsed: &ParsedFrame, opening: Direction) -> Dialled {
     let packet = &parsed.packet;
     let Some(context) = &PolicyContext::find(tables, &parsed.endpoint) else {
         return Dialled::Nothing;
@@ -191,7 +202,7 @@ const fn halves(packet: &Packet, address: &[u8; 16]) -> [u64; 2] {
 }
 
 #[inline(always)]
-fn entry<T: Tables>(
+fn entry<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     [first, second]: [u64; 2],
     service: u32,
@@ -203,7 +214,11 @@ fn entry<T: Tables>(
 
 /// Does the bank that is read list this?
 #[inline(always)]
-fn is_listed<T: Tables>(context: &PolicyContext<'_, T>, address: [u64; 2], service: u32) -> bool {
+fn is_listed<T: Subprograms>(
+    context: &PolicyContext<'_, T>,
+    address: [u64; 2],
+    service: u32,
+) -> bool {
     match entry(context, address, service) {
         Some(policy) => policy.flags & published_flags::LISTED != 0,
         None => false,
@@ -213,11 +228,15 @@ fn is_listed<T: Tables>(context: &PolicyContext<'_, T>, address: [u64; 2], servi
 /// Is the address the host's? Also each loopback address: what an endpoint sends there, the host alone can take, and does
 /// where `route_localnet` is set.
 #[inline(always)]
-fn is_host<T: Tables>(context: &PolicyContext<'_, T>, version: u8, address: &[u8; 16]) -> bool {
+fn is_host<T: Subprograms>(
+    context: &PolicyContext<'_, T>,
+    version: u8,
+    address: &[u8; 16],
+) -> bool {
     if version == 4 && address[0] == 127 {
         return true;
     }
-    match lookup::listed(context, version, address) {
+    match addresses::listed(context, version, address) {
         Some(entry) => entry.owner == OWNER_HOST,
         None => false,
     }

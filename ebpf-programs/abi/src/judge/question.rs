@@ -17,7 +17,7 @@
 use core::mem::MaybeUninit;
 
 use super::{
-    Decision, Outcome, ParsedFrame, PolicyContext, Tables, decision_flags, find_endpoint,
+    Decision, Outcome, ParsedFrame, PolicyContext, Subprograms, decision_flags, find_endpoint,
     in_context,
 };
 use crate::{
@@ -35,7 +35,7 @@ const PORT: u16 = 53;
 
 /// Finds the endpoint of the loopback interface, and completes `parsed` with it; the packet was [`super::read`] before.
 #[inline(always)]
-pub fn find_asking_endpoint<T: Tables>(tables: &T, number: u32, parsed: &mut ParsedFrame) {
+pub fn find_asking_endpoint<T: Subprograms>(tables: &T, number: u32, parsed: &mut ParsedFrame) {
     find_endpoint(tables, Direction::Egress, number, parsed);
     parsed.packet.destination_port = PORT;
 }
@@ -43,7 +43,7 @@ pub fn find_asking_endpoint<T: Tables>(tables: &T, number: u32, parsed: &mut Par
 /// Judges a packet to [`RESOLVER`] that was [`super::read`], after [`find_asking_endpoint`]; TCP and UDP alone lead to the
 /// engine. `outcome` is room for what comes of it, which is written once.
 #[inline(always)]
-pub fn question<'o, T: Tables>(
+pub fn question<'o, T: Subprograms>(
     tables: &T,
     parsed: &ParsedFrame,
     read: Result<(), Reason>,
@@ -69,7 +69,7 @@ pub fn question<'o, T: Tables>(
 }
 
 #[inline(always)]
-fn rule_on<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> (Decision, u64) {
+fn rule_on<T: Subprograms>(context: &PolicyContext<'_, T>, packet: &Packet) -> (Decision, u64) {
     let is_tcp = packet.protocol == protocol::TCP;
     let policy_set = context.policy_set(Direction::Egress);
     let audited = context.audited_policy_set(Direction::Egress);

@@ -16,7 +16,7 @@
 //!
 //! Only for connections that the peer opens: what an endpoint opens is judged by where it is sent.
 
-use super::{ParsedFrame, PolicyContext, Tables, lookup};
+use super::{ParsedFrame, PolicyContext, Subprograms, addresses};
 use crate::{
     packet::{Arrival, Direction, Piece},
     tables::{
@@ -108,9 +108,9 @@ const UNKNOWN: Peer = Peer {
 
 /// The sender of a packet towards the endpoint that opens a connection.
 #[inline(always)]
-pub(super) fn find<T: Tables>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> Sender {
+pub(super) fn find<T: Subprograms>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> Sender {
     let (packet, arrival) = (&parsed.packet, &parsed.arrival);
-    let Some(entry) = lookup::listed(context, packet.version, &packet.source) else {
+    let Some(entry) = addresses::listed(context, packet.version, &packet.source) else {
         // A stranger's address: an endpoint's packet has it by translation alone.
         let stamp = stamped(context, arrival);
         let is_translated = stamp != 0 && !is_from_host(packet.piece, arrival, stamp);
@@ -157,7 +157,7 @@ fn is_from_host(piece: Piece, arrival: &Arrival, stamp: u32) -> bool {
 
 /// The stamp of an endpoint that there is; 0: none.
 #[inline(always)]
-fn stamped<T: Tables>(context: &PolicyContext<'_, T>, arrival: &Arrival) -> u32 {
+fn stamped<T: Subprograms>(context: &PolicyContext<'_, T>, arrival: &Arrival) -> u32 {
     if arrival.tc_index == 0 {
         return 0;
     }
@@ -170,7 +170,7 @@ fn stamped<T: Tables>(context: &PolicyContext<'_, T>, arrival: &Arrival) -> u32 
 
 /// May a packet without a stamp that the host received by this interface be of the endpoint in this slot?
 #[inline(always)]
-fn came_from<T: Tables>(context: &PolicyContext<'_, T>, slot: u32, ifindex: u32) -> bool {
+fn came_from<T: Subprograms>(context: &PolicyContext<'_, T>, slot: u32, ifindex: u32) -> bool {
     let Some(endpoint) = context.tables.endpoint(slot) else {
         return false;
     };
@@ -211,7 +211,7 @@ pub(super) fn is_another(
 /// The slot of the endpoint that sent a packet towards this one; 0: no endpoint is known to have. By the stamp, or by
 /// the port that the packet came in by.
 #[inline(always)]
-pub(super) fn slot<T: Tables>(context: &PolicyContext<'_, T>, arrival: &Arrival) -> u32 {
+pub(super) fn slot<T: Subprograms>(context: &PolicyContext<'_, T>, arrival: &Arrival) -> u32 {
     let stamp = stamped(context, arrival);
     if stamp != 0 || arrival.ifindex == 0 || arrival.ifindex == Arrival::UNKNOWN {
         return stamped_slot(stamp);
@@ -224,7 +224,7 @@ pub(super) fn slot<T: Tables>(context: &PolicyContext<'_, T>, arrival: &Arrival)
 
 /// The peer of a packet as policy sees it. `sender` counts for a peer that opened the connection.
 #[inline(always)]
-pub(super) fn peer<T: Tables>(
+pub(super) fn peer<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     version: u8,
     address: &[u8; 16],
@@ -233,7 +233,7 @@ pub(super) fn peer<T: Tables>(
     if sender.kind() as u8 == SenderKind::Translated as u8 {
         let key = sender_key(sender.stamp(), version);
         let own = context.tables.sender(key);
-        return match own.and_then(|own| lookup::listed(context, version, own)) {
+        return match own.and_then(|own| addresses::listed(context, version, own)) {
             // Not what an endpoint had that was in the slot before.
             Some(entry) if entry.slot == stamped_slot(sender.stamp()) => Peer {
                 class: entry.class,
@@ -251,19 +251,19 @@ pub(super) fn peer<T: Tables>(
 
 /// Exact addresses first; strangers by their longest prefix.
 #[inline(always)]
-pub(super) fn classify<T: Tables>(
+pub(super) fn classify<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     version: u8,
     address: &[u8; 16],
 ) -> Peer {
-    if let Some(entry) = lookup::listed(context, version, address) {
+    if let Some(entry) = addresses::listed(context, version, address) {
         return Peer {
             class: entry.class,
             owner: entry.owner,
         };
     }
     let covering = if version == 4 {
-        context.tables.prefix4(&lookup::v4(address))
+        context.tables.prefix4(&addresses::v4(address))
     } else {
         context.tables.prefix6(address)
     };

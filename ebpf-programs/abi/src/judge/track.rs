@@ -9,7 +9,9 @@
 use core::cell::Cell;
 
 use super::{
-    Decision, Isolation, ParsedFrame, PolicyContext, Question, Tables, decision_flags, lookup,
+    Decision, Isolation, ParsedFrame, PolicyContext, Question, Subprograms,
+    addresses::{self, local},
+    decision_flags, policy, rules,
     sender::{self, Sender, SenderKind},
 };
 use crate::{
@@ -53,7 +55,7 @@ impl Key {
                 packet.source_port,
             ),
         };
-        let (local_port, remote_port) = if lookup::has_ports(packet.protocol) {
+        let (local_port, remote_port) = if rules::has_ports(packet.protocol) {
             (local_port, remote_port)
         } else {
             match echo(packet) {
@@ -71,8 +73,8 @@ impl Key {
         if packet.version == 4 {
             self.v4 = FlowKey4 {
                 owner,
-                local: lookup::v4(local),
-                remote: lookup::v4(remote),
+                local: addresses::v4(local),
+                remote: addresses::v4(remote),
                 local_port,
                 remote_port,
             };
@@ -88,7 +90,7 @@ impl Key {
     }
 
     #[inline(always)]
-    fn find<'t, T: Tables>(&self, tables: &'t T) -> Option<&'t Cell<Flow>> {
+    fn find<'t, T: Subprograms>(&self, tables: &'t T) -> Option<&'t Cell<Flow>> {
         if self.version == 4 {
             tables.flow4(&self.v4)
         } else {
@@ -97,21 +99,12 @@ impl Key {
     }
 
     #[inline(always)]
-    fn enter<T: Tables>(&self, tables: &T, flow: &Flow) -> bool {
+    fn enter<T: Subprograms>(&self, tables: &T, flow: &Flow) -> bool {
         if self.version == 4 {
             tables.enter4(&self.v4, flow)
         } else {
             tables.enter6(&self.v6, flow)
         }
-    }
-}
-
-/// The endpoint's address in a packet that goes in this direction.
-#[inline(always)]
-pub(super) const fn local(packet: &Packet, direction: Direction) -> &[u8; 16] {
-    match direction {
-        Direction::Egress => &packet.source,
-        Direction::Ingress => &packet.destination,
     }
 }
 
@@ -146,7 +139,7 @@ fn lifetime<T>(context: &PolicyContext<'_, T>, protocol: u8, state: State) -> u3
 
 /// A packet with a transport header.
 #[inline(always)]
-pub(super) fn connection<T: Tables, F: Frame>(
+pub(super) fn connection<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     parsed: &ParsedFrame,
@@ -168,7 +161,7 @@ pub(super) fn connection<T: Tables, F: Frame>(
 }
 
 #[inline(always)]
-fn known<T: Tables>(
+fn known<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     parsed: &ParsedFrame,
     cell: &Cell<Flow>,
@@ -202,7 +195,7 @@ fn known<T: Tables>(
     let mut decision = Decision::new(Reason::Established);
     if again {
         let local = local(packet, context.at.direction());
-        let whose = lookup::whose(context, packet.version, local);
+        let whose = addresses::whose(context, packet.version, local);
         next.flags &= !flow_flags::BY_LEAVE;
         if whose.is_by_leave() {
             next.flags |= flow_flags::BY_LEAVE;
@@ -218,9 +211,9 @@ fn known<T: Tables>(
             }
         } else if opening as u8 == Direction::Ingress as u8 && reply {
             let sender = Sender::of_flow(flow.flags, flow.payer);
-            lookup::policy_for(context, opening, parsed, sender)
+            policy::policy_for(context, opening, parsed, sender)
         } else {
-            lookup::policy(context, opening, parsed)
+            policy::policy(context, opening, parsed)
         };
         if decision.reason.allows() {
             next.revision = context.policy.revision;
@@ -263,13 +256,13 @@ fn known<T: Tables>(
 }
 
 #[inline(always)]
-fn opening<T: Tables, F: Frame>(
+fn opening<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     parsed: &ParsedFrame,
 ) -> Decision {
     let packet = &parsed.packet;
-    let whose = lookup::whose(
+    let whose = addresses::whose(
         context,
         packet.version,
         local(packet, context.at.direction()),
@@ -289,7 +282,7 @@ fn opening<T: Tables, F: Frame>(
 
 /// A packet without a connection that is known, with an address that the endpoint may use.
 #[inline(always)]
-fn opened<T: Tables, F: Frame>(
+fn opened<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     parsed: &ParsedFrame,
@@ -305,24 +298,24 @@ fn opened<T: Tables, F: Frame>(
         Some(opening) => opening,
         None => context.at.direction(),
     };
-    let mut decision = lookup::policy(context, opening, parsed);
+    let mut decision = policy::policy(context, opening, parsed);
     if matches!(older, Some(Direction::Egress))
         && decision.reason.allows()
         && local_port(context, packet) < FIRST_DIALLING
     {
         // Who opened it is in doubt: policy has to allow both.
-        let other = lookup::policy(context, Direction::Ingress, parsed);
+        let other = policy::policy(context, Direction::Ingress, parsed);
         if !other.reason.allows() {
             (opening, decision) = (Direction::Ingress, other);
         }
     }
     if opening != context.at.direction() && decision.reason.allows() && !may_speak_first(context) {
         // A word of the endpoint on a connection that its own sockets alone tell of.
-        decision = lookup::policy(context, context.at.direction(), parsed);
+        decision = policy::policy(context, context.at.direction(), parsed);
         opening = context.at.direction();
     }
     if !decision.reason.allows() && awaited_udp(context, parsed) {
-        let answer = lookup::policy(context, Direction::Egress, parsed);
+        let answer = policy::policy(context, Direction::Egress, parsed);
         if answer.reason.allows() {
             (opening, decision) = (Direction::Egress, answer);
         }
@@ -375,7 +368,7 @@ fn opened<T: Tables, F: Frame>(
 /// or a bridge's would, unless a neighbour sent it that its own policies isolate: those judge the address, and the
 /// frame's MAC address would lead it past them.
 #[inline(always)]
-pub(super) fn not_for_endpoint<T: Tables>(
+pub(super) fn not_for_endpoint<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     parsed: &ParsedFrame,
 ) -> Decision {
@@ -398,7 +391,10 @@ pub(super) fn not_for_endpoint<T: Tables>(
 /// belongs to something: what policy denies stays denied. But an endpoint can make up its own sockets:
 /// see [`may_speak_first`].
 #[inline(always)]
-fn older_tcp<T: Tables>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> Option<Direction> {
+fn older_tcp<T: Subprograms>(
+    context: &PolicyContext<'_, T>,
+    parsed: &ParsedFrame,
+) -> Option<Direction> {
     if parsed.packet.protocol != protocol::TCP
         || parsed.packet.tcp_flags & tcp::SYN != 0
         || context.at.netns == 0
@@ -430,7 +426,7 @@ const fn local_port<T>(context: &PolicyContext<'_, T>, packet: &Packet) -> u16 {
 /// May the answering side be the first to be heard on a connection without an entry? Towards the
 /// endpoint always: what it opened is for its egress policy. From it only for a while.
 #[inline(always)]
-fn may_speak_first<T: Tables>(context: &PolicyContext<'_, T>) -> bool {
+fn may_speak_first<T: Subprograms>(context: &PolicyContext<'_, T>) -> bool {
     context.at.direction() as u8 == Direction::Ingress as u8
         || age(context.tables.tick(), context.control.since) <= SERVER_FIRST
 }
@@ -439,7 +435,7 @@ fn may_speak_first<T: Tables>(context: &PolicyContext<'_, T>) -> bool {
 /// made? UDP knows no opening; what was asked then is answered within the time that an
 /// entry would have lasted.
 #[inline(always)]
-fn awaited_udp<T: Tables>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> bool {
+fn awaited_udp<T: Subprograms>(context: &PolicyContext<'_, T>, parsed: &ParsedFrame) -> bool {
     let since = age(context.tables.tick(), context.control.since);
     parsed.packet.protocol == protocol::UDP
         && context.at.direction() as u8 == Direction::Ingress as u8
@@ -524,7 +520,7 @@ impl Opening {
 
 /// Enters the connection of the packet in `parsed`, which this rule lets through.
 #[inline(always)]
-pub fn remember<T: Tables>(
+pub fn remember<T: Subprograms>(
     tables: &T,
     parsed: &ParsedFrame,
     opening: Opening,
@@ -621,7 +617,7 @@ const fn payer<T>(context: &PolicyContext<'_, T>, sender: Sender) -> u16 {
 
 /// The entry counts for another endpoint from now on.
 #[inline(always)]
-fn recharge<T: Tables>(tables: &T, parsed: &ParsedFrame, from: u16, to: u16) {
+fn recharge<T: Subprograms>(tables: &T, parsed: &ParsedFrame, from: u16, to: u16) {
     let (from, to) = (stamped_slot(from.into()), stamped_slot(to.into()));
     if from == to {
         return;
@@ -634,7 +630,7 @@ fn recharge<T: Tables>(tables: &T, parsed: &ParsedFrame, from: u16, to: u16) {
 /// May the sender of an ICMP error know of a packet to this destination? Any router may. An endpoint of this host is
 /// none: it is the destination, or no end that could know, and the error a word past the receiver's policies.
 #[inline(always)]
-fn may_report<T: Tables>(
+fn may_report<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     parsed: &ParsedFrame,
     sent: &Packet,
@@ -644,14 +640,14 @@ fn may_report<T: Tables>(
     }
     let from = sender::slot(context, &parsed.arrival);
     from == 0
-        || from == lookup::slot_of(context, sent.version, &sent.destination)
+        || from == addresses::slot_of(context, sent.version, &sent.destination)
         // Network address translation gives an error the address that the receiver dialled.
         || u128::from_ne_bytes(parsed.packet.source) == u128::from_ne_bytes(sent.destination)
 }
 
 /// Connections that an account holds now.
 #[inline(always)]
-fn held<T: Tables>(tables: &T, account: u32) -> u32 {
+fn held<T: Subprograms>(tables: &T, account: u32) -> u32 {
     tables
         .entered(account)
         .wrapping_sub(tables.collected(account))
@@ -663,7 +659,7 @@ fn held<T: Tables>(tables: &T, account: u32) -> u32 {
 ///
 /// `quoted` is room for what is quoted, as it went.
 #[inline(always)]
-pub fn is_related<T: Tables, F: Frame>(
+pub fn is_related<T: Subprograms, F: Frame>(
     tables: &T,
     frame: &F,
     parsed: &ParsedFrame,

@@ -1,6 +1,6 @@
 //! ARP (RFC 826, 5227): questions and answers, whole, with nothing behind them.
 
-use super::{ParsedFrame, PolicyContext, Sent, Tables, lookup};
+use super::{ParsedFrame, PolicyContext, Sent, Subprograms, addresses};
 use crate::{
     link::Class,
     packet::{self, Arp, ETHERNET, Frame, SHORTEST_FRAME},
@@ -11,7 +11,7 @@ use crate::{
 /// names no sender; it asks for one of its own, as one for another's would tell
 /// that one, which may be probing too, that the address is taken.
 #[inline(always)]
-pub fn sent<T: Tables, F: Frame>(
+pub fn sent<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     parsed: &ParsedFrame,
@@ -44,7 +44,7 @@ pub fn sent<T: Tables, F: Frame>(
         && number(message.sender_mac) == number(context.at.mac)
         && (is_individual(destination) || number(destination) == BROADCAST)
         && packet::ends_exactly(frame, ETHERNET + Arp::BYTES)
-        && lookup::may_claim(context, 4, &in_sixteen(named));
+        && addresses::may_claim(context, 4, &in_sixteen(named));
     if is_true {
         Sent::True(Class::Arp, 1)
     } else {
@@ -59,7 +59,7 @@ const LONGEST_PADDED: usize = SHORTEST_FRAME + 4;
 /// ARP towards the endpoint. From beyond this host it has what padding the sender's driver leaves
 /// there. Whom no policy isolates gets other operations too (inverse ARP, RFC 2390).
 #[inline(always)]
-pub fn received<T: Tables, F: Frame>(context: &PolicyContext<'_, T>, frame: &F) -> Reason {
+pub fn received<T: Subprograms, F: Frame>(context: &PolicyContext<'_, T>, frame: &F) -> Reason {
     let is_isolated = context.isolated();
     match packet::arp(frame) {
         Ok(_) if !is_isolated => Reason::Arp,

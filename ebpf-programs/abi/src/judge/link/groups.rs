@@ -6,7 +6,9 @@
 //! All of it goes to a group, no further than the link. Groups and sources are the endpoint's to
 //! choose, so the budget counts addresses, not messages.
 
-use super::{ParsedFrame, PolicyContext, Sent, Tables, has_no_address4, has_no_address6, lookup};
+use super::{
+    ParsedFrame, PolicyContext, Sent, Subprograms, addresses, has_no_address4, has_no_address6,
+};
 use crate::{
     link::Class,
     packet::{self, Frame, Membership},
@@ -15,7 +17,7 @@ use crate::{
 
 /// IGMP or listener discovery from the endpoint; `membership`: what was read of it.
 #[inline(always)]
-pub fn sent<T: Tables, F: Frame>(
+pub fn sent<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     parsed: &ParsedFrame,
@@ -46,7 +48,7 @@ pub fn sent<T: Tables, F: Frame>(
         && packet.hops == 1
         && packet::is_group_mac(mac, packet.version, destination)
         && has_header
-        && (from_none || lookup::is_own(context, packet.version, &packet.source));
+        && (from_none || addresses::is_own(context, packet.version, &packet.source));
     if is_true {
         Sent::True(class, report.addresses)
     } else {

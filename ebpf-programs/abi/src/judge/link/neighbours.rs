@@ -9,7 +9,7 @@
 //! to.
 
 use super::{
-    ParsedFrame, PolicyContext, Sent, Tables, arp::is_individual, has_no_address6, lookup,
+    ParsedFrame, PolicyContext, Sent, Subprograms, addresses, arp::is_individual, has_no_address6,
 };
 use crate::{
     link::{Class, neighbour_index},
@@ -53,7 +53,7 @@ struct Shape {
 }
 
 #[inline(always)]
-pub fn sent<T: Tables, F: Frame>(
+pub fn sent<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     parsed: &ParsedFrame,
@@ -78,8 +78,8 @@ pub fn sent<T: Tables, F: Frame>(
         }
     };
     let from_none = has_no_address6(packet);
-    let from_own = !from_none && lookup::may_claim(context, 6, &packet.source);
-    let is_target_own = || lookup::may_claim(context, 6, &target.to_be_bytes());
+    let from_own = !from_none && addresses::may_claim(context, 6, &packet.source);
+    let is_target_own = || addresses::may_claim(context, 6, &target.to_be_bytes());
     let shape = match kind {
         icmp::ROUTER_SOLICITATION => Shape {
             fixed: ROUTER,
@@ -136,7 +136,7 @@ pub fn sent<T: Tables, F: Frame>(
 /// Others are for routers, or would carry what only an accomplice reads; and of two with an
 /// address Linux takes the last.
 #[inline(always)]
-fn has_own_option<T: Tables, F: Frame>(
+fn has_own_option<T: Subprograms, F: Frame>(
     context: &PolicyContext<'_, T>,
     frame: &F,
     at: usize,
@@ -158,8 +158,8 @@ fn has_own_option<T: Tables, F: Frame>(
 
 /// Is the unicast destination link-local, or an endpoint's or the host's?
 #[inline(always)]
-fn is_on_link<T: Tables>(context: &PolicyContext<'_, T>, packet: &Packet) -> bool {
-    is_link_local(&packet.destination) || lookup::owner(context, 6, &packet.destination) != 0
+fn is_on_link<T: Subprograms>(context: &PolicyContext<'_, T>, packet: &Packet) -> bool {
+    is_link_local(&packet.destination) || addresses::owner(context, 6, &packet.destination) != 0
 }
 
 #[inline(always)]
@@ -169,7 +169,7 @@ const fn is_link_local(address: &[u8; 16]) -> bool {
 
 /// May the endpoint ask this stranger whether it is still there, or answer it?
 #[inline(always)]
-fn may_tell<T: Tables>(
+fn may_tell<T: Subprograms>(
     context: &PolicyContext<'_, T>,
     packet: &Packet,
     is_question: bool,
@@ -195,7 +195,7 @@ fn may_tell<T: Tables>(
 /// Remembers a stranger that solicits one of the endpoint's addresses, or advertises its own: it is on
 /// the endpoint's link. Neither is needed of link-local addresses, which are nowhere else.
 #[inline(always)]
-pub fn hear<T: Tables, F: Frame>(context: &PolicyContext<'_, T>, frame: &F, packet: &Packet) {
+pub fn hear<T: Subprograms, F: Frame>(context: &PolicyContext<'_, T>, frame: &F, packet: &Packet) {
     let at = packet.transport as usize;
     let asks = match packet.source_port {
         icmp::NEIGHBOUR_SOLICITATION => true,
@@ -212,8 +212,8 @@ pub fn hear<T: Tables, F: Frame>(context: &PolicyContext<'_, T>, frame: &F, pack
     let is_stranger = heard[0] != 0xff
         && u128::from_ne_bytes(*heard) != 0
         && !is_link_local(heard)
-        && lookup::owner(context, 6, heard) == 0;
-    if !is_stranger || (asks && !lookup::may_claim(context, 6, &target)) {
+        && addresses::owner(context, 6, heard) == 0;
+    if !is_stranger || (asks && !addresses::may_claim(context, 6, &target)) {
         return;
     }
     if let Some(cell) = context
