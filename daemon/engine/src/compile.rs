@@ -55,6 +55,7 @@ mod numbers;
 mod parts;
 mod peers;
 mod policy_sets;
+mod ports;
 mod published;
 mod sets;
 mod verdicts;

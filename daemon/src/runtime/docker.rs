@@ -15,6 +15,8 @@ mod engine;
 mod follow;
 mod model;
 mod recheck;
+mod resolv_conf;
+mod wire;
 
 #[cfg(fuzzing)]
 pub use follow::stream::hold;

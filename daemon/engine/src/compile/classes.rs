@@ -10,8 +10,9 @@ use netpol_abi::tables::{CLASS_ANY, OWNER_HOST};
 
 use super::blocks::{Covered, cover};
 use super::numbers::{Collision, list, ports as named};
-use super::parts::{Parts, Resolved, resolve};
+use super::parts::{Parts, resolve};
 use super::peers::{AtomSet, Atoms};
+use super::ports::Resolved;
 use crate::pod_groups::PodGroups;
 use crate::resolver;
 use crate::tables::AddressEntry;

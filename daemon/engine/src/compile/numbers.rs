@@ -115,7 +115,7 @@ pub(super) fn list(items: impl IntoIterator<Item = String>) -> String {
 }
 
 /// The ports that names stand for, for a [`Collision`].
-pub(super) fn ports(ports: &super::parts::Resolved) -> String {
+pub(super) fn ports(ports: &super::ports::Resolved) -> String {
     if ports.is_empty() {
         return String::new();
     }

@@ -2,7 +2,7 @@
 //! function of its policy alone. Policies that select no Pod here have none, and cost no more
 //! than that question.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::flatten::Range;
@@ -10,14 +10,9 @@ use super::group_delta::GroupDelta;
 use super::interned::Interned;
 use super::numbers::NumberKey;
 use super::peers::Atoms;
-use crate::policy::{Action, Direction, Mode, Policy, Ports, Protocol, Tier};
+use super::ports::{PortName, Resolved};
+use crate::policy::{Action, Direction, Mode, Policy, Ports, Tier};
 use crate::world::{Pod, World};
-
-/// A port's name, as a rule gives it.
-pub(super) type PortName = (Protocol, Arc<str>);
-
-/// What names stand for at one Pod; those that it does not have are not in it.
-pub(super) type Resolved = BTreeMap<PortName, u16>;
 
 /// A part that selects a group. The mode is its policy's, and no part of what it says.
 pub(super) type Asked = (usize, Mode);

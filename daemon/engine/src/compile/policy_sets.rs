@@ -8,7 +8,8 @@ use netpol_abi::tables::{BRIDGES, NOT_ISOLATED, endpoint_flags};
 
 use super::group_delta::GroupDelta;
 use super::numbers::{Collision, list, ports as named};
-use super::parts::{Asked, DIRECTIONS, Parts, Resolved, resolve};
+use super::parts::{Asked, DIRECTIONS, Parts, resolve};
+use super::ports::Resolved;
 use super::{PolicySetNames, RuleName};
 use crate::policy::{Direction, Mode, Tier};
 use crate::tables::{EndpointEntry, VerdictEntry};

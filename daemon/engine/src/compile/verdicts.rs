@@ -8,8 +8,9 @@ use netpol_abi::tables::{CLASS_ANY, VerdictKey};
 
 use super::classes::{Class, Classes};
 use super::flatten::{Clause, Extent, flatten};
-use super::parts::{PartRule, Parts, PortName, Resolved};
+use super::parts::{PartRule, Parts};
 use super::policy_sets::{PolicySet, PolicySets};
+use super::ports::{PortName, Resolved};
 use crate::policy::{Direction, Tier};
 use crate::tables::{VerdictEntry, Verdicts};
 

@@ -15,9 +15,9 @@ use hyper::Response;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
-use super::dns;
 use super::elements::{Element, Elements};
-use super::model::wire;
+use super::resolv_conf;
+use super::wire;
 use crate::printable::printable;
 use crate::unix_http::{self, GetError, LineError, Lines};
 
@@ -175,7 +175,7 @@ impl Engine {
         let id = checked("/containers/json", id)?;
         let path = format!("/containers/{id}/json");
         let mut inspection: wire::Inspection = self.get(&path, START).await?;
-        inspection.written = dns::read(id, &inspection.resolv_conf_path);
+        inspection.written = resolv_conf::read(id, &inspection.resolv_conf_path);
         inspection.api = self.api;
         Ok(inspection)
     }

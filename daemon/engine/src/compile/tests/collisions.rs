@@ -376,7 +376,7 @@ fn a_collision_that_is_found_is_refused() {
     let key = NumberKey::default().narrowed(16);
     let number = |peer: &PodPeer| {
         let atoms = key.digest("atoms", vec![key.digest("pods", peer)]);
-        key.number("class", (atoms, 0_u128, &parts::Resolved::new()))
+        key.number("class", (atoms, 0_u128, &ports::Resolved::new()))
     };
     let web = number(&peer("shop", "app", "web"));
     let found = (0..1 << 20)

@@ -1,6 +1,7 @@
 //! What engines of several versions wrote, byte for byte.
 #![allow(clippy::unwrap_used)]
 
+use super::super::resolv_conf::{Written, read, written};
 use super::*;
 use crate::runtime::container::Attachment;
 
