@@ -17,7 +17,7 @@ PROGRAM := $(notdir $(basename $(wildcard daemon/src/bin/*.rs)))
 UNIT    := $(notdir $(wildcard systemd/*.service))
 NETPOL  := $(BUILT)/netpol
 
-# What is for root, by sudo where somebody else calls.
+# What is for root, by sudo where another user calls.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env NO_COLOR="$$NO_COLOR")
 
 # The target whose libc is linked in.
@@ -26,7 +26,7 @@ STATIC  := $(shell uname -m)-unknown-linux-musl
 # How long each fuzz target runs.
 SECONDS ?= 60
 
-.PHONY: build help deps demo test test-kernels test-engines check bench fuzz fmt install uninstall deb static test-system clean
+.PHONY: build help deps demo test test-kernels test-engines check bench fuzz fmt install uninstall deb static dist test-system clean
 
 build: ## Build netpold and netpol (the default)
 	@tests/deps.sh build
@@ -105,6 +105,11 @@ static: ## Build netpold and netpol without shared libraries, in target/*-musl/r
 	@tests/deps.sh static
 	$(CARGO) build --release --target $(STATIC)
 	@packaging/static.sh target/$(STATIC)/release
+
+# A release: docs/operations.md has the recipe.
+dist: ## Make a release in target/dist: archives and packages for x86-64 and arm64, checksums, parts list
+	@tests/deps.sh dist
+	@packaging/dist.sh
 
 test-system: deb ## Install the package on an emulated Debian with Docker, reboot, upgrade, remove
 	@tests/deps.sh system

@@ -7,8 +7,8 @@
 # completions and licences, and a Debian package of the same. Beside them: the parts list (CycloneDX 1.5, JSON), and
 # SHA256SUMS of all of it. The same sources give the same files: what has a date has the newest commit's.
 #
-# The programs of the other processor are linked by Rust's own linker and need no C compiler for it. What runs here is
-# held to its promises by packaging/static.sh; `make test-kernels` runs the other processor's datapath.
+# The programs of the other processor are linked by Rust's own linker and need no C compiler for it. The programs of this
+# processor are held to their promises by packaging/static.sh; those of the other one are built, and not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 umask 022

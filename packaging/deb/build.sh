@@ -7,13 +7,16 @@
 # wants to know is added. Leaves target/debian/netpold_VERSION_ARCHITECTURE.deb, and prints its
 # name. Needs no root and no network. The same sources give the same package: what has a date has
 # the newest commit's.
+#
+# BUILT, NETPOL and ARCHITECTURE (for `make dist`): the folder of programs without shared libraries, a netpol that runs here,
+# and Debian's name of the processor that those programs are for.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 umask 022
 
 version=${1:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)}
-architecture=$(dpkg --print-architecture)
-# Debian's own variables, for whoever publishes what they build.
+architecture=${ARCHITECTURE:-$(dpkg --print-architecture)}
+# Debian's own variables, for those who publish what they build.
 maintainer="${DEBFULLNAME:-The netpold authors} <${DEBEMAIL:-netpold@netpold.invalid}>"
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH
@@ -23,7 +26,7 @@ stage=$out/stage
 documents=$stage/usr/share/doc/netpold
 rm -rf "$stage"
 mkdir -p "$stage/DEBIAN" "$documents"
-make -s install DESTDIR="$stage" PREFIX=/usr ZSH="$stage/usr/share/zsh/vendor-completions" > /dev/null
+make -s install DESTDIR="$stage" PREFIX=/usr ${BUILT:+BUILT="$BUILT" NETPOL="$NETPOL"} ZSH="$stage/usr/share/zsh/vendor-completions" > /dev/null
 find "$stage/usr/share/man" -type f -exec gzip -9n {} +
 # dpkg asks before it replaces one that was edited.
 echo /etc/netpold/netpold.toml > "$stage/DEBIAN/conffiles"
@@ -56,7 +59,7 @@ netpold ($version) unstable; urgency=medium
  -- $maintainer  $(date -R -u -d "@$SOURCE_DATE_EPOCH")
 END
 
-# Those that somebody enables, and those that they bring along.
+# Units that the package enables, and those that they bring along.
 enabled=() all=()
 for unit in systemd/*.service; do
   all+=("$(basename "$unit")")
@@ -68,10 +71,13 @@ for script in postinst prerm postrm; do
 done
 
 # dpkg-shlibdeps reads the libraries of Debian that the programs ask for; it wants a source tree.
-mkdir -p "$out/source/debian"
-printf 'Source: netpold\n\nPackage: netpold\nArchitecture: any\n' > "$out/source/debian/control"
-libraries=$(cd "$out/source" && dpkg-shlibdeps -O "$stage"/usr/bin/* | sed -n 's/^shlibs:Depends=//p')
-rm -r "$out/source"
+libraries=
+if [ -z "${BUILT:-}" ]; then
+  mkdir -p "$out/source/debian"
+  printf 'Source: netpold\n\nPackage: netpold\nArchitecture: any\n' > "$out/source/debian/control"
+  libraries="$(cd "$out/source" && dpkg-shlibdeps -O "$stage"/usr/bin/* | sed -n 's/^shlibs:Depends=//p'), "
+  rm -r "$out/source"
+fi
 
 cat > "$stage/DEBIAN/control" <<END
 Package: netpold
@@ -79,7 +85,7 @@ Version: $version
 Architecture: $architecture
 Maintainer: $maintainer
 Installed-Size: $(du -sk --exclude=DEBIAN "$stage" | cut -f 1)
-Depends: $libraries, nftables
+Depends: ${libraries}nftables
 Recommends: docker.io | docker-ce | podman | containerd
 Section: net
 Priority: optional
