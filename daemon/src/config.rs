@@ -387,7 +387,7 @@ pub struct Problem {
     pub column: usize,
     /// The key, dotted (`docker.socket`); empty where the file is not TOML.
     pub key: String,
-    /// What is wrong.
+    /// The problem, in words.
     pub message: String,
     /// What would be right.
     pub help: String,

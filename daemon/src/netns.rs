@@ -31,10 +31,10 @@ pub type Identity = (u64, u64);
 /// Why a namespace can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NamespaceError {
-    /// There is none.
+    /// The path can't be opened.
     #[error("can't open the network namespace `{path}`: {source}")]
     Open {
-        /// Which.
+        /// The namespace's path.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -42,7 +42,7 @@ pub enum NamespaceError {
     /// It is none, or we have no right.
     #[error("can't enter the network namespace `{path}`: {source}")]
     Enter {
-        /// Which.
+        /// The namespace's path.
         path: PathBuf,
         /// What the system said.
         source: nix::Error,
@@ -50,7 +50,7 @@ pub enum NamespaceError {
     /// No thread to be had, or it panicked.
     #[error("no thread for the network namespace `{path}`: {source}")]
     Thread {
-        /// Which.
+        /// The namespace's path.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -92,7 +92,7 @@ impl Netns {
         }
     }
 
-    /// Opens it.
+    /// Opens the namespace.
     ///
     /// # Errors
     /// There is no such namespace (any more).
@@ -128,7 +128,7 @@ pub(crate) fn name_of_process(process: impl Display) -> Option<PathBuf> {
 /// Opens a namespace, whose kind the kernel checks where it is used.
 ///
 /// # Errors
-/// There is none.
+/// The path can't be opened.
 pub fn open(path: &Path) -> io::Result<File> {
     let named = OpenOptions::new()
         .read(true)

@@ -113,7 +113,7 @@ pub struct Accepted {
     pub since: Vec<SystemTime>,
     /// Its content.
     pub text: String,
-    /// What it says.
+    /// The text as it was parsed.
     pub file: File,
 }
 

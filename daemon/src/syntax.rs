@@ -32,7 +32,7 @@ pub enum SyntaxError {
 /// Is it a label's key?
 ///
 /// # Errors
-/// It is not.
+/// The text is no key.
 pub fn label_key(text: &str) -> Result<(), SyntaxError> {
     none(&names::qualified(text), SyntaxError::LabelKey)
 }
@@ -40,7 +40,7 @@ pub fn label_key(text: &str) -> Result<(), SyntaxError> {
 /// Is it a label's value?
 ///
 /// # Errors
-/// It is not.
+/// The text is no value.
 pub fn label_value(text: &str) -> Result<(), SyntaxError> {
     none(&names::value(text), SyntaxError::LabelValue)
 }
@@ -48,7 +48,7 @@ pub fn label_value(text: &str) -> Result<(), SyntaxError> {
 /// Is it a DNS-1123 label, as a Namespace's name is?
 ///
 /// # Errors
-/// It is not.
+/// The text is no DNS-1123 label.
 pub fn dns_label(text: &str) -> Result<(), SyntaxError> {
     none(&names::label(text), SyntaxError::DnsLabel)
 }
@@ -56,7 +56,7 @@ pub fn dns_label(text: &str) -> Result<(), SyntaxError> {
 /// Is it a port's name (an IANA service name)?
 ///
 /// # Errors
-/// It is not.
+/// The text is no port's name.
 pub fn port_name(text: &str) -> Result<(), SyntaxError> {
     none(&names::port(text), SyntaxError::PortName)
 }

@@ -94,7 +94,7 @@ impl Containerd {
         Ok(containerd)
     }
 
-    /// Starts it (again).
+    /// Starts containerd, also after a stop.
     ///
     /// # Errors
     /// When it does not answer in time.

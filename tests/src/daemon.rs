@@ -139,7 +139,7 @@ impl Daemon {
         })
     }
 
-    /// Starts it (again).
+    /// Starts the daemon, also after a stop.
     ///
     /// # Errors
     /// When it runs already, or can't be started.

@@ -153,7 +153,7 @@ impl Engine {
     /// As [`Engine::start`], for an engine whose host has this /etc.
     ///
     /// # Errors
-    /// As there.
+    /// See [`Engine::start`].
     pub fn start_resolving(lab: &Lab, etc: &Path, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("npd-docker-").tempdir()?;
         let etc = Some(etc.to_owned());
@@ -172,7 +172,7 @@ impl Engine {
     /// is not the lab's.
     ///
     /// # Errors
-    /// As there.
+    /// See [`Engine::start`].
     pub fn start_podman_out_of_sight(lab: &Lab) -> Result<Self> {
         Self::podman_of(lab, Program::PodmanOutOfSight)
     }
@@ -219,7 +219,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Starts it (again).
+    /// Starts the engine, also after a stop.
     ///
     /// # Errors
     /// When it does not answer in time.

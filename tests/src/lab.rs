@@ -366,7 +366,7 @@ impl Pod {
 /// ip(8) outside.
 ///
 /// # Errors
-/// What it says.
+/// ip(8) failed, with its message.
 pub fn ip(arguments: &[&str]) -> Result<String> {
     let output = Command::new("ip")
         .args(arguments)

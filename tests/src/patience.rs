@@ -27,7 +27,7 @@ pub fn within(what: &str, done: impl FnMut() -> Result<bool>) -> Result<()> {
 /// As [`within`], where it matters how long it takes at most on a machine of its own.
 ///
 /// # Errors
-/// As there.
+/// See [`within`].
 pub fn within_time(
     usual: Duration,
     what: &str,

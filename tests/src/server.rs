@@ -36,7 +36,7 @@ impl Server {
         }
     }
 
-    /// Starts it (again).
+    /// Starts the process, also after its end.
     pub(crate) fn start(&mut self, mut command: Command) -> Result<()> {
         let log = fs::File::options()
             .create(true)

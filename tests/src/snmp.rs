@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 /// A number (`NoPorts`) of a group (`Udp`), in that file's text.
 ///
 /// # Errors
-/// There is none.
+/// The text has no such number.
 pub fn number(text: &str, group: &str, name: &str) -> Result<u64> {
     let mut lines = text
         .lines()

@@ -33,7 +33,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Opens it.
+    /// Opens a packet socket on the Pod's interface.
     ///
     /// # Errors
     /// Without the right, or without the interface.

@@ -72,7 +72,7 @@ pub struct Row<'d, 'w> {
 /// The ports that open or close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Turned<'d> {
-    /// Which.
+    /// The set of ports.
     pub ports: &'d PortSet,
     /// The family over which they do, where the other one gets another answer.
     pub family: Option<Family>,

@@ -46,7 +46,7 @@ pub struct Side {
     pub allowed: bool,
     /// Some policy selects this end for the direction.
     pub isolated: bool,
-    /// Why.
+    /// The reason of the verdict on this side.
     #[serde(serialize_with = "label")]
     pub reason: Reason,
     /// The rules that allow it; where denied, the policies that isolate (a rule only if it denies).

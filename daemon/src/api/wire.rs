@@ -137,7 +137,7 @@ pub struct PolicyStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rejected {
-    /// Which.
+    /// The file's path.
     pub file: PathBuf,
     /// An older version of it is in force.
     pub previous_in_force: bool,
@@ -167,7 +167,7 @@ pub struct Problem {
     pub name: Option<String>,
     /// Path of the field.
     pub field: Option<String>,
-    /// What is wrong.
+    /// The problem, as `netpol check` prints it.
     pub message: String,
     /// What would be right.
     pub help: Option<String>,
@@ -197,7 +197,7 @@ impl From<&Diagnostic> for Problem {
 pub struct Unprotected {
     /// Its name.
     pub container: String,
-    /// Why not.
+    /// Why no policy reaches the container.
     pub reason: String,
 }
 
@@ -250,7 +250,7 @@ impl Unreached {
 /// An address that two endpoints claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
-    /// Which.
+    /// The address.
     pub address: IpAddr,
     /// Who has it.
     pub holder: ObjectName,
@@ -268,7 +268,7 @@ pub struct RuntimeStatus {
     pub socket: PathBuf,
     /// Does it answer?
     pub connected: bool,
-    /// Why not.
+    /// Why the engine does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -305,7 +305,7 @@ pub struct DatapathStatus {
 pub struct GateStatus {
     /// Is it there?
     pub installed: bool,
-    /// Why not.
+    /// Why there is no gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
     /// How it tells containers' interfaces.
@@ -367,6 +367,6 @@ pub struct Readiness {
 /// The body of every answer that is not 200.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What is wrong.
+    /// The error, in words.
     pub error: String,
 }

@@ -36,7 +36,7 @@ pub enum LoadError {
     /// The verifier refused a program.
     #[error("the kernel refused the program `{program}`: {end}")]
     Program {
-        /// Which one.
+        /// The program's name.
         program: &'static str,
         /// The end of what was said; a verifier's log can have millions of lines.
         end: String,

@@ -44,7 +44,7 @@ pub struct ApplyError {
     /// Before the commit every step is undone. `false`: not all could be; nothing that is
     /// read is affected, and [`KernelTables::resync`] tells what is there.
     pub clean: bool,
-    /// What went wrong.
+    /// Why the plan stopped.
     #[source]
     pub cause: StepError,
 }

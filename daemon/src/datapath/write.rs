@@ -13,7 +13,7 @@ pub enum StepError {
     /// The table has no room.
     #[error("the table `{map}` is full: it holds {limit} entries")]
     TableFull {
-        /// Which one.
+        /// The table's name.
         map: &'static str,
         /// Its size.
         limit: u32,
@@ -21,13 +21,13 @@ pub enum StepError {
     /// The kernel has no memory for an entry.
     #[error("the kernel has no memory for another entry of the table `{map}`")]
     NoMemory {
-        /// Which one.
+        /// The table's name.
         map: &'static str,
     },
     /// The slot does not exist.
     #[error("the table `{map}` has no slot {slot}")]
     NoSlot {
-        /// Which one.
+        /// The table's name.
         map: &'static str,
         /// The slot asked for.
         slot: u32,
@@ -35,9 +35,9 @@ pub enum StepError {
     /// The kernel refused.
     #[error("writing the table `{map}` failed: {source}")]
     Write {
-        /// Which one.
+        /// The table's name.
         map: &'static str,
-        /// What it said.
+        /// The kernel's error.
         source: MapError,
     },
     /// The wait for running programs.

@@ -44,11 +44,11 @@ const KEYS_A_MESSAGE: usize = 1000;
 /// One change of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Which one.
+    /// The name of the set.
     pub set: &'static str,
     /// Added, or else removed.
     pub add: bool,
-    /// What.
+    /// The elements' keys.
     pub keys: Vec<Vec<u8>>,
 }
 

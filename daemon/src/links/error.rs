@@ -20,7 +20,7 @@ pub enum LinksError {
     /// The kernel refused a request.
     #[error("netlink: {request} was refused: {source}")]
     Refused {
-        /// Which one.
+        /// The request's name (`RTM_GETLINK`).
         request: &'static str,
         /// What the kernel said.
         source: io::Error,
@@ -28,9 +28,9 @@ pub enum LinksError {
     /// An answer that makes no sense, or never one that is of one piece.
     #[error("netlink: {request} was answered with {problem}")]
     Answer {
-        /// Which one.
+        /// The request's name (`RTM_GETLINK`).
         request: &'static str,
-        /// What is wrong.
+        /// What makes no sense.
         problem: &'static str,
     },
     /// A network namespace.

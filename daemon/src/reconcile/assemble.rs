@@ -94,7 +94,7 @@ pub struct Desired {
 pub struct Unprotected {
     /// Its name.
     pub container: String,
-    /// Why not.
+    /// Why no policy reaches the container.
     pub reason: String,
 }
 
@@ -112,7 +112,7 @@ pub struct Unidentified {
 /// An address that two endpoints claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// Which.
+    /// The address.
     pub address: IpAddr,
     /// The endpoint that has it.
     pub holder: ObjectName,

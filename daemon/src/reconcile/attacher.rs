@@ -17,7 +17,7 @@ use crate::datapath::{Attached, Attachments, Within, is_inside};
 pub enum Order {
     /// Put both programs on it. Urgent: before those that are not.
     Attach {
-        /// Which interface.
+        /// The interface's number in the tables.
         ifindex: u32,
         /// Where it is, if it is inside another namespace and that is known.
         within: Option<Within>,

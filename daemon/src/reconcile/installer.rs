@@ -66,7 +66,7 @@ const OTHER_NUMBERS: &str =
 pub struct Order {
     /// The caller's number for it.
     pub revision: u64,
-    /// Which.
+    /// The world.
     pub world: Arc<World>,
 }
 
@@ -94,7 +94,7 @@ pub struct Answer {
 /// A world in force.
 #[derive(Clone, Debug)]
 pub struct Installed {
-    /// Which.
+    /// The world.
     pub world: Arc<World>,
     /// What its numbers stand for.
     pub names: Arc<Names>,

@@ -56,7 +56,7 @@ pub enum StartError {
         if *shut { "shut by the gate" } else { "open" }
     )]
     Unpinned {
-        /// Why not.
+        /// Why something is not pinned.
         why: String,
         /// The gate is shut instead.
         shut: bool,

@@ -72,7 +72,7 @@ pub enum Note {
     Port {
         /// The entry.
         entry: String,
-        /// What is wrong.
+        /// Why the entry is no port.
         why: &'static str,
     },
     /// [`ADDRESSES`], which counts for nothing as it stands.

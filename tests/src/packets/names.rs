@@ -183,7 +183,7 @@ pub fn numbered(list: &[(&str, u8)], text: &str, repetition: u64) -> Result<u8> 
 /// An address by name or as written; `A+B` is the Bth after A with each repetition.
 ///
 /// # Errors
-/// It is none.
+/// The text is no address.
 pub fn address(text: &str, repetition: u64) -> Result<IpAddr> {
     let (first, step) = match text.split_once('+') {
         Some((first, step)) => (first, number::<u64>(step, 0)?.wrapping_mul(repetition)),
@@ -205,7 +205,7 @@ pub fn address(text: &str, repetition: u64) -> Result<IpAddr> {
 /// An IPv4 address.
 ///
 /// # Errors
-/// It is none.
+/// The text is no IPv4 address.
 pub fn address4(text: &str, repetition: u64) -> Result<Ipv4Addr> {
     match address(text, repetition)? {
         IpAddr::V4(address) => Ok(address),
@@ -216,7 +216,7 @@ pub fn address4(text: &str, repetition: u64) -> Result<Ipv4Addr> {
 /// An IPv6 address.
 ///
 /// # Errors
-/// It is none.
+/// The text is no IPv6 address.
 pub fn address6(text: &str, repetition: u64) -> Result<Ipv6Addr> {
     match address(text, repetition)? {
         IpAddr::V6(address) => Ok(address),
@@ -227,7 +227,7 @@ pub fn address6(text: &str, repetition: u64) -> Result<Ipv6Addr> {
 /// A MAC address by name, or as six octets in hexadecimal.
 ///
 /// # Errors
-/// It is none.
+/// The text is no MAC address.
 pub fn mac(text: &str) -> Result<Mac> {
     if let Some(mac) = find(&MACS, text) {
         return Ok(mac);
@@ -246,7 +246,7 @@ pub fn mac(text: &str) -> Result<Mac> {
 /// Bytes in hexadecimal; `HEX*N` is N times the same.
 ///
 /// # Errors
-/// It is none.
+/// The text is not hexadecimal.
 pub fn bytes(text: &str) -> Result<Vec<u8>> {
     let (hex, times) = match text.split_once('*') {
         Some((hex, times)) => (hex, number::<usize>(times, 0)?),
@@ -267,7 +267,7 @@ pub fn bytes(text: &str) -> Result<Vec<u8>> {
 /// TCP flags, `SYN,ACK`; `NONE` or a number.
 ///
 /// # Errors
-/// It is none.
+/// The text names no TCP flags.
 pub fn flags(text: &str) -> Result<u8> {
     if text == "NONE" {
         return Ok(0);

@@ -41,7 +41,7 @@ pub struct Script {
 pub struct Step {
     /// Its line, from 0.
     pub line: usize,
-    /// What it is.
+    /// What the line has the test do.
     pub action: Action,
     /// The effect as it stands below.
     pub expected: Vec<String>,

@@ -100,7 +100,7 @@ pub struct Effect {
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fate {
-    /// Why.
+    /// The reason of the verdict.
     pub reason: Reason,
     /// Did it go on?
     pub passes: bool,

@@ -130,7 +130,7 @@ struct Sweep<'a> {
     touched: Vec<usize>,
     /// The atoms that covered the place at which a set was asked for last.
     active: BTreeSet<usize>,
-    /// The same.
+    /// The same atoms, with an id for every set that they have been.
     tracked: Tracked,
     sets: Vec<AtomSet>,
     /// By what `tracked` was.

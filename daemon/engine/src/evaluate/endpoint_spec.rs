@@ -58,7 +58,7 @@ impl fmt::Display for Family {
 /// The text names neither a Pod nor an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointSpecError {
-    /// Neither form.
+    /// The text is neither `NAMESPACE/NAME` nor `ip:ADDRESS`.
     #[error("`{0}` is neither `namespace/name` nor `ip:ADDRESS`")]
     Form(String),
     /// `ip:` and then no address.

@@ -36,7 +36,7 @@ pub(crate) struct Question<'a> {
 
 /// One end's answer.
 pub(crate) struct Answer<'p> {
-    /// Why.
+    /// The reason of the verdict.
     pub reason: Reason,
     /// The rules that decided: policy, rule, peer.
     pub by: Vec<(&'p Policy, usize, Option<usize>)>,

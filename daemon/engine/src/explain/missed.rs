@@ -19,7 +19,7 @@ use crate::world::{NamedPort, World};
 pub enum Missed {
     /// The entry selects Pods by label, and the other end is none.
     NotAPod {
-        /// What it is.
+        /// What the other end is instead.
         is: NotAPod,
     },
     /// The entry has no `namespaceSelector`, and the other end is in another Namespace.
@@ -61,7 +61,7 @@ pub enum Missed {
     },
     /// It is for another protocol.
     Protocol {
-        /// Which.
+        /// The protocol of the entry.
         wants: Protocol,
         /// What was asked for.
         is: Protocol,

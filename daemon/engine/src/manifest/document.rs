@@ -75,7 +75,7 @@ pub struct Object {
     pub annotations: BTreeMap<String, String>,
     /// `metadata.creationTimestamp`, where it is stated.
     pub created: Option<String>,
-    /// What it is.
+    /// The object itself.
     pub value: Value,
 }
 

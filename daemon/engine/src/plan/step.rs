@@ -24,7 +24,7 @@ pub enum Step {
     PutVerdict {
         /// Content-addressed.
         key: VerdictKey,
-        /// What it says.
+        /// The ranges of ports, with the rule that decides each.
         value: Verdict,
     },
     /// `ENDPOINTS`. All zero: the slot is free.
@@ -73,7 +73,7 @@ pub enum Step {
     },
     /// `INTERFACES` or `INTERFACE_OVERFLOW`: the interface is judged from now on.
     PutInterface {
-        /// Which interface.
+        /// The interface's number in the tables.
         ifindex: u32,
         /// What is behind it.
         value: Interface,
@@ -97,7 +97,7 @@ pub enum Step {
     WaitGracePeriod,
     /// The interface is on hold from now on.
     DeleteInterface {
-        /// Which interface.
+        /// The interface's number in the tables.
         ifindex: u32,
     },
     /// No bank refers to it any more.

@@ -18,7 +18,7 @@ const TIME: Duration = Duration::from_secs(2);
 /// So many are being opened at most.
 static OPENING: Semaphore = Semaphore::const_new(16);
 
-/// Opens it.
+/// Opens the namespace's file on a thread, which a hung file system may hold.
 pub(super) async fn open(path: PathBuf) -> Result<File, Refusal> {
     if !may_be_one(&path) {
         return Err(Refusal::asked_wrongly(

@@ -58,7 +58,7 @@ pub(super) enum ClientError {
     Transport {
         /// The socket.
         socket: PathBuf,
-        /// What went wrong.
+        /// The connection's error.
         source: tonic::transport::Error,
     },
     /// It answered with an error, or the connection broke.
@@ -66,7 +66,7 @@ pub(super) enum ClientError {
     Refused {
         /// What was asked.
         call: &'static str,
-        /// What it said.
+        /// containerd's answer.
         status: Box<Status>,
     },
     /// It did not answer in time.

@@ -53,7 +53,7 @@ pub enum EngineError {
     Http {
         /// What was asked.
         path: String,
-        /// What went wrong.
+        /// The connection's error.
         source: hyper::Error,
     },
     /// It answered with an error.
@@ -63,7 +63,7 @@ pub enum EngineError {
         path: String,
         /// The HTTP status.
         status: u16,
-        /// What it said.
+        /// The engine's message.
         message: String,
     },
     /// It answered something else than what was asked for.
