@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use netpold::gate::Kernel;
 use netpold::netns;
-use netpold_tests::newcomer::gate;
+use netpold_tests::starting_container::gate;
 use netpold_tests::{Daemon, Engine, Lab, daemon};
 
 /// Starts of each kind: an odd number, so that one is the median.

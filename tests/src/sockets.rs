@@ -228,17 +228,17 @@ const PART: usize = 1 << 15;
 
 /// A part of a transfer: a slice of noise, at a place of its own.
 fn part(seed: u64, number: u64, length: usize) -> Vec<u8> {
-    static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| Noise(1).bytes(1 << 20));
-    let mut place = Noise((seed << 32) | (number + 1));
+    static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| Rng(1).bytes(1 << 20));
+    let mut place = Rng((seed << 32) | (number + 1));
     let start = place.word() as usize % (NOISE.len() - length);
     NOISE[start..start + length].to_vec()
 }
 
 /// Bytes that look like nothing, the same for the same seed (xorshift64).
 #[derive(Debug)]
-pub struct Noise(pub u64);
+pub struct Rng(pub u64);
 
-impl Noise {
+impl Rng {
     /// The next word.
     pub fn word(&mut self) -> u64 {
         self.0 ^= self.0 << 13;

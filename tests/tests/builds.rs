@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
 use netpold_tests::docker::{Builder, client_with_buildkit, has_compose};
-use netpold_tests::newcomer::gate;
+use netpold_tests::starting_container::gate;
 use netpold_tests::{Daemon, Engine, Lab, docker, patience, residue, sockets};
 
 const PORT: u16 = 5432;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
 use netpold::probe::{Outcome, Probe};
 use netpold_tests::docker::Running;
-use netpold_tests::newcomer::gate;
+use netpold_tests::starting_container::gate;
 use netpold_tests::{Daemon, Engine, Lab, SlowEngine, patience, residue};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpol_abi::packet::tcp::{ACK, SYN};
-use netpold_tests::sockets::{self, Noise};
+use netpold_tests::sockets::{self, Rng};
 use netpold_tests::{Daemon, Family, Lab, Wire, frames, residue};
 
 const ALLOWED: u16 = 5432;
@@ -46,7 +46,7 @@ fn the_largest_datagrams_pass_where_a_rule_allows_them() -> Result<()> {
         let shut = sockets::udp(&store.namespace.path(), to, DENIED)?;
         let client = sockets::udp(&front.namespace.path(), front.address(family)?, 0)?;
         let stranger = sockets::udp(&other.namespace.path(), other.address(family)?, 0)?;
-        let mut noise = Noise(7);
+        let mut noise = Rng(7);
         for round in 0..20 {
             let sent = noise.bytes(LARGEST);
             client.send_to(&sent, (to, DENIED))?;
@@ -114,7 +114,7 @@ fn a_second_first_piece_brings_no_datagram_to_another_port() -> Result<()> {
         let store = lab.pod("db/store")?;
         let open = sockets::udp(&store.namespace.path(), way.ends.1, ALLOWED)?;
         let shut = sockets::udp(&store.namespace.path(), way.ends.1, DENIED)?;
-        let data = Noise(9).bytes(4000);
+        let data = Rng(9).bytes(4000);
         let datagram = |port| frames::real_udp(way.ends, (4000, port), &data);
         let pieces = |id, port| frames::pieces(way.ends, 17, id, &datagram(port), 1024);
         // The port that is shut first, in the middle, and last.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use netpold_tests::newcomer::gate;
+use netpold_tests::starting_container::gate;
 use netpold_tests::{Daemon, Engine, Lab, patience, residue, sockets};
 
 const PORT: u16 = 5432;

@@ -2,7 +2,7 @@
 //! the instant in which they have an interface, with the daemon running, halted and killed. Needs root, dockerd
 //! and busybox. `NPD_STARTS` is how many (1000 takes half an hour).
 //!
-//! The kernel of a newcomer's network namespace counts what arrives there; a packet socket shows what arrives at its peer.
+//! The kernel of a new container's network namespace counts what arrives there; a packet socket shows what arrives at its peer.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -10,8 +10,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use netpold_tests::newcomer::{Flood, gate};
 use netpold_tests::patience::within;
+use netpold_tests::starting_container::{Flood, gate};
 use netpold_tests::{Daemon, Engine, Lab, Wire, frames, snmp};
 use nix::sys::signal::Signal;
 
@@ -73,7 +73,10 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
     let lab = Lab::new()?;
     lab.plain_bridge()?;
     let engine = Engine::start(&lab, &[])?;
-    engine.import_program(Path::new(env!("CARGO_BIN_EXE_firstling")), "firstling")?;
+    engine.import_program(
+        Path::new(env!("CARGO_BIN_EXE_first_packet_sender")),
+        "first_packet_sender",
+    )?;
     engine.docker(&["network", "create", "--subnet", "10.98.0.0/16", "shop"])?;
     let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
     let config = daemon.config();
@@ -94,7 +97,7 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
     let IpAddr::V4(source) = address else {
         anyhow::bail!("{address} is of IPv6");
     };
-    // The peer may send: what it sends is for the newcomers' policy. No Pod sends to it.
+    // The peer may send: what it sends is for the new containers' policy. No Pod sends to it.
     let start = |number: u32| -> Result<(u32, Flood)> {
         let [.., high, low] = (number + 256).to_be_bytes();
         let ip = Ipv4Addr::new(10, 98, high, low);
@@ -111,7 +114,7 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
         all.extend([
             "--label",
             "app=new",
-            "firstling",
+            "first_packet_sender",
             "/program",
             "239.1.2.3",
             &peer,
@@ -133,7 +136,7 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
         Ok(frames)
     };
     let many = starts()?;
-    // No newcomer sent what is there already.
+    // No new container sent what is there already.
     arrived_at_peer()?;
     let (halted, dead) = (many / 2, many * 3 / 4);
     for number in 0..many {

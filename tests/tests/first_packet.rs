@@ -8,9 +8,9 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use netpold_tests::newcomer::{Flood, gate};
 use netpold_tests::patience::within;
-use netpold_tests::{Daemon, Lab, Newcomer, residue};
+use netpold_tests::starting_container::{Flood, gate};
+use netpold_tests::{Daemon, Lab, StartingContainer, residue};
 use nix::sys::signal::Signal;
 
 /// Frames that are sent before it counts that none arrived.
@@ -28,13 +28,13 @@ fn bridge(lab: &Lab, name: &str) -> Result<()> {
     lab.plain_bridge()
 }
 
-fn connected(lab: &Lab, bridge: &str, interface: &str) -> Result<Newcomer> {
-    let one = Newcomer::prepare(lab, interface)?;
+fn connected(lab: &Lab, bridge: &str, interface: &str) -> Result<StartingContainer> {
+    let one = StartingContainer::prepare(lab, interface)?;
     one.connect(lab, bridge)?;
     Ok(one)
 }
 
-fn declare(daemon: &Daemon, one: &Newcomer, name: &str) -> Result<()> {
+fn declare(daemon: &Daemon, one: &StartingContainer, name: &str) -> Result<()> {
     let manifest = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -44,12 +44,12 @@ fn declare(daemon: &Daemon, one: &Newcomer, name: &str) -> Result<()> {
     daemon.put(&format!("{name}.json"), &manifest.to_string())
 }
 
-fn index(lab: &Lab, one: &Newcomer) -> Result<String> {
+fn index(lab: &Lab, one: &StartingContainer) -> Result<String> {
     let shown = lab.host().ip(&["-o", "link", "show", &one.interface])?;
     Ok(shown.split(':').next().context("no index")?.to_owned())
 }
 
-fn is_ready(lab: &Lab, config: &Path, one: &Newcomer) -> Result<bool> {
+fn is_ready(lab: &Lab, config: &Path, one: &StartingContainer) -> Result<bool> {
     let index = index(lab, one)?;
     let status = gate(lab, config, "status")?;
     let ready = status.lines().find(|line| line.starts_with("ready"));
@@ -71,9 +71,13 @@ fn sends(flood: &Flood) -> Result<()> {
 
 /// A new container, which sends to `peer` and to which `peer` sends, from the first instant: nothing
 /// arrives on either side.
-fn arrives_shut(lab: &Lab, peer: &Newcomer, interface: &str) -> Result<(Newcomer, Flood, Flood)> {
+fn arrives_shut(
+    lab: &Lab,
+    peer: &StartingContainer,
+    interface: &str,
+) -> Result<(StartingContainer, Flood, Flood)> {
     let before = peer.received()?;
-    let one = Newcomer::prepare(lab, interface)?;
+    let one = StartingContainer::prepare(lab, interface)?;
     let out = one.flood(peer);
     let back = peer.flood(&one);
     sends(&back)?;
@@ -84,7 +88,7 @@ fn arrives_shut(lab: &Lab, peer: &Newcomer, interface: &str) -> Result<(Newcomer
     Ok((one, out, back))
 }
 
-fn nothing_came(one: &Newcomer, peer: &Newcomer, before: u64) -> Result<()> {
+fn nothing_came(one: &StartingContainer, peer: &StartingContainer, before: u64) -> Result<()> {
     let (out, back) = (peer.received()? - before, one.received()?);
     ensure!(
         (out, back) == (0, 0),
@@ -145,7 +149,7 @@ fn a_daemon_that_runs_halts_and_dies() -> Result<()> {
     declare(&daemon, &other, "other")?;
     gate(&lab, &config, "install")?;
     daemon.launch()?;
-    let known = |one: &Newcomer| within("ready", || is_ready(&lab, &config, one));
+    let known = |one: &StartingContainer| within("ready", || is_ready(&lab, &config, one));
     known(&peer)?;
     known(&other)?;
     let talk = peer.flood(&other);

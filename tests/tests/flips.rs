@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use netpold_tests::daemon::WITH_METRICS;
 use netpold_tests::load::{Load, under_load};
-use netpold_tests::sockets::Noise;
+use netpold_tests::sockets::Rng;
 use netpold_tests::{Daemon, Lab, residue};
 
 /// Hosts side by side: a change mostly waits for running programs to end, and may do so while
@@ -25,7 +25,7 @@ const LIGHT: Load = Load {
 };
 
 /// Policies that allow the front alone on the port; all else about them is noise.
-fn policies(noise: &mut Noise) -> String {
+fn policies(noise: &mut Rng) -> String {
     let mut text = String::new();
     let front = "{namespaceSelector: {}, podSelector: {matchLabels: {app: front}}}";
     policy(&mut text, noise, "db", "store", "ingress", front);
@@ -44,7 +44,7 @@ fn policies(noise: &mut Noise) -> String {
 
 fn policy(
     text: &mut String,
-    noise: &mut Noise,
+    noise: &mut Rng,
     namespace: &str,
     app: &str,
     direction: &str,
@@ -104,7 +104,7 @@ fn dropped(daemon: &Daemon) -> Result<Vec<(String, u64)>> {
 
 fn commit(host: u64) -> Result<()> {
     let lab = Lab::with_pods(&["web/front", "db/store", "db/other"])?;
-    let mut noise = Noise(host + 1);
+    let mut noise = Rng(host + 1);
     let first = policies(&mut noise);
     let daemon = Daemon::enforcing(&lab, &[("changed.yaml", &first)], WITH_METRICS)?;
     let mut generation = daemon.settle()?;

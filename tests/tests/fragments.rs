@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpold_tests::frames::Mac;
-use netpold_tests::sockets::{self, Noise};
+use netpold_tests::sockets::{self, Rng};
 use netpold_tests::{Daemon, Family, Lab, Wire, frames, residue};
 
 const ALLOWED: u16 = 5432;
@@ -72,7 +72,7 @@ fn orders() -> Vec<Vec<usize>> {
         vec![5, 4, 3, 2, 1, 0],
         vec![1, 2, 3, 4, 5, 0],
     ];
-    let mut noise = Noise(11);
+    let mut noise = Rng(11);
     for _ in 0..SHUFFLES {
         let mut order = orders[0].clone();
         for last in (1..order.len()).rev() {
@@ -89,7 +89,7 @@ fn in_any_order(ends: (&str, &str)) -> Result<()> {
     let daemon = Daemon::enforcing(&lab, &[("pair.yaml", PAIR)], "")?;
     for family in Family::BOTH {
         let mut way = Way::new(&lab, ends, family)?;
-        let mut noise = Noise(13);
+        let mut noise = Rng(13);
         for order in orders() {
             let (wrong, right) = (noise.bytes(6000), noise.bytes(6000));
             way.send(DENIED, &wrong, &order)?;

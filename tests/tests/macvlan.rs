@@ -305,8 +305,8 @@ fn who_can_get_rid_of_the_programs_is_reported() -> Result<()> {
 #[test]
 fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
     let site = Site::new()?;
-    let program = Path::new(env!("CARGO_BIN_EXE_firstling"));
-    site.engine.import_program(program, "firstling")?;
+    let program = Path::new(env!("CARGO_BIN_EXE_first_packet_sender"));
+    site.engine.import_program(program, "first_packet_sender")?;
     let heard = netns::inside(&site.outside.path(), || -> Result<UdpSocket> {
         let socket = UdpSocket::bind("0.0.0.0:7777")?;
         socket.join_multicast_v4(&Ipv4Addr::new(239, 1, 2, 3), &Ipv4Addr::new(10, 78, 0, 1))?;
@@ -320,7 +320,13 @@ fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
         arguments.extend(["--network", "lan"]);
         arguments.extend(labels.iter().map(String::as_str));
         arguments.extend(HARMLESS);
-        arguments.extend(["firstling", "/program", "239.1.2.3", "10.78.0.1", "7777"]);
+        arguments.extend([
+            "first_packet_sender",
+            "/program",
+            "239.1.2.3",
+            "10.78.0.1",
+            "7777",
+        ]);
         site.engine.docker(&arguments)?;
         let mut datagram = [0; 16];
         if *app == "other" {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use netpold::netns;
 use netpold_tests::docker::Running;
-use netpold_tests::newcomer::gate;
+use netpold_tests::starting_container::gate;
 use netpold_tests::{Daemon, Engine, Lab, patience, residue, sockets};
 
 /// One for each family: a socket for any address of IPv6 has those of IPv4, too.

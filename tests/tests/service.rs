@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netpold_tests::newcomer::gate;
 use netpold_tests::patience::{patience, within};
+use netpold_tests::starting_container::gate;
 use netpold_tests::{Daemon, Lab, daemon, residue};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};

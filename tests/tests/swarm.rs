@@ -656,8 +656,8 @@ fn who_can_get_around_the_programs_is_reported() -> Result<()> {
 fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
     let site = Site::new("")?;
     site.daemon.put("policy.yaml", POLICY)?;
-    let program = Path::new(env!("CARGO_BIN_EXE_firstling"));
-    site.engine.import_program(program, "firstling")?;
+    let program = Path::new(env!("CARGO_BIN_EXE_first_packet_sender"));
+    site.engine.import_program(program, "first_packet_sender")?;
     let sink = site.run("sink", &[], &IDLE)?;
     site.daemon.wait()?;
     let address = *sink.addresses.first().context("no address")?;
@@ -668,7 +668,7 @@ fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
         arguments.extend(["--network", "ov", "--label", &label]);
         arguments.extend(HARMLESS);
         let to = address.to_string();
-        arguments.extend(["firstling", "/program", &to, "0.0.0.0", "7777"]);
+        arguments.extend(["first_packet_sender", "/program", &to, "0.0.0.0", "7777"]);
         site.engine.docker(&arguments)?;
         let time = patience(Duration::from_secs(5));
         if *app == "free" {

@@ -5,7 +5,7 @@
 //!
 //! Any user who may start containers may give one a name that is another's ID, or a name that another
 //! runtime's container has. So where several are meant, it is who was meant before, else the oldest:
-//! a newcomer neither takes a manifest's rights nor another one's isolation.
+//! a new container neither takes a manifest's rights nor another one's isolation.
 
 use thiserror::Error;
 

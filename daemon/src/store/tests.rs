@@ -448,7 +448,7 @@ async fn what_an_earlier_version_accepted_stays_where_this_one_is_stricter() {
 }
 
 /// Every order of seeing the same files ends in a state where nothing collides, nothing
-/// that was in force is lost to a newcomer, and nothing that could be in force is left out.
+/// that was in force is lost to a new one, and nothing that could be in force is left out.
 #[test]
 fn the_order_of_seeing_does_not_matter_for_what_collides() {
     let texts = [

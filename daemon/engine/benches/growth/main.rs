@@ -5,7 +5,7 @@
 //! is one core's. Needs no root.
 
 mod misshapen;
-mod town;
+mod synthetic_cluster;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -47,14 +47,14 @@ const CHANGES: [(&str, Change); 9] = [
 fn main() {
     let mut table = Table::default();
     for size in SIZES {
-        let texts = town::files(size);
+        let texts = synthetic_cluster::files(size);
         let (parse, files) = time(|| parse(&texts));
         table.add("read and validate", parse);
         let (assemble, assembled) = time(|| manifest::assemble(&files));
         table.add("assemble", assemble);
         assert_eq!(assembled.diagnostics, Vec::new());
         let found = files.iter().flat_map(|file| &file.diagnostics).next();
-        assert_eq!(found, None, "the town's manifests are valid");
+        assert_eq!(found, None, "the cluster's manifests are valid");
         // Reading and validating, and this, is all that `netpol check` does.
         let text: BTreeMap<&str, &str> = texts
             .iter()
@@ -91,9 +91,11 @@ fn main() {
         "{:<40} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "", "verdicts", "compile", "change", "plan", "lint"
     );
-    let town = attached(manifest::assemble(&parse(&town::files(misshapen::POLICIES))).world());
+    let cluster = attached(
+        manifest::assemble(&parse(&synthetic_cluster::files(misshapen::POLICIES))).world(),
+    );
     for (name, shape) in misshapen::SHAPES {
-        let mut world = town.clone();
+        let mut world = cluster.clone();
         shape(&mut world);
         let (full, compiled) = time(|| compile(&world).expect(NUMBERED));
         let scopes = [Scope::Policies, Scope::World];

@@ -6,12 +6,12 @@ use netpol_engine::policy::{
 };
 use netpol_engine::world::{Place, Pod, World};
 
-/// Policies of the town that they are made from.
+/// Policies of the synthetic cluster that they are made from.
 pub const POLICIES: usize = 5_000;
 
 type Shape = fn(&mut World);
 
-/// Each changes the town.
+/// Each changes the synthetic cluster.
 pub const SHAPES: [(&str, Shape); 5] = [
     ("every Pod with labels of its own", own_labels),
     ("every Namespace open to all Pods", open_to_all),

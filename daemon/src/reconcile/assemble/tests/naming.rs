@@ -87,7 +87,7 @@ fn a_manifest_that_names_no_container_is_reported_and_labels_none() {
 
 /// A user who may start containers may give them any name.
 #[test]
-fn a_newcomer_takes_no_manifest_from_whom_it_means() {
+fn a_new_container_takes_no_manifest_by_its_name() {
     let victim = container(1, &[]);
     let short = victim.id[..12].to_owned();
     for text in [victim.name.clone(), short.clone()] {

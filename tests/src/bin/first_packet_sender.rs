@@ -2,7 +2,7 @@
 //! its network, which asks for no MAC address before, and to one peer; then it dials that peer until
 //! it is ended.
 //!
-//! usage: firstling GROUP PEER PORT
+//! usage: first_packet_sender GROUP PEER PORT
 
 use std::env;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};

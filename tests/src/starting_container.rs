@@ -25,7 +25,7 @@ const PORT: u16 = 7777;
 
 /// One.
 #[derive(Debug)]
-pub struct Newcomer {
+pub struct StartingContainer {
     /// Its network namespace.
     pub namespace: Namespace,
     /// The host's end.
@@ -36,7 +36,7 @@ pub struct Newcomer {
     pub address: Ipv4Addr,
 }
 
-impl Newcomer {
+impl StartingContainer {
     /// A network namespace without an interface yet. `interface`: what the host's end will be called.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Newcomer {
     }
 }
 
-fn datagram(from: &Newcomer, to: &Newcomer) -> Vec<u8> {
+fn datagram(from: &StartingContainer, to: &StartingContainer) -> Vec<u8> {
     let ends = (from.address.into(), to.address.into());
     let udp = frames::real_udp(ends, (PORT, PORT), b"first");
     let (source, destination) = (from.address.octets(), to.address.octets());
