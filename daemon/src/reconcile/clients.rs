@@ -29,7 +29,7 @@ impl Clients {
         sources.mark_links_stale();
         let asked = inspect(sources, &request.netns);
         self.waiters
-            .add_start(request, asked, sources.links_revision());
+            .add_start(request, asked, sources.link_changes());
         sources.expect(self.waiters.awaited());
     }
 
@@ -61,9 +61,9 @@ impl Clients {
     }
 
     fn answer_starts(&mut self, control: &Control, sources: &mut Sources) {
-        let revision = sources.links_revision();
+        let changes = sources.link_changes();
         self.waiters
-            .inspect(revision, |netns| inspect(sources, netns));
+            .inspect(changes, |netns| inspect(sources, netns));
         let input = ReadinessInput {
             observed: sources.observed(),
             desired: control.desired(),

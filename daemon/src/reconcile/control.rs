@@ -239,7 +239,7 @@ mod tests {
             Effect::Admit(_) => "admit".to_owned(),
             Effect::TellRestored(ifindex) => format!("restored {ifindex}"),
             Effect::Announce => "announce".to_owned(),
-            Effect::Install(order) => format!("install {}", order.revision),
+            Effect::Install(order) => format!("install {}", order.version),
             Effect::SweepConnections => "sweep".to_owned(),
             Effect::NamePackets => "name".to_owned(),
             Effect::Save => "save".to_owned(),
@@ -258,17 +258,17 @@ mod tests {
         desired
     }
 
-    fn installed(control: &Control, revision: u64) -> installer::Answer {
+    fn installed(control: &Control, version: u64) -> installer::Answer {
         let world = Arc::new(control.desired().world.clone());
         installer::Answer {
-            revision,
+            version,
             installed: Some(installer::Installed {
                 world: Arc::clone(&world),
                 names: Arc::default(),
                 endpoints: Arc::default(),
             }),
             asked: world,
-            generation: revision,
+            generation: version,
             fill: Vec::new(),
             removed: false,
             error: None,

@@ -65,7 +65,7 @@ const OTHER_NUMBERS: &str =
 #[derive(Clone, Debug)]
 pub struct Order {
     /// The caller's number for it.
-    pub revision: u64,
+    pub version: u64,
     /// The world.
     pub world: Arc<World>,
 }
@@ -74,7 +74,7 @@ pub struct Order {
 #[derive(Debug)]
 pub struct Answer {
     /// The order's number.
-    pub revision: u64,
+    pub version: u64,
     /// The world that was asked for.
     pub asked: Arc<World>,
     /// What is in force now; `None`: what was before.
@@ -166,7 +166,7 @@ impl Installer {
         }
         let after = self.ids();
         Answer {
-            revision: order.revision,
+            version: order.version,
             asked: order.world,
             installed,
             generation: tables.installed().control.generation,

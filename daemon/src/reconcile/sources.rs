@@ -120,8 +120,8 @@ pub struct Sources {
     listener: Listener,
     finder: Finder,
     stale: Stale,
-    /// See [`Sources::links_revision`].
-    links_revision: u64,
+    /// See [`Sources::link_changes`].
+    link_changes: u64,
     claims: Claims,
     /// Something could not be listed.
     failed: bool,
@@ -162,7 +162,7 @@ impl Sources {
             listener,
             finder: Finder::default(),
             stale: Stale::ALL,
-            links_revision: 0,
+            link_changes: 0,
             claims: Claims::default(),
             failed: false,
             observed: Observed {
@@ -203,7 +203,7 @@ impl Sources {
 
     /// Everything is to be listed again.
     pub const fn mark_all_stale(&mut self) {
-        self.links_revision += 1;
+        self.link_changes += 1;
         self.stale = Stale::ALL;
         self.finder.changed.anywhere = true;
     }
@@ -218,8 +218,8 @@ impl Sources {
     /// Counts the occasions on which interfaces, anywhere, may have changed: what was found by [`Sources::inspect`] holds
     /// for as long as this number stays.
     #[must_use]
-    pub const fn links_revision(&self) -> u64 {
-        self.links_revision
+    pub const fn link_changes(&self) -> u64 {
+        self.link_changes
     }
 
     /// Inspects an opened network namespace.
@@ -296,7 +296,7 @@ impl Sources {
     }
 
     fn linked(&mut self, hints: std::io::Result<links::Hints>) -> bool {
-        self.links_revision += 1;
+        self.link_changes += 1;
         match hints {
             Ok(hints) => {
                 let links = !hints.links.is_empty() || hints.resync;

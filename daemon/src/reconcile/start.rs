@@ -260,7 +260,7 @@ fn install_first(
     desired: &Desired,
 ) -> Result<installer::Answer, StartError> {
     let order = installer::Order {
-        revision: 1,
+        version: 1,
         world: Arc::new(desired.world.clone()),
     };
     let answer = installer.install(&mut kernel.tables, order);

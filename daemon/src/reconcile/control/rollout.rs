@@ -1,6 +1,6 @@
 //! Which desired state the writer of the kernel's tables gets, and which one is in force. Pure.
 //!
-//! Every desired state has a revision, counted from 1. The writer works on one world at a time; a newer world waits until
+//! Every desired state has a version, counted from 1. The writer works on one world at a time; a newer world waits until
 //! the writer has answered.
 //!
 //! ```text
@@ -61,16 +61,16 @@ pub struct Answered {
     pub next: Option<Order>,
 }
 
-/// The revisions, and what is in force.
+/// The versions, and what is in force.
 #[derive(Debug)]
 pub struct Rollout {
     /// The newest desired world.
     desired: Arc<World>,
-    /// Its revision.
+    /// Its version.
     newest: u64,
-    /// The revision that the writer works on.
+    /// The version that the writer works on.
     in_flight: Option<u64>,
-    /// The newest revision that is in force, or was refused.
+    /// The newest version that is in force, or was refused.
     settled: u64,
     applied: Applied,
 }
@@ -92,17 +92,17 @@ impl Rollout {
         &self.applied
     }
 
-    /// The revision of the newest desired state.
+    /// The version of the newest desired state.
     pub const fn newest(&self) -> u64 {
         self.newest
     }
 
-    /// The newest revision that is in force, or was refused.
+    /// The newest version that is in force, or was refused.
     pub const fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// The revision that the writer works on.
+    /// The version that the writer works on.
     pub const fn in_flight(&self) -> Option<u64> {
         self.in_flight
     }
@@ -137,7 +137,7 @@ impl Rollout {
     fn begin(&mut self) -> Order {
         self.in_flight = Some(self.newest);
         Order {
-            revision: self.newest,
+            version: self.newest,
             world: Arc::clone(&self.desired),
         }
     }
@@ -145,7 +145,7 @@ impl Rollout {
     /// Takes up an answer of the writer.
     pub fn answered(&mut self, answer: Answer) -> Answered {
         self.in_flight = None;
-        self.settled = answer.revision;
+        self.settled = answer.version;
         let applied = &mut self.applied;
         applied.failure = answer.error.as_ref().map(ToString::to_string);
         applied.fill = answer.fill;
@@ -157,7 +157,7 @@ impl Rollout {
             applied.names = installed.names;
             applied.endpoints = installed.endpoints;
         }
-        let is_outdated = self.newest > answer.revision && *self.desired != *answer.asked;
+        let is_outdated = self.newest > answer.version && *self.desired != *answer.asked;
         if !is_outdated {
             self.settled = self.newest;
         }
@@ -183,17 +183,17 @@ mod tests {
         world
     }
 
-    fn answer(revision: u64, asked: &World, is_installed: bool) -> Answer {
+    fn answer(version: u64, asked: &World, is_installed: bool) -> Answer {
         let asked = Arc::new(asked.clone());
         Answer {
-            revision,
+            version,
             installed: is_installed.then(|| Installed {
                 world: Arc::clone(&asked),
                 names: Arc::default(),
                 endpoints: Arc::default(),
             }),
             asked,
-            generation: revision,
+            generation: version,
             fill: Vec::new(),
             removed: false,
             error: None,
@@ -203,7 +203,7 @@ mod tests {
 
     fn installs(next: &Next) -> Option<u64> {
         match next {
-            Next::Install(order) => Some(order.revision),
+            Next::Install(order) => Some(order.version),
             Next::Wait | Next::Settled => None,
         }
     }
@@ -220,7 +220,7 @@ mod tests {
         let answered = rollout.answered(answer(1, &one, true));
         assert!(answered.is_new);
         let order = answered.next.unwrap();
-        assert_eq!((order.revision, &*order.world), (3, &three));
+        assert_eq!((order.version, &*order.world), (3, &three));
         assert!(!rollout.is_settled());
         let answered = rollout.answered(answer(3, &three, true));
         assert!(answered.next.is_none());
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(rollout.settled(), 3);
         assert!(rollout.is_settled());
         // On demand it is.
-        assert_eq!(rollout.retry().map(|order| order.revision), Some(3));
+        assert_eq!(rollout.retry().map(|order| order.version), Some(3));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::reconcile::readiness::Asked;
 
 /// A client waits for a full sync.
 struct WaitingSync {
-    /// The newest revision when everything was about to be listed: a later revision has everything.
+    /// The newest version when everything was about to be listed: a later version has everything.
     since: u64,
     reply: oneshot::Sender<Synced>,
 }
@@ -22,7 +22,7 @@ struct WaitingSync {
 struct WaitingStart {
     request: ReadyRequest,
     asked: Result<Asked, String>,
-    /// The revision of the interfaces at which the namespace was inspected.
+    /// How often interfaces had changed when the namespace was inspected.
     inspected: u64,
 }
 
@@ -34,29 +34,26 @@ pub struct Waiters {
 }
 
 impl Waiters {
-    /// A client waits for what is listed from now on, after the revision `since`.
+    /// A client waits for what is listed from now on, after the version `since`.
     pub fn add_sync(&mut self, since: u64, request: SyncRequest) {
         let reply = request.reply;
         self.syncs.push(WaitingSync { since, reply });
     }
 
-    /// Does a client wait for what this revision has?
-    pub fn has_sync(&self, revision: u64) -> bool {
-        self.syncs.iter().any(|waiting| waiting.since < revision)
+    /// Does a client wait for what this version has?
+    pub fn has_sync(&self, version: u64) -> bool {
+        self.syncs.iter().any(|waiting| waiting.since < version)
     }
 
-    /// Answers the clients that wait for what this revision has.
-    pub fn answer_syncs(&mut self, revision: u64, synced: &Synced) {
-        for waiting in self
-            .syncs
-            .extract_if(.., |waiting| waiting.since < revision)
-        {
+    /// Answers the clients that wait for what this version has.
+    pub fn answer_syncs(&mut self, version: u64, synced: &Synced) {
+        for waiting in self.syncs.extract_if(.., |waiting| waiting.since < version) {
             // The client may have gone.
             let _ = waiting.reply.send(synced.clone());
         }
     }
 
-    /// A client waits for a network namespace, which was inspected at this revision of the interfaces.
+    /// A client waits for a network namespace, which was inspected when interfaces had changed so often.
     pub fn add_start(
         &mut self,
         request: ReadyRequest,
@@ -70,16 +67,16 @@ impl Waiters {
         });
     }
 
-    /// Inspects the network namespaces again in which interfaces may have changed. `revision`: of the interfaces now.
+    /// Inspects the network namespaces again in which interfaces may have changed. `changes`: how often interfaces have changed by now.
     pub fn inspect(
         &mut self,
-        revision: u64,
+        changes: u64,
         mut inspect: impl FnMut(&File) -> Result<Asked, String>,
     ) {
         let outdated = self.starts.iter_mut();
-        for waiting in outdated.filter(|waiting| waiting.inspected != revision) {
+        for waiting in outdated.filter(|waiting| waiting.inspected != changes) {
             waiting.asked = inspect(&waiting.request.netns);
-            waiting.inspected = revision;
+            waiting.inspected = changes;
         }
     }
 
@@ -138,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_is_answered_by_a_later_revision_than_that_of_its_listing() {
+    fn a_sync_is_answered_by_a_later_version_than_that_of_its_listing() {
         let mut waiters = Waiters::default();
         let mut answers = Vec::new();
         for since in [3, 4] {
@@ -166,8 +163,8 @@ mod tests {
         waiters.answer_starts(|_| readiness(false));
         assert!(answer.try_recv().is_err());
         let mut inspections = 0;
-        for revision in [2, 2, 3] {
-            waiters.inspect(revision, |_| {
+        for changes in [2, 2, 3] {
+            waiters.inspect(changes, |_| {
                 inspections += 1;
                 Ok(asked(8))
             });
