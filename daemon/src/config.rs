@@ -224,7 +224,7 @@ pub struct Host {
     pub egress: HostTraffic,
 }
 
-/// Who decides about traffic with the host.
+/// What decides about traffic with the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostTraffic {
     /// It is always allowed, as in Kubernetes.

@@ -116,7 +116,7 @@ pub fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
 /// Takes one datagram, and says from which network namespace it came: the id that this socket's own has for that one;
 /// `None`: its own. For a socket with `NETLINK_LISTEN_ALL_NSID`; the kernel puts the id into a control message.
 pub fn receive_sender(socket: &Socket) -> io::Result<Option<i32>> {
-    // Only who sent it is asked; the rest of the datagram is cut off.
+    // Only the sender is asked; the rest of the datagram is cut off.
     let mut start = [0; HEADER];
     let mut control = nix::cmsg_space!(i32);
     loop {

@@ -259,7 +259,7 @@ impl Probe {
     }
 }
 
-/// Who sees a datagram arrive.
+/// What sees a datagram arrive.
 enum Answering {
     /// We have the port.
     Echo(UdpSocket),

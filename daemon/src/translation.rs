@@ -1,4 +1,4 @@
-//! Rules of source address translation (NAT) on the host that hide who sends to a container.
+//! Rules of source address translation (NAT) on the host that hide the senders to a container.
 //!
 //! netpold tells containers of this host apart also where such a rule replaces their address. A packet from beyond
 //! the host has nothing but its address, so a rule that replaces it on the way to a container leaves policy without the

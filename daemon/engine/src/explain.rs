@@ -33,10 +33,10 @@ use crate::world::World;
 /// A verdict with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// Who opens the connection, as it was asked.
+    /// The end that opens the connection, as the question named it.
     #[serde(serialize_with = "as_text")]
     pub from: EndpointSpec,
-    /// Who is asked, as it was asked.
+    /// The destination, as the question named it.
     #[serde(serialize_with = "as_text")]
     pub to: EndpointSpec,
     /// Transport protocol.

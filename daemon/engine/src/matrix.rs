@@ -1,7 +1,7 @@
-//! Who reaches whom on one port: every ordered pair of different Pods, and the same by groups.
+//! Which Pods reach which on one port: every ordered pair of different Pods, and the same by groups.
 //!
 //! Pods that reach, and are reached by, the same ones are a group: that is what people read,
-//! and it costs what there is of groups. The pairs are written out only for who asks for
+//! and it costs what there is of groups. The pairs are written out only for callers that ask for
 //! each. By [`crate::reach`], so by the compiled tables. Pods with IPv4 and IPv6 are told by
 //! their IPv4, and where IPv6 gets another answer stands apart. Called by `netpol matrix`
 //! and the API.
@@ -33,7 +33,7 @@ pub struct Matrix<'w> {
     pods: Vec<(&'w ObjectName, usize)>,
     /// By group: is it one of those that are asked about?
     meant: Vec<bool>,
-    /// Those between whom IPv6 gets another answer.
+    /// Pairs for which IPv6 gets another answer.
     over_ipv6: Vec<OverIpv6<'w>>,
 }
 
@@ -51,9 +51,9 @@ pub struct OverIpv6<'w> {
 /// One ordered pair of different Pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Pair<'w> {
-    /// Who opens the connection.
+    /// The Pod that opens the connection.
     pub from: &'w ObjectName,
-    /// Who is asked.
+    /// The Pod that is dialled.
     pub to: &'w ObjectName,
     /// May it be opened?
     pub allowed: bool,

@@ -1,4 +1,4 @@
-//! Who reaches whom on which ports, for all ends at once.
+//! Which ends reach which, on which ports, for all ends at once.
 //!
 //! ```text
 //!  World ─▶ numbers for local Pods ─▶ compile ─▶ Tables ─▶ groups of equal ends ─▶ ports(from, to)
@@ -75,7 +75,7 @@ pub enum NeverInForce {
 /// Ends that policy treats alike, as senders and as receivers.
 #[derive(Clone, Debug)]
 pub struct Group<'w> {
-    /// Who they are.
+    /// The members.
     pub members: Members<'w>,
     /// What policy sees of each.
     pub profile: Profile,
@@ -397,7 +397,7 @@ impl<'w> Reach<'w> {
 }
 
 impl Profile {
-    /// Of who is not enforced: its class is the same whatever address the other end is spoken to
+    /// Of an end that is not enforced: its class is the same whatever address the other end is spoken to
     /// at, which has one family.
     const fn outside(class: u64) -> Self {
         Self {

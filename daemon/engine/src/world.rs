@@ -72,7 +72,7 @@ pub struct Pod {
     /// leave for the same.
     #[serde(default)]
     pub leaves: BTreeSet<IpNet>,
-    /// Its ports that an engine publishes at addresses of the host: who dials them there dials the Pod.
+    /// Its ports that an engine publishes at addresses of the host: a client that dials them there dials the Pod.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub published: BTreeSet<PublishedPort>,
     /// Whether it is enforced here, and as what.

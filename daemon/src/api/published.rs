@@ -73,7 +73,7 @@ impl fmt::Debug for GateMeter {
 /// answer then. Dropping `reply` says that it could not be done.
 #[derive(Debug)]
 pub struct SyncRequest {
-    /// Where the answer goes. The one who asked may be gone by then.
+    /// Where the answer goes. The client may be gone by then.
     pub reply: oneshot::Sender<Synced>,
 }
 
@@ -84,6 +84,6 @@ pub struct ReadyRequest {
     pub netns: Arc<File>,
     /// Only once it is; else as things are now.
     pub wait: bool,
-    /// Where the answer goes. The one who asked may be gone by then.
+    /// Where the answer goes. The client may be gone by then.
     pub reply: oneshot::Sender<Result<Readiness, String>>,
 }

@@ -53,7 +53,7 @@ pub struct Status {
     pub datapath: DatapathStatus,
     /// What shuts interfaces that nothing is enforced at yet.
     pub gate: GateStatus,
-    /// NAT rules of the host that may hide who sends to a container from beyond the host.
+    /// NAT rules of the host that may hide senders beyond the host from containers.
     pub hiding_rules: Vec<String>,
     /// Everything else that the operator should know, those rules included.
     pub warnings: Vec<String>,
@@ -224,7 +224,7 @@ pub struct Unreached {
     /// The bridge that it is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
-    /// Who is in the network namespace that it leads to, as far as can be told.
+    /// The container in the network namespace that it leads to, as far as can be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leads_to: Option<String>,
     /// Does all pass there, without a policy? Else nothing does.
@@ -252,9 +252,9 @@ impl Unreached {
 pub struct Conflict {
     /// The address.
     pub address: IpAddr,
-    /// Who has it.
+    /// The endpoint that has the address.
     pub holder: ObjectName,
-    /// Who can't use it.
+    /// The endpoint that can't use the address.
     pub other: ObjectName,
 }
 
@@ -340,7 +340,7 @@ pub struct Synced {
     pub rejected: Vec<Rejected>,
     /// What kept the rest from coming in force (tables full, no right); empty: nothing.
     pub failures: Vec<String>,
-    /// What is in force and may not mean what it says, where no one who waited was told before.
+    /// What is in force and may not mean what it says, where no waiting client was told before.
     pub findings: Vec<Problem>,
 }
 

@@ -1,4 +1,4 @@
-//! Where things are pinned, and who may touch them.
+//! Where things are pinned, and which users may touch them.
 //!
 //! ```text
 //!  <pin directory>/              flock(2)ed by the daemon that uses it
@@ -378,7 +378,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, or says who can't.
+    /// Takes the lock, or says why that fails.
     ///
     /// # Errors
     /// [`PinsError::InUse`] where another process has it, [`PinsError::Absent`] where there

@@ -30,9 +30,9 @@ pub struct Flow {
     /// Transport layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l4: Option<Layer4>,
-    /// Who sent it.
+    /// The sender.
     pub source: Endpoint,
-    /// Whom it was for.
+    /// The destination.
     pub destination: Endpoint,
     /// Always [`FlowType::L3L4`].
     #[serde(rename = "Type")]

@@ -77,7 +77,7 @@ pub struct Namer {
     by_number: BTreeMap<u32, ObjectName>,
     by_address: BTreeMap<IpAddr, ObjectName>,
     by_slot: BTreeMap<u32, ObjectName>,
-    /// By protocol, port and address of the host: who publishes it, and its own port.
+    /// By protocol, port and address of the host: the Pod that publishes it, and its own port.
     by_published: BTreeMap<(u8, u16, IpAddr), (ObjectName, u16)>,
 }
 
@@ -423,7 +423,7 @@ fn identity(namespace: &str, labels: Option<&Labels>) -> u32 {
     FIRST_IDENTITY + (hash & 0x00ff_ffff)
 }
 
-/// Who is neither an endpoint of this host nor the host.
+/// An end that is neither an endpoint of this host nor the host.
 fn outside() -> Endpoint {
     Endpoint {
         identity: IDENTITY_WORLD,

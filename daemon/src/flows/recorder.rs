@@ -1,4 +1,4 @@
-//! The recent flows, and who wants to hear of new ones.
+//! The recent flows, and the clients that want to hear of new ones.
 //!
 //! The reconcile loop records; the API's streams read. A slow reader loses flows
 //! and is told how many; it never holds up the writer. The lock is held for a
@@ -34,7 +34,7 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// Keeps the flow and tells those who listen.
+    /// Keeps the flow and sends it to the clients that listen.
     pub fn record(&self, flow: Flow) {
         let flow = Arc::new(flow);
         let mut recent = self.lock();

@@ -1,13 +1,13 @@
-//! From what was gathered to the world: who the endpoints are, which interfaces and addresses are
+//! From what was gathered to the world: which endpoints there are, which interfaces and addresses are
 //! theirs, and what has to be said about the rest.
 //!
 //! Pure, but for the register, which it brings up to date. Decides:
 //! - whose an interface is: by the namespace that its other end is in, never by a name;
 //! - which interfaces have no end here, and are enforced inside;
 //! - which interfaces are on hold: what looks like a container's and has no owner yet;
-//! - who of those that share a network namespace is its endpoint: the one who was, then a
+//! - which of the containers that share a network namespace is its endpoint: the one that was, then a
 //!   Pod's sandbox, then the oldest;
-//! - whose an address is: the one who had it, then manifests, then the runtimes'
+//! - the owner of an address: the endpoint that had it, then manifests, then the runtimes'
 //!   containers by age, then declared endpoints in order. The host's own are the host's.
 
 mod containers;
@@ -134,7 +134,7 @@ struct Candidate {
     published: BTreeSet<PublishedPort>,
     interfaces: BTreeMap<u32, Interface>,
     hidden: BTreeSet<u32>,
-    /// Its addresses are those of an engine with a network namespace of its own: they say nothing of who has them here.
+    /// Its addresses are those of an engine with a network namespace of its own: they say nothing of their owners here.
     apart: bool,
     given: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// See [`world::Attached::asks`].

@@ -42,7 +42,7 @@ pub struct Lints {
     /// Those that it has answered about last; the same as `asked` where it has ended.
     answered: Option<u64>,
     findings: Vec<Diagnostic>,
-    /// What those who waited were told.
+    /// What waiting clients were told.
     told: BTreeSet<String>,
 }
 

@@ -109,7 +109,7 @@ pub struct Namespace {
     pub inside: Vec<Inside>,
     /// Did its container run already when that was looked at?
     pub looked_running: bool,
-    /// What those who are in it can do, where that matters.
+    /// What the processes in it can do, where that matters.
     pub rights: Rights,
 }
 

@@ -34,7 +34,7 @@ const VERSION: u32 = 1;
 /// Far more than 4,095 endpoints take.
 const LARGEST: u64 = 64 << 20;
 
-/// Who an endpoint is.
+/// The identity of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Key {
@@ -138,7 +138,7 @@ pub struct Register {
     cursor: u32,
     /// The number given last to an interface inside another namespace.
     pub last_inside: u32,
-    /// By who they are.
+    /// The endpoints, by their identity.
     pub records: BTreeMap<Key, Record>,
     /// Bridges that containerd's containers were seen on; the empty name: on none.
     pub bridges: BTreeSet<String>,
@@ -260,7 +260,7 @@ impl Register {
         record.filter(|record| record.netns == namespace.identity)
     }
 
-    /// Who has an address.
+    /// The endpoint that has each address.
     #[must_use]
     pub fn holders(&self) -> BTreeMap<IpAddr, &Key> {
         self.records

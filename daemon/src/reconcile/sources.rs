@@ -208,7 +208,7 @@ impl Sources {
         self.finder.changed.anywhere = true;
     }
 
-    /// Interfaces are to be listed again, and who is behind them.
+    /// Interfaces are to be listed again, and the namespaces behind them.
     pub const fn mark_links_stale(&mut self) {
         self.stale.links = true;
         self.stale.inside = true;

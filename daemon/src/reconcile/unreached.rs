@@ -135,7 +135,7 @@ impl Watch {
         }
     }
 
-    /// Network namespaces of which it is not known yet who is in them.
+    /// Network namespaces of which it is not known yet what is in them.
     pub fn unseen(&self) -> BTreeSet<i32> {
         let waiting = self.waiting.values();
         let unseen = waiting.filter(|one| {
@@ -145,7 +145,7 @@ impl Watch {
         unseen.filter_map(|one| one.unclaimed.nsid).collect()
     }
 
-    /// Who is in those is known by now. True: of one.
+    /// What is in those is known by now. True: of one.
     pub fn see(&mut self, behind: &BTreeMap<i32, Behind>) -> bool {
         let mut is_news = false;
         for one in self.waiting.values_mut() {

@@ -27,7 +27,7 @@ pub struct Snapshot {
     pub connected: bool,
     /// Does its last listing lack an inspection, so that some PID is not known yet?
     pub incomplete: bool,
-    /// Why it is not connected, where that is not as it should be; or whom it can't name.
+    /// Why it is not connected, where that is not as it should be; or what it can't name.
     pub error: Option<String>,
 }
 
@@ -62,7 +62,7 @@ pub fn split(id: &str) -> (Option<&Path>, &str) {
     }
 }
 
-/// Who runs a container.
+/// The runtime of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Runtime {
     /// The Docker engine, or what speaks its API.
@@ -86,7 +86,7 @@ impl Runtime {
 /// One container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
-    /// Who runs it.
+    /// Its runtime.
     pub runtime: Runtime,
     /// Its ID: Docker's are 64 hexadecimal digits, or `SOCKET/ID` among several engines; containerd's `NAMESPACE/ID`.
     pub id: String,

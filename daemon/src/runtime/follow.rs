@@ -169,7 +169,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes what the runtime says, and answers those who asked, once nothing is missing.
+    /// Publishes what the runtime says, and answers the clients, once nothing is missing.
     pub(super) fn say(&mut self, said: Snapshot) {
         let incomplete = said.incomplete;
         self.say_meanwhile(said);

@@ -4,7 +4,7 @@
 //! letters: a named container gets rights by it, and a slip must not meet another one.
 //!
 //! Any user who may start containers may give one a name that is another's ID, or a name that another
-//! runtime's container has. So where several are meant, it is who was meant before, else the oldest:
+//! runtime's container has. So where several are meant, it is the container that was meant before, else the oldest:
 //! a new container neither takes a manifest's rights nor another one's isolation.
 
 use thiserror::Error;

@@ -132,7 +132,7 @@ pub(super) fn look(path: &Path, listed: (u64, u64)) -> io::Result<Look> {
 
 fn take_lease(file: &File) -> Result<(), Errno> {
     let fd = file.as_raw_fd();
-    // Who opens the file for writing meanwhile makes the kernel signal the holder: SIGIO by
+    // A process that opens the file for writing meanwhile makes the kernel signal the holder: SIGIO by
     // default, which ends a process. SIGURG is ignored by default, and needs no handler.
     // SAFETY: F_SETSIG and F_SETLEASE take an integer and no pointer; `fd` is open, as
     // `file` is borrowed for the whole call.

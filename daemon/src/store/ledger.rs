@@ -246,7 +246,7 @@ impl Ledger {
         changes
     }
 
-    /// Files whose candidates can't be taken beside the others, and who has their objects.
+    /// Files whose candidates can't be taken beside the others, and the files that have their objects.
     fn losers(
         &self,
         trying: &BTreeSet<String>,

@@ -1,4 +1,4 @@
-//! The manifests of a directory for one who reads them once, without a store: the verbs that work offline. Found as the
+//! The manifests of a directory for a caller that reads them once, without a store: the verbs that work offline. Found as the
 //! store finds them, by the same names, links and bounds, so that what is checked is what would be enforced. A store
 //! keeps what was in force where something can't be read; here there is nothing to keep, so it is an error.
 

@@ -461,7 +461,7 @@ pub fn ipv6<F: Frame>(
             protocol::AUTHENTICATION => (usize::from(extension[1]) + 2) * 4,
             _ => (usize::from(extension[1]) + 1) * 8,
         };
-        // A packet that has routers to visit yet is not for whom its header says.
+        // A packet that has routers to visit yet is not for the destination in its header.
         if next == protocol::ROUTING && extension[3] != 0 {
             return Err(Reason::ExtensionHeaders);
         }

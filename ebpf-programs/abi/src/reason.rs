@@ -48,7 +48,7 @@ reasons! {
     Host = 5, "host", "between the container and its own host";
     /// The endpoint speaks to itself.
     Itself = 6, "itself", "the endpoint speaks to itself";
-    /// DHCP between a client and who is no container.
+    /// DHCP between a client and a host that is no container.
     LinkControl = 7, "link-control", "a DHCP client's question to all hosts, or an answer to one";
     /// The configuration lets unidentified interfaces through.
     UnidentifiedAllowed = 8, "unidentified-allowed", "the interface is not identified, and the configuration lets it through";

@@ -31,7 +31,7 @@ pub(super) struct Classes {
     pub gone: Vec<u64>,
     /// The peer `kube-dns`, for what it is and not for where; `None`: there is none, or no container's engine asks for it.
     pub kube_dns: Option<AddressEntry>,
-    /// By address, of the resolvers that engines ask: who it is to policy.
+    /// By address, of the resolvers that engines ask: the peer that policy takes it for.
     pub resolvers: BTreeMap<IpAddr, AddressEntry>,
     /// What the blocks cover, for as long as they are the same, and the classes of its sets.
     covered: Covered,
@@ -48,7 +48,7 @@ pub(super) struct Class {
     pub ports: Resolved,
 }
 
-/// Who has an address.
+/// The owner of an address.
 struct Holder {
     owner: u32,
     slot: u32,
@@ -262,7 +262,7 @@ impl Class {
     }
 }
 
-/// Who has which address: the host before Pods, and of Pods the first by name. Then what names
+/// The owner of each address: the host before Pods, and of Pods the first by name. Then what names
 /// of ports stand for there, the first of these being nothing.
 fn holders(
     world: &World,

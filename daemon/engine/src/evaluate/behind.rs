@@ -1,4 +1,4 @@
-//! Who is behind an address of the host: a Pod whose port an engine publishes there. A Pod that dials it is judged by the
+//! The Pod behind an address of the host: a Pod whose port an engine publishes there. A Pod that dials it is judged by the
 //! other one's policies, as the kernel does it ([`netpol_abi::judge`]'s `published`).
 
 use super::endpoint_spec::{End, addresses};

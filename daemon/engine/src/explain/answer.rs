@@ -46,7 +46,7 @@ pub struct RuleAnswer {
 pub struct PeerAnswer {
     /// Its place in the list.
     pub peer: usize,
-    /// Whom it is for, in words.
+    /// The ends that the entry is for, in words.
     pub wants: String,
     /// All of it holds.
     pub matched: bool,
@@ -191,7 +191,7 @@ impl Reading {
     }
 }
 
-/// Whom an entry is for.
+/// The ends that an entry is for.
 fn words(peer: &Peer) -> String {
     let pods = match peer {
         Peer::Block(IpBlock { cidr, except }) => {

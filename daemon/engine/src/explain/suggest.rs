@@ -296,7 +296,7 @@ pub(super) struct Also {
 }
 
 impl Also {
-    /// Of a policy beside this end that lets `wanted` through for those whom `subject` selects.
+    /// Of a policy beside this end that lets `wanted` through for the Pods that `subject` selects.
     /// Blocks are of one address.
     pub(super) fn opened_by(
         case: &Case,

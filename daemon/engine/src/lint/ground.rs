@@ -219,7 +219,7 @@ impl<'w> Ground<'w> {
         }
     }
 
-    /// Who reaches whom; `None` where the policies make more verdicts than could ever be in force.
+    /// What each end reaches; `None` where the policies make more verdicts than could ever be in force.
     pub(super) fn reach(&self) -> Option<&Reach<'w>> {
         self.reach
             .get_or_init(|| Reach::compute(self.world).ok())

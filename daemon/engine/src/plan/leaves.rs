@@ -50,7 +50,7 @@ pub(super) fn changed(installed: &Leaves, desired: &Leaves) -> BTreeSet<u32> {
         .collect()
 }
 
-/// The slots of those who have leave for an address.
+/// The slots of the endpoints that have leave for an address.
 pub(super) fn holders(leaves: &Leaves, net: &IpNet) -> BTreeSet<u32> {
     leaves
         .keys()

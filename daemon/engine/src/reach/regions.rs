@@ -12,7 +12,7 @@ use netpol_abi::tables::CLASS_ANY;
 
 use crate::policy::IpBlock;
 
-/// Addresses that no policy tells apart. Who has one of them (a Pod, the host) is not a stranger.
+/// Addresses that no policy tells apart. An owner of one of them (a Pod, the host) is not a stranger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Region(pub Vec<IpBlock>);
 

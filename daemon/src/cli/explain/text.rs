@@ -93,7 +93,7 @@ pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Resul
     suggested(&mut page, &sides, !fixes.is_empty())
 }
 
-/// Who they are.
+/// The ends.
 fn ends(explanation: &Explanation) -> (Who, Who) {
     (
         Who::new(&explanation.from, &explanation.egress),
@@ -530,7 +530,7 @@ fn remarks(side: &Told, suggestion: &Suggestion) -> Vec<String> {
     remarks
 }
 
-/// Whom a change is for besides.
+/// The other ends that a change is for.
 fn also(
     direction: Direction,
     peers: &BTreeSet<ObjectName>,

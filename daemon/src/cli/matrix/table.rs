@@ -1,5 +1,5 @@
 //! A matrix for a terminal: a square by names where it fits, a square by numbers where that
-//! does, else a line for all who reach the same ones.
+//! does, else a line for all senders that reach the same receivers.
 
 use std::io::Write;
 
@@ -52,7 +52,7 @@ pub(super) fn write(matrix: &Matrix, width: usize, out: &mut dyn Write) -> anyho
     Ok(())
 }
 
-/// Below the table: those between whom IPv6 gets another answer than stands there.
+/// Below the table: the pairs for which IPv6 gets another answer than stands there.
 pub(super) fn over_ipv6(matrix: &Matrix, width: usize, out: &mut dyn Write) -> anyhow::Result<()> {
     if matrix.over_ipv6().is_empty() {
         return Ok(());
@@ -181,7 +181,7 @@ fn by_numbers(matrix: &Matrix, names: &[String], width: usize, spacing: Spacing)
     Some(text.done)
 }
 
-/// All who reach the same ones, and whom.
+/// Senders that reach the same receivers, and those receivers.
 fn lines<'w>(
     matrix: &Matrix<'w>,
     cast: &Cast<'w>,
@@ -224,7 +224,7 @@ fn only<'w>(pods: &[&'w ObjectName]) -> Option<&'w ObjectName> {
     }
 }
 
-/// Who is in a group whose name leaves some out.
+/// The members of a group whose name leaves some out.
 fn members(
     group: &[&ObjectName],
     label: &str,

@@ -1,4 +1,4 @@
-//! From containers to endpoints: who of those that share a namespace is one, what its interfaces
+//! From containers to endpoints: which of the containers that share a namespace is one, what its interfaces
 //! are, and those of before while their engine has not answered.
 
 use std::collections::{BTreeMap, BTreeSet};

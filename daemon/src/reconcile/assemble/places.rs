@@ -15,9 +15,9 @@ use crate::datapath::{is_inside, is_loopback};
 use crate::reconcile::register::{Key, Record, Register};
 
 impl Assembly<'_> {
-    /// Engines with network namespaces of their own draw from the same subnets as the host's. The tables have room for one
-    /// owner of an address: that is who has it here. The other one's packets are none of those that are judged by it, so
-    /// it is not enforced, rather than cut for an address that it truly has.
+    /// Engines with network namespaces of their own draw from the same subnets as the host's engine. The tables have room
+    /// for one owner of an address: the endpoint that has it here. The other endpoint is not enforced, rather than cut for
+    /// an address that it truly has: the programs would take its packets for forged ones.
     pub(super) fn yield_addresses(&mut self, register: &Register) {
         let (dns, _) = resolver::kube_dns(BTreeSet::new());
         let host = self.out.world.host.iter();

@@ -208,7 +208,7 @@ impl Assembly<'_> {
         Some((number, interface))
     }
 
-    /// Reports what those who are in one namespace with interfaces that are enforced there can do about their programs.
+    /// Reports what containers can do about the programs of interfaces that are enforced inside their namespace.
     pub(super) fn rights(
         &mut self,
         container: &Container,

@@ -1,4 +1,4 @@
-//! Who is in a network namespace that no engine has claimed, as the control groups of its processes tell: for people, who
+//! The container in a network namespace that no engine has claimed, as the control groups of its processes tell: for people, who
 //! are to know which engine to name in the configuration. Nothing becomes an endpoint by it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use crate::runtime::cgroup::{self, Maker};
 /// Where ip(8) and container runtimes mount network namespaces that outlive processes.
 const MOUNTED: &str = "/run/netns";
 
-/// Who is there.
+/// What is in the network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behind {
     /// A container of some engine's.
@@ -53,7 +53,7 @@ impl Behind {
     }
 }
 
-/// Who is in each of these network namespaces, by the ids that they have here. Looks at every process: some
+/// What is in each of these network namespaces, by the ids that they have here. Looks at every process: some
 /// milliseconds where there are a thousand.
 pub fn look(links: &mut Links, wanted: &BTreeSet<i32>) -> BTreeMap<i32, Behind> {
     let mut found = BTreeMap::new();

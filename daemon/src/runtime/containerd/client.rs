@@ -129,7 +129,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects, and asks who is there.
+    /// Connects, and asks for the version.
     pub(super) async fn connect(socket: &Path) -> Result<(Self, String), ClientError> {
         let stream = UnixStream::connect(socket)
             .await

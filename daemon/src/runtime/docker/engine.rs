@@ -110,7 +110,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Asks who is there, and agrees on the version of the API.
+    /// Asks what engine it is, and agrees on the version of the API.
     pub(super) async fn connect(socket: &Path) -> Result<Self, EngineError> {
         let mut engine = Self {
             socket: socket.to_owned(),
@@ -180,7 +180,7 @@ impl Engine {
         Ok(inspection)
     }
 
-    /// One network, with the addresses of those who are on it: known before a container
+    /// One network, with the addresses of the containers on it: known before a container
     /// that joins it has started. Takes no container's lock.
     pub(super) async fn members(&self, id: &str) -> Result<wire::Members, EngineError> {
         let id = checked("/networks", id)?;

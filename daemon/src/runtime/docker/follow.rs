@@ -248,7 +248,7 @@ struct World {
     begun: bool,
 }
 
-/// Who is on this network? Asked after so many departures.
+/// Which containers are on this network? Asked after so many departures.
 #[derive(Debug)]
 struct Question {
     network: String,

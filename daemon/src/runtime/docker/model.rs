@@ -276,7 +276,7 @@ pub(super) fn build(id: &str, networks: Vec<Attachment>, seen: Instant) -> Conta
     }
 }
 
-/// What a network says of one who is on it, before the container has started.
+/// What a network says of a container on it, before that has started.
 pub(super) fn member(name: &str, member: &wire::Member) -> Attachment {
     // `172.17.0.2/16`
     let address = |text: &str| text.split('/').next().unwrap_or_default().to_owned();

@@ -163,7 +163,7 @@ pub struct Network {
     pub options: HashMap<String, String>,
 }
 
-/// One network, with those who are on it.
+/// One network, with the containers on it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Members {

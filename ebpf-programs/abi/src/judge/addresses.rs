@@ -1,4 +1,4 @@
-//! Who has an address: this host's endpoints, the host, or neither; and what an endpoint may use by leave.
+//! The owner of an address: this host's endpoints, the host, or neither; and what an endpoint may use by leave.
 
 use super::{PolicyContext, Subprograms};
 use crate::{

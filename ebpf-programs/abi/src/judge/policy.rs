@@ -1,4 +1,4 @@
-//! What policy says of a connection: who is the peer, what do the policy sets of the endpoint say.
+//! What policy says of a connection: which end is the peer, what do the policy sets of the endpoint say.
 
 use super::{
     Decision, ParsedFrame, PolicyContext, Subprograms,
@@ -26,7 +26,7 @@ pub(super) fn policy<T: Subprograms>(
     decision(context, opening, parsed, Question::new(opening, false))
 }
 
-/// The same for the reply of a connection that a peer opened: who that was is remembered with it.
+/// The same for the reply of a connection that a peer opened: the opener is remembered with it.
 #[inline(always)]
 pub(super) fn policy_for<T: Subprograms>(
     context: &PolicyContext<'_, T>,

@@ -1,5 +1,5 @@
-//! Who sent a packet that arrives at an endpoint. The source address alone does not tell: network address
-//! translation on this host replaces it, and who can route to an endpoint can write any address into a packet.
+//! The sender of a packet that arrives at an endpoint. The source address alone does not tell: network address
+//! translation on this host replaces it, and any host that can route to an endpoint can write any address into a packet.
 //!
 //! ```text
 //!  endpoint A ─▶ [egress: writes the stamp of A] ─▶ bridge, routes, NAT, tunnels ─▶ [ingress: reads it] ─▶ endpoint B
@@ -92,7 +92,7 @@ impl Sender {
     }
 }
 
-/// Who is behind an address, as policy sees it.
+/// The end behind an address, as policy sees it.
 #[derive(Clone, Copy)]
 pub(super) struct Peer {
     pub class: u64,

@@ -220,7 +220,7 @@ fn known<T: Subprograms>(
             next.rule = decision.rule;
             next.flags &= !flow_flags::AUDITED;
             if opening as u8 == Direction::Ingress as u8 && !reply {
-                // The peer's own packet tells who it is now.
+                // The peer's own packet proves its sender now.
                 next.flags = next.flags & !flow_flags::SENDER | decision.sender.flow_flags();
                 next.payer = payer(context, decision.sender);
                 recharge(context.tables, parsed, flow.payer, next.payer);
@@ -273,7 +273,7 @@ fn opening<T: Subprograms, F: Frame>(
         }
     } else if !packet.to_group() && !whose.is_usable() {
         // Frames that the bridge floods, or for an address that was not given to it: it may be
-        // anything, so who is isolated does not get it.
+        // anything, so an isolated endpoint does not get it.
         return not_for_endpoint(context, parsed);
     }
     let by_leave = whose.is_by_leave();
@@ -303,7 +303,7 @@ fn opened<T: Subprograms, F: Frame>(
         && decision.reason.allows()
         && local_port(context, packet) < FIRST_DIALLING
     {
-        // Who opened it is in doubt: policy has to allow both.
+        // The opener is in doubt: policy has to allow both.
         let other = policy::policy(context, Direction::Ingress, parsed);
         if !other.reason.allows() {
             (opening, decision) = (Direction::Ingress, other);
@@ -398,7 +398,7 @@ fn older_tcp<T: Subprograms>(
     if parsed.packet.protocol != protocol::TCP
         || parsed.packet.tcp_flags & tcp::SYN != 0
         || context.at.netns == 0
-        // Nothing depends on who opened.
+        // Nothing depends on the opener.
         || matches!(context.isolation(), Isolation::None)
         || !matches!(context.tables.socket(parsed, false), Some(Socket::Connected))
     {
@@ -431,7 +431,7 @@ fn may_speak_first<T: Subprograms>(context: &PolicyContext<'_, T>) -> bool {
         || age(context.tables.tick(), context.control.since) <= SERVER_FIRST
 }
 
-/// Is it from whom a connected UDP socket of the endpoint may have asked before these tables were
+/// Is it from the peer that a connected UDP socket of the endpoint may have asked before these tables were
 /// made? UDP knows no opening; what was asked then is answered within the time that an
 /// entry would have lasted.
 #[inline(always)]

@@ -93,7 +93,7 @@ fn all_have_it(
     !selected.is_empty() && selected.iter().all(gives)
 }
 
-/// Who may answer: the cluster's resolver as manifests everywhere name it.
+/// The peer that may answer: the cluster's resolver as manifests everywhere name it.
 struct Resolver<'g, 'w> {
     ground: &'g Ground<'w>,
     namespace: Labels,

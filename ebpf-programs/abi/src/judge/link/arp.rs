@@ -57,7 +57,7 @@ pub fn sent<T: Subprograms, F: Frame>(
 const LONGEST_PADDED: usize = SHORTEST_FRAME + 4;
 
 /// ARP towards the endpoint. From beyond this host it has what padding the sender's driver leaves
-/// there. Whom no policy isolates gets other operations too (inverse ARP, RFC 2390).
+/// there. An endpoint that no policy isolates gets other operations too (inverse ARP, RFC 2390).
 #[inline(always)]
 pub fn received<T: Subprograms, F: Frame>(context: &PolicyContext<'_, T>, frame: &F) -> Reason {
     let is_isolated = context.isolated();
