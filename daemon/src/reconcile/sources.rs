@@ -331,10 +331,11 @@ impl Sources {
         }
         let looked_inside = (stale.store || stale.declared || stale.inside) && self.declare(stale);
         if stale.engine {
+            let bridges = &self.observed.links.bridges;
             for (followed, engine) in self.docker.iter_mut().zip(&mut self.observed.docker) {
-                followed.ask(engine);
+                followed.ask(engine, bridges);
             }
-            self.containerd.ask(&mut self.observed.containerd);
+            self.containerd.ask(&mut self.observed.containerd, bridges);
         }
         // The dump comes after the engine's word: the interfaces of a container that it names
         // are there.
