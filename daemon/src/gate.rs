@@ -20,6 +20,7 @@ mod message;
 mod nft;
 pub mod rules;
 pub mod state;
+pub mod veths;
 
 use std::io;
 
@@ -30,6 +31,7 @@ pub use listen::Listener;
 pub use nft::install;
 pub use rules::{Contents, Scope};
 pub use state::GateState;
+pub use veths::{Seen, VethNaming};
 
 use crate::config::{Config, Enabled, Mode, Unidentified};
 

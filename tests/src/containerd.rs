@@ -15,7 +15,7 @@ use netpold::netns::{self, Netns};
 use nix::sys::signal::Signal;
 
 use crate::daemon::binary;
-use crate::docker::{Running, pack, root_file_system};
+use crate::docker::{Running, pack, program_root, root_file_system};
 use crate::lab::Lab;
 use crate::server::Server;
 
@@ -234,14 +234,49 @@ impl Containerd {
                 &["image", "import", "--snapshotter", "native", &archive],
             )?;
         }
+        let options = [&["--snapshotter", "native"], options].concat();
+        self.ctr_run(namespace, id, &options, &[&[IMAGE, id], command].concat())
+    }
+
+    /// Runs a container of a program alone in the background, on the network. Its root is shared with the others of that program.
+    ///
+    /// # Errors
+    /// What ctr(1) says.
+    pub fn run_program(
+        &self,
+        id: &str,
+        labels: &[&str],
+        program: &Path,
+        arguments: &[&str],
+    ) -> Result<Running> {
+        let name = program.file_name().context("the program has no name")?;
+        let root = self.directory.path().join(name);
+        if !root.join("program").exists() {
+            program_root(program, &root)?;
+        }
+        let root = root.display().to_string();
+        let mut options = vec!["--detach", "--cni", "--rootfs"];
+        options.extend(labels.iter().flat_map(|label| ["--label", label]));
+        let command = [&[&root, id, "/program"], arguments].concat();
+        self.ctr_run("default", id, &options, &command)?;
+        self.look("default", id)
+    }
+
+    /// `options`, then what the container's root is, its ID and its command.
+    fn ctr_run(
+        &self,
+        namespace: &str,
+        id: &str,
+        options: &[&str],
+        command: &[&str],
+    ) -> Result<String> {
         // Two of these would share runc's state and control groups, and containers of one name.
         let runc = self.directory.path().join("runc").display().to_string();
         let group = format!("/{}-{namespace}-{id}", self.lab);
         // A machine whose older control groups have the controller of processors has none for the newer ones.
-        let mut arguments = vec!["run", "--snapshotter", "native", "--cpu-shares", "0"];
+        let mut arguments = vec!["run", "--cpu-shares", "0"];
         arguments.extend(["--runc-root", &runc, "--cgroup", &group]);
         arguments.extend(options);
-        arguments.extend([IMAGE, id]);
         arguments.extend(command);
         self.ctr(namespace, &arguments)
     }

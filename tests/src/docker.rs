@@ -313,18 +313,7 @@ impl Engine {
     /// It can't be made.
     pub fn import_program(&self, program: &Path, name: &str) -> Result<()> {
         let root = self.directory.path().join(name);
-        fs::create_dir_all(&root)?;
-        fs::copy(program, root.join("program"))?;
-        let listed = Command::new("ldd").arg(program).output()?;
-        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-        for library in listed
-            .split_whitespace()
-            .filter(|word| word.starts_with('/'))
-        {
-            let there = root.join(library.trim_start_matches('/'));
-            fs::create_dir_all(there.parent().context("no folder")?)?;
-            fs::copy(library, there)?;
-        }
+        program_root(program, &root)?;
         let archive = root.with_extension("tar");
         pack(&root, &archive)?;
         self.import_archive(&archive, name)
@@ -540,6 +529,23 @@ pub fn client_with_buildkit() -> Option<PathBuf> {
 pub fn has_compose() -> bool {
     let version = Command::new("docker").args(["compose", "version"]).output();
     version.is_ok_and(|output| output.status.success())
+}
+
+/// A container's root in this directory, of a program, as `/program`, and the libraries that it needs.
+pub(crate) fn program_root(program: &Path, root: &Path) -> Result<()> {
+    fs::create_dir_all(root)?;
+    fs::copy(program, root.join("program"))?;
+    let listed = Command::new("ldd").arg(program).output()?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for library in listed
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+    {
+        let there = root.join(library.trim_start_matches('/'));
+        fs::create_dir_all(there.parent().context("no folder")?)?;
+        fs::copy(library, there)?;
+    }
+    Ok(())
 }
 
 /// Packs the image's one layer into this directory.

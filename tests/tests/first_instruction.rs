@@ -1,18 +1,19 @@
-//! From the first packet, by Docker: containers whose first instruction sends, and who are dialled from
-//! the instant in which they have an interface, with the daemon running, halted and killed. Needs root, dockerd
-//! and busybox. `NPD_STARTS` is how many (1000 takes half an hour).
+//! From the first packet, by Docker, Podman and containerd: containers whose first instruction sends, and which are dialled
+//! from the instant in which they have an interface, with the daemon running, halted and killed. Needs root, the engines and
+//! busybox. `NPD_STARTS` is how many of each engine (1000 take a quarter of an hour to half an hour).
 //!
 //! The kernel of a new container's network namespace counts what arrives there; a packet socket shows what arrives at its peer.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use netpold_tests::docker::Running;
 use netpold_tests::patience::within;
 use netpold_tests::starting_container::{Flood, gate};
-use netpold_tests::{Daemon, Engine, Lab, Wire, frames, snmp};
+use netpold_tests::{Containerd, Daemon, Engine, Lab, Wire, frames, snmp};
 use nix::sys::signal::Signal;
 
 /// Starts of containers: half of them beside a daemon that runs, a quarter each halted and dead.
@@ -68,28 +69,131 @@ fn a_bridge_without_containers_is_gated() -> Result<()> {
     within("no longer there", || Ok(!has_it()?))
 }
 
+/// An engine whose containers start here.
+trait Starts {
+    /// Its sockets, as the daemon follows them: Docker's protocol, containerd's.
+    fn followed(&self) -> (Option<PathBuf>, Option<PathBuf>);
+    /// A network of 10.98.0.0/16, whose bridge has 10.98.0.1, and a container on it that does nothing.
+    fn peer(&self) -> Result<Running>;
+    /// The address of the container that starts as this one: 0, 1, …
+    fn address(&self, number: u32) -> Ipv4Addr;
+    /// Starts that container, which the policy selects and whose first instruction sends to this peer.
+    fn start(&self, number: u32, peer: &str) -> Result<Running>;
+    fn remove(&self, number: u32) -> Result<()>;
+}
+
+/// Of Docker's protocol: the address is chosen for each container.
+impl Starts for Engine {
+    fn followed(&self) -> (Option<PathBuf>, Option<PathBuf>) {
+        (Some(self.socket()), None)
+    }
+
+    fn peer(&self) -> Result<Running> {
+        self.import_program(Path::new(SENDER), "first_packet_sender")?;
+        self.docker(&["network", "create", "--subnet", "10.98.0.0/16", "shop"])?;
+        self.run("peer", &OF_SHOP, &["sleep", "100000"])
+    }
+
+    fn address(&self, number: u32) -> Ipv4Addr {
+        let [.., high, low] = (number + 256).to_be_bytes();
+        Ipv4Addr::new(10, 98, high, low)
+    }
+
+    fn start(&self, number: u32, peer: &str) -> Result<Running> {
+        let (name, ip) = (format!("new-{number}"), self.address(number).to_string());
+        let mut all = vec!["run", "--detach", "--name", &name, "--ip", &ip];
+        all.extend(OF_SHOP);
+        all.extend(["--label", "app=new", "first_packet_sender"]);
+        all.extend(["/program", GROUP, peer, "7777"]);
+        self.docker(&all)?;
+        self.inspect(&name)
+    }
+
+    fn remove(&self, number: u32) -> Result<()> {
+        self.docker(&["rm", "--force", &format!("new-{number}")])?;
+        Ok(())
+    }
+}
+
+/// With CNI's `host-local`, which gives one address after the other.
+impl Starts for Containerd {
+    fn followed(&self) -> (Option<PathBuf>, Option<PathBuf>) {
+        (None, Some(self.socket()))
+    }
+
+    fn peer(&self) -> Result<Running> {
+        let ipam =
+            serde_json::json!({"type": "host-local", "ranges": [[{"subnet": "10.98.0.0/16"}]]});
+        let bridge = serde_json::json!({"type": "bridge", "bridge": "shop", "isGateway": true, "ipam": ipam});
+        self.network("shop", &serde_json::json!([bridge]))?;
+        let options = ["--cni", "--label", "netpold.io/namespace=shop"];
+        self.run("default", "peer", &options, &["sleep", "100000"])
+    }
+
+    fn address(&self, number: u32) -> Ipv4Addr {
+        // The bridge has the first one, the peer the second.
+        let [.., high, low] = (number + 3).to_be_bytes();
+        Ipv4Addr::new(10, 98, high, low)
+    }
+
+    fn start(&self, number: u32, peer: &str) -> Result<Running> {
+        let labels = ["netpold.io/namespace=shop", "app=new"];
+        let command = [GROUP, peer, "7777"];
+        self.run_program(
+            &format!("new-{number}"),
+            &labels,
+            Path::new(SENDER),
+            &command,
+        )
+    }
+
+    fn remove(&self, number: u32) -> Result<()> {
+        self.remove("default", &format!("new-{number}"))
+    }
+}
+
+const SENDER: &str = env!("CARGO_BIN_EXE_first_packet_sender");
+/// A group that no other sender of the network has.
+const GROUP: &str = "239.1.2.3";
+const OF_SHOP: [&str; 4] = [
+    "--label",
+    "com.docker.compose.project=shop",
+    "--network",
+    "shop",
+];
+
 #[test]
-fn containers_that_send_as_their_first_instruction() -> Result<()> {
+fn containers_of_docker_that_send_as_their_first_instruction() -> Result<()> {
     let lab = Lab::new()?;
     lab.plain_bridge()?;
     let engine = Engine::start(&lab, &[])?;
-    engine.import_program(
-        Path::new(env!("CARGO_BIN_EXE_first_packet_sender")),
-        "first_packet_sender",
-    )?;
-    engine.docker(&["network", "create", "--subnet", "10.98.0.0/16", "shop"])?;
-    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    nothing_leaves(&lab, &engine)
+}
+
+#[test]
+fn containers_of_podman_that_send_as_their_first_instruction() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.plain_bridge()?;
+    let engine = Engine::start_podman(&lab)?;
+    nothing_leaves(&lab, &engine)
+}
+
+#[test]
+fn containers_of_containerd_that_send_as_their_first_instruction() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.plain_bridge()?;
+    let engine = Containerd::start(&lab)?;
+    nothing_leaves(&lab, &engine)
+}
+
+fn nothing_leaves(lab: &Lab, engine: &dyn Starts) -> Result<()> {
+    let (docker, containerd) = engine.followed();
+    let mut daemon = Daemon::prepare_following(lab, docker.as_deref(), containerd.as_deref(), "")?;
     let config = daemon.config();
     daemon.put("shut.yaml", SHUT)?;
-    gate(&lab, &config, "install")?;
+    gate(lab, &config, "install")?;
     daemon.launch()?;
-    let of_shop = [
-        "--label",
-        "com.docker.compose.project=shop",
-        "--network",
-        "shop",
-    ];
-    let peer = engine.run("peer", &of_shop, &["sleep", "100000"])?;
+    let peer = engine.peer()?;
     daemon.wait()?;
     let at_peer = Wire::open_for_ipv4(&peer.netns(), "eth0")?;
     let own = at_peer.mac;
@@ -99,29 +203,20 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
     };
     // The peer may send: what it sends is for the new containers' policy. No Pod sends to it.
     let start = |number: u32| -> Result<(u32, Flood)> {
-        let [.., high, low] = (number + 256).to_be_bytes();
-        let ip = Ipv4Addr::new(10, 98, high, low);
+        let ip = engine.address(number);
         let udp = frames::real_udp((address, ip.into()), (7777, 7777), b"first");
         let packet = frames::sealed_ipv4(frames::ipv4(source.octets(), ip.octets(), 17, &udp));
         // Its MAC address is the engine's secret until then; its kernel takes what is for all, too.
         let frame = frames::ethernet(own, [0xff; 6], 0x0800, &packet);
         // Some thousand a second: the engine shares these processors.
         let flood = Flood::start(&peer.netns(), frame, Duration::from_micros(200));
-        let (name, ip) = (format!("new-{number}"), ip.to_string());
-        let mut all = vec!["run", "--detach", "--name", &name, "--ip", &ip];
-        all.extend(of_shop);
-        let peer = address.to_string();
-        all.extend([
-            "--label",
-            "app=new",
-            "first_packet_sender",
-            "/program",
-            "239.1.2.3",
-            &peer,
-            "7777",
-        ]);
-        engine.docker(&all)?;
-        Ok((engine.inspect(&name)?.pid, flood))
+        let started = engine.start(number, &address.to_string())?;
+        ensure!(
+            started.addresses == [IpAddr::V4(ip)],
+            "start {number}: {:?}, and {ip} is dialled",
+            started.addresses
+        );
+        Ok((started.pid, flood))
     };
     // The bridge's own kernel reports the groups that it has joined to all its ports, at a time of its choice (RFC 3376,
     // section 4.2.14; net/bridge/br_multicast.c, `br_ip4_multicast_join_snoopers`).
@@ -132,7 +227,8 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
     };
     let arrived_at_peer = || -> Result<Vec<Vec<u8>>> {
         let mut frames = at_peer.seen()?;
-        frames.retain(|frame| !is_bridges_report(frame));
+        // A port of Podman's bridges gets its own broadcasts back (`hairpinMode` of CNI).
+        frames.retain(|frame| !is_bridges_report(frame) && frame.get(6..12) != Some(&own[..]));
         Ok(frames)
     };
     let many = starts()?;
@@ -159,11 +255,13 @@ fn containers_that_send_as_their_first_instruction() -> Result<()> {
         let left = arrived_at_peer()?;
         ensure!(
             left.is_empty() && arrived == 0,
-            "start {number}: these packets left: {left:02x?}; {arrived} arrived\n{}",
+            "start {number}: {} packets left, the first of them {:02x?}; {arrived} arrived\n{}",
+            left.len(),
+            left.first(),
             daemon.log()
         );
         drop(flood);
-        engine.docker(&["rm", "--force", &format!("new-{number}")])?;
+        engine.remove(number)?;
     }
     // What it was kept from.
     daemon.launch()?;

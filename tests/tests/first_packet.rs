@@ -4,6 +4,7 @@
 //! The kernels count what arrives. Each test ends with what it shut being let through, so that it is
 //! known that something would have come.
 
+use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -238,6 +239,60 @@ fn bridges_of_others_are_left_alone() -> Result<()> {
     Ok(())
 }
 
+/// Where the kernel can't tell bridges: names of CNI's plugins and of netavark are shut once a container was seen behind
+/// such a name, also after a boot.
+#[test]
+fn names_that_engines_share_are_shut_where_a_container_had_one() -> Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Daemon::prepare(&lab, "")?;
+    let config = daemon.config();
+    if gate(&lab, &config, "install")?.contains("by bridge") {
+        // Its bridge tells more than its name.
+        return Ok(());
+    }
+    bridge(&lab, "lan")?;
+    let cni = ["veth0a1b2c3d", "veth12345678"];
+    let netavark = ["veth0", "veth19", "veth1234"];
+    let others = [
+        "veth12345",
+        "vethAb3xYz",
+        "vethx",
+        "veth0a1b2c3h",
+        "veth0a1b2c3d4",
+    ];
+    let passes = |name: &str, is_open: bool| -> Result<()> {
+        let one = connected(&lab, "lan", name)?;
+        let peer = connected(&lab, "lan", "lan0")?;
+        let before = dropped(&lab, &config)?;
+        let _flood = one.flood(&peer);
+        within(name, || {
+            Ok(peer.received()? > 0 || dropped(&lab, &config)? > before + u64::from(MANY))
+        })?;
+        let arrived = peer.received()? > 0;
+        ensure!(arrived == is_open, "{name} passes: {arrived}");
+        for interface in [name, "lan0"] {
+            lab.host().ip(&["link", "del", interface])?;
+        }
+        Ok(())
+    };
+    for (seen, cni_is_open, netavark_is_open) in [
+        ("", true, true),
+        ("cni\n", false, true),
+        ("netavark\n", true, false),
+        ("cni\nnetavark\n", false, false),
+    ] {
+        fs::write(daemon.state().join("gate-namings"), seen)?;
+        gate(&lab, &config, "install")?;
+        cni.iter().try_for_each(|name| passes(name, cni_is_open))?;
+        netavark
+            .iter()
+            .try_for_each(|name| passes(name, netavark_is_open))?;
+        others.iter().try_for_each(|name| passes(name, true))?;
+        passes(&name(7), false)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_flush_is_healed_at_once() -> Result<()> {
     let lab = Lab::new()?;
@@ -360,18 +415,18 @@ fn uninstall_takes_it_off_and_audit_has_none() -> Result<()> {
     gate(&lab, &config, "install")?;
     let text = std::fs::read_to_string(&config)?;
     // An audit drops nothing: what was installed before goes, by the unit or by the daemon.
-    std::fs::write(&config, format!("{text}[enforcement]\nmode = \"audit\"\n"))?;
+    fs::write(&config, format!("{text}[enforcement]\nmode = \"audit\"\n"))?;
     let said = gate(&lab, &config, "install")?;
     ensure!(said.contains("nothing is dropped with"), "{said}");
     ensure!(gate(&lab, &config, "status").is_err());
-    std::fs::write(&config, &text)?;
+    fs::write(&config, &text)?;
     gate(&lab, &config, "install")?;
     let open = "[enforcement]\nunidentified = \"allow\"\n";
-    std::fs::write(&config, format!("{text}{open}"))?;
+    fs::write(&config, format!("{text}{open}"))?;
     daemon.launch()?;
     within("taken away", || Ok(gate(&lab, &config, "status").is_err()))?;
     daemon.stop()?;
-    std::fs::write(&config, &text)?;
+    fs::write(&config, &text)?;
     gate(&lab, &config, "install")?;
     daemon.launch()?;
     daemon.wait()?;

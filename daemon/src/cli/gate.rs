@@ -79,6 +79,7 @@ impl Gate {
                 let kept = GateState::at(&config.state.directory);
                 let contents = Contents {
                     bridges: kept.bridges(),
+                    namings: kept.namings(),
                     ..Contents::default()
                 };
                 let text = rules::render(&config.gate.table, scope, &contents);
@@ -115,6 +116,7 @@ fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let contents = Contents {
         ready: passing(config, &kept)?,
         bridges: kept.bridges(),
+        namings: kept.namings(),
     };
     let table = &config.gate.table;
     match gate::install(table, &contents) {
@@ -127,7 +129,7 @@ fn install(config: &Config, out: &mut dyn Write) -> anyhow::Result<Exit> {
             )?;
             if scope == Scope::Names {
                 anstream::eprintln!(
-                    "note: this kernel can't tell bridges (no CONFIG_NFT_BRIDGE_META): only interfaces named as Docker names them are shut"
+                    "note: this kernel can't tell bridges (no CONFIG_NFT_BRIDGE_META): interfaces named as Docker names them are shut, and those named as CNI's plugins and netavark name them once netpold has seen a container behind such a name"
                 );
             }
             match kept.installed() {

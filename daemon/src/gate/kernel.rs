@@ -12,7 +12,8 @@ use nix::errno::Errno;
 
 use super::GateError;
 use super::message::{self, Change};
-use super::rules::{BRIDGES, Contents, FROM, READY, Scope, TO, rules};
+use super::rules::{BRIDGES, Contents, FROM, NAMINGS, READY, Scope, TO, rules};
+use super::veths::START;
 use crate::netlink::{self, BUFFER, Message, receive};
 
 /// A listing that changes during every one of so many goes changes too fast to be taken.
@@ -87,12 +88,20 @@ impl Kernel {
         };
         let index = |key: &Vec<u8>| message::key_index(key);
         let names = bridges.iter().flatten();
+        let mut namings = BTreeSet::new();
+        if scope == Scope::Names {
+            for (naming, set) in NAMINGS {
+                let keys = self.list(set)?;
+                namings.extend(keys.filter(|keys| !keys.is_empty()).map(|_| naming));
+            }
+        }
         Ok(Some(GateSnapshot {
             scope,
             whole: self.rules()? == rules(scope),
             contents: Contents {
                 ready: ready.iter().filter_map(index).collect(),
                 bridges: names.map(|key| message::key_name(key)).collect(),
+                namings,
             },
             drops: self.drops()?,
         }))
@@ -158,6 +167,17 @@ impl Kernel {
                 name(to.bridges.difference(&from.bridges).collect()),
             ),
         ];
+        all.extend(NAMINGS.into_iter().flat_map(|(naming, set)| {
+            let is_on = |contents: &Contents| contents.namings.contains(&naming);
+            let keys = |is_changed: bool| match is_changed {
+                true => vec![message::name_key(START)],
+                false => Vec::new(),
+            };
+            [
+                change(set, false, keys(is_on(from) && !is_on(to))),
+                change(set, true, keys(is_on(to) && !is_on(from))),
+            ]
+        }));
         for Change { set, add, keys } in &mut all {
             // Those that do not fit go first, in batches of their own.
             while keys.len() > KEYS_A_BATCH {

@@ -6,9 +6,10 @@
 //! - [`Scope::Bridges`]: veths that are ports of a container engine's bridge, by the bridge's name:
 //!   `docker0`, `br-` and twelve hexadecimal digits, and so on ([`bridges`]), and those that netpold
 //!   has seen a container on. Needs `meta ibrname` (`CONFIG_NFT_BRIDGE_META`).
-//! - [`Scope::Names`], where the kernel can't tell bridges: ports named as Docker names its veths,
-//!   `veth` and seven hexadecimal digits. LXC gives six characters, Incus and the CNI plugins eight, Podman
-//!   one number: those are not Docker's, and are left alone.
+//! - [`Scope::Names`], where the kernel can't tell bridges: ports that have an engine's kind of name ([`VethNaming`]). Docker's
+//!   kind is its own. CNI's and netavark's are those of other software too, and are left alone until netpold has seen a container behind
+//!   such a name. A set for each of the two switches its chain on: it has `veth`, the kind of every interface that comes so
+//!   far, or nothing.
 //!
 //! # Exact names
 //! nft has wildcards for the end of a name, and none for digits. A name's bytes can be masked, though:
@@ -19,12 +20,18 @@
 
 use std::collections::BTreeSet;
 
+use super::veths::{MOST_DIGITS, START, VethNaming};
 use crate::bridges;
 
 /// The set of interfaces that pass.
 pub const READY: &str = "ready";
 /// The set of further bridges.
 pub const BRIDGES: &str = "bridges";
+/// The sets that switch on what is said of the names of CNI's plugins and of netavark.
+pub const NAMINGS: [(VethNaming, &str); 2] = [
+    (VethNaming::Cni, "cni_names"),
+    (VethNaming::Netavark, "netavark_names"),
+];
 /// Counts frames that did not enter.
 pub const FROM: &str = "from_not_ready";
 /// Counts frames that did not leave.
@@ -48,7 +55,7 @@ impl Scope {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Bridges => "by bridge",
-            Self::Names => "by Docker's names of interfaces",
+            Self::Names => "by engines' names of interfaces",
         }
     }
 }
@@ -60,6 +67,8 @@ pub struct Contents {
     pub ready: BTreeSet<u32>,
     /// Further bridges; each passes [`may_be_added`].
     pub bridges: BTreeSet<String>,
+    /// Of the namings that engines share with other software, those that are shut.
+    pub namings: BTreeSet<VethNaming>,
 }
 
 /// Is a bridge of this name an engine's by its name alone?
@@ -88,13 +97,22 @@ pub fn render(table: &str, scope: Scope, contents: &Contents) -> String {
         "interfaces that pass: netpold's programs decide there, or it has no business there",
         contents.ready.iter().map(u32::to_string),
     )];
-    if scope == Scope::Bridges {
-        blocks.push(set(
+    match scope {
+        Scope::Bridges => blocks.push(set(
             BRIDGES,
             "ifname",
             "bridges of containers that are not named as engines name theirs",
             contents.bridges.iter().map(|name| format!("\"{name}\"")),
-        ));
+        )),
+        Scope::Names => blocks.extend(NAMINGS.map(|(naming, name)| {
+            let is_on = contents.namings.contains(&naming);
+            set(
+                name,
+                "ifname",
+                "has veth once a container was seen behind such a name",
+                is_on.then(|| format!("\"{START}\"")).into_iter(),
+            )
+        })),
     }
     for (counter, what) in [
         (FROM, "frames from interfaces that were not ready"),
@@ -145,11 +163,11 @@ fn chains(scope: Scope) -> Vec<Chain> {
             format!("goto {way}_port_not_ready"),
         ],
     });
-    let not_ready = ways.map(|(way, _, counter, letter)| {
+    let not_ready = ways.into_iter().flat_map(|(way, _, counter, letter)| {
         let drop = format!("counter name {counter} drop");
-        let (bridge, name) = (format!("meta {letter}brname"), format!("{letter}ifname"));
-        let mut rules = match scope {
+        match scope {
             Scope::Bridges => {
+                let bridge = format!("meta {letter}brname");
                 let named = bridges::NAMES
                     .map(|(name, _)| format!("\"{name}\""))
                     .join(", ");
@@ -158,38 +176,103 @@ fn chains(scope: Scope) -> Vec<Chain> {
                     format!("{bridge} @{BRIDGES} {drop}"),
                 ];
                 let (start, digits) = bridges::NETWORKS;
-                rules.extend(numbered(&bridge, start, digits));
-                rules
+                rules.extend(numbered(&bridge, start, digits, "accept"));
+                rules.push(drop);
+                vec![Chain {
+                    name: format!("{way}_port_not_ready"),
+                    hook: None,
+                    rules,
+                }]
             }
-            Scope::Names => {
-                let all = " ".repeat(11);
-                let mut rules = numbered(&name, "veth", 7);
-                rules.push(format!(
-                    "{name} & \"{all}~\" != \"{all}\" accept comment \"longer than that\""
-                ));
-                rules
-            }
-        };
-        rules.push(drop);
-        Chain {
-            name: format!("{way}_port_not_ready"),
-            hook: None,
-            rules,
+            Scope::Names => chains_by_name(way, letter, &drop),
         }
     });
     base.into_iter().chain(not_ready).collect()
 }
 
-/// Lets pass what is not named `start` and so many hexadecimal digits, and maybe more.
-fn numbered(field: &str, start: &str, digits: usize) -> Vec<String> {
+/// A chain for each naming, and behind them, as nft wants it, the one that jumps there.
+fn chains_by_name(way: &str, letter: char, drop: &str) -> Vec<Chain> {
+    let field = format!("{letter}ifname");
+    let switch = |naming: VethNaming| {
+        let of_naming = NAMINGS.into_iter().find(|(one, _)| *one == naming);
+        of_naming.map(|(_, set)| {
+            format!("meta {letter}ifkind != @{set} return comment \"no container was seen there\"")
+        })
+    };
+    let hexadecimal = |digits: usize| {
+        let mut rules = numbered(&field, START, digits, "return");
+        let all = " ".repeat(START.len() + digits);
+        rules.push(format!(
+            "{field} & \"{all}~\" != \"{all}\" return comment \"longer than that\""
+        ));
+        rules
+    };
+    let all = [VethNaming::Docker, VethNaming::Cni, VethNaming::Netavark];
+    let mut chains: Vec<Chain> = all
+        .into_iter()
+        .map(|naming| {
+            let names = match naming {
+                VethNaming::Docker => hexadecimal(7),
+                VethNaming::Cni => hexadecimal(8),
+                VethNaming::Netavark => decimal(&field),
+            };
+            let rules = switch(naming).into_iter().chain(names);
+            Chain {
+                name: format!("{way}_port_{}", naming.word()),
+                hook: None,
+                rules: rules.chain([drop.to_owned()]).collect(),
+            }
+        })
+        .collect();
+    chains.push(Chain {
+        name: format!("{way}_port_not_ready"),
+        hook: None,
+        rules: all
+            .map(|naming| format!("jump {way}_port_{}", naming.word()))
+            .to_vec(),
+    });
+    chains
+}
+
+/// Leaves, by `verdict`, what is not named `start` and so many hexadecimal digits, and maybe more.
+fn numbered(field: &str, start: &str, digits: usize, verdict: &str) -> Vec<String> {
     let not = format!("not {start} and {digits} hexadecimal digits");
-    let mut rules = vec![format!("{field} != \"{start}*\" accept comment \"{not}\"")];
+    let mut rules = vec![format!(
+        "{field} != \"{start}*\" {verdict} comment \"{not}\""
+    )];
     for place in start.len()..start.len() + digits {
         let before = " ".repeat(place);
         rules.push(format!(
-            "{field} & \"{before}x\" != {{ \"{before}0\", \"{before}8\", \"{before}`\" }} accept"
+            "{field} & \"{before}x\" != {{ \"{before}0\", \"{before}8\", \"{before}`\" }} {verdict}"
         ));
     }
+    rules
+}
+
+/// Returns for what is not named `veth` and up to [`MOST_DIGITS`] decimal digits. A name that ends earlier has zero bytes
+/// from there on: of it are left as many spaces as it has characters.
+fn decimal(field: &str) -> Vec<String> {
+    let not = format!("not {START} and a number");
+    let mut rules = vec![format!("{field} != \"{START}*\" return comment \"{not}\"")];
+    let shortest = START.len() + 1;
+    let ended = |place: usize| -> Vec<String> {
+        let lengths = shortest..=place;
+        lengths
+            .map(|length| format!("\"{}\"", " ".repeat(length)))
+            .collect()
+    };
+    for place in START.len()..START.len() + MOST_DIGITS {
+        let before = " ".repeat(place);
+        let mut all = ended(place);
+        all.extend(["0", "8"].map(|left| format!("\"{before}{left}\"")));
+        let all = all.join(", ");
+        rules.push(format!("{field} & \"{before}x\" != {{ {all} }} return"));
+    }
+    let longest = START.len() + MOST_DIGITS;
+    let (before, all) = (" ".repeat(longest), ended(longest).join(", "));
+    rules.push(format!(
+        "{field} & \"{before}~\" != {{ {all} }} return comment \"longer than that\""
+    ));
     rules
 }
 
@@ -271,9 +354,10 @@ mod tests {
         let contents = Contents {
             ready: [4, 17].into(),
             bridges: ["shop".to_owned()].into(),
+            namings: [VethNaming::Cni].into(),
         };
         insta::assert_snapshot!("bridges", render("netpold", Scope::Bridges, &contents));
-        let names = render("netpold", Scope::Names, &Contents::default());
+        let names = render("netpold", Scope::Names, &contents);
         insta::assert_snapshot!("names", names);
     }
 }

@@ -1,6 +1,6 @@
 //! What the gate leaves in the state directory: that it is installed, in which boot; that netpold has let
-//! an interface through in this one; and which bridges are engines', so that it has them at the next boot
-//! before netpold runs.
+//! an interface through in this one; and which bridges and names of veths are engines', so that it has them at the next
+//! boot before netpold runs.
 //!
 //! Plain files: the first is `netpol gate`'s, the others are netpold's.
 
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::rules::may_be_added;
+use super::veths::VethNaming;
 
 /// The boot in which it was installed.
 const INSTALLED: &str = "gate-installed";
@@ -16,6 +17,8 @@ const INSTALLED: &str = "gate-installed";
 const FOLLOWED: &str = "gate-followed";
 /// Bridges, one a line; behind it the socket of its engine, but of the first one, or of none.
 const BRIDGES: &str = "gate-bridges";
+/// Namings of veths that containers were seen behind, one a line.
+const NAMINGS: &str = "gate-namings";
 
 /// A bridge, and the socket of its engine; `None`: the first engine's, or no engine that speaks Docker's API has
 /// named it.
@@ -125,6 +128,25 @@ impl GateState {
         self.write(BRIDGES, &text)
     }
 
+    /// The namings; words that are none are passed over.
+    #[must_use]
+    pub fn namings(&self) -> BTreeSet<VethNaming> {
+        let text = fs::read_to_string(self.directory.join(NAMINGS)).unwrap_or_default();
+        text.lines().filter_map(VethNaming::from_word).collect()
+    }
+
+    /// Keeps the namings.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn keep_namings(&self, namings: &BTreeSet<VethNaming>) -> io::Result<()> {
+        if namings.is_empty() {
+            return remove(&self.directory.join(NAMINGS)).map(|_| ());
+        }
+        let lines = namings.iter().map(|naming| format!("{}\n", naming.word()));
+        self.write(NAMINGS, &lines.collect::<String>())
+    }
+
     /// It is no longer installed.
     ///
     /// # Errors
@@ -139,7 +161,7 @@ impl GateState {
     /// A file can't be removed.
     pub fn forget(&self) -> io::Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
-        for name in [INSTALLED, FOLLOWED, BRIDGES] {
+        for name in [INSTALLED, FOLLOWED, BRIDGES, NAMINGS] {
             let path = self.directory.join(name);
             if remove(&path)? {
                 removed.push(path);
@@ -185,6 +207,7 @@ mod tests {
         let bridges: BTreeSet<RememberedBridge> =
             [("shop".to_owned(), None), ("web".to_owned(), podman)].into();
         kept.keep_bridges(&bridges).unwrap();
+        kept.keep_namings(&[VethNaming::Cni].into()).unwrap();
         assert!(kept.is_installed());
         assert_eq!(kept.bridges_by_engine(), bridges);
         assert_eq!(kept.bridges(), ["shop".to_owned(), "web".to_owned()].into());
@@ -196,6 +219,7 @@ mod tests {
         .unwrap();
         assert!(!kept.is_installed() && kept.was_in_use());
         assert_eq!(kept.bridges(), ["shop".to_owned()].into());
+        assert_eq!(kept.namings(), [VethNaming::Cni].into());
         assert!(!kept.is_followed());
         kept.followed().unwrap();
         assert!(kept.is_followed());
@@ -206,7 +230,7 @@ mod tests {
         assert!(!kept.was_in_use());
         kept.installed().unwrap();
         kept.followed().unwrap();
-        assert_eq!(kept.forget().unwrap().len(), 3);
+        assert_eq!(kept.forget().unwrap().len(), 4);
         assert!(kept.forget().unwrap().is_empty());
     }
 }

@@ -223,7 +223,7 @@ impl<'a> Addressed<'a> {
         let mut released = released(register);
         released.append(&mut assembly.yielded);
         assembly.places(register);
-        assembly.bridges(register);
+        assembly.remember_seen(register);
         Placed { assembly, released }
     }
 }

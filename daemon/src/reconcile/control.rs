@@ -18,7 +18,6 @@ mod attachments;
 mod rollout;
 mod waiters;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use admission::Admission;
@@ -31,6 +30,7 @@ use super::observed::Observed;
 use super::program::Program;
 use super::progress::Progress;
 use super::{attacher, installer};
+use crate::gate::Seen;
 use rollout::Next;
 use tokio::time::Instant;
 
@@ -121,19 +121,14 @@ impl Control {
     }
 
     /// The first effects: programs and gate, for the desired state that the control began with.
-    pub fn begin(&mut self, observed: &Observed, bridges: &BTreeSet<String>) -> Vec<Effect> {
-        self.place_programs(observed, bridges)
+    pub fn begin(&mut self, observed: &Observed, seen: &Seen) -> Vec<Effect> {
+        self.place_programs(observed, seen)
     }
 
-    /// There is a newer desired state. `bridges`: those on which a container was seen.
-    pub fn desire(
-        &mut self,
-        desired: Desired,
-        observed: &Observed,
-        bridges: &BTreeSet<String>,
-    ) -> Vec<Effect> {
+    /// There is a newer desired state. `seen`: where containers were seen.
+    pub fn desire(&mut self, desired: Desired, observed: &Observed, seen: &Seen) -> Vec<Effect> {
         self.desired = Arc::new(desired);
-        let mut effects = self.place_programs(observed, bridges);
+        let mut effects = self.place_programs(observed, seen);
         effects.push(Effect::Announce);
         match self.rollout.desire(&self.desired.world) {
             Next::Install(order) => effects.push(Effect::Install(order)),
@@ -143,23 +138,18 @@ impl Control {
         effects
     }
 
-    fn place_programs(&mut self, observed: &Observed, bridges: &BTreeSet<String>) -> Vec<Effect> {
+    fn place_programs(&mut self, observed: &Observed, seen: &Seen) -> Vec<Effect> {
         let released = self.attachments.release(&self.desired);
         let mut effects: Vec<Effect> = released.into_iter().map(Effect::Attacher).collect();
-        effects.push(self.admit(observed, bridges));
+        effects.push(self.admit(observed, seen));
         let requested = self.attachments.request(&self.desired);
         effects.extend(requested.into_iter().map(Effect::Attacher));
         effects
     }
 
-    fn admit(&self, observed: &Observed, bridges: &BTreeSet<String>) -> Effect {
+    fn admit(&self, observed: &Observed, seen: &Seen) -> Effect {
         let programs = self.attachments.programs();
-        Effect::Admit(Admission::decide(
-            observed,
-            &self.desired,
-            programs,
-            bridges,
-        ))
+        Effect::Admit(Admission::decide(observed, &self.desired, programs, seen))
     }
 
     /// The attacher has answered.
@@ -167,7 +157,7 @@ impl Control {
         &mut self,
         answer: attacher::Answer,
         observed: &Observed,
-        bridges: &BTreeSet<String>,
+        seen: &Seen,
     ) -> Vec<Effect> {
         let answered = self.attachments.answered(answer);
         if answered.is_blind {
@@ -175,7 +165,7 @@ impl Control {
         }
         let mut effects = Vec::new();
         effects.extend(answered.restored.map(Effect::TellRestored));
-        effects.push(self.admit(observed, bridges));
+        effects.push(self.admit(observed, seen));
         effects.push(Effect::Announce);
         if answered.looked {
             let requested = self.attachments.request(&self.desired);
@@ -224,6 +214,8 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use std::collections::BTreeMap;
 
     use super::*;
@@ -279,19 +271,19 @@ mod tests {
     #[test]
     fn a_container_that_starts_gets_programs_and_then_its_entry_and_is_published_when_both_are_there()
      {
-        let (observed, bridges) = (Observed::default(), BTreeSet::new());
+        let (observed, seen) = (Observed::default(), Seen::default());
         let mut control = Control::new(desired(&[]), Attachments::default());
-        assert_eq!(words(&control.begin(&observed, &bridges)), ["admit"]);
+        assert_eq!(words(&control.begin(&observed, &seen)), ["admit"]);
         let answer = installed(&control, 1);
         let effects = control.installer_answered(answer);
         assert_eq!(words(&effects), ["name", "announce", "save", "publish"]);
         assert!(control.is_done());
-        let effects = control.desire(desired(&[3]), &observed, &bridges);
+        let effects = control.desire(desired(&[3]), &observed, &seen);
         let expected = ["admit", "attach 3", "announce", "install 2"];
         assert_eq!(words(&effects), expected);
         assert!(!control.is_done());
         let answer = attacher::Answer::On(3);
-        let effects = control.attacher_answered(answer, &observed, &bridges);
+        let effects = control.attacher_answered(answer, &observed, &seen);
         assert_eq!(words(&effects), ["admit", "announce", "publish"]);
         assert!(!control.is_done(), "its entry is not written");
         let answer = installed(&control, 2);
@@ -299,16 +291,16 @@ mod tests {
         assert_eq!(words(&effects), ["name", "announce", "save", "publish"]);
         assert!(control.is_done());
         // Nothing has changed.
-        let effects = control.desire(desired(&[3]), &observed, &bridges);
+        let effects = control.desire(desired(&[3]), &observed, &seen);
         assert_eq!(words(&effects), ["admit", "announce", "save", "publish"]);
     }
 
     #[test]
     fn the_gate_is_told_of_lost_programs_before_they_are_attached_again() {
-        let (observed, bridges) = (Observed::default(), BTreeSet::new());
+        let (observed, seen) = (Observed::default(), Seen::default());
         let programs = BTreeMap::from([(3, Program::On), (4, Program::On)]);
         let mut control = Control::new(desired(&[3]), Attachments::new(programs));
-        let effects = control.begin(&observed, &bridges);
+        let effects = control.begin(&observed, &seen);
         assert_eq!(words(&effects), ["detach 4", "admit"]);
         let answer = installed(&control, 1);
         control.installer_answered(answer);
@@ -318,10 +310,10 @@ mod tests {
             on: Some(BTreeSet::new()),
             unpinned: None,
         };
-        let effects = control.attacher_answered(found, &observed, &bridges);
+        let effects = control.attacher_answered(found, &observed, &seen);
         assert_eq!(words(&effects), ["admit", "announce", "attach 3"]);
         let answer = attacher::Answer::On(3);
-        let effects = control.attacher_answered(answer, &observed, &bridges);
+        let effects = control.attacher_answered(answer, &observed, &seen);
         let expected = ["restored 3", "admit", "announce", "publish"];
         assert_eq!(words(&effects), expected);
         // What could not be seen changes nothing.
@@ -330,7 +322,7 @@ mod tests {
             on: None,
             unpinned: None,
         };
-        let effects = control.attacher_answered(blind, &observed, &bridges);
+        let effects = control.attacher_answered(blind, &observed, &seen);
         assert_eq!(words(&effects), [""; 0]);
     }
 

@@ -48,7 +48,7 @@ impl GateController {
             kernel: None,
             listener: None,
             found: None,
-            admission: Admission::remembered(kept.bridges_by_engine()),
+            admission: Admission::remembered(kept.bridges_by_engine(), kept.namings()),
             is_kept: false,
             persist_error: None,
             problem: None,
@@ -191,6 +191,12 @@ impl GateController {
         {
             tracing::warn!(%error, "the gate's bridges can't be kept for the next boot");
         }
+        let namings = self.admission.namings();
+        if namings != before.namings()
+            && let Err(error) = self.kept.keep_namings(namings)
+        {
+            tracing::warn!(%error, "the gate's names of interfaces can't be kept for the next boot");
+        }
         self.apply();
         self.persist();
     }
@@ -200,7 +206,7 @@ impl GateController {
             return;
         };
         let (scope, before) = (found.scope, found.contents.clone());
-        let target = self.admission.contents(scope, &before);
+        let target = self.admission.contents_of(scope, &before);
         if target == before {
             return;
         }
@@ -259,7 +265,7 @@ impl GateController {
 
     fn restore(&mut self, before: Option<GateSnapshot>, why: &str) {
         let before = before.map(|found| found.contents).unwrap_or_default();
-        let contents = self.admission.contents(Scope::Bridges, &before);
+        let contents = self.admission.contents(&before);
         match gate::install(&self.table, &contents) {
             Ok(_) => {
                 tracing::warn!("the gate was gone ({why}: `nft flush ruleset`?), and is back");

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::observed::{Namespace, Observed};
+use crate::gate::{Seen, VethNaming};
 use crate::runtime::container::{self, Container, Runtime};
 use crate::runtime::resolvers;
 
@@ -140,8 +141,8 @@ pub struct Register {
     pub last_inside: u32,
     /// The endpoints, by their identity.
     pub records: BTreeMap<Key, Record>,
-    /// Bridges that containerd's containers were seen on; the empty name: on none.
-    pub bridges: BTreeSet<String>,
+    /// Where containers were seen.
+    pub seen: Seen,
     /// What running containers have started with.
     pub started: BTreeMap<Key, Started>,
     /// Interfaces that were an endpoint's and may be there for a moment longer than it: whose each was. Not kept over
@@ -159,6 +160,8 @@ struct Saved {
     endpoints: Vec<(Key, Record)>,
     #[serde(default)]
     bridges: BTreeSet<String>,
+    #[serde(default)]
+    namings: BTreeSet<VethNaming>,
     #[serde(default)]
     started: Vec<(Key, Started)>,
 }
@@ -202,7 +205,7 @@ impl Register {
             && self.cursor == other.cursor
             && self.last_inside == other.last_inside
             && self.records == other.records
-            && self.bridges == other.bridges
+            && self.seen == other.seen
             && self.started == other.started
     }
 
@@ -279,14 +282,20 @@ impl Register {
                     cursor: 0,
                     last_inside: saved.last_inside,
                     records: saved.endpoints.into_iter().collect(),
-                    bridges: saved.bridges,
+                    seen: Seen {
+                        bridges: saved.bridges,
+                        namings: saved.namings,
+                    },
                     started: saved.started.into_iter().collect(),
                     owned: BTreeMap::new(),
                 }
             }
-            // The endpoints were of another boot; bridges are made again by the same names.
+            // The endpoints were of another boot; bridges and veths are made again by the same names.
             Ok(saved) if saved.version == VERSION => Self {
-                bridges: saved.bridges,
+                seen: Seen {
+                    bridges: saved.bridges,
+                    namings: saved.namings,
+                },
                 owned: BTreeMap::new(),
                 ..Self::default()
             },
@@ -330,7 +339,8 @@ impl Register {
                 .iter()
                 .map(|(key, record)| (key.clone(), record.clone()))
                 .collect(),
-            bridges: self.bridges.clone(),
+            bridges: self.seen.bridges.clone(),
+            namings: self.seen.namings.clone(),
             started: self
                 .started
                 .iter()

@@ -114,8 +114,8 @@ impl Loop {
     pub fn begin(&mut self, answer: installer::Answer) {
         self.review();
         let observed = self.events.inputs.sources.observed();
-        let bridges = &self.records.register.bridges;
-        let effects = self.control.begin(observed, bridges);
+        let seen = &self.records.register.seen;
+        let effects = self.control.begin(observed, seen);
         self.carry_out(effects);
         // The gate may have been flushed while no netpold ran.
         self.events.inputs.gate.check();
@@ -129,7 +129,7 @@ impl Loop {
         let observed = self.events.inputs.sources.gather();
         let register = &mut self.records.register;
         let desired = assemble::assemble(observed, &self.settings, &programmed, register);
-        let effects = self.control.desire(desired, observed, &register.bridges);
+        let effects = self.control.desire(desired, observed, &register.seen);
         self.review();
         self.carry_out(effects);
     }
@@ -170,8 +170,8 @@ impl Loop {
     /// Takes up an answer of the attacher.
     pub fn attached(&mut self, answer: attacher::Answer) {
         let observed = self.events.inputs.sources.observed();
-        let bridges = &self.records.register.bridges;
-        let effects = self.control.attacher_answered(answer, observed, bridges);
+        let seen = &self.records.register.seen;
+        let effects = self.control.attacher_answered(answer, observed, seen);
         self.carry_out(effects);
     }
 

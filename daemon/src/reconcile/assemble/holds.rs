@@ -6,6 +6,7 @@ use super::Assembly;
 use super::Unidentified;
 use crate::bridges::{Maker, maker};
 use crate::datapath::is_inside;
+use crate::gate::VethNaming;
 use crate::reconcile::observed::Engine;
 use crate::reconcile::register::{Key, Register};
 use crate::runtime::container::{Container, Runtime};
@@ -20,24 +21,29 @@ pub(in crate::reconcile) const ENDED: &str = "the endpoint that it belonged to i
 pub(in crate::reconcile) const UNKNOWN: &str = "the container behind it is not known yet";
 
 impl Assembly<'_> {
-    /// Remembers where containerd's containers are: what will be there next may be one.
-    pub(super) fn bridges(&self, register: &mut Register) {
+    /// Remembers where containers are: what will be there next may be one.
+    pub(super) fn remember_seen(&self, register: &mut Register) {
         let links = &self.observed.links;
-        let owned: BTreeSet<u32> = register
+        let owners: BTreeMap<u32, &Key> = register
             .records
             .iter()
-            .filter(|(key, _)| matches!(key, Key::Containerd(_)))
-            .flat_map(|(_, record)| record.interfaces.keys().copied())
+            .filter(|(key, _)| key.container().is_some())
+            .flat_map(|(key, record)| record.interfaces.keys().map(move |ifindex| (*ifindex, key)))
             .collect();
         for veth in &links.veths {
-            if !owned.contains(&veth.ifindex) || register.bridges.len() >= MOST_BRIDGES {
+            let Some(owner) = owners.get(&veth.ifindex) else {
+                continue;
+            };
+            register.seen.namings.extend(VethNaming::find(&veth.name));
+            let is_containerds = matches!(owner, Key::Containerd(_));
+            if !is_containerds || register.seen.bridges.len() >= MOST_BRIDGES {
                 continue;
             }
             let bridge = match veth.master {
                 Some(master) => links.bridges.get(&master).cloned(),
                 None => Some(String::new()),
             };
-            register.bridges.extend(bridge);
+            register.seen.bridges.extend(bridge);
         }
     }
 
@@ -95,7 +101,7 @@ impl Assembly<'_> {
     /// Unidentified interfaces: they look like a container's, or were one's, and have no owner.
     pub(super) fn holds(&mut self, released: &BTreeSet<u32>, register: &Register) {
         let observed = self.observed;
-        let cni_bridges = &register.bridges;
+        let cni_bridges = &register.seen.bridges;
         let links = &observed.links;
         // Bridges of a Docker engine that is not followed have no owner here.
         let mut dockers = observed.docker.iter();

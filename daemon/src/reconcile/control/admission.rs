@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::gate::rules::may_be_added;
 use crate::gate::state::RememberedBridge;
-use crate::gate::{Contents, Scope};
+use crate::gate::{Contents, Scope, Seen, VethNaming};
 use crate::links::Veth;
 use crate::reconcile::assemble::Desired;
 use crate::reconcile::observed::Observed;
@@ -26,26 +26,28 @@ pub struct Admission {
     failed: BTreeSet<u32>,
     /// Bridges that containers of engines are on, or may be from now on, each with its engine.
     bridges: BTreeSet<RememberedBridge>,
+    /// Namings of veths that a container was seen behind, and that other software has as well.
+    namings: BTreeSet<VethNaming>,
 }
 
 impl Admission {
-    /// What an earlier netpold has left: the bridges.
-    pub fn remembered(bridges: BTreeSet<RememberedBridge>) -> Self {
+    /// What an earlier netpold has left: the bridges and the namings.
+    pub fn remembered(bridges: BTreeSet<RememberedBridge>, namings: BTreeSet<VethNaming>) -> Self {
         Self {
             bridges,
+            namings,
             ..Self::default()
         }
     }
 
-    /// What follows from what was observed, what is desired, and where the programs are. `seen`: bridges on which a
-    /// container was.
+    /// What follows from what was observed, what is desired, and where the programs are. `seen`: where containers were.
     pub fn decide(
         observed: &Observed,
         desired: &Desired,
         programs: &BTreeMap<u32, Program>,
-        seen: &BTreeSet<String>,
+        seen: &Seen,
     ) -> Self {
-        let bridges = bridges(observed, seen);
+        let bridges = bridges(observed, &seen.bridges);
         let names: BTreeSet<&String> = bridges.iter().map(|(name, _)| name).collect();
         // On a bridge that the gate is about, and on a bridge whose name is not known yet, it may be a container whose
         // runtime has not told of it. A veth on no bridge does not pass the gate.
@@ -68,6 +70,11 @@ impl Admission {
             }),
             failed: select(&|veth| matches!(programs.get(&veth.ifindex), Some(Program::Failed(_)))),
             bridges,
+            namings: seen
+                .namings
+                .intersection(&VethNaming::SHARED.into())
+                .copied()
+                .collect(),
         }
     }
 
@@ -81,17 +88,30 @@ impl Admission {
         &self.bridges
     }
 
-    /// What the gate of this scope should have, after `before`.
-    pub fn contents(&self, scope: Scope, before: &Contents) -> Contents {
+    /// The namings that the gate is about, beside Docker's, where it goes by names.
+    pub const fn namings(&self) -> &BTreeSet<VethNaming> {
+        &self.namings
+    }
+
+    /// What a gate should have, after `before`, whatever it goes by.
+    pub fn contents(&self, before: &Contents) -> Contents {
         let still = before.ready.intersection(&self.present);
         let still = still.filter(|ifindex| !self.failed.contains(ifindex));
         Contents {
             ready: self.admitted.iter().chain(still).copied().collect(),
-            bridges: match scope {
-                Scope::Bridges => self.bridges.iter().map(|(name, _)| name.clone()).collect(),
-                Scope::Names => BTreeSet::new(),
-            },
+            bridges: self.bridges.iter().map(|(name, _)| name.clone()).collect(),
+            namings: self.namings.clone(),
         }
+    }
+
+    /// What the gate of this scope should have, after `before`.
+    pub fn contents_of(&self, scope: Scope, before: &Contents) -> Contents {
+        let mut contents = self.contents(before);
+        match scope {
+            Scope::Bridges => contents.namings.clear(),
+            Scope::Names => contents.bridges.clear(),
+        }
+        contents
     }
 }
 
@@ -147,7 +167,7 @@ mod tests {
             ready: before.iter().copied().collect(),
             ..Contents::default()
         };
-        admission.contents(Scope::Bridges, &before).ready
+        admission.contents(&before).ready
     }
 
     #[test]
@@ -160,7 +180,8 @@ mod tests {
         };
         let failed = Program::Failed("taken off".to_owned());
         let mut programs = BTreeMap::from([(3, Program::On), (4, Program::Pending), (5, failed)]);
-        let decide = |programs: &_| Admission::decide(&observed, &desired, programs, &[].into());
+        let decide =
+            |programs: &_| Admission::decide(&observed, &desired, programs, &Seen::default());
         let admission = decide(&programs);
         assert!(admission.admits_any());
         assert_eq!(contents(&admission, &[]), [3].into());
@@ -181,7 +202,10 @@ mod tests {
         ];
         let observed = observed(veths);
         let decide = |desired: &Desired, seen: &[&str]| {
-            let seen = seen.iter().map(|bridge| (*bridge).to_owned()).collect();
+            let seen = Seen {
+                bridges: seen.iter().map(|bridge| (*bridge).to_owned()).collect(),
+                namings: [VethNaming::Docker, VethNaming::Cni].into(),
+            };
             Admission::decide(&observed, desired, &BTreeMap::new(), &seen)
         };
         let admission = decide(&Desired::default(), &[]);
@@ -195,12 +219,14 @@ mod tests {
         // A container was seen on the laboratory's bridge.
         let admission = decide(&Desired::default(), &["lab0"]);
         assert_eq!(contents(&admission, &[]), [].into());
-        let bridges = admission.contents(Scope::Bridges, &Contents::default());
+        let bridges = admission.contents_of(Scope::Bridges, &Contents::default());
         assert_eq!(
             bridges.bridges,
             ["apps".to_owned(), "lab0".to_owned()].into()
         );
-        let names = admission.contents(Scope::Names, &Contents::default());
+        let names = admission.contents_of(Scope::Names, &Contents::default());
         assert!(names.bridges.is_empty());
+        assert_eq!(names.namings, [VethNaming::Cni].into());
+        assert!(bridges.namings.is_empty());
     }
 }
