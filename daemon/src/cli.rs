@@ -17,7 +17,7 @@ mod audit;
 mod check;
 mod completions;
 mod diff;
-mod ends;
+mod endpoints;
 mod exit;
 mod explain;
 mod findings;

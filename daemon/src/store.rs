@@ -3,7 +3,7 @@
 //! ```text
 //!  inotify ─▶ changed() ─▶ reload() ─▶ scan (names) ─▶ lease (whole contents)
 //!                             │                             │
-//!               StoreView ◀── ledger (what is in force) ◀───┘
+//!               StoreView ◀── acceptance (what is in force) ◀───┘
 //!                             │
 //!                             ▼ saved (state directory)
 //! ```
@@ -14,9 +14,9 @@
 //! elsewhere. A [`Store`] runs on a thread of its own ([`Reader`]): nothing that a directory holds
 //! keeps the reconcile loop waiting.
 
+mod acceptance;
 mod alarm;
 mod lease;
-mod ledger;
 mod once;
 mod reader;
 mod saved;
@@ -37,15 +37,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use netpol_engine::diagnostic::{Diagnostic, Severity};
 use netpol_engine::manifest::{File, Object};
 
-pub use ledger::Parse;
+pub use acceptance::Parse;
 #[cfg(fuzzing)]
-pub use ledger::stream::hold;
+pub use acceptance::stream::hold;
 pub use saved::SavedError;
 
 use crate::watch::{WatchError, Watcher};
+use acceptance::{Acceptance, Change, Observation, finding};
 use alarm::Alarms;
 use lease::{Look, Stamp};
-use ledger::{Change, Ledger, Observation, finding};
 use saved::{Record, Saved};
 
 /// Codes of what is wrong with a file or directory as such; those of its content are in
@@ -169,8 +169,8 @@ impl StoreView {
 
 /// What is remembered of a path between two looks.
 #[derive(Debug, Default)]
-struct Memory {
-    /// What was read and handed to the ledger.
+struct FileState {
+    /// What was read and handed to the acceptance.
     read: Option<Stamp>,
     /// A stamp that was seen, and when first: for file systems without leases.
     seen: Option<(Stamp, Instant)>,
@@ -183,9 +183,9 @@ struct Memory {
 pub struct Store {
     place: scan::Place,
     saved: Saved,
-    ledger: Ledger,
+    acceptance: Acceptance,
     alarms: Alarms,
-    memory: HashMap<String, Memory>,
+    memory: HashMap<String, FileState>,
     watcher: Watcher,
     /// The device the directory was on when it was last listed.
     device: Option<u64>,
@@ -197,7 +197,7 @@ pub struct Store {
     unsaved: Vec<Change>,
     /// Records that could not be read at the start.
     damaged: Vec<Diagnostic>,
-    /// Since when something is wrong with a path that the ledger does not know.
+    /// Since when something is wrong with a path that the acceptance does not know.
     faults: BTreeMap<String, Rejected>,
     view: Arc<StoreView>,
 }
@@ -236,7 +236,7 @@ impl Store {
             let mut file = parse(&path, &record.text);
             if !file.is_accepted() {
                 // Stricter than the version that accepted it. What was in force stays: without
-                // them, who was isolated would not be.
+                // them, an isolated Pod would not be.
                 match record.objects() {
                     Some(objects) => file.documents = objects,
                     None => {
@@ -254,7 +254,7 @@ impl Store {
                 bounds: scan::Bounds::DEFAULT,
             },
             saved,
-            ledger: Ledger::new(parse, accepted),
+            acceptance: Acceptance::new(parse, accepted),
             alarms: Alarms::default(),
             memory: HashMap::new(),
             watcher,
@@ -322,11 +322,11 @@ impl Store {
         let (observations, next) = self.look(&listing, now, deadline);
         let directory = self.place.directory.clone();
         let changes = self
-            .ledger
+            .acceptance
             .observe(observations, |key| shown(&directory, key), now);
         self.save(changes);
         self.note_faults(&listing, now);
-        let settled = next.is_none() && !self.ledger.is_waiting();
+        let settled = next.is_none() && !self.acceptance.is_waiting();
         let next = next
             .or((!watched || !self.unsaved.is_empty()).then_some(UNWATCHED))
             .unwrap_or(SILENT);
@@ -350,7 +350,7 @@ impl Store {
             return;
         };
         let replaced = self.device.is_some_and(|before| before != device);
-        if replaced && listing.files.is_empty() && self.ledger.paths().next().is_some() {
+        if replaced && listing.files.is_empty() && self.acceptance.paths().next().is_some() {
             let why = "another file system is here now, and it is empty".to_owned();
             listing
                 .unlisted
@@ -431,7 +431,7 @@ impl Store {
             SOON
         };
         for key in self
-            .ledger
+            .acceptance
             .paths()
             .filter(|key| !listing.files.contains_key(*key))
         {
@@ -477,7 +477,7 @@ impl Store {
 
     /// Of the names of each file the one by which it is read: one that is in force, else the first.
     fn first_names<'l>(&self, listing: &'l scan::Listing) -> HashMap<(u64, u64), &'l String> {
-        let accepted: BTreeSet<&str> = self.ledger.accepted_paths().collect();
+        let accepted: BTreeSet<&str> = self.acceptance.accepted_paths().collect();
         let mut first: HashMap<(u64, u64), &String> = HashMap::new();
         for (key, meta) in &listing.files {
             let Ok(meta) = meta else { continue };
@@ -561,7 +561,7 @@ impl Store {
         });
     }
 
-    /// What is wrong with paths that the ledger does not know.
+    /// What is wrong with paths that the acceptance does not know.
     fn note_faults(&mut self, listing: &scan::Listing, now: SystemTime) {
         let mut faults = BTreeMap::new();
         let refused = listing
@@ -583,7 +583,7 @@ impl Store {
                 .filter(|old| old.diagnostics == diagnostics)
                 .map_or(now, |old| old.since);
             let in_force = self
-                .ledger
+                .acceptance
                 .accepted()
                 .iter()
                 .any(|accepted| Path::new(&accepted.key).starts_with(path));
@@ -602,8 +602,8 @@ impl Store {
     }
 
     fn seen(&self, mut warnings: Vec<Diagnostic>, settled: bool) -> StoreView {
-        let accepted = self.ledger.accepted();
-        let mut rejected = self.ledger.rejected();
+        let accepted = self.acceptance.accepted();
+        let mut rejected = self.acceptance.rejected();
         rejected.extend(self.faults.values().cloned());
         rejected.sort_by(|a, b| a.path.cmp(&b.path));
         warnings.extend(self.damaged.iter().cloned());
@@ -668,7 +668,7 @@ fn identity(meta: &std::fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 
-impl Memory {
+impl FileState {
     /// Looks at the file that was listed under this path.
     fn look(&mut self, path: &Path, listed: (u64, u64), now: SystemTime) -> Observation {
         match lease::look(path, listed) {
@@ -698,7 +698,7 @@ impl Memory {
                 // A stamp that is too new may not tell the next change from this one.
                 self.read = stamp.is_old(now).then_some(stamp);
                 if bytes.is_empty() {
-                    return Observation::Cut;
+                    return Observation::Truncated;
                 }
                 match String::from_utf8(bytes) {
                     Ok(text) => Observation::Text {

@@ -103,7 +103,7 @@ fn said_of6(address: &[u8; 16], bank: usize, said: &mut AddressBank) -> bool {
 /// Stands for no owner: the address is not listed.
 const UNLISTED: u64 = u64::MAX;
 
-/// The owner that was found, or [`UNLISTED`]: all in registers, for those who ask for no more.
+/// The owner that was found, or [`UNLISTED`]: all in registers, for callers that ask for no more.
 #[inline(always)]
 fn owner_of(found: Option<AddressBank>) -> u64 {
     AddressBank::owner_if_listed(found).map_or(UNLISTED, u64::from)

@@ -65,7 +65,7 @@ fn main() -> Result<()> {
     let mut times = [const { Vec::<f64>::new() }; 4];
     // The first round warms up.
     for round in 0..=STARTS {
-        // Who comes after whom changes: the one before is still being cleared away.
+        // The order of the two changes: the one before is still being cleared away.
         for turn in 0..kinds.len() {
             let number = (round + turn * (1 + round / 4 % 2 * 2)) % kinds.len();
             let engine = kinds[number].1;

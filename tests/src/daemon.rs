@@ -20,8 +20,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::lab::{Lab, Pod};
-use crate::patience::patience;
 use crate::server::Server;
+use crate::time_scale::scaled;
 
 /// Where its directories are: it writes through to the disk what it accepts, and that is no
 /// suite's policy set.
@@ -293,7 +293,7 @@ impl Daemon {
     /// # Errors
     /// When it does not get there, with what the daemon said.
     pub fn wait(&self) -> Result<()> {
-        let timeout = format!("{}s", patience(IN_FORCE).as_secs());
+        let timeout = format!("{}s", scaled(IN_FORCE).as_secs());
         let output = self.netpol(&["wait", "--timeout", &timeout])?;
         ensure!(
             output.status.success(),
@@ -313,7 +313,7 @@ impl Daemon {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let waited = runtime.block_on(Client::new(self.socket()).wait(patience(IN_FORCE)))?;
+        let waited = runtime.block_on(Client::new(self.socket()).wait(scaled(IN_FORCE)))?;
         match waited {
             Waited::Synced(synced) if synced.rejected.is_empty() && synced.failures.is_empty() => {
                 Ok(synced.generation)
@@ -359,7 +359,7 @@ impl Daemon {
 
     fn end(&mut self, signal: Signal) -> Result<()> {
         self.server
-            .end_within(patience(ENDING), signal)
+            .end_within(scaled(ENDING), signal)
             .context("the daemon")
     }
 }

@@ -17,8 +17,8 @@ use netpold::probe::{Outcome, Probe};
 use nix::sys::signal::Signal;
 
 use crate::lab::Lab;
-use crate::patience::patience;
 use crate::server::Server;
+use crate::time_scale::scaled;
 
 /// The image that containers are made of.
 pub const IMAGE: &str = "busybox";
@@ -134,7 +134,7 @@ impl Running {
             to: Some(to.netns()),
             destination: SocketAddr::new(first(to)?, port),
             protocol: Protocol::Tcp,
-            timeout: patience(Duration::from_millis(800)),
+            timeout: scaled(Duration::from_millis(800)),
         };
         Ok(probe.run()?)
     }

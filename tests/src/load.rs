@@ -53,9 +53,9 @@ pub struct Said {
 }
 
 /// Asks and awaits each answer, until it is over; how many there were. After each, a sender
-/// knocks who must not be heard.
+/// a client knocks that must not be heard.
 fn asks(socket: &UdpSocket, knocker: &UdpSocket, pace: Duration, over: &AtomicBool) -> Result<u64> {
-    socket.set_read_timeout(Some(sockets::patience()))?;
+    socket.set_read_timeout(Some(sockets::scaled()))?;
     let mut number = 0_u64;
     let mut answer = [0; 8];
     while !over.load(Ordering::Relaxed) {

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::lab::Lab;
-use crate::patience::within_time;
+use crate::time_scale::within_time;
 
 /// How long it may take to start or to end.
 const TIME: Duration = Duration::from_secs(60);

@@ -24,8 +24,8 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 const FREED: Duration = Duration::from_secs(5);
 /// How long what must arrive may take.
 #[must_use]
-pub fn patience() -> Duration {
-    crate::patience(Duration::from_secs(5))
+pub fn scaled() -> Duration {
+    crate::scaled(Duration::from_secs(5))
 }
 
 /// Binds until it can: a child that another test starts has all our sockets until it is another
@@ -42,13 +42,13 @@ fn retried<T: Send>(namespace: &Path, bind: impl Fn() -> io::Result<T> + Sync) -
     }
 }
 
-/// A UDP socket, which waits [`patience`] for each datagram.
+/// A UDP socket, which waits [`scaled`] for each datagram.
 ///
 /// # Errors
 /// The address is not there, or is taken.
 pub fn udp(namespace: &Path, address: IpAddr, port: u16) -> Result<UdpSocket> {
     let socket = retried(namespace, || UdpSocket::bind((address, port)))?;
-    socket.set_read_timeout(Some(patience()))?;
+    socket.set_read_timeout(Some(scaled()))?;
     Ok(socket)
 }
 
@@ -117,12 +117,12 @@ pub type Connection = (TcpStream, TcpStream);
 /// It does not.
 pub fn connect(from: &Path, to: &Path, address: SocketAddr) -> Result<Connection> {
     let listener = listen(to, address.ip(), address.port())?;
-    let client = dial(from, address, patience())?.context("nobody answers")?;
+    let client = dial(from, address, scaled())?.context("nobody answers")?;
     let (server, _) = listener.accept()?;
     server.set_nodelay(true)?;
     for end in [&client, &server] {
-        end.set_read_timeout(Some(patience()))?;
-        end.set_write_timeout(Some(patience()))?;
+        end.set_read_timeout(Some(scaled()))?;
+        end.set_write_timeout(Some(scaled()))?;
     }
     Ok((client, server))
 }
@@ -144,7 +144,7 @@ pub fn says(from: &mut TcpStream, to: &mut TcpStream, within: Duration) -> Resul
     Ok(heard)
 }
 
-/// The next datagram, and who sent it.
+/// The next datagram, and its sender.
 ///
 /// # Errors
 /// None comes within the socket's time.
@@ -173,14 +173,14 @@ pub fn heard(socket: &UdpSocket, within: Duration) -> Result<Option<(Vec<u8>, So
         Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => None,
         Err(error) => return Err(error.into()),
     };
-    socket.set_read_timeout(Some(patience()))?;
+    socket.set_read_timeout(Some(scaled()))?;
     Ok(heard)
 }
 
 /// Sends this many bytes each way at once, and compares what arrives with what was sent.
 ///
 /// # Errors
-/// Something is changed or missing, or nothing moves for [`patience`].
+/// Something is changed or missing, or nothing moves for [`scaled`].
 pub fn transfer((client, server): &Connection, bytes: usize) -> Result<()> {
     thread::scope(|scope| {
         let ends = [(client, server, 1), (server, client, 2)];

@@ -17,10 +17,10 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::frames::Mac;
 use crate::lab::{Namespace, Pod};
-use crate::patience::patience;
+use crate::time_scale::scaled;
 
 /// How long a frame that must arrive may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any frame here.
 const LARGEST: usize = 1 << 17;
 
@@ -83,7 +83,7 @@ impl Wire {
             setsockopt(
                 &socket,
                 sockopt::ReceiveTimeout,
-                &TimeVal::seconds(patience(PATIENCE).as_secs().try_into()?),
+                &TimeVal::seconds(scaled(TIMEOUT).as_secs().try_into()?),
             )?;
             let mac = link
                 .addr()

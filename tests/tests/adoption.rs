@@ -31,7 +31,7 @@ const DIALLING: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nm
     - to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: front}}}]\n    \
     ports: [{port: 5000, endPort: 5099}, {protocol: UDP, port: 5000, endPort: 5099}]\n";
 
-/// Who opened, and who speaks first afterwards.
+/// The end that opened, and the end that speaks first afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Store,
@@ -87,7 +87,7 @@ impl Case {
         let (opener, answerer) = self.opener.pods(lab)?;
         let address = self.address(answerer)?;
         let listener = sockets::listen(&answerer.namespace.path(), address.ip(), self.port)?;
-        let opened = sockets::dial(&opener.namespace.path(), address, sockets::patience())?;
+        let opened = sockets::dial(&opener.namespace.path(), address, sockets::scaled())?;
         let mut opened = opened.context("nobody answers")?;
         let (mut answering, _) = listener.accept()?;
         answering.set_nodelay(true)?;
@@ -214,8 +214,8 @@ fn a_transfer_goes_on_while_the_daemon_starts() -> Result<()> {
         };
         let (_listener, connection) = case.open(&lab)?;
         for end in [&connection.0, &connection.1] {
-            end.set_read_timeout(Some(sockets::patience()))?;
-            end.set_write_timeout(Some(sockets::patience()))?;
+            end.set_read_timeout(Some(sockets::scaled()))?;
+            end.set_write_timeout(Some(sockets::scaled()))?;
         }
         let over = AtomicBool::new(false);
         thread::scope(|scope| {

@@ -13,7 +13,7 @@ use netpol_engine::policy::Protocol;
 use netpold::netns;
 use netpold::probe::{Outcome, Probe};
 use netpold_tests::docker::{IMAGE, Running};
-use netpold_tests::{Daemon, Engine, Lab, patience};
+use netpold_tests::{Daemon, Engine, Lab, scaled};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];
 
@@ -126,7 +126,7 @@ impl Scene {
 fn gap(daemon: &Daemon, from: &Running, to: &Running) -> Result<()> {
     let begun = Instant::now();
     // Patience must not reach what a neighbour does by itself.
-    let limit = patience(GAP).min(UNTOLD / 2);
+    let limit = scaled(GAP).min(UNTOLD / 2);
     for is_ipv4 in [true, false] {
         while !reached(from, to, is_ipv4)? {
             ensure!(

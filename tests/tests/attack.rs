@@ -1,4 +1,4 @@
-//! What a container with NET_RAW tries, on real wires: lies about who it is, shapes that hide
+//! What a container with NET_RAW tries, on real wires: a forged identity, shapes that hide
 //! what they carry, and packets that no policy allows. Every frame is first seen to arrive where
 //! no daemon runs, and must not where one does. Needs root.
 
@@ -12,7 +12,7 @@ use netpold_tests::frames::{
 use netpold_tests::lab::Pod;
 use netpold_tests::{Daemon, Lab, Wire, residue};
 
-/// The Pods: who is attacked, who attacks, and whom the attacker claims to be.
+/// The Pods: the victim, the attacker, and the Pod that the attacker claims to be.
 const VICTIM: &str = "db/store";
 const ATTACKER: &str = "db/other";
 const FRIEND: &str = "web/front";

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
 use netpold::netns;
 use netpold::probe::{Outcome, Probe};
-use netpold_tests::patience::patience;
+use netpold_tests::time_scale::scaled;
 use netpold_tests::{Daemon, Lab};
 use serde_json::Value;
 
@@ -41,7 +41,7 @@ const ALL: [Tried; 6] = [
 /// What [`TRIED`] alone is against.
 const DENIED: [Tried; 4] = [ALL[0], ALL[1], ALL[3], ALL[4]];
 
-/// What a report says: who, whom, port, direction, reason, the policies that deny.
+/// What a report says: source, destination, port, direction, reason, the policies that deny.
 type Seen = (String, String, u64, String, String, Vec<String>);
 
 /// The daemon first: it ends in the lab's namespace.
@@ -89,7 +89,7 @@ impl Site {
                 timeout: if is_denied {
                     GIVEN_UP
                 } else {
-                    patience(REPORTED)
+                    scaled(REPORTED)
                 },
             };
             let outcome = probe.run()?;
@@ -128,7 +128,7 @@ impl Site {
                 return Ok(());
             }
             ensure!(
-                begun.elapsed() < patience(REPORTED),
+                begun.elapsed() < scaled(REPORTED),
                 "{verdict}: {reported:#?}\ninstead of {expected:#?}"
             );
             std::thread::sleep(Duration::from_millis(50));
@@ -297,7 +297,7 @@ fn the_end_of_an_audit_counts_from_the_next_packet() -> Result<()> {
         let mut client = netns::inside(&front.namespace.path(), || TcpStream::connect(address))??;
         let (mut server, _) = listener.accept()?;
         for stream in [&client, &server] {
-            stream.set_read_timeout(Some(patience(Duration::from_secs(2))))?;
+            stream.set_read_timeout(Some(scaled(Duration::from_secs(2))))?;
         }
         client.write_all(b"?")?;
         server

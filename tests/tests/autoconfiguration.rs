@@ -53,7 +53,7 @@ fn speaks(lab: &Lab, from: IpAddr, to: IpAddr) -> Result<bool> {
     let server = sockets::udp(&store.namespace.path(), to, PORT)?;
     let client = sockets::udp(&front.namespace.path(), from, 0)?;
     client.send_to(b"hello", (to, PORT))?;
-    Ok(sockets::heard(&server, sockets::patience())?.is_some())
+    Ok(sockets::heard(&server, sockets::scaled())?.is_some())
 }
 
 #[test]
@@ -114,10 +114,10 @@ fn strangers_on_the_link_find_the_isolated_and_are_found() -> Result<()> {
     let mut states = BTreeSet::new();
     for number in 0..QUESTIONS {
         client.send_to(&number.to_be_bytes(), (ours, PORT))?;
-        let (question, from) = sockets::heard(&server, sockets::patience())?
+        let (question, from) = sockets::heard(&server, sockets::scaled())?
             .with_context(|| format!("question {number} is not heard\n{}", daemon.log()))?;
         server.send_to(&question, from)?;
-        let answer = sockets::heard(&client, sockets::patience())?;
+        let answer = sockets::heard(&client, sockets::scaled())?;
         ensure!(
             answer.is_some_and(|(answer, _)| answer == question),
             "question {number} is not answered\n{}",

@@ -91,7 +91,7 @@ fn sent(lab: &Lab) -> Result<u64> {
     for _ in 0..MANY {
         client.send_to(b"no", (to, SHUT_PORT))?;
         client.send_to(b"yes", (to, PORT))?;
-        heard += u64::from(sockets::heard(&server, sockets::patience())?.is_some());
+        heard += u64::from(sockets::heard(&server, sockets::scaled())?.is_some());
     }
     Ok(heard)
 }
@@ -153,8 +153,8 @@ fn what_another_filter_drops_is_dropped() -> Result<()> {
             lab.tc(&["qdisc", "del", "dev", &store.host_interface, "clsact"])?;
         }
         client.send(text.as_bytes())?;
-        let patience = if filtered { LATER } else { sockets::patience() };
-        let heard = sockets::heard(&server, patience)?.is_some();
+        let timeout = if filtered { LATER } else { sockets::scaled() };
+        let heard = sockets::heard(&server, timeout)?.is_some();
         ensure!(heard != filtered, "{text}: {heard}");
     }
     // A removal of the queueing discipline takes nothing of ours with it.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
 use netpold_tests::docker::{Builder, client_with_buildkit, has_compose};
 use netpold_tests::starting_container::gate;
-use netpold_tests::{Daemon, Engine, Lab, docker, patience, residue, sockets};
+use netpold_tests::{Daemon, Engine, Lab, docker, residue, scaled, sockets};
 
 const PORT: u16 = 5432;
 const TIME: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ fn builds(start: fn(&Lab) -> Result<Engine>, builder: Builder) -> Result<()> {
         let step = format!("{dial}; read word < /said && [ $word = hello ]");
         let file = format!("FROM {}\nRUN {step}\n", docker::IMAGE);
         engine.build(builder, &file)?;
-        Ok(server.clients.recv_timeout(patience(TIME))?)
+        Ok(server.clients.recv_timeout(scaled(TIME))?)
     };
     let mut is_host = false;
     for server in [&open, &shut] {

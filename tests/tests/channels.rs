@@ -21,7 +21,7 @@ const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetad
 const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:9469\"\n";
 
 /// How long the end of a class's frames may take: several of the ticks in which a budget grows.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is to be told.
 const BYTES: usize = 1 << 20;
@@ -185,7 +185,7 @@ impl Table {
         let begun = Instant::now();
         while !seen.contains(&last) {
             ensure!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TIMEOUT,
                 "{class:?}: the end never arrived"
             );
             self.from.send(&last)?;

@@ -23,7 +23,7 @@ use netpold_tests::outside::host_prefix;
 use netpold_tests::{Daemon, Lab, Outside, residue};
 
 /// What is expected to arrive has this long: it is over as soon as it did.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// What is expected to be dropped is waited for this long.
 const SILENCE: Duration = Duration::from_millis(400);
 /// Probes under way at a time: most of the time they wait.
@@ -227,7 +227,7 @@ impl Site {
                         to: Some(to.clone()),
                         destination: SocketAddr::new(*destination, expected.port),
                         protocol: expected.protocol,
-                        timeout: if expected.allow { PATIENCE } else { SILENCE },
+                        timeout: if expected.allow { TIMEOUT } else { SILENCE },
                     };
                     probes.push((expected.clone(), probe));
                 }

@@ -13,7 +13,7 @@ use netpol_engine::policy::Protocol;
 use netpold::probe::{Outcome, Probe};
 use netpold_tests::docker::Running;
 use netpold_tests::starting_container::gate;
-use netpold_tests::{Daemon, Engine, Lab, SlowEngine, patience, residue};
+use netpold_tests::{Daemon, Engine, Lab, SlowEngine, residue, scaled};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];
 
@@ -77,7 +77,7 @@ fn second_address(engine: &Engine, db: &Running) -> Result<IpAddr> {
     added.next().copied().context("no second address")
 }
 
-/// Connects and disconnects so often. Each time the one who is allowed gets through soon, and the other one never.
+/// Connects and disconnects so often. Each time the allowed client gets through soon, and the other one never.
 fn connect_often(engine: &Engine, daemon: &Daemon, times: u32, soon: Duration) -> Result<()> {
     let scene = Scene::make(engine)?;
     daemon.wait()?;
@@ -145,7 +145,7 @@ fn a_network_that_docker_gives_a_running_container_is_usable_at_once() -> Result
     let lab = Lab::new()?;
     let engine = Engine::start(&lab, &[])?;
     let daemon = beside(&lab, &engine.socket())?;
-    connect_often(&engine, &daemon, connects(10)?, patience(SOON))?;
+    connect_often(&engine, &daemon, connects(10)?, scaled(SOON))?;
     let name = lab.name.clone();
     drop((daemon, engine, lab));
     residue::check(&name)
@@ -156,7 +156,7 @@ fn and_one_that_podman_gives() -> Result<()> {
     let lab = Lab::new()?;
     let engine = Engine::start_podman(&lab)?;
     let daemon = beside(&lab, &engine.socket())?;
-    connect_often(&engine, &daemon, connects(5)?, patience(2 * SOON))
+    connect_often(&engine, &daemon, connects(5)?, scaled(2 * SOON))
 }
 
 /// Each answer late, some of them of before, events twice.
@@ -170,7 +170,7 @@ fn however_late_and_out_of_order_the_engine_answers() -> Result<()> {
         &engine,
         &daemon,
         connects(5)?,
-        patience(Duration::from_secs(4)),
+        scaled(Duration::from_secs(4)),
     )
 }
 
@@ -197,7 +197,7 @@ fn link_local_addresses_that_docker_gives() -> Result<()> {
     let other = run("other", "169.254.34.3")?;
     daemon.wait()?;
     let dial = |from: &Running, to: &Running| {
-        outcome(from, to, to.addresses[0], patience(Duration::from_secs(2)))
+        outcome(from, to, to.addresses[0], scaled(Duration::from_secs(2)))
     };
     // Nothing selects `other`; `db` takes `web` alone, whatever address of theirs it is.
     for (from, to, expected) in [

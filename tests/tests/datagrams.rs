@@ -53,12 +53,12 @@ fn the_largest_datagrams_pass_where_a_rule_allows_them() -> Result<()> {
             stranger.send_to(&sent, (to, ALLOWED))?;
             client.send_to(&sent, (to, ALLOWED))?;
             let lost = || format!("{family:?}, round {round}\n{}", daemon.log());
-            let (got, from) = sockets::heard(&server, sockets::patience())?.with_context(lost)?;
+            let (got, from) = sockets::heard(&server, sockets::scaled())?.with_context(lost)?;
             ensure!(from == client.local_addr()?, "{from} is heard");
             ensure!(got == sent, "it arrived changed");
             let answer = noise.bytes(LARGEST);
             server.send_to(&answer, from)?;
-            let (got, _) = sockets::heard(&client, sockets::patience())?.with_context(lost)?;
+            let (got, _) = sockets::heard(&client, sockets::scaled())?.with_context(lost)?;
             ensure!(got == answer, "it came back changed");
         }
         for (name, socket) in [("the shut port", &shut), ("the open port", &server)] {
@@ -125,7 +125,7 @@ fn a_second_first_piece_brings_no_datagram_to_another_port() -> Result<()> {
             ensure!(!arrived[place], "{family:?}: the piece at {place} arrived");
             // A sender of such a thing harms at most its own datagram.
             loop {
-                let (heard, _) = sockets::heard(&open, sockets::patience())?.context("the last")?;
+                let (heard, _) = sockets::heard(&open, sockets::scaled())?.context("the last")?;
                 if heard == b"last" {
                     break;
                 }

@@ -1,7 +1,7 @@
 //! Programs on real interfaces: pins, adoption after a kill, swaps under traffic, healing,
 //! uninstall. The maps are `tables.rs`'s.
 //!
-//! Needs root, and fails without it. Each case has a site of its own (`netpold_tests::site`), which is gone
+//! Needs root, and fails without it. Each case has a fixture of its own (`netpold_tests::fixture`), which is gone
 //! afterwards.
 
 use std::fs;
@@ -26,8 +26,10 @@ use netpold::datapath::requirements;
 use netpold::datapath::uninstall::UninstallError;
 use netpold::datapath::wire::Wire;
 use netpold::datapath::{Attached, Hook, Kernel, Mechanism, OpenError, Options, uninstall};
-use netpold_tests::patience;
-use netpold_tests::site::{Site, case, endpoint, filters, ip, programs, run, tcx};
+use netpold_tests::kernel_fixture::{
+    KernelFixture, case, endpoint, filters, ip, programs, run, tcx,
+};
+use netpold_tests::scaled;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -70,9 +72,9 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn attach_pin_drop_adopt_uninstall(site: &Site) -> Result<()> {
-    let ifindex = site.veth(1)?;
-    let mut kernel = site.open()?;
+fn attach_pin_drop_adopt_uninstall(fixture: &KernelFixture) -> Result<()> {
+    let ifindex = fixture.veth(1)?;
+    let mut kernel = fixture.open()?;
     ensure!(kernel.origin == Origin::Fresh);
     ensure!(kernel.attachments.mechanism() == Mechanism::Tcx);
     ensure!(kernel.settle()?.swapped.is_empty());
@@ -85,7 +87,7 @@ fn attach_pin_drop_adopt_uninstall(site: &Site) -> Result<()> {
     drop(kernel);
     ensure!(tcx("npd1")? == expected, "enforced without a daemon");
 
-    let mut kernel = site.open()?;
+    let mut kernel = fixture.open()?;
     ensure!(kernel.origin == Origin::Adopted);
     ensure!(
         !kernel.attachments.attached()?[&ifindex].complete(),
@@ -102,25 +104,25 @@ fn attach_pin_drop_adopt_uninstall(site: &Site) -> Result<()> {
     ensure!(tcx("npd1")? == expected);
     drop(kernel);
 
-    let removed = uninstall(&site.pins)?;
+    let removed = uninstall(&fixture.pins)?;
     ensure!(
         removed.hooks.len() == 2 && removed.lingering.is_empty(),
         "{removed:?}"
     );
     ensure!(removed.hooks[0].interface.as_deref() == Some("npd1"));
     ensure!(tcx("npd1")? == [[""; 0], [""; 0]]);
-    ensure!(!site.pins.exists());
+    ensure!(!fixture.pins.exists());
     ensure!(matches!(
-        uninstall(&site.pins),
+        uninstall(&fixture.pins),
         Err(UninstallError::Pins(PinsError::Absent(_)))
     ));
     Ok(())
 }
 
-fn clsact_does_the_same(site: &Site) -> Result<()> {
-    let ifindex = site.veth(2)?;
-    let other = site.veth(3)?;
-    let mut options = site.options();
+fn clsact_does_the_same(fixture: &KernelFixture) -> Result<()> {
+    let ifindex = fixture.veth(2)?;
+    let other = fixture.veth(3)?;
+    let mut options = fixture.options();
     options.mechanism = Some(Mechanism::Clsact);
     let mut kernel = Kernel::open(&options)?;
     kernel.settle()?;
@@ -146,7 +148,7 @@ fn clsact_does_the_same(site: &Site) -> Result<()> {
     kernel.attachments.detach(other)?;
     ensure!(count(&both("npd3")?) == 0);
     drop(kernel);
-    let removed = uninstall(&site.pins)?;
+    let removed = uninstall(&fixture.pins)?;
     ensure!(removed.hooks.len() == 2, "{removed:?}");
     ensure!(count(&both("npd2")?) == 0);
     Ok(())
@@ -169,10 +171,10 @@ fn child(directory: &Path) -> Result<()> {
     }
 }
 
-fn killed_and_adopted(site: &Site) -> Result<()> {
-    let ifindex = site.veth(4)?;
+fn killed_and_adopted(fixture: &KernelFixture) -> Result<()> {
+    let ifindex = fixture.veth(4)?;
     let mut daemon = Command::new(std::env::current_exe()?)
-        .env(CHILD, &site.pins)
+        .env(CHILD, &fixture.pins)
         .stdout(Stdio::piped())
         .spawn()?;
     let output = daemon.stdout.take().context("the child's output")?;
@@ -180,17 +182,17 @@ fn killed_and_adopted(site: &Site) -> Result<()> {
     BufReader::new(output).read_line(&mut line)?;
     ensure!(line.trim() == "attached", "{line}");
     ensure!(matches!(
-        Kernel::open(&site.options()),
+        Kernel::open(&fixture.options()),
         Err(OpenError::Pins(PinsError::InUse(_)))
     ));
     ensure!(matches!(
-        uninstall(&site.pins),
+        uninstall(&fixture.pins),
         Err(UninstallError::Pins(PinsError::InUse(_)))
     ));
     kill(Pid::from_raw(i32::try_from(daemon.id())?), Signal::SIGKILL)?;
     daemon.wait()?;
     ensure!(programs("npd4")? == [["netpold_egress"], ["netpold_ingress"]]);
-    let mut kernel = site.open()?;
+    let mut kernel = fixture.open()?;
     ensure!(kernel.origin == Origin::Adopted);
     ensure!(kernel.tables.installed().endpoints[&9] == endpoint(77));
     ensure!(kernel.settle()?.swapped.len() == 2);
@@ -198,18 +200,18 @@ fn killed_and_adopted(site: &Site) -> Result<()> {
     Ok(())
 }
 
-fn swaps_lose_no_packet(site: &Site) -> Result<()> {
-    swap_under_traffic(site, Mechanism::Tcx)
+fn swaps_lose_no_packet(fixture: &KernelFixture) -> Result<()> {
+    swap_under_traffic(fixture, Mechanism::Tcx)
 }
 
-fn clsact_swaps_lose_no_packet(site: &Site) -> Result<()> {
-    swap_under_traffic(site, Mechanism::Clsact)
+fn clsact_swaps_lose_no_packet(fixture: &KernelFixture) -> Result<()> {
+    swap_under_traffic(fixture, Mechanism::Clsact)
 }
 
-fn swap_under_traffic(site: &Site, mechanism: Mechanism) -> Result<()> {
-    let mut options = site.options();
+fn swap_under_traffic(fixture: &KernelFixture, mechanism: Mechanism) -> Result<()> {
+    let mut options = fixture.options();
     options.mechanism = Some(mechanism);
-    let ifindex = site.veth(5)?;
+    let ifindex = fixture.veth(5)?;
     let mut kernel = Kernel::open(&options)?;
     kernel.tables.apply(&[Step::PutFlags {
         flags: [control_flags::UNIDENTIFIED_PASS; 2],
@@ -217,10 +219,10 @@ fn swap_under_traffic(site: &Site, mechanism: Mechanism) -> Result<()> {
     kernel.settle()?;
     kernel.attachments.attach(ifindex)?;
     let receiver = UdpSocket::bind("10.9.5.1:9999")?;
-    receiver.set_read_timeout(Some(patience(Duration::from_secs(2))))?;
+    receiver.set_read_timeout(Some(scaled(Duration::from_secs(2))))?;
     let stop = Arc::new(AtomicBool::new(false));
     let (sent, total) = mpsc::channel();
-    let (container, stopped) = (site.container.clone(), Arc::clone(&stop));
+    let (container, stopped) = (fixture.container.clone(), Arc::clone(&stop));
     let sender = thread::spawn(move || -> Result<()> {
         let namespace = fs::File::open(Path::new("/run/netns").join(container))?;
         nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)?;
@@ -233,7 +235,7 @@ fn swap_under_traffic(site: &Site, mechanism: Mechanism) -> Result<()> {
                 count += 1;
             }
             let mut answer = [0; 4];
-            socket.set_read_timeout(Some(patience(Duration::from_secs(2))))?;
+            socket.set_read_timeout(Some(scaled(Duration::from_secs(2))))?;
             socket
                 .recv(&mut answer)
                 .with_context(|| format!("a packet before {count} was lost"))?;
@@ -278,11 +280,11 @@ fn swap_under_traffic(site: &Site, mechanism: Mechanism) -> Result<()> {
 /// An unidentified interface passes nothing: not while the daemon is gone, not while its
 /// programs are replaced, not while maps of another layout are. Each way of the path is
 /// open before the first attach, so the test would see a packet.
-fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
-    let ifindex = site.veth(6)?;
+fn an_unknown_interface_is_held_throughout(fixture: &KernelFixture) -> Result<()> {
+    let ifindex = fixture.veth(6)?;
     let receiver = UdpSocket::bind("10.9.6.1:9999")?;
-    receiver.set_read_timeout(Some(patience(Duration::from_secs(2))))?;
-    let container = site.container.clone();
+    receiver.set_read_timeout(Some(scaled(Duration::from_secs(2))))?;
+    let container = fixture.container.clone();
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let sender = thread::spawn(move || -> Result<u32> {
@@ -299,7 +301,7 @@ fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
     });
     let mut packet = [0; 8];
     receiver.recv(&mut packet).context("it is open before")?;
-    let mut kernel = site.open()?;
+    let mut kernel = fixture.open()?;
     kernel.settle()?;
     kernel.attachments.attach(ifindex)?;
     receiver.set_nonblocking(true)?;
@@ -308,7 +310,7 @@ fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
     for round in 0..4 {
         if round == 2 {
             drop(kernel);
-            let pin = site.pins.join("maps/CONTROL");
+            let pin = fixture.pins.join("maps/CONTROL");
             let mut control: aya::maps::Array<_, Wire<Control>> =
                 Map::from_map_data(MapData::from_pin(&pin)?)?.try_into()?;
             let mut value = control.get(&0, 0)?;
@@ -317,7 +319,7 @@ fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
         } else {
             drop(kernel);
         }
-        kernel = site.open()?;
+        kernel = fixture.open()?;
         ensure!(kernel.settle()?.swapped.len() == 2);
         ensure!(
             receiver.recv(&mut packet).is_err(),
@@ -330,7 +332,7 @@ fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
         .find(|count| count.reason == Reason::Unidentified && count.direction == Hook::Egress);
     ensure!(held.is_some_and(|count| count.packets > 0), "{counts:?}");
     drop(kernel);
-    uninstall(&site.pins)?;
+    uninstall(&fixture.pins)?;
     receiver.set_nonblocking(false)?;
     receiver.recv(&mut packet).context("it is open after")?;
     stop.store(true, Ordering::Relaxed);
@@ -338,18 +340,18 @@ fn an_unknown_interface_is_held_throughout(site: &Site) -> Result<()> {
     Ok(())
 }
 
-fn vanished_interfaces(site: &Site) -> Result<()> {
-    vanish(site, Mechanism::Tcx)
+fn vanished_interfaces(fixture: &KernelFixture) -> Result<()> {
+    vanish(fixture, Mechanism::Tcx)
 }
 
-fn clsact_vanished_interfaces(site: &Site) -> Result<()> {
-    vanish(site, Mechanism::Clsact)
+fn clsact_vanished_interfaces(fixture: &KernelFixture) -> Result<()> {
+    vanish(fixture, Mechanism::Clsact)
 }
 
-fn vanish(site: &Site, mechanism: Mechanism) -> Result<()> {
-    let mut options = site.options();
+fn vanish(fixture: &KernelFixture, mechanism: Mechanism) -> Result<()> {
+    let mut options = fixture.options();
     options.mechanism = Some(mechanism);
-    let ifindex = site.veth(6)?;
+    let ifindex = fixture.veth(6)?;
     let mut kernel = Kernel::open(&options)?;
     kernel.settle()?;
     kernel.attachments.attach(ifindex)?;
@@ -366,7 +368,7 @@ fn vanish(site: &Site, mechanism: Mechanism) -> Result<()> {
     ensure!(kernel.attachments.attach(999_999)? == Attached::Gone);
 
     // One that went while no daemon ran.
-    let ifindex = site.veth(7)?;
+    let ifindex = fixture.veth(7)?;
     kernel.attachments.attach(ifindex)?;
     drop(kernel);
     ip(&["link", "del", "npd7"])?;
@@ -378,11 +380,11 @@ fn vanish(site: &Site, mechanism: Mechanism) -> Result<()> {
     );
 
     // Healing: another process took a link or a filter away.
-    let ifindex = site.veth(8)?;
+    let ifindex = fixture.veth(8)?;
     kernel.attachments.attach(ifindex)?;
     match mechanism {
         Mechanism::Tcx => {
-            let pin = site.pins.join(format!("links/{ifindex}-ingress"));
+            let pin = fixture.pins.join(format!("links/{ifindex}-ingress"));
             fs::remove_file(&pin)?;
             // It is held, too.
             ensure!(kernel.attachments.attached()?[&ifindex].complete());
@@ -411,18 +413,19 @@ fn vanish(site: &Site, mechanism: Mechanism) -> Result<()> {
     Ok(())
 }
 
-fn a_second_daemon_is_refused(site: &Site) -> Result<()> {
-    let kernel = site.open()?;
+fn a_second_daemon_is_refused(fixture: &KernelFixture) -> Result<()> {
+    let kernel = fixture.open()?;
     // One part alone keeps the lock.
     let only_counters = |kernel: Kernel| kernel.counters;
     let counters = only_counters(kernel);
     ensure!(matches!(
-        site.open()
+        fixture
+            .open()
             .map(drop)
             .map_err(|error| error.downcast::<OpenError>()),
         Err(Ok(OpenError::Pins(PinsError::InUse(_))))
     ));
     drop(counters);
-    site.open()?;
+    fixture.open()?;
     Ok(())
 }

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use netpol_engine::policy::Protocol;
 use netpold::probe::{Outcome, Probe};
 use netpold_tests::docker::{IMAGE, Running};
-use netpold_tests::patience::{within, within_time};
 use netpold_tests::starting_container::gate;
+use netpold_tests::time_scale::{within, within_time};
 use netpold_tests::{Daemon, Engine, Lab, residue};
 use serde_json::Value;
 

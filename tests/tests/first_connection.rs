@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpold_tests::starting_container::gate;
-use netpold_tests::{Daemon, Engine, Lab, patience, residue, sockets};
+use netpold_tests::{Daemon, Engine, Lab, residue, scaled, sockets};
 
 const PORT: u16 = 5432;
 /// Starts of each kind.
@@ -65,7 +65,7 @@ impl Site {
             .map(|number| self.takes(&format!("web-{number}")))
             .collect();
         let all = all.with_context(|| what.to_owned())?;
-        let late = all.iter().filter(|took| **took > patience(SOON)).count();
+        let late = all.iter().filter(|took| **took > scaled(SOON)).count();
         ensure!(late == 0, "{what}: {late} are late: {all:?}");
         Ok(())
     }

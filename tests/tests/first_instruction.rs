@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netpold_tests::docker::Running;
-use netpold_tests::patience::within;
 use netpold_tests::starting_container::{Flood, gate};
+use netpold_tests::time_scale::within;
 use netpold_tests::{Containerd, Daemon, Engine, Lab, Wire, frames, snmp};
 use nix::sys::signal::Signal;
 
@@ -250,7 +250,7 @@ fn nothing_leaves(lab: &Lab, engine: &dyn Starts) -> Result<()> {
         .with_context(|| format!("start {number}"))?;
         ensure!(flood.sent() > 100, "no client dials it");
         sleep(Duration::from_millis(250));
-        // Of what is sent to it; its own kernel tells it by ICMP whom it could not reach.
+        // Of what is sent to it; its own kernel tells it by ICMP what it could not reach.
         let arrived = snmp::read(pid, "Udp", "NoPorts")?;
         let left = arrived_at_peer()?;
         ensure!(

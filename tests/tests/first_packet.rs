@@ -9,8 +9,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use netpold_tests::patience::within;
 use netpold_tests::starting_container::{Flood, gate};
+use netpold_tests::time_scale::within;
 use netpold_tests::{Daemon, Lab, StartingContainer, residue};
 use nix::sys::signal::Signal;
 
@@ -360,7 +360,7 @@ fn on_a_full_disk_a_flush_is_no_release() -> Result<()> {
         within("said", || Ok(status()?.contains("can't be kept")))?;
         nft(&lab, &["flush", "ruleset"])?;
         within("restored", || Ok(gate(&lab, &config, "status").is_ok()))?;
-        std::fs::remove_file(&filler)?;
+        fs::remove_file(&filler)?;
         within("kept", || Ok(state.join("gate-installed").exists()))?;
         within(
             "no longer said",
@@ -413,7 +413,7 @@ fn uninstall_takes_it_off_and_audit_has_none() -> Result<()> {
     let mut daemon = Daemon::prepare(&lab, "")?;
     let config = daemon.config();
     gate(&lab, &config, "install")?;
-    let text = std::fs::read_to_string(&config)?;
+    let text = fs::read_to_string(&config)?;
     // An audit drops nothing: what was installed before goes, by the unit or by the daemon.
     fs::write(&config, format!("{text}[enforcement]\nmode = \"audit\"\n"))?;
     let said = gate(&lab, &config, "install")?;

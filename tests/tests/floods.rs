@@ -12,7 +12,7 @@ use netpol_abi::packet::tcp::SYN;
 use netpold_tests::frames::Mac;
 use netpold_tests::lab::Pod;
 use netpold_tests::sockets::{self, Connection};
-use netpold_tests::{Daemon, Family, Lab, Wire, frames, patience, residue};
+use netpold_tests::{Daemon, Family, Lab, Wire, frames, residue, scaled};
 
 const PORT: u16 = 5432;
 /// Frames of a flood: more than two shares of connections, and than fragments are remembered.
@@ -32,14 +32,14 @@ const POLICIES: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nm
     ---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web, namespace: web}\n\
     spec:\n  podSelector: {}\n  policyTypes: [Ingress, Egress]\n  ingress: [{}]\n  egress: [{}]\n";
 
-/// Those to whom the store belongs.
+/// The containers that the store belongs to.
 const WEB: &str = "{kubernetes.io/metadata.name: web}";
 
 /// The flooder may send to every address, and its connections are kept for that.
 const FLOODER: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: flooder, namespace: db}\n\
     spec:\n  podSelector: {matchLabels: {app: flooder}}\n  policyTypes: [Ingress, Egress]\n  egress: [{}]\n";
 
-/// Who sends frames to whom.
+/// Sender and receiver of the frames.
 struct Flood {
     wire: Wire,
     target: Mac,
@@ -123,7 +123,7 @@ impl Kind {
     }
 }
 
-/// Two who speak to each other, and others who come.
+/// Two containers that speak to each other, and others that come.
 struct Visit<'a> {
     from: &'a Pod,
     to: &'a Pod,
@@ -291,7 +291,7 @@ fn a_flooder_gets_on_once_it_is_silent() -> Result<()> {
         lab.pod("web/front")?.address(Family::V4)?,
         PORT,
     )?;
-    let soon = patience(Duration::from_secs(10));
+    let soon = scaled(Duration::from_secs(10));
     loop {
         let client = sockets::udp(&flooder.namespace.path(), flooder.address(Family::V4)?, 0)?;
         client.connect(server.local_addr()?)?;

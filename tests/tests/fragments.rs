@@ -94,7 +94,7 @@ fn in_any_order(ends: (&str, &str)) -> Result<()> {
             let (wrong, right) = (noise.bytes(6000), noise.bytes(6000));
             way.send(DENIED, &wrong, &order)?;
             way.send(ALLOWED, &right, &order)?;
-            let (got, _) = sockets::heard(&way.open, sockets::patience())?
+            let (got, _) = sockets::heard(&way.open, sockets::scaled())?
                 .with_context(|| format!("{family:?}, {order:?} is lost\n{}", daemon.log()))?;
             ensure!(got == right, "{family:?}, {order:?}: changed");
         }

@@ -1,4 +1,4 @@
-//! Multicast and broadcast: who may send is judged by the group's address, who may be heard by
+//! Multicast and broadcast: whether a sender may send is judged by the group's address, whether it is heard by
 //! the sender's, and memberships pass whatever policy says, so that a bridge that snoops delivers
 //! what it should. Needs root.
 
@@ -72,14 +72,14 @@ fn group(family: Family) -> IpAddr {
 /// What a socket hears until it is quiet, sorted. So many datagrams must come.
 fn all_heard(socket: &UdpSocket, expected: usize) -> Result<Vec<String>> {
     let mut all = Vec::new();
-    let patience = |heard| {
+    let timeout = |heard| {
         if heard < expected {
-            sockets::patience()
+            sockets::scaled()
         } else {
             LATER
         }
     };
-    while let Some((bytes, _)) = sockets::heard(socket, patience(all.len()))? {
+    while let Some((bytes, _)) = sockets::heard(socket, timeout(all.len()))? {
         all.push(String::from_utf8_lossy(&bytes).into_owned());
     }
     all.sort();
@@ -157,7 +157,7 @@ fn the_groups_address_decides_who_may_send() -> Result<()> {
     Ok(())
 }
 
-/// A bridge that asks who listens, and delivers to no other port.
+/// A bridge that asks for listeners, and delivers to no other port.
 fn snooping(lab: &Lab) -> Result<()> {
     let host = lab.host();
     let set = ["link", "set", "br0", "type", "bridge"];
@@ -193,7 +193,7 @@ fn is_member(lab: &Lab, pod: &Pod, family: Family) -> Result<()> {
             return Ok(());
         }
         ensure!(
-            begun.elapsed() < sockets::patience(),
+            begun.elapsed() < sockets::scaled(),
             "{} is no member of {group}:\n{listed}",
             pod.reference
         );
@@ -206,7 +206,7 @@ fn snooped(families: &[Family]) -> Result<()> {
     snooping(&lab)?;
     let daemon = Daemon::enforcing(&lab, &[("guard.yaml", GUARD)], "")?;
     let (front, store) = (lab.pod("web/front")?, lab.pod("db/store")?);
-    // From then on the bridge knows who listens, or believes that no host does.
+    // From then on the bridge knows the listeners, or believes that no host does.
     thread::sleep(Duration::from_millis(1500));
     for &family in families {
         let listener = member(store, family, PORT)?;

@@ -1,5 +1,5 @@
-//! The host and whom it forwards for: each of the host's addresses is the host, to it and from
-//! it; a stranger for whom it forwards is a stranger, also where it gives the stranger its own
+//! The host and the machines that it forwards for: each of the host's addresses is the host, to it and from
+//! it; a stranger that it forwards for is a stranger, also where it gives the stranger its own
 //! address. Needs root and iptables.
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ const HOST: [[&str; 3]; 2] = [
     ["10.77.0.1", "172.31.255.1", "192.0.2.53"],
     ["fd77::1", "fd99::1", "fd96::53"],
 ];
-/// Two who are far away.
+/// Two far machines.
 const FAR: [[&str; 2]; 2] = [["203.0.113.8", "203.0.113.9"], ["fd97::8", "fd97::9"]];
 
 const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: store, namespace: db}\n\
@@ -131,16 +131,16 @@ impl Site {
 
 /// Does a datagram get there, and its answer back? What should gets time to.
 fn speak(from: (&Path, IpAddr), to: (&Path, IpAddr), should: bool) -> Result<bool> {
-    let patience = if should { sockets::patience() } else { SOON };
+    let timeout = if should { sockets::scaled() } else { SOON };
     let server = sockets::udp(to.0, to.1, PORT)?;
     let client = sockets::udp(from.0, from.1, 0)?;
     client.connect(server.local_addr()?)?;
     client.send(b"?")?;
-    let Some((_, asker)) = sockets::heard(&server, patience)? else {
+    let Some((_, asker)) = sockets::heard(&server, timeout)? else {
         return Ok(false);
     };
     server.send_to(b"!", asker)?;
-    sockets::heard(&client, sockets::patience())?.context("the answer is lost")?;
+    sockets::heard(&client, sockets::scaled())?.context("the answer is lost")?;
     Ok(true)
 }
 

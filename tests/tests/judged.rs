@@ -28,7 +28,7 @@ use netpol_engine::world::{Attached, Place, World};
 use netpold_tests::cases::{Expected, folders, text};
 use netpold_tests::frames;
 use netpold_tests::kernel::InKernel;
-use netpold_tests::patience::tries;
+use netpold_tests::time_scale::tries;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 

@@ -78,7 +78,7 @@ fn declare(daemon: &Daemon, lab: &Lab, leaves: &[(&str, &str)]) -> Result<()> {
 
 /// Does a datagram get from one to the other at this address, and its answer back?
 fn speaks(from: &Path, to: &Path, address: IpAddr, should: bool) -> Result<bool> {
-    let patience = if should { sockets::patience() } else { SOON };
+    let timeout = if should { sockets::scaled() } else { SOON };
     let server = sockets::udp(to, address, PORT)?;
     let any: IpAddr = if address.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
@@ -89,11 +89,11 @@ fn speaks(from: &Path, to: &Path, address: IpAddr, should: bool) -> Result<bool>
     client.connect(SocketAddr::new(address, PORT))?;
     // A send may be refused where an earlier one was answered by an error.
     let _ = client.send(b"?");
-    let Some((_, asker)) = sockets::heard(&server, patience)? else {
+    let Some((_, asker)) = sockets::heard(&server, timeout)? else {
         return Ok(false);
     };
     server.send_to(b"!", asker)?;
-    sockets::heard(&client, sockets::patience())?.context("the answer is lost")?;
+    sockets::heard(&client, sockets::scaled())?.context("the answer is lost")?;
     Ok(true)
 }
 
@@ -104,7 +104,7 @@ fn dropped(daemon: &Daemon) -> Result<String> {
 
 /// Waits until all of these words stand in what was reported as dropped.
 fn reported(daemon: &Daemon, words: &[&str]) -> Result<()> {
-    let end = Instant::now() + sockets::patience();
+    let end = Instant::now() + sockets::scaled();
     loop {
         let flows = dropped(daemon)?;
         if words.iter().all(|word| flows.contains(word)) {

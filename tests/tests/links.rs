@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
 use netpold::links::{Hints, Links, Listener, inside};
 use netpold::netns::Netns;
-use netpold_tests::patience;
+use netpold_tests::scaled;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 
@@ -317,7 +317,7 @@ fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
         .enable_all()
         .build()?
         .block_on(async {
-            tokio::time::timeout(patience(Duration::from_secs(10)), future)
+            tokio::time::timeout(scaled(Duration::from_secs(10)), future)
                 .await
                 .context("nothing came")
         })

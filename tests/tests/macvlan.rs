@@ -19,7 +19,7 @@ use netpold::netns;
 use netpold::probe::{Outcome, Probe};
 use netpold_tests::docker::Running;
 use netpold_tests::lab::Namespace;
-use netpold_tests::patience::within;
+use netpold_tests::time_scale::within;
 use netpold_tests::{Daemon, Engine, Lab, daemon, residue, snmp};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];

@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpold::netns;
 use netpold_tests::docker::Running;
 use netpold_tests::sockets::{self, Connection};
-use netpold_tests::{Daemon, Engine, Family, Lab, patience, residue};
+use netpold_tests::{Daemon, Engine, Family, Lab, residue, scaled};
 use serde_json::Value;
 
 /// The server's, and what it is published as.
@@ -181,7 +181,7 @@ fn is_refused(error: &anyhow::Error) -> bool {
 fn works(lab: &Lab, web: &Web, callers: &[Caller], way: Way) -> Result<()> {
     way.enter(lab)?;
     for caller in callers {
-        let seen = web.seen(&caller.netns, way.to, sockets::patience())?;
+        let seen = web.seen(&caller.netns, way.to, sockets::scaled())?;
         let seen = seen
             .with_context(|| format!("without a daemon: {way:?}: {} gets nowhere", caller.name))?;
         ensure!(
@@ -204,12 +204,8 @@ fn wrong(
 ) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let mut tries = |way: &Way, name: &str, netns: &Path, is_allowed: bool| -> Result<()> {
-        let patience = if is_allowed {
-            sockets::patience()
-        } else {
-            SOON
-        };
-        let seen = web.seen(netns, way.to, patience)?;
+        let timeout = if is_allowed { sockets::scaled() } else { SOON };
+        let seen = web.seen(netns, way.to, timeout)?;
         if seen.is_some() != is_allowed {
             wrong.push(format!("{way:?}: {name} got there: {seen:?}"));
         }
@@ -255,7 +251,7 @@ fn reasons(daemon: &Daemon) -> Result<Vec<String>> {
                 }
             }
         }
-        if denied > 0 || begun.elapsed() > patience(Duration::from_secs(2)) {
+        if denied > 0 || begun.elapsed() > scaled(Duration::from_secs(2)) {
             if denied == 0 {
                 wrong.insert("reported: no sender as denied".to_owned());
             }
@@ -430,10 +426,10 @@ fn older_than_the_daemon(server_first: bool) -> Result<()> {
     let to = SocketAddr::new(site.address, PORT);
     let mut open = Vec::new();
     for caller in &site.callers {
-        let connection = site.web.connect(&caller.netns, to, sockets::patience())?;
+        let connection = site.web.connect(&caller.netns, to, sockets::scaled())?;
         open.push(connection.context("without a daemon: no answer")?);
     }
-    // Servers go on listening: without that socket, nothing tells who opened the connection.
+    // Servers go on listening: without that socket, nothing tells which end opened the connection.
     let _server = site.web.listen(Family::V4)?;
     let daemon = site.daemon("")?;
     let mut wrong = Vec::new();
@@ -444,7 +440,7 @@ fn older_than_the_daemon(server_first: bool) -> Result<()> {
             (client, server)
         };
         let within = if caller.is_allowed {
-            sockets::patience()
+            sockets::scaled()
         } else {
             SOON
         };
@@ -452,7 +448,7 @@ fn older_than_the_daemon(server_first: bool) -> Result<()> {
             sockets::says(first, second, within)?,
             sockets::says(second, first, within)?,
         ];
-        // The peer's packets tell who it is. The server's own do not, where its peer is translated, so one of
+        // The peer's packets identify it. The server's own do not, where its peer is translated, so one of
         // them may be heard; what the peer says is not, and so nothing more of the server's either.
         let peer_is_heard = if server_first { heard[1] } else { heard[0] };
         if peer_is_heard != caller.is_allowed || caller.is_allowed && heard != [true; 2] {

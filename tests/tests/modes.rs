@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpol_abi::packet::tcp::SYN;
 use netpold::netns;
 use netpold_tests::lab::Pod;
-use netpold_tests::{Daemon, Lab, Wire, frames, patience, residue};
+use netpold_tests::{Daemon, Lab, Wire, frames, residue, scaled};
 
 const PORT: u16 = 5432;
 /// A port is free again by then.
@@ -222,7 +222,7 @@ fn a_flood_harms_no_other_endpoint() -> Result<()> {
             return Ok(());
         }
         // What is counted is as of the last sweep.
-        ensure!(begun.elapsed() < patience(SWEPT), "{status}");
+        ensure!(begun.elapsed() < scaled(SWEPT), "{status}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use netpold::netns;
 use netpold_tests::docker::Running;
 use netpold_tests::starting_container::gate;
-use netpold_tests::{Daemon, Engine, Lab, patience, residue, sockets};
+use netpold_tests::{Daemon, Engine, Lab, residue, scaled, sockets};
 
 /// One for each family: a socket for any address of IPv6 has those of IPv4, too.
 const PORTS: [u16; 2] = [5432, 5433];
@@ -157,7 +157,7 @@ fn restarts(start: fn(&Lab) -> Result<Engine>) -> Result<()> {
     let site = Site::new(start)?;
     let first = site.median(1, "without netpold", &mut || site.restart())?;
     // Podman 4 with CNI's plugins draws an address each time, too, and does not announce it. Then it is reached at some time.
-    let is_announced = first < patience(AGAIN);
+    let is_announced = first < scaled(AGAIN);
     let (times, limits) = if is_announced {
         (TIMES, [SOON, AGAIN])
     } else {
@@ -179,7 +179,7 @@ fn restarts(start: fn(&Lab) -> Result<Engine>) -> Result<()> {
         daemon.wait()
     })?;
     ensure!(
-        beside < patience(limits[0]) && after < patience(limits[1]),
+        beside < scaled(limits[0]) && after < scaled(limits[1]),
         "a neighbour waits for {first:?} without netpold, {beside:?} beside it, {after:?} after a time without it\n{}",
         daemon.log()
     );

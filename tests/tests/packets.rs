@@ -18,7 +18,7 @@ use netpold_tests::packets::loaded::Loaded;
 use netpold_tests::packets::run::{Run, Shown, bless, compare, run};
 use netpold_tests::packets::scene::directory;
 use netpold_tests::packets::script::{Action, Script, files};
-use netpold_tests::patience::tries;
+use netpold_tests::time_scale::tries;
 
 fn main() -> Result<()> {
     let arguments = Arguments::from_args();

@@ -265,7 +265,7 @@ fn across_a_link_of_1000_octets() -> Result<()> {
     transfers_get_through("1000", &[Family::V4])
 }
 
-/// That the narrow link is one: who is told nothing gets nowhere.
+/// That the narrow link is one: a sender that is told nothing gets nowhere.
 #[test]
 fn who_is_told_nothing_waits_in_vain() -> Result<()> {
     let path = Path::new("1280", &Family::BOTH)?;

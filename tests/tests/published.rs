@@ -1,4 +1,4 @@
-//! Published ports beside a real Docker engine that makes its own rules: whom the policy sees
+//! Published ports beside a real Docker engine that makes its own rules: which sender the policy sees
 //! where the engine's DNAT forwards, where docker-proxy does, and where neither stands between.
 //! Needs root, dockerd, iptables and busybox.
 
@@ -82,16 +82,16 @@ impl Site {
     }
 
     /// Who is answered within this time.
-    fn answers(&self, patience: Duration) -> Result<Answers> {
+    fn answers(&self, timeout: Duration) -> Result<Answers> {
         let host = self.lab.host().path();
-        let container = |running: &Running| dials(&running.netns(), None, UPLINK, patience);
+        let container = |running: &Running| dials(&running.netns(), None, UPLINK, timeout);
         Ok(Answers {
-            far_shut: dials(&self.outside.path(), Some(SHUT), UPLINK, patience)?,
-            far_open: dials(&self.outside.path(), Some(OPEN), UPLINK, patience)?,
-            far_ipv6: dials(&self.outside.path(), None, UPLINK6, patience)?,
+            far_shut: dials(&self.outside.path(), Some(SHUT), UPLINK, timeout)?,
+            far_open: dials(&self.outside.path(), Some(OPEN), UPLINK, timeout)?,
+            far_ipv6: dials(&self.outside.path(), None, UPLINK6, timeout)?,
             host: [
-                dials(&host, None, Ipv4Addr::LOCALHOST.into(), patience)?,
-                dials(&host, None, UPLINK, patience)?,
+                dials(&host, None, Ipv4Addr::LOCALHOST.into(), timeout)?,
+                dials(&host, None, UPLINK, timeout)?,
             ],
             front: container(&self.front)?,
             other: container(&self.other)?,
@@ -110,11 +110,11 @@ impl Site {
 }
 
 /// Does the shop itself answer at the published port?
-fn dials(from: &Path, source: Option<Ipv4Addr>, to: IpAddr, patience: Duration) -> Result<bool> {
+fn dials(from: &Path, source: Option<Ipv4Addr>, to: IpAddr, timeout: Duration) -> Result<bool> {
     let to = SocketAddr::new(to, PUBLISHED);
     let dialled = match source {
-        Some(source) => sockets::dial_as(from, source.into(), to, patience),
-        None => sockets::dial(from, to, patience),
+        Some(source) => sockets::dial_as(from, source.into(), to, timeout),
+        None => sockets::dial(from, to, timeout),
     };
     let mut stream = match dialled {
         Ok(Some(stream)) => stream,
@@ -122,7 +122,7 @@ fn dials(from: &Path, source: Option<Ipv4Addr>, to: IpAddr, patience: Duration) 
         Err(error) if is_refused(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
-    stream.set_read_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(timeout))?;
     stream.write_all(b"GET /busybox HTTP/1.0\r\n\r\n")?;
     let mut answer = [0; 5];
     Ok(stream.read_exact(&mut answer).is_ok() && answer == *b"HTTP/")
@@ -137,7 +137,7 @@ fn is_refused(error: &anyhow::Error) -> bool {
 /// Without a daemon all of it works, or the test says nothing.
 fn answers_are(arguments: &[&str], open: Answers, expected: [Answers; 2]) -> Result<()> {
     let site = Site::new(arguments)?;
-    let answers = site.answers(sockets::patience())?;
+    let answers = site.answers(sockets::scaled())?;
     ensure!(answers == open, "without a daemon: {answers:?}");
     for (settings, expected) in ["", HOST_BY_POLICY].into_iter().zip(expected) {
         let daemon = site.daemon(settings)?;
@@ -276,12 +276,12 @@ impl Proxied {
     }
 
     /// By which ways each caller gets there: TCP to each address of the host, and datagrams.
-    fn ways(&self, shop: &Running, patience: Duration) -> Result<[Vec<String>; 2]> {
+    fn ways(&self, shop: &Running, timeout: Duration) -> Result<[Vec<String>; 2]> {
         let server = sockets::udp(&shop.netns(), Ipv4Addr::UNSPECIFIED.into(), 53)?;
         let mut found = [Vec::new(), Vec::new()];
         for (caller, ways) in self.callers.iter().zip(&mut found) {
             for to in [GATEWAY, GATEWAY6] {
-                if dials(&caller.netns(), None, to, patience)? {
+                if dials(&caller.netns(), None, to, timeout)? {
                     ways.push(format!("TCP {to}"));
                 }
             }
@@ -291,7 +291,7 @@ impl Proxied {
                 let word = format!("{} to {to}", caller.name);
                 client.send_to(word.as_bytes(), SocketAddr::new(to, DATAGRAMS))?;
                 // What another one has sent before may come late.
-                while let Some((heard, _)) = sockets::heard(&server, patience)? {
+                while let Some((heard, _)) = sockets::heard(&server, timeout)? {
                     if heard == word.as_bytes() {
                         ways.push(format!("UDP {to}"));
                         break;
@@ -308,7 +308,7 @@ impl Proxied {
 fn no_way_through_docker_proxy() -> Result<()> {
     let site = Proxied::new()?;
     let shop = site.publish("shop")?;
-    let [all, of_other] = site.ways(&shop, sockets::patience().min(SOON * 4))?;
+    let [all, of_other] = site.ways(&shop, sockets::scaled().min(SOON * 4))?;
     ensure!(all == of_other, "without a daemon: {all:?} {of_other:?}");
     for way in ["TCP 172.30.0.1", "UDP 172.30.0.1", "UDP 172.30.255.255"] {
         ensure!(
@@ -363,24 +363,21 @@ fn connections_through_docker_proxy_end() -> Result<()> {
     let mut open = Vec::new();
     for caller in &site.callers {
         let to = SocketAddr::new(GATEWAY, WORDS);
-        let client = sockets::dial(&caller.netns(), to, sockets::patience())?;
+        let client = sockets::dial(&caller.netns(), to, sockets::scaled())?;
         let (server, _) = listener.accept()?;
         open.push((client.context("nobody answers")?, server));
     }
     for (client, server) in &mut open {
+        ensure!(sockets::says(client, server, sockets::scaled())?, "no word");
         ensure!(
-            sockets::says(client, server, sockets::patience())?,
-            "no word"
-        );
-        ensure!(
-            sockets::says(server, client, sockets::patience())?,
+            sockets::says(server, client, sockets::scaled())?,
             "no answer"
         );
     }
     daemon.put("shop.yaml", FRONT_ALONE)?;
     daemon.wait()?;
     let mut heard = Vec::new();
-    for ((client, server), within) in open.iter_mut().zip([sockets::patience(), SOON]) {
+    for ((client, server), within) in open.iter_mut().zip([sockets::scaled(), SOON]) {
         // The other one is heard in neither direction.
         let answer = sockets::says(server, client, within)?;
         heard.push((answer, sockets::says(client, server, within)?));

@@ -44,7 +44,7 @@ const fn address(class: u64, owner: u32, slot: u32) -> Address {
 /// daemon writes an entry twice at most between two grace periods.
 const HOSTS: u8 = 16;
 
-/// A peer's that nothing allows, and the host's, to whom everything is allowed.
+/// A peer's that nothing allows, and the host's, to which everything is allowed.
 fn entries() -> Vec<([u8; 4], Address)> {
     let hosts = (0..HOSTS).map(|number| ([10, 0, 1, number], address(60, OWNER_HOST, 0)));
     let peer = (PEER, address(50, 0, 0));

@@ -196,7 +196,7 @@ fn until_known(daemon: &Daemon, who: &str, whom: Ipv4Addr) -> Result<()> {
         "--protocol",
         "UDP",
     ];
-    netpold_tests::patience::within("the resolver is known", || {
+    netpold_tests::time_scale::within("the resolver is known", || {
         Ok(daemon.netpol(&question)?.status.success())
     })
 }
@@ -533,7 +533,7 @@ fn whose_questions_may_pass_unseen_is_said() -> Result<()> {
         ensure!(deleted.success());
     }
     resolves(&site.daemon, &admin, true, true)?;
-    netpold_tests::patience::within("the program is back", || {
+    netpold_tests::time_scale::within("the program is back", || {
         Ok(ask(&admin, EMBEDDED)?.is_none() && ask(&open, EMBEDDED)?.is_none())
     })?;
     ensure!(
@@ -592,7 +592,7 @@ fn the_first_question_of_a_strict_start_is_judged() -> Result<()> {
         site.engine.run(name, &strict, &command)
     };
     start(&site, "free")?;
-    netpold_tests::patience::within("the question of one that may ask", || {
+    netpold_tests::time_scale::within("the question of one that may ask", || {
         Ok(questions(&site) > 0)
     })?;
     site.engine.docker(&["rm", "--force", "free"])?;
@@ -600,7 +600,7 @@ fn the_first_question_of_a_strict_start_is_judged() -> Result<()> {
     let before = questions(&site);
     let is_silent = |site: &Site, what: &str| {
         // A question that got out would have been heard by then: nothing else tells that none did.
-        thread::sleep(netpold_tests::patience(Duration::from_millis(700)));
+        thread::sleep(netpold_tests::scaled(Duration::from_millis(700)));
         ensure!(
             questions(site) == before,
             "{what} got a question out\n{}",

@@ -14,8 +14,8 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttach, TcAttachType};
 use netpold::datapath::FLOOR;
 use netpold::netns;
 use netpold_tests::load::{Load, under_load};
-use netpold_tests::patience::{within, within_time};
 use netpold_tests::starting_container::gate;
+use netpold_tests::time_scale::{within, within_time};
 use netpold_tests::{Daemon, Lab, residue};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 

@@ -1,5 +1,5 @@
 //! Who sent a packet, where its source address does not tell: containers that the host masquerades, on one bridge and
-//! between two; strangers who write the host's or a Pod's address into a packet; and a container that goes through the
+//! between two; strangers that write the host's or a Pod's address into a packet; and a container that goes through the
 //! host's tunnel. On real bridges, with real NAT. Needs root and iptables.
 
 use std::net::{IpAddr, SocketAddr};
@@ -114,7 +114,7 @@ impl Site {
         Ok(())
     }
 
-    /// What differs from expected: who reaches the server, by which family.
+    /// What differs from expected: which clients reach the server, by which family.
     fn wrong(&self, expected: [(&str, &Path, bool); 4]) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         for (name, from, should) in expected {
@@ -143,7 +143,7 @@ fn run(namespace: &Namespace, program: &str, arguments: &[&str]) -> Result<()> {
 
 /// Does a datagram get to the server, and its answer back? What should gets time to.
 fn speaks(from: &Path, to: &Path, address: IpAddr, should: bool) -> Result<bool> {
-    let patience = if should { sockets::patience() } else { SOON };
+    let timeout = if should { sockets::scaled() } else { SOON };
     let server = sockets::udp(to, address, PORT)?;
     let own: IpAddr = if address.is_ipv4() {
         [0; 4].into()
@@ -153,11 +153,11 @@ fn speaks(from: &Path, to: &Path, address: IpAddr, should: bool) -> Result<bool>
     let client = sockets::udp(from, own, 0)?;
     client.connect(SocketAddr::new(address, PORT))?;
     client.send(b"?")?;
-    let Some((_, asker)) = sockets::heard(&server, patience)? else {
+    let Some((_, asker)) = sockets::heard(&server, timeout)? else {
         return Ok(false);
     };
     server.send_to(b"!", asker)?;
-    sockets::heard(&client, sockets::patience())?.context("the answer is lost")?;
+    sockets::heard(&client, sockets::scaled())?.context("the answer is lost")?;
     Ok(true)
 }
 
@@ -283,7 +283,7 @@ fn strangers_with_an_address_of_this_host_stay_out() -> Result<()> {
     let front = lab.pod("web/front")?.namespace.path();
     let client = sockets::udp(&front, FRONT[1].parse()?, 0)?;
     client.send_to(b"front", server.local_addr()?)?;
-    let heard = sockets::heard(&server, sockets::patience())?;
+    let heard = sockets::heard(&server, sockets::scaled())?;
     ensure!(
         heard.is_some_and(|(word, _)| word == b"front"),
         "{}",
@@ -310,7 +310,7 @@ fn strangers_with_an_address_of_this_host_stay_out() -> Result<()> {
         let mut claimed = forged.iter();
         claimed.all(|address| flows.contains(&format!("[{address}]")))
     };
-    let end = Instant::now() + sockets::patience();
+    let end = Instant::now() + sockets::scaled();
     while !all(&dropped()?) && Instant::now() < end {
         thread::sleep(SOON);
     }
@@ -362,7 +362,7 @@ fn a_tunnel_of_the_host_is_no_way_round() -> Result<()> {
     };
     // The front end itself may, by whatever way: so this one leads to the server.
     send(&site.front, b"front", 40000)?;
-    let heard = sockets::heard(&server, sockets::patience())?;
+    let heard = sockets::heard(&server, sockets::scaled())?;
     ensure!(
         heard.is_some_and(|(word, _)| word == b"front"),
         "the tunnel is shut: {}",
@@ -383,7 +383,7 @@ fn a_tunnel_of_the_host_is_no_way_round() -> Result<()> {
     Ok(())
 }
 
-/// Of a sender beyond the host whom a rule of NAT gives another address policy knows nothing but that: such a rule is
+/// Of a sender beyond the host to which a rule of NAT gives another address policy knows nothing but that: such a rule is
 /// named, whatever made it, as long as it is there.
 #[test]
 fn rules_that_hide_strangers_are_named() -> Result<()> {
@@ -433,7 +433,7 @@ fn rules_that_hide_strangers_are_named() -> Result<()> {
             .collect())
     };
     let becomes = |wanted: &[&str]| -> Result<()> {
-        let end = Instant::now() + sockets::patience();
+        let end = Instant::now() + sockets::scaled();
         while named()? != wanted && Instant::now() < end {
             thread::sleep(SOON);
         }

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netpold_tests::patience::{patience, within};
 use netpold_tests::starting_container::gate;
+use netpold_tests::time_scale::{scaled, within};
 use netpold_tests::{Daemon, Lab, daemon, residue};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -34,7 +34,7 @@ impl Service {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("notify");
         let manager = UnixDatagram::bind(&path)?;
-        manager.set_read_timeout(Some(patience(LONG)))?;
+        manager.set_read_timeout(Some(scaled(LONG)))?;
         let mut daemon = Daemon::prepare(lab, "")?;
         for pod in lab.pods() {
             daemon.declare(pod)?;
@@ -63,7 +63,7 @@ impl Service {
 
     /// Waits until systemd is told something that has this line.
     fn until(&self, line: &str) -> Result<String> {
-        let end = Instant::now() + patience(LONG);
+        let end = Instant::now() + scaled(LONG);
         let mut all = Vec::new();
         while Instant::now() < end {
             let told = self.told()?;

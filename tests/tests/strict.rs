@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use netpold_tests::patience::within;
 use netpold_tests::starting_container::gate;
+use netpold_tests::time_scale::within;
 use netpold_tests::{Daemon, Engine, Lab, daemon, docker, snmp};
 use nix::sys::signal::Signal;
 

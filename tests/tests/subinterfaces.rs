@@ -18,7 +18,7 @@ use netpol_engine::policy::Protocol;
 use netpold::datapath::requirements;
 use netpold::probe::{Outcome, Probe};
 use netpold_tests::lab::Namespace;
-use netpold_tests::{Daemon, Family, Lab, patience, residue};
+use netpold_tests::{Daemon, Family, Lab, residue, scaled};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -125,7 +125,7 @@ impl Site {
             ];
             lab.add_child(&format!("shop/{name}"), "lan0", kind, &addresses)?;
             if kind.contains("l3") {
-                // It answers no ARP: who is outside has to know that it is behind the parent.
+                // It answers no ARP: machines outside have to know that it is behind the parent.
                 for (address, via) in [
                     (format!("10.78.1.{number}"), "10.78.0.2"),
                     (format!("fd78::1{number}"), "fd78::2"),
@@ -167,7 +167,7 @@ impl Site {
             to: Some(to),
             destination: SocketAddr::new(destination, port),
             protocol,
-            timeout: patience(Duration::from_millis(700)),
+            timeout: scaled(Duration::from_millis(700)),
         };
         Ok(probe.run()?)
     }
@@ -298,7 +298,7 @@ fn what_is_taken_off_is_put_back() -> Result<()> {
         delete.args(["-n", db, "qdisc", "del", "dev", "eth0", "clsact"]);
         ensure!(delete.status()?.success());
     }
-    let deadline = Instant::now() + patience(Duration::from_secs(15));
+    let deadline = Instant::now() + scaled(Duration::from_secs(15));
     let is_back = || -> Result<bool> {
         if is_tcx {
             return Ok(site.daemon.log().contains("taken off"));
@@ -369,7 +369,7 @@ fn a_veth_beside_it() -> Result<()> {
             to: Some(other.namespace.path()),
             destination: SocketAddr::new(address.parse()?, 7000),
             protocol: Protocol::Tcp,
-            timeout: patience(Duration::from_millis(700)),
+            timeout: scaled(Duration::from_millis(700)),
         };
         Ok(probe.run()?)
     };

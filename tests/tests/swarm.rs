@@ -22,8 +22,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use netpold::netns;
 use netpold::probe::Outcome;
 use netpold_tests::docker::{IMAGE, Running};
-use netpold_tests::patience::within;
-use netpold_tests::{Daemon, Engine, Lab, Outside, daemon, patience, residue, snmp, sockets};
+use netpold_tests::time_scale::within;
+use netpold_tests::{Daemon, Engine, Lab, Outside, daemon, residue, scaled, snmp, sockets};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];
 const SERVE: [&str; 6] = ["httpd", "-f", "-p", "80", "-h", "/bin"];
@@ -206,7 +206,7 @@ impl Site {
         Ok(())
     }
 
-    /// The address of who has this ID on a network.
+    /// The address of the container with this ID on a network.
     fn member(&self, network: &str, id: &str) -> Result<String> {
         let format = "{{range $id, $one := .Containers}}{{$id}} {{$one.IPv4Address}}\n{{end}}";
         let said = self
@@ -266,7 +266,7 @@ impl Site {
     fn reaches_far(&self, from: &Running, client: Ipv4Addr, allowed: bool) -> Result<()> {
         let listener = sockets::listen(&self.outside.path(), client.into(), 7000)?;
         let to = SocketAddr::new(client.into(), 7000);
-        let dialled = sockets::dial(&from.netns(), to, patience(Duration::from_millis(800)))?;
+        let dialled = sockets::dial(&from.netns(), to, scaled(Duration::from_millis(800)))?;
         ensure!(
             dialled.is_some() == allowed,
             "{} to {client}, expected allowed: {allowed}\n{}",
@@ -342,7 +342,7 @@ fn inside(namespace: &Path, program: &str, arguments: &str) -> Result<()> {
 
 /// Is there an answer over HTTP?
 fn dials(from: &Path, source: Option<Ipv4Addr>, to: SocketAddr) -> Result<bool> {
-    let time = patience(Duration::from_millis(1_500));
+    let time = scaled(Duration::from_millis(1_500));
     let dialled = match source {
         Some(source) => sockets::dial_as(from, source.into(), to, time),
         None => sockets::dial(from, to, time),
@@ -473,7 +473,7 @@ fn policies_hold_on_every_way_into_a_container() -> Result<()> {
     site.finish()
 }
 
-/// What comes through the sandbox is judged as the local container that sent it; of who is elsewhere nothing is left but
+/// What comes through the sandbox is judged as the local container that sent it; of a sender elsewhere nothing is left but
 /// the sandbox's own address. At the task it has the port that is published.
 #[test]
 fn policies_hold_behind_the_ingress_sandbox() -> Result<()> {
@@ -519,7 +519,7 @@ fn policies_hold_behind_the_ingress_sandbox() -> Result<()> {
         (&task.own.addresses[0].to_string(), [false, false]),
         (&task.vip.to_string(), [true, false]),
     ] {
-        // A client's policy sees where it sends to; the server's, who sends.
+        // A client's policy sees the destination; the server's, the sender.
         let client = format!(
             "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: web}}\nspec:\n  \
             podSelector: {{matchLabels: {{app: web}}}}\n  policyTypes: [Egress]\n  egress:\n  \
@@ -670,7 +670,7 @@ fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
         let to = address.to_string();
         arguments.extend(["first_packet_sender", "/program", &to, "0.0.0.0", "7777"]);
         site.engine.docker(&arguments)?;
-        let time = patience(Duration::from_secs(5));
+        let time = scaled(Duration::from_secs(5));
         if *app == "free" {
             ensure!(sockets::heard(&heard, time)?.is_some(), "{}", site.said());
             continue;
@@ -691,7 +691,7 @@ fn a_strict_start_waits_for_the_programs_inside() -> Result<()> {
     site.finish()
 }
 
-/// A host elsewhere in the swarm, without netpold: who is on it has an address on the overlay, and no labels here.
+/// A host elsewhere in the swarm, without netpold: a container there has an address on the overlay, and no labels here.
 #[test]
 fn who_is_on_another_host_is_an_address() -> Result<()> {
     let site = Site::new("")?;

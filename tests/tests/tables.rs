@@ -1,7 +1,7 @@
 //! The maps, without traffic: steps written and read back, full tables, a crash after each step of a plan,
 //! another layout beside, sweeps of connections.
 //!
-//! Needs root, and fails without it. Each case has a site of its own (`netpold_tests::site`), which is gone
+//! Needs root, and fails without it. Each case has a fixture of its own (`netpold_tests::fixture`), which is gone
 //! afterwards.
 
 use std::fs;
@@ -19,7 +19,7 @@ use netpold::datapath::Kernel;
 use netpold::datapath::kernel::Origin;
 use netpold::datapath::tables::StepError;
 use netpold::datapath::wire::Wire;
-use netpold_tests::site::{Site, case, endpoint, programs};
+use netpold_tests::kernel_fixture::{KernelFixture, case, endpoint, programs};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -119,8 +119,8 @@ fn interface(ifindex: u32) -> Interface {
     }
 }
 
-fn steps_are_written_and_read_back(site: &Site) -> Result<()> {
-    let mut kernel = site.open()?;
+fn steps_are_written_and_read_back(fixture: &KernelFixture) -> Result<()> {
+    let mut kernel = fixture.open()?;
     kernel.tables.apply(&steps())?;
     let installed = kernel.tables.installed().clone();
     ensure!(installed.prefixes.len() == 4 && installed.addresses.len() == 2);
@@ -130,7 +130,7 @@ fn steps_are_written_and_read_back(site: &Site) -> Result<()> {
         "the mirror is what the kernel has"
     );
     drop(kernel);
-    let mut kernel = site.open()?;
+    let mut kernel = fixture.open()?;
     ensure!(*kernel.tables.installed() == installed);
     ensure!(installed.control.generation == 1 && installed.control.flags == [0, 6]);
     let started = Instant::now();
@@ -167,8 +167,8 @@ fn steps_are_written_and_read_back(site: &Site) -> Result<()> {
     Ok(())
 }
 
-fn a_full_table_changes_nothing(site: &Site) -> Result<()> {
-    let mut kernel = site.open()?;
+fn a_full_table_changes_nothing(fixture: &KernelFixture) -> Result<()> {
+    let mut kernel = fixture.open()?;
     kernel.tables.apply(&steps())?;
     let before = kernel.tables.installed().clone();
     let mut more = vec![
@@ -280,8 +280,8 @@ fn desired(rules: u16) -> Result<Tables> {
 }
 
 /// Ends a plan after each of its steps as a crash would, and comes back.
-fn a_plan_and_a_crash_in_it(site: &Site) -> Result<()> {
-    let mut kernel = site.open()?;
+fn a_plan_and_a_crash_in_it(fixture: &KernelFixture) -> Result<()> {
+    let mut kernel = fixture.open()?;
     let (first, second) = (desired(3)?, desired(150)?);
     let go = |kernel: &mut Kernel, desired: &Tables, steps: Option<usize>| -> Result<Tables> {
         let installed = kernel.tables.installed();
@@ -352,8 +352,8 @@ fn a_plan_and_a_crash_in_it(site: &Site) -> Result<()> {
     Ok(())
 }
 
-fn interfaces_that_share_a_slot(site: &Site) -> Result<()> {
-    let mut kernel = site.open()?;
+fn interfaces_that_share_a_slot(fixture: &KernelFixture) -> Result<()> {
+    let mut kernel = fixture.open()?;
     let (first, second) = (40, 40 + INTERFACE_SLOTS);
     let put = |ifindex| Step::PutInterface {
         ifindex,
@@ -375,14 +375,14 @@ fn interfaces_that_share_a_slot(site: &Site) -> Result<()> {
     Ok(())
 }
 
-fn another_layout_is_replaced_beside(site: &Site) -> Result<()> {
-    let ifindex = site.veth(9)?;
-    let mut kernel = site.open()?;
+fn another_layout_is_replaced_beside(fixture: &KernelFixture) -> Result<()> {
+    let ifindex = fixture.veth(9)?;
+    let mut kernel = fixture.open()?;
     kernel.settle()?;
     kernel.attachments.attach(ifindex)?;
     kernel.tables.apply(&steps())?;
     drop(kernel);
-    let pin = site.pins.join("maps/CONTROL");
+    let pin = fixture.pins.join("maps/CONTROL");
     let old = MapInfo::from_pin(&pin)?.id();
     let mut control: aya::maps::Array<_, Wire<Control>> =
         Map::from_map_data(MapData::from_pin(&pin)?)?.try_into()?;
@@ -390,25 +390,25 @@ fn another_layout_is_replaced_beside(site: &Site) -> Result<()> {
     value.0.layout = LAYOUT_VERSION + 1;
     control.set(0, &value, 0)?;
 
-    let kernel = site.open()?;
+    let kernel = fixture.open()?;
     ensure!(kernel.origin == Origin::Replacing);
     ensure!(kernel.tables.installed().endpoints.is_empty());
     ensure!(programs("npd9")? == [["netpold_egress"], ["netpold_ingress"]]);
     // It dies before it is done: the next one goes on with the new set.
     drop(kernel);
-    let mut kernel = site.open()?;
+    let mut kernel = fixture.open()?;
     ensure!(kernel.origin == Origin::Adopted);
     ensure!(kernel.settle()?.swapped.len() == 2);
-    ensure!(!site.pins.join("maps-next").exists());
+    ensure!(!fixture.pins.join("maps-next").exists());
     ensure!(MapInfo::from_pin(&pin)?.id() != old);
     drop(kernel);
-    ensure!(site.open()?.origin == Origin::Adopted);
+    ensure!(fixture.open()?.origin == Origin::Adopted);
     Ok(())
 }
 
-fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
+fn flows_are_swept_and_accounted(fixture: &KernelFixture) -> Result<()> {
     use netpol_abi::tables::{Flow, FlowKey4, account, stamp};
-    let mut options = site.options();
+    let mut options = fixture.options();
     options.timeouts = [50; _];
     let mut kernel = Kernel::open(&options)?;
     kernel.tables.apply(&[Step::PutEndpoint {
@@ -417,7 +417,7 @@ fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
     }])?;
     let open = |name: &str| -> Result<Map> {
         Ok(Map::from_map_data(MapData::from_pin(
-            site.pins.join("maps").join(name),
+            fixture.pins.join("maps").join(name),
         )?)?)
     };
     let mut flows: aya::maps::HashMap<_, Wire<FlowKey4>, Wire<Flow>> =
@@ -469,9 +469,9 @@ fn flows_are_swept_and_accounted(site: &Site) -> Result<()> {
 }
 
 /// A map that the programs renamed would be made again at every start, and lose its content.
-fn every_contract_map_is_in_the_programs(site: &Site) -> Result<()> {
-    let kernel = site.open()?;
-    let mut pinned: Vec<String> = fs::read_dir(site.pins.join("maps"))?
+fn every_contract_map_is_in_the_programs(fixture: &KernelFixture) -> Result<()> {
+    let kernel = fixture.open()?;
+    let mut pinned: Vec<String> = fs::read_dir(fixture.pins.join("maps"))?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<_>>()?;
     pinned.sort();
@@ -482,7 +482,7 @@ fn every_contract_map_is_in_the_programs(site: &Site) -> Result<()> {
     expected.sort_unstable();
     ensure!(pinned == expected, "{pinned:?}");
     for spec in &netpold::datapath::maps::MAPS {
-        let info = MapInfo::from_pin(site.pins.join("maps").join(spec.name))?;
+        let info = MapInfo::from_pin(fixture.pins.join("maps").join(spec.name))?;
         ensure!(
             (info.key_size(), info.value_size()) == (spec.key, spec.value),
             "{}",

@@ -28,7 +28,7 @@ const PORTS: [(Protocol, u16); 4] = [
     (Protocol::Udp, 53),
 ];
 
-/// Who asks whom for what.
+/// Source, destination and port of each question.
 type Question = (EndpointSpec, EndpointSpec, Protocol, u16);
 
 /// Every Pod, the host, and strangers at the edges of blocks.

@@ -163,7 +163,7 @@ impl Judges {
         }
     }
 
-    /// `web/frontend -> payments/api 8080/TCP: allowed`: who answers otherwise?
+    /// `web/frontend -> payments/api 8080/TCP: allowed`: which implementation answers otherwise?
     fn wrong(&self, at: &At, line: &str) -> Vec<String> {
         let read = || {
             let (from, rest) = line.split_once(" -> ")?;

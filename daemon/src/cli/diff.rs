@@ -13,7 +13,7 @@ use netpol_engine::reach::Members;
 use netpol_engine::world::{Place, Pod, World};
 
 use super::Exit;
-use super::ends::Cast;
+use super::endpoints::PodSetFormatter;
 use super::output::{Columns, Form, Output, fold, paint, width};
 use super::source::{Manifests, NoWorld, Source};
 use crate::api::wire::Listing;
@@ -136,9 +136,9 @@ impl Diff {
                 Members::Pods(pods) => Some(pods),
                 Members::Host(_) | Members::Strangers(_) => None,
             });
-            let cast = Cast::new(pods.flatten().copied());
+            let formatter = PodSetFormatter::new(pods.flatten().copied());
             for row in diff.rows() {
-                let height = columns.folded(cells(&cast, &row, width));
+                let height = columns.folded(cells(&formatter, &row, width));
                 turns.extend(std::iter::repeat_n(row.turn, height));
             }
         }
@@ -309,7 +309,7 @@ fn listed<N: ToString>(one: &str, many: &str, objects: &Objects<N>, named: usize
 }
 
 /// The cells of a row: ends and ports share what the first column leaves of the width.
-fn cells<'w>(cast: &Cast<'w>, row: &Row<'_, 'w>, width: usize) -> [Vec<String>; 4] {
+fn cells<'w>(formatter: &PodSetFormatter<'w>, row: &Row<'_, 'w>, width: usize) -> [Vec<String>; 4] {
     let ports: Vec<String> = row
         .ports
         .to_string()
@@ -319,8 +319,14 @@ fn cells<'w>(cast: &Cast<'w>, row: &Row<'_, 'w>, width: usize) -> [Vec<String>; 
     let share = width.saturating_sub(FIRST);
     [
         vec![word(row.turn).to_owned()],
-        fold(&cast.ends(&row.from, only(&row.to), WORDS), share * 2 / 5),
-        fold(&cast.ends(&row.to, only(&row.from), WORDS), share * 2 / 5),
+        fold(
+            &formatter.ends(&row.from, only(&row.to), WORDS),
+            share * 2 / 5,
+        ),
+        fold(
+            &formatter.ends(&row.to, only(&row.from), WORDS),
+            share * 2 / 5,
+        ),
         fold(&ports, share / 5),
     ]
 }

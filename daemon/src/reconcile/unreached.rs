@@ -117,7 +117,7 @@ impl Watch {
         .collect()
     }
 
-    /// The engines have answered, and what they said was taken up by [`Watch::look`]. `behind`: who is in those
+    /// The engines have answered, and what they said was taken up by [`Watch::look`]. `behind`: the containers in those
     /// namespaces. `sockets`: at which Docker engines of this host listen, if that was looked for.
     pub fn end(&mut self, behind: &BTreeMap<i32, Behind>, sockets: Vec<PathBuf>) {
         self.asking = false;
@@ -460,7 +460,7 @@ mod tests {
         }
     }
 
-    /// What is said once it is old, of who is behind it.
+    /// What is said once it is old, of the container behind it.
     fn said(observed: &Observed, desired: &Desired, behind: Option<Behind>) -> Vec<Unreached> {
         let begun = Instant::now();
         let mut watch = Watch::default();

@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_process_names_its_container_or_none() {
         let (id, other) = ("a1".repeat(32), "b2".repeat(32));
-        // Its control group, the parent that was asked for, who may be meant, and whose it may be.
+        // Its control group, the parent that was asked for, which container may be meant, and whose it may be.
         let rows: [(String, String, &[&str], [bool; 2]); 9] = [
             (
                 format!("0::/system.slice/docker-{id}.scope\n"),

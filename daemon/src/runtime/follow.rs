@@ -6,7 +6,7 @@
 //!                        ▲ open questions ────────┘
 //! ```
 //!
-//! Owns what is published and to whom, who waits to be told, what the kernel shows and the runtime has not
+//! Owns what is published and to which listener, which clients wait, what the kernel shows and the runtime has not
 //! explained, and when a lost connection is tried again. Knows nothing of what is spoken on it.
 
 use std::collections::{BTreeMap, BTreeSet};

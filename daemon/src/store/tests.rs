@@ -460,7 +460,7 @@ fn the_order_of_seeing_does_not_matter_for_what_collides() {
     let orders = [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]];
     for order in orders {
         for together in [false, true] {
-            let mut ledger = Ledger::new(toy, []);
+            let mut acceptance = Acceptance::new(toy, []);
             let see = |index: usize, turn: u64| {
                 let text = texts[index].to_owned();
                 let arrived = UNIX_EPOCH + Duration::from_secs(turn);
@@ -468,19 +468,19 @@ fn the_order_of_seeing_does_not_matter_for_what_collides() {
             };
             let seen = (0..).zip(order).map(|(turn, index)| see(index, turn));
             if together {
-                ledger.observe(seen.collect(), str::to_owned, UNIX_EPOCH);
+                acceptance.observe(seen.collect(), str::to_owned, UNIX_EPOCH);
             } else {
                 for one in seen {
-                    ledger.observe([one].into(), str::to_owned, UNIX_EPOCH);
+                    acceptance.observe([one].into(), str::to_owned, UNIX_EPOCH);
                 }
             }
-            let accepted = ledger.accepted();
+            let accepted = acceptance.accepted();
             let first = format!("{}.yaml", order[0]);
             assert_eq!(accepted[0].key, first, "{order:?}");
             let assembled = netpol_engine::manifest::assemble(accepted.iter().map(|one| &one.file));
             assert!(assembled.diagnostics.is_empty(), "{order:?}");
-            assert_eq!(accepted.len() + ledger.rejected().len(), 4, "{order:?}");
-            for lost in ledger.rejected() {
+            assert_eq!(accepted.len() + acceptance.rejected().len(), 4, "{order:?}");
+            for lost in acceptance.rejected() {
                 let index: usize = lost.path[..1].parse().unwrap();
                 let taken = texts[index].lines().any(|line| {
                     accepted

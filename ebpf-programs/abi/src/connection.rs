@@ -5,7 +5,7 @@
 //! 2^30 ns (1.07 s): a shift of the coarse clock, no division in the kernel.
 //!
 //! TCP's states and what may come in each are those of netfilter's conntrack
-//! (net/netfilter/nf_conntrack_proto_tcp.c, `tcp_conntracks`), without its windows: who sends
+//! (net/netfilter/nf_conntrack_proto_tcp.c, `tcp_conntracks`), without its windows: which end sends
 //! is known here, so a sequence number out of the window harms its sender's own connection
 //! only, and one that was closed by a stray RST is taken up again from the endpoint's sockets.
 

@@ -372,7 +372,7 @@ pub const fn service(version: u8, protocol: u8, port: u16) -> u32 {
 
 /// One bank of a published port: what is asked of the container behind it when an endpoint of this host dials the port.
 /// A process of the host may take the connection and dial the container itself (docker-proxy does), where nothing tells
-/// any more who it was.
+/// any more which one it was.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]

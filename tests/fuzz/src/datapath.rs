@@ -659,7 +659,7 @@ fn connection(packet: &Packet, direction: Direction) -> Connection {
     };
     let (local_port, remote_port) = match (packet.protocol, packet.source_port) {
         (number, _) if has_ports(number) => (local_port, remote_port),
-        // Echoes by their identifier, and by who asked: 8 stands for the box.
+        // Echoes by their identifier, and by the end that asked: 8 stands for the box.
         (protocol::ICMP, kind @ (0 | 8)) | (protocol::ICMPV6, kind @ (128 | 129)) => {
             let request = matches!(kind, 8 | 128);
             let box_asked = request == (direction == Direction::Egress);

@@ -220,7 +220,7 @@ fn may_refuse(reason: Reason, theirs: &SlicedPacket<'_>) -> bool {
         }
         (Reason::Truncated, Some(NetSlice::Arp(arp))) => arp.slice().len() < 28,
         (Reason::SourceRoute, Some(NetSlice::Ipv4(ip))) => !ip.header().options().is_empty(),
-        // How far one walks, and whom a routing header leads to.
+        // How far one walks, and where a routing header leads to.
         (Reason::ExtensionHeaders, Some(NetSlice::Ipv6(_))) => true,
         (Reason::FragmentTiny, _) => fragmented || unwalked(number),
         // A header that etherparse does not read further than its number: SCTP, and whatever

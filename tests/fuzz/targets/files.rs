@@ -1,4 +1,4 @@
-//! Bytes as what is seen of the manifests directory: see `daemon/src/store/ledger/stream.rs`.
+//! Bytes as what is seen of the manifests directory: see `daemon/src/store/acceptance/stream.rs`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netpold::store::hold(bytes));

@@ -31,7 +31,7 @@ use super::frame::Bytes;
 use super::scene::{LOOPBACK, STAMP_KEY};
 use super::state::{State, datagrams};
 use crate::kernel::InKernel;
-use crate::patience::patience;
+use crate::time_scale::scaled;
 
 /// Slots whose budgets are looked at: no endpoint's, and more than the scene has.
 const SLOTS: u32 = 8;
@@ -184,7 +184,7 @@ impl Loaded {
         loop {
             let into = Duration::from_nanos(coarse_clock() & ((1 << TICK_SHIFT) - 1));
             let left = Duration::from_nanos(1 << TICK_SHIFT) - into;
-            if left > patience(MARGIN) {
+            if left > scaled(MARGIN) {
                 break;
             }
             thread::sleep(left);

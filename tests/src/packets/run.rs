@@ -36,7 +36,7 @@ impl Shown {
     }
 }
 
-/// Both executors, the tables that are installed in them, and who still takes part.
+/// Both executors, the tables that are installed in them, and which of them still takes part.
 pub struct Run<'a> {
     model: Modelled,
     kernel: Option<&'a mut Loaded>,

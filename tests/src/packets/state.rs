@@ -25,7 +25,7 @@ pub struct Connection {
     pub local_port: u16,
     /// The peer's address.
     pub remote: IpAddr,
-    /// The peer's port, or who asked.
+    /// The peer's port, or the identifier of an echo.
     pub remote_port: u16,
 }
 

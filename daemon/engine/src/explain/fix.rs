@@ -245,7 +245,7 @@ impl Miss<'_> {
         self.and_also(fix, &self.policy.subject, &[Peer::Pods(peer)])
     }
 
-    /// With what else is open where those whom `subject` selects may talk to `peers`.
+    /// With what else is open where the Pods that `subject` selects may talk to `peers`.
     fn and_also(&self, fix: Fix, subject: &Selector, peers: &[Peer]) -> Fix {
         let also = Also::opened_by(self.case, self.question.direction, subject, peers);
         Fix {

@@ -172,7 +172,7 @@ fn hole(
     let text = decoder.string(at, node)?;
     let hole = self::cidr(decoder, at, text)?;
     let (inner, outer) = (hole.network(), cidr.network());
-    // Whether an IPv4 block in the clothes of IPv6 holds the hole depends on who reads it.
+    // Whether an IPv4 block in the clothes of IPv6 holds the hole depends on the reader.
     let is_inside = outer.contains(&inner) && outer.prefix_len() < inner.prefix_len();
     if !is_inside && !cidr.is_mapped() {
         let finding = Finding::invalid(quoted(text), "must be a strict subset of `cidr`");

@@ -307,7 +307,7 @@ pub fn change() -> impl Strategy<Value = (World, World)> {
     })
 }
 
-/// An address that the host and a Pod would have is the Pod's here: who fills a world lets one of both have it.
+/// An address that the host and a Pod would have is the Pod's here: a filled world lets one of both have it.
 fn settle(world: &mut World) {
     let pods = world.pods.values();
     let taken: BTreeSet<IpAddr> = pods

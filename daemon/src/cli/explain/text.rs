@@ -30,8 +30,8 @@ const MOST_ENTRIES: usize = 3;
 /// Writes it.
 pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Result<()> {
     let sides = [
-        Told::new(explanation, Direction::Egress),
-        Told::new(explanation, Direction::Ingress),
+        SideReport::new(explanation, Direction::Egress),
+        SideReport::new(explanation, Direction::Ingress),
     ];
     let bold = Style::new().bold();
     writeln!(
@@ -74,7 +74,7 @@ pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Resul
             page.line(0, &format!("Note: {}", note(*hint, explanation)))?;
         }
     }
-    let fixes: Vec<(&Told, &Fix)> = sides
+    let fixes: Vec<(&SideReport, &Fix)> = sides
         .iter()
         .filter_map(|side| Some((side, side.side.nearest.as_ref()?.fix.as_ref()?)))
         .collect();
@@ -102,7 +102,7 @@ fn ends(explanation: &Explanation) -> (Who, Who) {
 }
 
 /// One side with its direction.
-struct Told<'a> {
+struct SideReport<'a> {
     direction: Direction,
     side: &'a Side,
     own: &'a EndpointSpec,
@@ -110,7 +110,7 @@ struct Told<'a> {
     is_peer_host: bool,
 }
 
-impl<'a> Told<'a> {
+impl<'a> SideReport<'a> {
     fn new(explanation: &'a Explanation, direction: Direction) -> Self {
         let (from, to) = ends(explanation);
         let Explanation {
@@ -456,7 +456,7 @@ fn host_setting(key: &str) -> String {
 }
 
 /// A change of a word that would do.
-fn mended(page: &mut Page, side: &Told, fix: &Fix) -> io::Result<()> {
+fn mended(page: &mut Page, side: &SideReport, fix: &Fix) -> io::Result<()> {
     page.line(0, &format!("To mend {}, in {}:", side.word(), fix.object))?;
     let change = match (fix.change, &fix.instead_of) {
         (Change::Replace, Some(old)) => format!("write `{}` instead of `{old}`", fix.write),
@@ -470,8 +470,8 @@ fn mended(page: &mut Page, side: &Told, fix: &Fix) -> io::Result<()> {
 }
 
 /// The manifests that would allow it.
-fn suggested(page: &mut Page, sides: &[Told], is_mended: bool) -> io::Result<()> {
-    let suggestions: Vec<(&Told, &Suggestion)> = sides
+fn suggested(page: &mut Page, sides: &[SideReport], is_mended: bool) -> io::Result<()> {
+    let suggestions: Vec<(&SideReport, &Suggestion)> = sides
         .iter()
         .filter_map(|side| Some((side, side.side.suggestion.as_ref()?)))
         .collect();
@@ -504,7 +504,7 @@ fn suggested(page: &mut Page, sides: &[Told], is_mended: bool) -> io::Result<()>
 }
 
 /// What a suggestion does besides.
-fn remarks(side: &Told, suggestion: &Suggestion) -> Vec<String> {
+fn remarks(side: &SideReport, suggestion: &Suggestion) -> Vec<String> {
     let mut remarks = Vec::new();
     let Ends { own, peer, .. } = &side.ends;
     for (end, is_unlabelled) in [

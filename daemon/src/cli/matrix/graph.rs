@@ -5,7 +5,7 @@ use std::io::Write;
 
 use netpol_engine::matrix::Matrix;
 
-use crate::cli::ends::Cast;
+use crate::cli::endpoints::PodSetFormatter;
 use crate::printable::printable;
 
 /// Words for the members of a node.
@@ -67,9 +67,9 @@ fn entity(character: char) -> String {
 /// The groups that are part of a pair.
 fn nodes(matrix: &Matrix) -> Vec<(usize, Vec<String>)> {
     let groups = matrix.groups();
-    let cast = Cast::new(groups.iter().flatten().copied());
+    let formatter = PodSetFormatter::new(groups.iter().flatten().copied());
     (0..groups.len())
-        .map(|group| (group, cast.pods(&groups[group], None, WORDS)))
+        .map(|group| (group, formatter.pods(&groups[group], None, WORDS)))
         .collect()
 }
 

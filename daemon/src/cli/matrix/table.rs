@@ -6,7 +6,7 @@ use std::io::Write;
 use netpol_engine::matrix::{Matrix, OverIpv6};
 use netpol_engine::policy::ObjectName;
 
-use crate::cli::ends::Cast;
+use crate::cli::endpoints::PodSetFormatter;
 use crate::cli::output::{Columns, fold, paint};
 use crate::printable::printable;
 
@@ -21,10 +21,10 @@ const GAP: usize = 3;
 
 pub(super) fn write(matrix: &Matrix, width: usize, out: &mut dyn Write) -> anyhow::Result<()> {
     let groups = matrix.groups();
-    let cast = Cast::new(groups.iter().flatten().copied());
+    let formatter = PodSetFormatter::new(groups.iter().flatten().copied());
     let words: Vec<Vec<String>> = groups
         .iter()
-        .map(|group| cast.pods(group, None, WORDS))
+        .map(|group| formatter.pods(group, None, WORDS))
         .collect();
     let names: Vec<String> = words
         .iter()
@@ -42,7 +42,7 @@ pub(super) fn write(matrix: &Matrix, width: usize, out: &mut dyn Write) -> anyho
             .map(|number| number.to_string())
             .collect()
     } else {
-        return lines(matrix, &cast, width, out);
+        return lines(matrix, &formatter, width, out);
     };
     for ((group, words), label) in groups.iter().zip(&words).zip(labels) {
         if words.last().is_some_and(|word| word.starts_with('+')) {
@@ -57,14 +57,14 @@ pub(super) fn over_ipv6(matrix: &Matrix, width: usize, out: &mut dyn Write) -> a
     if matrix.over_ipv6().is_empty() {
         return Ok(());
     }
-    let cast = Cast::new(matrix.groups().iter().flatten().copied());
+    let formatter = PodSetFormatter::new(matrix.groups().iter().flatten().copied());
     let mut columns = Columns::new(&["OVER IPV6", "FROM", "TO"]);
     for OverIpv6 { from, to, allowed } in matrix.over_ipv6() {
         let share = width.saturating_sub("OVER IPV6".len() + 2 * GAP) / 2;
         columns.folded([
             vec![yes(*allowed).to_owned()],
-            fold(&cast.pods(from, only(to), LINE), share),
-            fold(&cast.pods(to, only(from), LINE), share),
+            fold(&formatter.pods(from, only(to), LINE), share),
+            fold(&formatter.pods(to, only(from), LINE), share),
         ]);
     }
     writeln!(out)?;
@@ -184,7 +184,7 @@ fn by_numbers(matrix: &Matrix, names: &[String], width: usize, spacing: Spacing)
 /// Senders that reach the same receivers, and those receivers.
 fn lines<'w>(
     matrix: &Matrix<'w>,
-    cast: &Cast<'w>,
+    formatter: &PodSetFormatter<'w>,
     width: usize,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
@@ -206,9 +206,9 @@ fn lines<'w>(
             let reached = if to.is_empty() {
                 vec!["nobody".to_owned()]
             } else {
-                cast.pods(&to, only(&from), LINE)
+                formatter.pods(&to, only(&from), LINE)
             };
-            let senders = cast.pods(&from, only(&to), LINE);
+            let senders = formatter.pods(&from, only(&to), LINE);
             let share = width.saturating_sub(GAP) / 2;
             columns.folded([fold(&senders, share), fold(&reached, share)]);
         }

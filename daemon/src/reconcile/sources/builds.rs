@@ -3,7 +3,7 @@
 //! runtime puts its first process into a control group of that name before buildah makes the step's network
 //! (buildah, `run_common.go`: `runUsingRuntime`).
 //!
-//! A control group outside those of containers is root's: who could give a process another one there could do what netpold
+//! A control group outside those of containers is root's: a user who could give a process another one there could do what netpold
 //! can. A container may have made groups below its own (`--cgroupns`, systemd inside), and the one who starts it may
 //! choose what its group is below (`--cgroup-parent`): its ID stands in the path of both.
 

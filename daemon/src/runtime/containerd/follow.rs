@@ -137,7 +137,7 @@ struct World {
     too_large: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// A container, and when it was made: to the nanosecond, as those who share a network namespace
+/// A container, and when it was made: to the nanosecond, as containers that share a network namespace
 /// may be of one second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {

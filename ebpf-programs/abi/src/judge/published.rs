@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The answer of the container that the endpoint in `parsed` dials by a published port: a denial, or no objection, as of one
-/// who is not isolated.
+/// which is not isolated.
 #[inline(always)]
 pub fn answer_of_target<T: Subprograms>(
     tables: &T,

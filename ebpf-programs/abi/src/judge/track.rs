@@ -59,7 +59,7 @@ impl Key {
             (local_port, remote_port)
         } else {
             match echo(packet) {
-                // 8 where the endpoint asked, 0 where the peer did: two who ping each
+                // 8 where the endpoint asked, 0 where the peer did: two that ping each
                 // other with one identifier have two entries.
                 Some(request) => {
                     let endpoint_asked = request == (direction as u8 == Direction::Egress as u8);
@@ -604,7 +604,7 @@ fn goes_on<T>(context: &PolicyContext<'_, T>, packet: &Packet, flow: &Flow, now:
 }
 
 /// Whose share an entry counts for, as a stamp: that of the endpoint of this host which opened the connection.
-/// Otherwise one that opens many to another would use up the other's. Only a packet of the peer's own tells who that
+/// Otherwise one that opens many to another would use up the other's. Only a packet of the peer's own tells which that
 /// is: what a socket tells the endpoint may have made up.
 #[inline(always)]
 const fn payer<T>(context: &PolicyContext<'_, T>, sender: Sender) -> u16 {

@@ -1,4 +1,4 @@
-//! `dns-missing`: Pods whose egress is isolated and whom no rule lets ask a resolver. Names
+//! `dns-missing`: Pods whose egress is isolated and which no rule lets ask a resolver. Names
 //! then do not resolve, which looks like a server that does not answer.
 //!
 //! Reported at the policy that isolates most: one more policy beside that one mends all.

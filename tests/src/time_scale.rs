@@ -1,8 +1,8 @@
 //! What the suites allow for on emulated machines, where everything takes many times as long:
-//! `NPD_PATIENCE` is the factor there (`tests/kernels/init`).
+//! `NPD_TIME_SCALE` is the factor there (`tests/kernels/init`).
 //!
 //! What must happen may take longer, and of what is tried at random less is tried. What must
-//! *not* happen is waited for as long as everywhere: patience never hides a packet that got
+//! *not* happen is waited for as long as everywhere: no scale hides a packet that got
 //! through.
 
 use std::thread::sleep;
@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 
 /// The time that is to be given to what takes at most this on a machine of its own.
 #[must_use]
-pub fn patience(usual: Duration) -> Duration {
+pub fn scaled(usual: Duration) -> Duration {
     usual * factor()
 }
 
@@ -33,7 +33,7 @@ pub fn within_time(
     what: &str,
     mut done: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
-    let deadline = Instant::now() + patience(usual);
+    let deadline = Instant::now() + scaled(usual);
     while !done()? {
         ensure!(Instant::now() < deadline, "{what}: not in time");
         sleep(Duration::from_millis(2));
@@ -49,12 +49,12 @@ pub fn tries(usual: usize) -> usize {
 
 /// A suite must not run with another factor than was meant: what is no number is a panic.
 fn factor() -> u32 {
-    let Ok(factor) = std::env::var("NPD_PATIENCE") else {
+    let Ok(factor) = std::env::var("NPD_TIME_SCALE") else {
         return 1;
     };
     factor
         .parse()
         .ok()
         .filter(|factor| *factor > 0)
-        .unwrap_or_else(|| panic!("NPD_PATIENCE is a whole number, not `{factor}`"))
+        .unwrap_or_else(|| panic!("NPD_TIME_SCALE is a whole number, not `{factor}`"))
 }

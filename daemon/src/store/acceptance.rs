@@ -30,7 +30,7 @@ pub(super) enum Observation {
     /// Its content, whole, and when it came there.
     Text { text: String, arrived: SystemTime },
     /// It was cut to nothing.
-    Cut,
+    Truncated,
     /// It is there, and can't be taken: why (a rule's code, a message, a remedy).
     Refused(&'static str, String, &'static str),
     /// A process writes it: to be looked at again.
@@ -85,26 +85,26 @@ impl Entry {
 
 /// All files, by the path that the store knows them by.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Acceptance {
     parse: Parse,
     entries: BTreeMap<String, Entry>,
     next: u64,
 }
 
-impl Ledger {
-    /// A ledger with what was accepted before a restart.
+impl Acceptance {
+    /// One with what was accepted before a restart.
     pub fn new(parse: Parse, accepted: impl IntoIterator<Item = Accepted>) -> Self {
-        let mut ledger = Self {
+        let mut acceptance = Self {
             parse,
             entries: BTreeMap::new(),
             next: 1,
         };
         for version in accepted {
-            ledger.next = ledger.next.max(version.order + 1);
-            let entry = ledger.entries.entry(version.key.clone()).or_default();
+            acceptance.next = acceptance.next.max(version.order + 1);
+            let entry = acceptance.entries.entry(version.key.clone()).or_default();
             entry.accepted = Some(Arc::new(version));
         }
-        ledger
+        acceptance
     }
 
     /// Every path that is known, whether in force or not.
@@ -371,7 +371,7 @@ impl Entry {
             // its content any more; what is in force stays.
             Observation::Missing => self.candidate = None,
             Observation::Unchanged | Observation::BeingWritten | Observation::Gone => {}
-            Observation::Cut => {
+            Observation::Truncated => {
                 self.candidate = None;
                 let help = "write its content again, or remove it to withdraw its objects";
                 self.reject(
@@ -391,7 +391,7 @@ impl Entry {
                     return;
                 }
                 if text.trim().is_empty() {
-                    self.take(Observation::Cut, path, parse, now);
+                    self.take(Observation::Truncated, path, parse, now);
                     return;
                 }
                 if self.candidate.as_ref().is_some_and(|old| old.text == text) {

@@ -14,22 +14,22 @@ use netpold::datapath::requirements;
 use netpold::datapath::{Kernel, Options, uninstall};
 use nix::sched::{CloneFlags, unshare};
 
-/// A case, to run in a site of its own. Needs root, and fails without it.
-pub fn case(name: &'static str, run: fn(&Site) -> Result<()>) -> Trial {
+/// A case, to run in a fixture of its own. Needs root, and fails without it.
+pub fn case(name: &'static str, run: fn(&KernelFixture) -> Result<()>) -> Trial {
     Trial::test(name, move || {
-        in_site(name, run).map_err(|error| format!("{error:#}").into())
+        in_fixture(name, run).map_err(|error| format!("{error:#}").into())
     })
 }
 
 /// Where a case runs.
-pub struct Site {
+pub struct KernelFixture {
     /// The pin directory.
     pub pins: PathBuf,
     /// The container's namespace, below `/run/netns`.
     pub container: String,
 }
 
-impl Drop for Site {
+impl Drop for KernelFixture {
     fn drop(&mut self) {
         let _ = Command::new("ip")
             .args(["netns", "del", &self.container])
@@ -40,25 +40,25 @@ impl Drop for Site {
 }
 
 /// Runs a case in a thread with a network namespace of its own.
-fn in_site(name: &'static str, run: fn(&Site) -> Result<()>) -> Result<()> {
+fn in_fixture(name: &'static str, run: fn(&KernelFixture) -> Result<()>) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "this suite needs root");
     let number = name.bytes().fold(std::process::id(), |hash, byte| {
         hash.wrapping_mul(31).wrapping_add(u32::from(byte))
     });
     thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).context("a network namespace")?;
-        let site = Site {
+        let fixture = KernelFixture {
             pins: PathBuf::from(format!("/sys/fs/bpf/npd-test-{number:08x}")),
             container: format!("npd-dp-{number:08x}"),
         };
         ip(&["link", "set", "lo", "up"])?;
-        ip(&["netns", "add", &site.container])?;
-        run(&site)?;
+        ip(&["netns", "add", &fixture.container])?;
+        run(&fixture)?;
         ensure!(
-            !site.pins.exists() || uninstall(&site.pins).is_ok(),
+            !fixture.pins.exists() || uninstall(&fixture.pins).is_ok(),
             "the pin directory can be uninstalled"
         );
-        ensure!(!site.pins.exists(), "the pin directory is gone");
+        ensure!(!fixture.pins.exists(), "the pin directory is gone");
         Ok(())
     })
     .join()
@@ -94,7 +94,7 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-impl Site {
+impl KernelFixture {
     /// For small tables, pinned here.
     #[must_use]
     pub fn options(&self) -> Options {

@@ -1,5 +1,5 @@
 //! Whatever is seen of files, in whatever order: bytes as a stream of observations, and what
-//! must hold of the ledger after each of them and in the end.
+//! must hold of the acceptance after each of them and in the end.
 //!
 //! Bytes so that a fuzzer can write them (`tests/fuzz`); its finds are replayed below. Objects are
 //! in a toy language: a line `object NAME` is a Namespace, anything else an error.
@@ -14,10 +14,10 @@ use super::*;
 
 const PATHS: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Runs a stream, and panics where the ledger breaks a promise.
+/// Runs a stream, and panics where the acceptance breaks a promise.
 pub fn hold(bytes: &[u8]) {
     let mut run = Run {
-        ledger: Ledger::new(toy, []),
+        acceptance: Acceptance::new(toy, []),
         disk: BTreeMap::new(),
         seen: BTreeMap::new(),
         saved: BTreeMap::new(),
@@ -75,9 +75,9 @@ fn text(bits: u8) -> String {
 }
 
 struct Run {
-    ledger: Ledger,
+    acceptance: Acceptance,
     disk: BTreeMap<&'static str, (String, SystemTime)>,
-    /// Observed, and not told to the ledger yet.
+    /// Observed, and not told to the acceptance yet.
     seen: BTreeMap<String, Observation>,
     /// What a restart would find.
     saved: BTreeMap<u64, Accepted>,
@@ -119,7 +119,7 @@ impl Run {
             7 => {
                 // Restarted: what was seen and not told is lost.
                 self.seen.clear();
-                self.ledger = Ledger::new(toy, self.saved.values().cloned());
+                self.acceptance = Acceptance::new(toy, self.saved.values().cloned());
                 self.check();
             }
             _ => self.tell(),
@@ -129,7 +129,7 @@ impl Run {
     fn look(&self, path: &str) -> Observation {
         match self.disk.get(path) {
             None => Observation::Gone,
-            Some((text, _)) if text.is_empty() => Observation::Cut,
+            Some((text, _)) if text.is_empty() => Observation::Truncated,
             Some((text, arrived)) => Observation::Text {
                 text: text.clone(),
                 arrived: *arrived,
@@ -138,17 +138,17 @@ impl Run {
     }
 
     fn in_force(&self, path: &str) -> Option<String> {
-        let accepted = self.ledger.accepted();
+        let accepted = self.acceptance.accepted();
         let version = accepted.iter().find(|version| version.key == path)?;
         Some(version.text.clone())
     }
 
-    /// Tells the ledger what was seen.
+    /// Tells the acceptance what was seen.
     fn tell(&mut self) {
         let seen = std::mem::take(&mut self.seen);
         let before: Vec<_> = PATHS.map(|path| (path, self.in_force(path))).into();
         let changes = self
-            .ledger
+            .acceptance
             .observe(seen.clone(), ToOwned::to_owned, self.now());
         for change in changes {
             match change {
@@ -182,7 +182,7 @@ impl Run {
 
     /// What holds at any time.
     fn check(&self) {
-        let accepted = self.ledger.accepted();
+        let accepted = self.acceptance.accepted();
         let mut objects = BTreeSet::new();
         for version in &accepted {
             assert!(
@@ -207,13 +207,13 @@ impl Run {
         let whole = self.seen.clone();
         self.tell();
         let again = self
-            .ledger
+            .acceptance
             .observe(whole.clone(), ToOwned::to_owned, self.now());
         assert_eq!(again, [], "the same listing changes something");
 
-        let accepted = self.ledger.accepted();
-        let rejected = self.ledger.rejected();
-        assert!(!self.ledger.is_waiting());
+        let accepted = self.acceptance.accepted();
+        let rejected = self.acceptance.rejected();
+        assert!(!self.acceptance.is_waiting());
         for path in PATHS {
             let told = rejected.iter().any(|rejected| rejected.path == path);
             let Some((text, _)) = self.disk.get(path) else {
@@ -232,17 +232,17 @@ impl Run {
             assert!(!valid(text) || blocked, "{path} could be in force");
         }
         // Where files do not contradict one another, what was before leaves no trace.
-        let mut fresh = Ledger::new(toy, []);
+        let mut fresh = Acceptance::new(toy, []);
         fresh.observe(whole, ToOwned::to_owned, self.now());
         if fresh.rejected().is_empty() {
-            let texts = |ledger: &Ledger| -> BTreeMap<String, String> {
-                let accepted = ledger.accepted();
+            let texts = |acceptance: &Acceptance| -> BTreeMap<String, String> {
+                let accepted = acceptance.accepted();
                 let texts = accepted
                     .iter()
                     .map(|one| (one.key.clone(), one.text.clone()));
                 texts.collect()
             };
-            assert_eq!(texts(&fresh), texts(&self.ledger));
+            assert_eq!(texts(&fresh), texts(&self.acceptance));
             assert_eq!(rejected, []);
         }
     }

@@ -12,12 +12,12 @@ use netpol_engine::reach::{Members, Region};
 const EXCEPTIONS: usize = 3;
 
 /// The Pods among which sets are named.
-pub struct Cast<'w> {
+pub struct PodSetFormatter<'w> {
     /// By Namespace.
     all: BTreeMap<&'w str, BTreeSet<&'w str>>,
 }
 
-impl<'w> Cast<'w> {
+impl<'w> PodSetFormatter<'w> {
     /// These Pods.
     pub fn new(pods: impl IntoIterator<Item = &'w ObjectName>) -> Self {
         let mut all: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -180,7 +180,7 @@ mod tests {
             .iter()
             .map(|name| all.iter().find(|known| *known == name).unwrap())
             .collect();
-        Cast::new(&all)
+        PodSetFormatter::new(&all)
             .pods(&chosen, aside.as_ref(), limit)
             .join(", ")
     }
