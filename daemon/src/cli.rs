@@ -68,7 +68,7 @@ const EXITS: &str = "\
 Exit codes:
   0  as asked
   1  the answer is 'no': denied, invalid, falls short
-  2  it could not be done: usage, no daemon, no right
+  2  it could not be done: usage, no daemon, no right, nothing to answer from
 
 Examples:
   netpol check /etc/netpold/manifests

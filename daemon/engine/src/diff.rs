@@ -129,6 +129,16 @@ impl<'w> Diff<'w> {
         self.changes.is_empty()
     }
 
+    /// How many Pods are compared: those that both worlds know.
+    #[must_use]
+    pub fn compared_pods(&self) -> usize {
+        let pods = self.ends.iter().filter_map(|members| match members {
+            Members::Pods(pods) => Some(pods.len()),
+            Members::Host(_) | Members::Strangers(_) => None,
+        });
+        pods.sum()
+    }
+
     /// All that is compared: Pods that both worlds know, the host, strangers.
     #[must_use]
     pub fn ends(&self) -> &[Members<'w>] {
@@ -380,6 +390,7 @@ impl Serialize for Diff<'_> {
         map.serialize_entry("policies", &self.policies)?;
         map.serialize_entry("pods", &self.pods)?;
         map.serialize_entry("namespaces", &self.namespaces)?;
+        map.serialize_entry("compared_pods", &self.compared_pods())?;
         map.end()
     }
 }

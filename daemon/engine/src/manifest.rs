@@ -41,6 +41,7 @@ pub use document::{
     PodManifest, Position, Value, Workload,
 };
 pub use locate::{Mark, locate};
+pub use workload::is_workload;
 
 /// Reads a file's text. `path` only names it in diagnostics. Never panics, and takes time
 /// and memory in proportion to the text.

@@ -49,12 +49,12 @@ pub struct Audit {
 
 impl Audit {
     pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let listing = match source.listing_with_resolver() {
-            Ok(listing) => listing,
+        let (listing, texts) = match source.listing_and_texts() {
+            Ok(read) => read,
             Err(none) => return none.exit(),
         };
         let meant = self.meant(&listing);
-        let (texts, findings) = placed(&listing, found(source, &listing, &meant));
+        let (texts, findings) = placed(&listing, texts, found(source, &listing, &meant));
         match &self.junit {
             Some(path) if path == Path::new("-") => {
                 junit::write(out, "netpol audit", meant.iter().copied(), &findings)?;
@@ -132,16 +132,23 @@ fn found(source: &Source, listing: &Listing, meant: &BTreeSet<&ObjectName>) -> V
 }
 
 /// The findings with their places, as far as the manifests can be read by the caller.
-fn placed(listing: &Listing, findings: Vec<Finding>) -> (Vec<Text>, Vec<Diagnostic>) {
+/// `read`: the texts that were read already; the daemon's are read here.
+fn placed(
+    listing: &Listing,
+    read: Vec<Text>,
+    findings: Vec<Finding>,
+) -> (Vec<Text>, Vec<Diagnostic>) {
     let file = |name: &ObjectName| listing.origins.policies.get(name)?.file.clone();
-    let paths: BTreeSet<PathBuf> = findings
-        .iter()
-        .filter_map(|found| file(&found.object.name))
-        .collect();
-    let texts: Vec<Text> = paths
-        .iter()
-        .filter_map(|path| source::read(path).ok())
-        .collect();
+    let texts = if read.is_empty() {
+        let paths: BTreeSet<PathBuf> = findings
+            .iter()
+            .filter_map(|found| file(&found.object.name))
+            .collect();
+        let texts = paths.iter().filter_map(|path| source::read(path).ok());
+        texts.collect()
+    } else {
+        read
+    };
     let files: Vec<_> = texts.iter().map(Text::parse).collect();
     let text = |path: &str| texts.iter().find(|text| text.name == path)?.as_str();
     let mut diagnostics = lint::diagnostics(findings, &assemble(&files), text);

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use netpol_engine::diagnostic::{Severity, sarif};
+use netpol_engine::diagnostic::{Diagnostic, Severity, rule, sarif};
 use netpol_engine::lint::{self, rules};
 use netpol_engine::spelling;
 
@@ -48,7 +48,7 @@ pub struct Check {
     /// List the rules
     #[arg(long, exclusive = true)]
     rules: bool,
-    /// Exit with 1 on warnings too
+    /// Exit with 1 on warnings too, except for objects of other kinds (Deployment, Service, …)
     #[arg(long)]
     deny_warnings: bool,
     /// How to print it
@@ -101,15 +101,19 @@ impl Check {
                 Output::Json.value(out, &log)?;
             }
         }
+        // An application's folder has objects that are no policies: they are no mistake.
+        let is_passed_over = |found: &&Diagnostic| {
+            let kind = found.kind.as_deref().unwrap_or_default();
+            found.rule == rule::IGNORED_KIND && !kind.ends_with("NetworkPolicy")
+        };
+        let passed_over = diagnostics.iter().filter(is_passed_over).count();
         let count = |severity| {
-            diagnostics
-                .iter()
-                .filter(|diagnostic| diagnostic.severity == severity)
-                .count()
+            let found = diagnostics.iter().filter(|found| !is_passed_over(found));
+            found.filter(|found| found.severity == severity).count()
         };
         let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
         anstream::eprintln!(
-            "{} in {}",
+            "{} in {}{}",
             match (errors, warnings) {
                 (0, 0) => "nothing to complain about".to_owned(),
                 (errors, 0) => plural(errors, "error"),
@@ -120,7 +124,11 @@ impl Check {
                     plural(warnings, "warning")
                 ),
             },
-            plural(texts.len(), "file")
+            plural(texts.len(), "file"),
+            match passed_over {
+                0 => String::new(),
+                count => format!("; {} of other kinds passed over", plural(count, "object")),
+            }
         );
         Ok(Exit::answer(
             errors == 0 && !(self.deny_warnings && warnings > 0),
@@ -137,13 +145,6 @@ impl Check {
             } else {
                 vec![path.clone()]
             };
-            if found.is_empty() {
-                // Most often it is the wrong folder, and a check that passes would hide that.
-                bail!(
-                    "no manifests in `{}`: they are named *.yaml, *.yml or *.json",
-                    path.display()
-                );
-            }
             for path in found {
                 // What is no file of its own, as a pipe of the shell's, is what it is named.
                 let identity = path.canonicalize().unwrap_or_else(|_| path.clone());

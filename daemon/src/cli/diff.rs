@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::bail;
 use netpol_engine::diff::{self, Objects, Row, Turn};
 use netpol_engine::manifest::{PodManifest, Value};
 use netpol_engine::policy::{Mode, ObjectName};
@@ -66,14 +67,20 @@ impl Diff {
     pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let (old, new) = match self.worlds(source) {
             Ok(worlds) => worlds,
-            // 1 would say that something opens or closes.
-            Err(NoWorld::Invalid) => return Ok(Exit::Failed),
-            Err(NoWorld::Failed(error)) => return Err(error),
+            Err(none) => return none.exit(),
         };
         let diff = diff::Diff::between(&old, &new)?;
         if !self.form.output.value(out, &diff)? {
             self.write(&diff, width(), out)?;
             summarize(&diff);
+        }
+        if diff.compared_pods() == 0 {
+            // Neither 0 nor 1: that nothing opens is not known.
+            bail!(
+                "there was nothing to compare: no Pod is on both sides\n  \
+                 `netpol diff NEW` compares by the containers that run here; offline, manifests of Pods or of workloads \
+                 (Deployment and its like) on both sides stand for them"
+            );
         }
         Ok(Exit::answer(diff.is_empty()))
     }
@@ -362,14 +369,6 @@ fn summarize(diff: &diff::Diff) {
         anstream::eprintln!("nothing opens, nothing closes");
     } else {
         anstream::eprintln!("{}", parts.join(", "));
-    }
-    let knows_pods = |members: &Members| matches!(members, Members::Pods(_));
-    if !diff.ends().iter().any(knows_pods) {
-        anstream::eprintln!(
-            "note: no Pod is on both sides, so there was nothing to compare\n  \
-             `netpol diff NEW` compares by the containers that run here; offline, Pod manifests\n  \
-             on both sides stand for them"
-        );
     }
 }
 

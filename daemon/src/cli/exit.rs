@@ -8,7 +8,7 @@ pub enum Exit {
     Done = 0,
     /// The answer is 'no': denied, invalid, falls short.
     No = 1,
-    /// It could not be done: usage, no daemon, no right.
+    /// It could not be done: usage, no daemon, no right, nothing to answer from.
     Failed = 2,
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
+use anyhow::ensure;
 use netpol_engine::matrix::{self, Matrix as Reachability, Pair};
 use netpol_engine::policy::ObjectName;
 
@@ -82,15 +83,14 @@ impl Matrix {
                 .collect();
             matrix.narrow(|name| meant.contains(name));
         }
+        let is_empty = matrix.pairs().next().is_none();
         match self.output {
             Form::Json => Output::Json.value(out, &matrix).map(|_| ())?,
             Form::Yaml => Output::Yaml.value(out, &matrix).map(|_| ())?,
             Form::Csv => csv(&matrix, out)?,
             Form::Dot => graph::dot(&matrix, out)?,
             Form::Mermaid => graph::mermaid(&matrix, out)?,
-            Form::Table | Form::Wide if matrix.pairs().next().is_none() => {
-                anstream::eprintln!("no pair of Pods");
-            }
+            Form::Table | Form::Wide if is_empty => {}
             Form::Table => {
                 table::write(&matrix, width(), out)?;
                 table::over_ipv6(&matrix, width(), out)?;
@@ -100,6 +100,11 @@ impl Matrix {
                 table::over_ipv6(&matrix, width(), out)?;
             }
         }
+        ensure!(
+            !is_empty,
+            "no pair of Pods to ask about\n  \
+             offline, manifests of Pods or of workloads (Deployment and its like) stand for the containers"
+        );
         Ok(Exit::Done)
     }
 }

@@ -8,7 +8,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use netpol_engine::diagnostic::{self, Diagnostic};
 use netpol_engine::manifest;
 use netpol_engine::object::Kind;
@@ -47,13 +47,13 @@ impl From<anyhow::Error> for NoWorld {
 }
 
 impl NoWorld {
-    /// As the verb's own result.
+    /// As the verb's own result. Exit code 1 would be an answer, and there is none.
     ///
     /// # Errors
     /// The failure, where it is one.
     pub fn exit(self) -> anyhow::Result<Exit> {
         match self {
-            Self::Invalid => Ok(Exit::No),
+            Self::Invalid => Ok(Exit::Failed),
             Self::Failed(error) => Err(error),
         }
     }
@@ -75,11 +75,23 @@ impl Source {
     /// # Errors
     /// When there is no valid world to be had.
     pub fn listing_with_resolver(&self) -> Result<Listing, NoWorld> {
-        let mut listing = self.listing()?;
-        if matches!(self, Self::Directory(_)) {
-            resolver::add_to(&mut listing.world);
+        Ok(self.listing_and_texts()?.0)
+    }
+
+    /// As [`Source::listing_with_resolver`], with the texts that were read: a pipe gives its text once.
+    ///
+    /// # Errors
+    /// When there is no valid world to be had.
+    pub fn listing_and_texts(&self) -> Result<(Listing, Vec<Text>), NoWorld> {
+        match self {
+            Self::Directory(directory) => {
+                let manifests = Manifests::read(directory)?;
+                let mut listing = manifests.listing();
+                resolver::add_to(&mut listing.world);
+                Ok((listing, manifests.texts))
+            }
+            Self::Daemon(_) => Ok((self.listing()?, Vec::new())),
         }
-        Ok(listing)
     }
 
     /// All that decides a verdict, and where it comes from.
@@ -159,12 +171,13 @@ pub fn read(path: &Path) -> anyhow::Result<Text> {
 
 /// The manifests of a directory and its sub-folders, sorted, by the rules and within the bounds of netpold's own look.
 /// Hidden files and those that editors leave are not manifests; a folder that is reached twice is read once.
-/// A file is itself, whatever its name.
+/// A file is itself, whatever its name; so are a pipe, and stdin (`-`).
 ///
 /// # Errors
-/// When something can't be read, leads elsewhere, or is more than netpold takes.
+/// When something can't be read, leads elsewhere, or is more than netpold takes; when there are none: most often it is
+/// the wrong folder, and an answer would hide that.
 pub fn manifests(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    if directory.is_file() {
+    if directory == Path::new("-") || (directory.exists() && !directory.is_dir()) {
         return Ok(vec![directory.to_owned()]);
     }
     // Where it is netpold's own directory, links lead where its configuration says. One that can't be read says nothing.
@@ -180,8 +193,14 @@ pub fn manifests(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
         true => config.manifests.follow,
         false => Vec::new(),
     };
-    store::manifests(directory, &follow)
-        .with_context(|| format!("the manifests in `{}` can't be listed", directory.display()))
+    let found = store::manifests(directory, &follow)
+        .with_context(|| format!("the manifests in `{}` can't be listed", directory.display()))?;
+    ensure!(
+        !found.is_empty(),
+        "no manifests in `{}`: they are named *.yaml, *.yml or *.json",
+        directory.display()
+    );
+    Ok(found)
 }
 
 /// The valid manifests of a directory, or of one file.
@@ -229,7 +248,7 @@ impl Manifests {
         self.files.iter().flat_map(|file| &file.documents)
     }
 
-    /// The world that they make.
+    /// The world that a cluster would make of them: with the Pods of workloads.
     #[must_use]
     pub fn listing(&self) -> Listing {
         let assembled = manifest::assemble(&self.files);
@@ -239,9 +258,19 @@ impl Manifests {
             .map(|text| (text.name.as_str(), text.modified))
             .collect();
         let mut listing = Listing {
-            world: assembled.world(),
+            world: assembled.offline_world(),
             ..Listing::default()
         };
+        for (path, workload) in &assembled.workloads {
+            let origin = Origin {
+                file: Some(PathBuf::from(path)),
+                since: modified.get(path).copied().flatten(),
+                labels: workload.labels.clone(),
+                ..Origin::default()
+            };
+            let pods = &mut listing.origins.pods;
+            pods.entry(workload.name.clone()).or_insert(origin);
+        }
         for (path, object) in &assembled.objects {
             let origin = Origin {
                 file: Some(PathBuf::from(path)),

@@ -88,6 +88,131 @@ fn verdicts_say_why() {
     );
 }
 
+/// An application as it is published: workloads, a Service, a policy.
+const APPLICATION: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec: {template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: i}]}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {app: db}}
+    spec: {containers: [{name: c, image: i, ports: [{name: sql, containerPort: 5432}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec: {selector: {app: db}, ports: [{port: 5432}]}
+";
+const ITS_POLICY: &str = "\
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: sql}]}]
+";
+
+/// How a verb ends over a file of its own with this text, `FILE` in the arguments, or over an `EMPTY` folder, and what it
+/// prints; of an error, exit code and message.
+fn over(text: &str, arguments: &str) -> (Exit, String) {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("one.yaml");
+    std::fs::write(&path, text).unwrap();
+    std::fs::create_dir(root.path().join("empty")).unwrap();
+    let words = arguments.split_whitespace().map(|word| {
+        word.replace("FILE", path.to_str().unwrap())
+            .replace("EMPTY", root.path().join("empty").to_str().unwrap())
+    });
+    let cli = Cli::try_parse_from(std::iter::once("netpol".to_owned()).chain(words)).unwrap();
+    let mut out = Vec::new();
+    match run(&cli, &mut out) {
+        Ok(exit) => {
+            let text = String::from_utf8(out).unwrap();
+            (exit, anstream::adapter::strip_str(&text).to_string())
+        }
+        Err(error) => (Exit::Failed, format!("{error:#}")),
+    }
+}
+
+#[test]
+fn every_offline_verb_reads_the_pods_of_workloads() {
+    let all = format!("{APPLICATION}{ITS_POLICY}");
+    let allowed = "--manifests FILE --from shop/web --to shop/db --port 5432";
+    let denied = "--manifests FILE --from shop/web --to shop/db --port 5433";
+    for (arguments, exit, part) in [
+        (format!("verdict {allowed}"), Exit::Done, "allowed by"),
+        (format!("verdict {denied}"), Exit::No, "denied"),
+        (format!("explain {denied}"), Exit::No, "asked for 5433"),
+        (
+            "matrix --manifests FILE --port 5432 -o csv".to_owned(),
+            Exit::Done,
+            "shop/web,shop/db,TCP,5432,true",
+        ),
+        (
+            "get pods -A --manifests FILE --show-labels".to_owned(),
+            Exit::Done,
+            "app=web",
+        ),
+        ("audit --manifests FILE".to_owned(), Exit::Done, ""),
+        ("check --deny-warnings FILE".to_owned(), Exit::Done, ""),
+    ] {
+        let (ended, text) = over(&all, &arguments);
+        assert_eq!(ended, exit, "{arguments}: {text}");
+        assert!(text.contains(part), "{arguments}: {text}");
+    }
+    let misspelled = all.replace("app: web}}}]", "app: wep}}}]");
+    let (exit, text) = over(&misspelled, "audit --manifests FILE");
+    assert_eq!(exit, Exit::No, "{text}");
+}
+
+#[test]
+fn a_policy_that_goes_opens_pairs_of_workloads() {
+    let root = tempfile::tempdir().unwrap();
+    let [old, new] = ["old.yaml", "new.yaml"].map(|name| root.path().join(name));
+    std::fs::write(&old, format!("{APPLICATION}{ITS_POLICY}")).unwrap();
+    std::fs::write(&new, APPLICATION).unwrap();
+    let words = [
+        "netpol",
+        "diff",
+        old.to_str().unwrap(),
+        new.to_str().unwrap(),
+    ];
+    let cli = Cli::try_parse_from(words).unwrap();
+    assert_eq!(run(&cli, &mut Vec::new()).unwrap(), Exit::No);
+}
+
+/// Exit code 1 is an answer: CI negates it.
+#[test]
+fn without_an_answer_the_exit_code_is_2() {
+    let broken = MANIFESTS.replace("podSelector: {matchLabels: {app: api}}", "podSelector: 5");
+    let ends = "--from web/frontend --to payments/api --port 8080";
+    for arguments in [
+        format!("verdict --manifests FILE {ends}"),
+        format!("explain --manifests FILE {ends}"),
+        "matrix --manifests FILE --port 8080".to_owned(),
+        "get pods --manifests FILE".to_owned(),
+        "audit --manifests FILE".to_owned(),
+        "diff FILE FILE".to_owned(),
+    ] {
+        let (exit, text) = over(&broken, &arguments);
+        assert_eq!(exit, Exit::Failed, "{arguments}: {text}");
+        let (exit, text) = over("", &arguments.replace("FILE", "EMPTY"));
+        assert_eq!(exit, Exit::Failed, "{arguments}: {text}");
+        assert!(text.contains("no manifests in"), "{arguments}: {text}");
+    }
+    assert_eq!(over(&broken, "check FILE").0, Exit::No);
+    for arguments in ["matrix --manifests FILE --port 1", "diff FILE FILE"] {
+        let (exit, text) = over(ITS_POLICY, arguments);
+        assert_eq!(exit, Exit::Failed, "{arguments}: {text}");
+    }
+}
+
 #[test]
 fn a_link_that_leads_elsewhere_is_an_error_offline() {
     let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -109,6 +109,7 @@ fn strangers_are_told_apart_where_either_world_does() {
             "policies": {"added": [], "removed": [], "changed": ["shop/a"]},
             "pods": {"added": [], "removed": [], "changed": []},
             "namespaces": {"added": [], "removed": [], "changed": []},
+            "compared_pods": 1,
         })
     );
 }

@@ -2,18 +2,18 @@
 //! and what the lints find in the objects that they hold.
 
 use super::{Census, Scope, Silenced, diagnostics, lint};
-use crate::diagnostic::Diagnostic;
-use crate::manifest::{File, Workload, assemble};
+use crate::diagnostic::{Diagnostic, rule};
+use crate::manifest::{File, assemble, is_workload};
 use crate::resolver;
-use crate::world::{Place, Pod, World};
+use crate::world::Pod;
 
 /// Sorted by file and place. `text` gives a file's text by its path.
 #[must_use]
 pub fn check<'t>(files: &[File], text: impl Fn(&str) -> Option<&'t str>) -> Vec<Diagnostic> {
     let assembled = assemble(files);
-    let mut world = assembled.world();
-    let has_pods = world.pods.values().any(Pod::is_enforced);
-    let has_workloads = files.iter().any(|file| !file.workloads.is_empty());
+    let mut world = assembled.offline_world();
+    let has_pods = assembled.world().pods.values().any(Pod::is_enforced);
+    let has_workloads = !assembled.workloads.is_empty();
     // What an error took out of the world may be just what is missing in it.
     let census = if has_pods && files.iter().all(File::is_accepted) {
         Census::Complete
@@ -27,9 +27,6 @@ pub fn check<'t>(files: &[File], text: impl Fn(&str) -> Option<&'t str>) -> Vec<
         &[Scope::Policies]
     };
     resolver::add_to(&mut world);
-    for workload in files.iter().flat_map(|file| &file.workloads) {
-        add_workload(&mut world, workload);
-    }
     let annotated = assembled
         .objects()
         .map(|object| (object.id(), &object.annotations));
@@ -43,24 +40,14 @@ pub fn check<'t>(files: &[File], text: impl Fn(&str) -> Option<&'t str>) -> Vec<
             .iter()
             .flat_map(|file| file.diagnostics.iter().cloned()),
     );
+    // What is read of a workload here is its Pods.
+    let is_read = |found: &Diagnostic| {
+        found.rule == rule::IGNORED_KIND && found.kind.as_deref().is_some_and(is_workload)
+    };
+    all.retain(|found| !is_read(found));
     silenced.apply(&mut all);
     all.sort_by(|a, b| {
         (&a.path, a.line, a.column, a.severity).cmp(&(&b.path, b.line, b.column, b.severity))
     });
     all
-}
-
-/// One of the Pods that a workload is to have. It has no address: it never runs here.
-fn add_workload(world: &mut World, workload: &Workload) {
-    let pod = Pod {
-        labels: workload.labels.clone(),
-        ports: workload.ports.clone(),
-        place: if workload.host_network {
-            Place::HostNetwork
-        } else {
-            Place::Local
-        },
-        ..Pod::default()
-    };
-    world.pods.entry(workload.name.clone()).or_insert(pod);
 }

@@ -435,11 +435,11 @@ fn an_applications_policies_are_held_against_its_workloads() {
         )
     };
     for (app, port, expected) in [
-        ("frontend", "http", &["ignored-kind"][..]),
-        ("fronted", "http", &["selects-nobody", "ignored-kind"]),
+        ("frontend", "http", &[][..]),
+        ("fronted", "http", &["selects-nobody"]),
         // Some operator may make such Pods.
-        ("database", "sql", &["ignored-kind"]),
-        ("frontend", "https", &["port-name-unknown", "ignored-kind"]),
+        ("database", "sql", &[]),
+        ("frontend", "https", &["port-name-unknown"]),
     ] {
         assert_eq!(codes(&policy(app, port)), expected, "{app} {port}");
     }

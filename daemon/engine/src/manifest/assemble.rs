@@ -10,7 +10,7 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::document::{File, Object, PodManifest, Position, Value};
+use super::document::{File, Object, PodManifest, Position, Value, Workload};
 use crate::diagnostic::{Diagnostic, Mark, Severity, rule};
 use crate::object::ObjectId;
 use crate::policy::Mode;
@@ -21,6 +21,8 @@ use crate::world::{Place, Pod, World};
 pub struct Assembled<'a> {
     /// The objects with the path of their file, in order.
     pub objects: Vec<(&'a str, &'a Object)>,
+    /// Workloads with the path of their file, in order.
+    pub workloads: Vec<(&'a str, &'a Workload)>,
     /// Objects given twice (errors), addresses stated twice (warnings).
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -36,6 +38,18 @@ impl<'a> Assembled<'a> {
     pub fn world(&self) -> World {
         World::from_objects(self.objects())
     }
+
+    /// The world that a cluster would make of them: that of the objects, and the Pods of each workload as one Pod with the
+    /// workload's name, unless a Pod has that name. It has no address: it never runs here.
+    #[must_use]
+    pub fn offline_world(&self) -> World {
+        let mut world = self.world();
+        for (_, workload) in &self.workloads {
+            let pod = world.pods.entry(workload.name.clone());
+            pod.or_insert_with(|| Pod::from(*workload));
+        }
+        world
+    }
 }
 
 /// Puts the objects of files together. The files' own diagnostics are not repeated, and
@@ -45,6 +59,10 @@ pub fn assemble<'a>(files: impl IntoIterator<Item = &'a File>) -> Assembled<'a> 
     let mut seen: BTreeMap<ObjectId, (&str, Position)> = BTreeMap::new();
     let mut addresses: BTreeMap<IpAddr, (&str, Position)> = BTreeMap::new();
     for file in files {
+        let workloads = file.workloads.iter();
+        assembled
+            .workloads
+            .extend(workloads.map(|workload| (&*file.path, workload)));
         for object in &file.documents {
             match seen.entry(object.id()) {
                 Entry::Vacant(entry) => {
@@ -196,6 +214,20 @@ impl From<&PodManifest> for Pod {
             } else {
                 Place::Local
             },
+        }
+    }
+}
+
+impl From<&Workload> for Pod {
+    fn from(workload: &Workload) -> Self {
+        Self {
+            labels: workload.labels.clone(),
+            ports: workload.ports.clone(),
+            place: match workload.host_network {
+                true => Place::HostNetwork,
+                false => Place::Local,
+            },
+            ..Self::default()
         }
     }
 }

@@ -1,9 +1,8 @@
 //! Workloads (Deployment and its like): the Pods that a cluster would make of them.
 //!
-//! Nothing here makes Pods, so they mean nothing to a verdict and are passed over with a
-//! warning. What they say of their Pods' labels and ports is read all the same, so that a
-//! published application's policies can be held against it. Leniently: what is wrong in a
-//! workload is its own reader's business.
+//! The daemon makes no Pods of them, so they change nothing that is enforced. Offline, their Pods' labels and ports are
+//! read, so that a published application's policies can be asked about and held against it. Leniently: what is wrong in
+//! a workload is its own reader's business.
 
 use super::decode::{below, get, present};
 use super::document::Workload;
@@ -28,6 +27,12 @@ const KINDS: &[(&str, &str, &[&str])] = &[
         &["spec", "jobTemplate", "spec", "template"],
     ),
 ];
+
+/// Has a kind of this name a Pod template, which is read?
+#[must_use]
+pub fn is_workload(kind: &str) -> bool {
+    KINDS.iter().any(|(_, name, _)| *name == kind)
+}
 
 /// The workload that an object of this kind is, if it is one.
 pub(super) fn read(entries: &[Entry<'_>], version: &str, kind: &str) -> Option<Workload> {
