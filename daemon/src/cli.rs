@@ -29,6 +29,7 @@ mod matrix;
 mod object;
 mod observe;
 mod output;
+mod page;
 mod scope;
 mod selector;
 mod source;

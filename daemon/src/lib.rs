@@ -20,6 +20,7 @@ pub mod config;
 pub mod datapath;
 pub mod flows;
 pub mod gate;
+pub mod health;
 pub mod links;
 mod netlink;
 pub mod netns;

@@ -14,6 +14,7 @@ use netpol_engine::{leave, manifest};
 use netpold::api::wire::Status;
 use netpold::cli::Cli;
 use netpold::config::{self, Config};
+use netpold::health;
 use netpold::runtime::identity;
 
 fn root() -> PathBuf {
@@ -146,6 +147,18 @@ fn every_path_and_field_of_the_status_has_its_line() {
     let status = serde_json::to_value(Status::default()).unwrap();
     let fields: BTreeSet<String> = status.as_object().unwrap().keys().cloned().collect();
     assert_eq!(first_cells(&operations, "status"), fields);
+}
+
+#[test]
+fn every_code_of_a_problem_has_its_line() {
+    let expected: Vec<String> = health::CODES
+        .iter()
+        .map(|code| {
+            let severity = code.severity.name();
+            format!("| `{}` | {severity} | {} |", code.code, code.meaning)
+        })
+        .collect();
+    assert_eq!(rows(&text("docs/operations.md"), "problems"), expected);
 }
 
 #[test]

@@ -26,6 +26,7 @@ use super::wire::{Failure, Listing, Waited};
 use crate::flows::filter::Filter;
 use crate::flows::flow::{Flow, Line};
 use crate::flows::recorder::KEPT;
+use crate::health;
 
 /// The longest that `/v1/wait` waits; a client that wants more asks again.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -102,6 +103,7 @@ async fn read_only() -> Refusal {
 async fn status(Extract(state): Extract<State>) -> Response {
     let mut status = state.published.borrow().status.clone();
     status.gate.dropped = state.gate.read();
+    health::complete(&mut status, health::seconds_since_1970());
     Json(status).into_response()
 }
 

@@ -57,13 +57,63 @@ pub struct Status {
     pub hiding_rules: Vec<String>,
     /// Everything else that the operator should know, those rules included.
     pub warnings: Vec<String>,
+    /// All that is wrong, the worst first, each with what to do.
+    pub problems: Vec<HealthItem>,
 }
 
 impl Status {
-    /// Is there something that makes `netpol status` answer 'no'?
+    /// Is there something that makes `netpol status` answer 'no'? An older daemon says no problems.
     #[must_use]
     pub fn falls_short(&self) -> bool {
-        !self.rejected.is_empty() || !self.unprotected.is_empty() || !self.unreached.is_empty()
+        let is_error = |item: &HealthItem| item.severity == Severity::Error;
+        self.problems.iter().any(is_error)
+            || !self.rejected.is_empty()
+            || !self.unprotected.is_empty()
+            || !self.unreached.is_empty()
+    }
+}
+
+/// Something that is wrong, or a check of `netpol doctor`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthItem {
+    /// A stable code, for scripts.
+    pub code: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about: a file, a container, an interface, an engine.
+    pub subject: String,
+    /// What is wrong, and what that means.
+    pub text: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// How bad something is; the worst comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// What policy says is not enforced somewhere, or may not be after a restart.
+    Error,
+    /// It deserves a look.
+    #[default]
+    Warning,
+    /// It is as the operator wants it, and must not be forgotten.
+    Note,
+    /// A check of `netpol doctor` that found nothing.
+    Ok,
+}
+
+impl Severity {
+    /// In words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+            Self::Ok => "ok",
+        }
     }
 }
 
@@ -211,6 +261,9 @@ pub struct Unidentified {
     pub ifindex: u32,
     /// What is known about it.
     pub reason: String,
+    /// Since when, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
 }
 
 /// An interface that no engine has claimed for longer than a container's start takes.

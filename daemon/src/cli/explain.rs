@@ -3,7 +3,6 @@
 //! What is said is [`netpol_engine::explain`]'s; here it becomes text ([`text`]) and
 //! sentences ([`words`]), for 80 columns and without need of colour.
 
-mod page;
 mod text;
 mod words;
 

@@ -1,51 +1,129 @@
 //! `netpol status`: what is enforced, and everything that is not.
 
 use std::io::Write;
-
-use netpol_engine::policy::Mode;
+use std::path::PathBuf;
 
 use super::Exit;
-use super::output::{Columns, Form, Output};
+use super::findings::plural;
+use super::output::{Columns, Form, Output, paint};
+use super::page::Page;
 use crate::api::Client;
-use crate::api::wire::{EndpointStatus, GateStatus, Status as Known, Unidentified};
+use crate::api::client::ClientError;
+use crate::api::wire::{EndpointStatus, GateStatus, HealthItem, Severity, Status as Known};
+use crate::config;
+use crate::datapath::pins::Layout;
+use crate::health;
 use crate::printable::printable;
 
 /// Show what is enforced, and what is not
 ///
-/// Endpoints, policies, what is only audited, rejected files, containers that can't be
-/// protected, how it is attached, and how full the tables are.
+/// The verdict first, then each problem with its code and what to do, the worst first; then
+/// endpoints, policies, how it is attached, and how full the tables are. Without a daemon: what
+/// the kernel still enforces.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code 1 where a file is rejected, a container is unprotected, or no engine has claimed a
-container's interface for ten seconds.
+Exit code 1 where a problem is an error: a file is rejected, a container is unprotected, an
+engine does not answer, an interface has been unidentified for 30 seconds, and so on. Exit code
+2 where there is no daemon.
 
 Examples:
   netpol status
-  netpol status -o json | jq '.rejected'")]
+  netpol status -o json | jq -r '.problems[] | [.severity, .code, .subject] | @tsv'")]
 pub struct Status {
+    /// The daemon's configuration: it names the pins that are looked at where no daemon answers
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     form: Form,
 }
 
 impl Status {
     pub(super) fn run(&self, client: Client, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let status = super::wait_for(client.status())?;
+        let status = match super::wait_for(client.status()) {
+            Ok(status) => status,
+            Err(error) => return self.without_daemon(error, out),
+        };
         if !self.form.output.value(out, &status)? {
             write(out, &status, self.form.output == Output::Wide)?;
         }
         Ok(Exit::answer(!status.falls_short()))
     }
+
+    /// What the kernel still enforces, where no daemon answers; the error, where that is another one.
+    fn without_daemon(&self, error: anyhow::Error, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let is_down = matches!(
+            error.downcast_ref::<ClientError>(),
+            Some(ClientError::NoDaemon { .. } | ClientError::Silent { .. })
+        );
+        if !is_down {
+            return Err(error);
+        }
+        let config = config::load(self.config.as_deref())?;
+        let directory = &config.datapath.pin_directory;
+        let pins = directory.display();
+        let layout = Layout::new(directory)?;
+        let interfaces = layout.enforced();
+        let text = if !nix::unistd::geteuid().is_root() {
+            "only root can see whether policy stays in force".to_owned()
+        } else if layout.is_empty() {
+            format!("nothing is enforced: nothing is pinned at `{pins}`")
+        } else {
+            format!(
+                "policy stays in force as it was on {}, pinned at `{pins}`; changes of manifests and containers are not \
+                 taken up, and new containers wait behind the gate",
+                plural(interfaces.len(), "interface")
+            )
+        };
+        let item = health::NO_DAEMON.about(
+            client_path(&error),
+            text,
+            "`systemctl start netpold`; `journalctl -u netpold` says why it stopped",
+        );
+        let known = Known {
+            problems: vec![item.clone()],
+            ..Known::default()
+        };
+        if !self.form.output.value(out, &known)? {
+            writeln!(out, "{}", paint("NOT RUNNING", false))?;
+            write_item(out, &item)?;
+        }
+        Ok(Exit::Failed)
+    }
 }
 
-/// What is wrong stands first: it is why people look.
+/// The socket that an error is about.
+fn client_path(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::NoDaemon { path, .. } | ClientError::Silent { path }) => {
+            format!("no netpold answers on {}", path.display())
+        }
+        _ => String::new(),
+    }
+}
+
+/// The verdict stands first, then what is wrong and what to do: it is why people look.
 fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()> {
     let datapath = &status.datapath;
     writeln!(
         out,
-        "netpold {}: {} endpoints, {} policies, mode {}, attached by {}, generation {}",
+        "{}: netpold {}, {}, {}",
+        verdict(status),
         printable(&status.version),
-        status.endpoints.len(),
-        status.policies.len(),
+        plural(status.endpoints.len(), "endpoint"),
+        match status.policies.len() {
+            1 => "1 policy".to_owned(),
+            count => format!("{count} policies"),
+        }
+    )?;
+    for item in &status.problems {
+        write_item(out, item)?;
+    }
+    if !status.problems.is_empty() {
+        writeln!(out)?;
+    }
+    writeln!(
+        out,
+        "mode {}, attached by {}, generation {}",
         printable(&datapath.mode),
         printable(&datapath.attach),
         datapath.generation
@@ -68,55 +146,11 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
         };
         writeln!(out, "{}: {}", printable(&engine), printable(&state))?;
     }
-    if !status.rejected.is_empty() {
-        writeln!(out, "\nRejected files:")?;
-        for rejected in &status.rejected {
-            writeln!(
-                out,
-                "  {} ({})",
-                printable(&rejected.file.display().to_string()),
-                if rejected.previous_in_force {
-                    "its last accepted version stays in force"
-                } else {
-                    "nothing of it is in force"
-                }
-            )?;
-            for problem in &rejected.diagnostics {
-                let field = problem.field.as_ref().map(|field| format!("{field}: "));
-                writeln!(
-                    out,
-                    "    {}",
-                    printable(&format!(
-                        "{}:{}: {}: {}{}",
-                        problem.line,
-                        problem.column,
-                        problem.severity,
-                        field.unwrap_or_default(),
-                        problem.message
-                    ))
-                )?;
-            }
-        }
-    }
     section(
         out,
-        "Unprotected containers",
-        &["CONTAINER", "REASON"],
-        status
-            .unprotected
-            .iter()
-            .map(|found| vec![found.container.clone(), found.reason.clone()]),
-    )?;
-    write_unreached(out, status)?;
-    let is_young = |found: &&Unidentified| {
-        let mut old = status.unreached.iter();
-        !old.any(|old| old.ifindex == found.ifindex && old.interface == found.interface)
-    };
-    section(
-        out,
-        "Interfaces that nobody has claimed yet",
+        "Unidentified interfaces (nothing passes yet)",
         &["INTERFACE", "INDEX", "REASON"],
-        status.unidentified.iter().filter(is_young).map(|found| {
+        status.unidentified.iter().map(|found| {
             vec![
                 found.interface.clone(),
                 found.ifindex.to_string(),
@@ -124,30 +158,6 @@ fn write(out: &mut dyn Write, status: &Known, wide: bool) -> std::io::Result<()>
             ]
         }),
     )?;
-    section(
-        out,
-        "Addresses claimed twice",
-        &["ADDRESS", "HOLDER", "CANNOT-USE-IT"],
-        status.conflicts.iter().map(|found| {
-            vec![
-                found.address.to_string(),
-                found.holder.to_string(),
-                found.other.to_string(),
-            ]
-        }),
-    )?;
-    section(
-        out,
-        "Only audited: what these would drop passes, and is reported",
-        &["KIND", "NAME"],
-        audited(status),
-    )?;
-    if !status.warnings.is_empty() {
-        writeln!(out, "\nWarnings:")?;
-        for warning in &status.warnings {
-            writeln!(out, "  {}", printable(warning))?;
-        }
-    }
     let mut header = vec![
         "NAMESPACE",
         "NAME",
@@ -216,40 +226,43 @@ fn write_gate(out: &mut dyn Write, gate: &GateStatus) -> std::io::Result<()> {
     writeln!(out)
 }
 
-/// Interfaces of containers that no engine has claimed, each with what to do.
-fn write_unreached(out: &mut dyn Write, status: &Known) -> std::io::Result<()> {
-    if status.unreached.is_empty() {
-        return Ok(());
+/// `enforcing`, or how many problems there are.
+fn verdict(status: &Known) -> String {
+    let count = |severity| {
+        let items = status.problems.iter();
+        items.filter(|item| item.severity == severity).count()
+    };
+    let counted = [Severity::Error, Severity::Warning, Severity::Note].map(|severity| {
+        let count = count(severity);
+        (count > 0).then(|| plural(count, severity.name()))
+    });
+    let counted: Vec<String> = counted.into_iter().flatten().collect();
+    let is_sound = !status.falls_short();
+    let verdict = match (is_sound, status.datapath.mode == "audit") {
+        (false, _) => "FALLS SHORT",
+        (true, true) => "AUDITING",
+        (true, false) => "ENFORCING",
+    };
+    let verdict = paint(verdict, is_sound);
+    match counted.is_empty() {
+        true => verdict,
+        false => format!("{verdict} ({})", counted.join(", ")),
     }
-    writeln!(out, "\nInterfaces that no policy reaches:")?;
-    for one in &status.unreached {
-        let on = one.bridge.as_ref().map(|bridge| format!(" on {bridge}"));
-        let what = format!(
-            "{}{}: {}: {}",
-            one.interface,
-            on.unwrap_or_default(),
-            one.traffic(),
-            one.reason
-        );
-        writeln!(out, "  {}", printable(&what))?;
-        let leads_to = one.leads_to.as_deref().unwrap_or("nobody who can be seen");
-        writeln!(out, "    leads to: {}", printable(leads_to))?;
-        writeln!(out, "    help: {}", printable(&one.help))?;
-    }
-    Ok(())
 }
 
-/// Namespaces, and policies of others.
-fn audited(status: &Known) -> impl Iterator<Item = Vec<String>> {
-    let namespaces = &status.audited_namespaces;
-    let policies = status.policies.iter().filter(|policy| {
-        policy.mode == Mode::Audit && !namespaces.contains(&policy.name.namespace)
-    });
-    let namespaces = namespaces
-        .iter()
-        .map(|name| vec!["Namespace".to_owned(), name.clone()]);
-    namespaces
-        .chain(policies.map(|policy| vec!["NetworkPolicy".to_owned(), policy.name.to_string()]))
+/// A problem, in lines that fit.
+pub(super) fn write_item(out: &mut dyn Write, item: &HealthItem) -> std::io::Result<()> {
+    let mut title = format!("{} [{}]", item.severity.name(), item.code);
+    if !item.subject.is_empty() {
+        title.push_str(&format!(" {}", item.subject));
+    }
+    let mut page = Page { out };
+    page.coloured(item.severity, &title)?;
+    page.line(1, &item.text)?;
+    if !item.remedy.is_empty() {
+        page.line(1, &format!("help: {}", item.remedy))?;
+    }
+    Ok(())
 }
 
 /// Policies that an endpoint's row names.

@@ -6,6 +6,8 @@ use tokio::sync::watch;
 
 use super::report::{self, StatusInput};
 use crate::api::Published;
+use crate::api::wire::Status;
+use crate::health::seconds_since_1970;
 use crate::telemetry::systemd;
 
 /// Where states are published.
@@ -26,8 +28,9 @@ impl Publication {
 
     /// Publishes a state. `is_done`: the newest desired state is in force, as far as it can be.
     pub fn publish(&mut self, input: &StatusInput<'_>, is_done: bool) {
-        let status = report::status(input);
+        let mut status = report::status(input);
         let before = Arc::clone(&self.published.borrow());
+        keep_ages(&before.status, &mut status, seconds_since_1970());
         if before.status != status {
             report::log(&before.status, &status);
             if self.ready {
@@ -50,5 +53,15 @@ impl Publication {
             origins,
             status,
         }));
+    }
+}
+
+/// An interface that was unidentified before has been so since then.
+fn keep_ages(before: &Status, status: &mut Status, now: u64) {
+    for one in &mut status.unidentified {
+        let mut known = before.unidentified.iter();
+        let known =
+            known.find(|known| (known.ifindex, &known.interface) == (one.ifindex, &one.interface));
+        one.since = known.and_then(|known| known.since).or(Some(now));
     }
 }

@@ -13,6 +13,8 @@ pub struct Records {
     saved: Register,
     directory: PathBuf,
     boot: String,
+    /// Why the register could not be saved when that was tried last.
+    save_error: Option<String>,
 }
 
 impl Records {
@@ -30,6 +32,7 @@ impl Records {
             saved,
             directory: directory.to_owned(),
             boot,
+            save_error: None,
         }
     }
 
@@ -43,15 +46,29 @@ impl Records {
         &self.saved
     }
 
+    /// Why what is there now is not on disk; `None`: it is.
+    pub fn save_error(&self) -> Option<&str> {
+        self.save_error.as_deref()
+    }
+
     /// Writes the register to the disk, where it has changed.
     pub fn save(&mut self) {
         if self.register.is_same_on_disk(&self.saved) {
             return;
         }
         match self.register.save(&self.directory, &self.boot) {
-            Ok(()) => self.saved = self.register.clone(),
+            Ok(()) => {
+                self.saved = self.register.clone();
+                if self.save_error.take().is_some() {
+                    tracing::info!("the endpoints are kept for a restart again");
+                }
+            }
             Err(error) => {
-                tracing::warn!(%error, "the endpoints can't be kept for a restart");
+                let why = format!("the endpoints can't be kept for a restart: {error}");
+                if self.save_error.as_ref() != Some(&why) {
+                    tracing::error!("{why}");
+                }
+                self.save_error = Some(why);
             }
         }
     }

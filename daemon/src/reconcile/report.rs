@@ -17,12 +17,14 @@ use super::gate::GateController;
 use super::observed::Observed;
 use super::program::Program;
 use crate::api::wire::{
-    Conflict, DatapathStatus, EndpointStatus, InterfaceStatus, Isolated, PolicyStatus, Problem,
-    Rejected, RuntimeStatus, Status, TableStatus, Unidentified, Unprotected, Unreached,
+    Conflict, DatapathStatus, EndpointStatus, HealthItem, InterfaceStatus, Isolated, PolicyStatus,
+    Problem, Rejected, RuntimeStatus, Status, TableStatus, Unidentified, Unprotected, Unreached,
 };
 use crate::datapath::is_inside;
 use crate::datapath::tables::Fill;
+use crate::health;
 use crate::printable::printable;
+use crate::store::rule;
 
 /// How policy is enforced, as `netpol status` shows it.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +63,8 @@ pub struct StatusInput<'a> {
     pub programs: &'a BTreeMap<u32, Program>,
     /// Why enforcement would end with the daemon.
     pub unpinned: Option<&'a str>,
+    /// Why the register can't be saved.
+    pub unsaved: Option<&'a str>,
     /// How policy is enforced.
     pub info: &'a EnforcementInfo,
     /// How full the tables of connections are.
@@ -107,36 +111,8 @@ pub fn status(input: &StatusInput<'_>) -> Status {
     unprotected.extend(unseen_questions(desired, in_force, programs, &endpoints));
     // As endpoints are: by name, and not by IDs, which change with each container.
     unprotected.sort_by(|one, other| one.container.cmp(&other.container));
-    let mut warnings = Vec::new();
-    if let Some(failure) = &in_force.failure {
-        warnings.push(format!("not in force: {failure}"));
-    }
-    if let Some(why) = input.unpinned {
-        warnings.push(format!(
-            "not pinned, so that enforcement would end with the daemon: {why}"
-        ));
-    }
-    warnings.extend(in_force.unkept_key.clone());
-    for (ifindex, program) in *programs {
-        if let Program::Failed(why) = program {
-            warnings.push(match desired.inside.get(ifindex) {
-                Some(child) => format!(
-                    "not enforced: {why} (interface `{}` inside a container)",
-                    child.name
-                ),
-                None => format!("not enforced: {why} (interface {ifindex})"),
-            });
-        }
-    }
-    warnings.extend(gate.warning());
-    warnings.extend(desired.hiding.iter().map(|rule| {
-        format!(
-            "the NAT rule `{rule}` may replace the address of senders beyond this host on the way to containers: policy \
-             sees the new address alone (an `ipBlock` of it lets all of them in), and does not take them for the host"
-        )
-    }));
-    warnings.extend(desired.warnings.iter().cloned());
-    warnings.extend(observed.store.warnings.iter().map(ToString::to_string));
+    let problems = own_problems(input);
+    let warnings = problems.iter().map(in_words).collect();
     let tables = in_force
         .fill
         .iter()
@@ -168,7 +144,97 @@ pub fn status(input: &StatusInput<'_>) -> Status {
         gate: gate.status(),
         hiding_rules: desired.hiding.clone(),
         warnings,
+        problems,
     }
+}
+
+/// As `warnings` and the log have it.
+fn in_words(item: &HealthItem) -> String {
+    let is_alone = item.code == health::MANIFESTS.code || item.code == health::NOTE.code;
+    if is_alone {
+        return item.text.clone();
+    }
+    format!("{}: {}", item.subject, item.text)
+}
+
+/// What the other fields of a status do not say.
+fn own_problems(input: &StatusInput<'_>) -> Vec<HealthItem> {
+    let StatusInput {
+        observed,
+        desired,
+        applied: in_force,
+        programs,
+        gate,
+        ..
+    } = input;
+    let mut all = Vec::new();
+    if let Some(failure) = &in_force.failure {
+        all.push(health::NOT_IN_FORCE.about(
+            "not in force",
+            failure,
+            "what was in force before stays; `netpol status` shows how full the tables are, [datapath] sizes them",
+        ));
+    }
+    if let Some(why) = input.unpinned {
+        all.push(health::NOT_PINNED.about(
+            "not pinned, so that enforcement would end with the daemon",
+            why,
+            "mount the BPF file system (`mount -t bpf bpf /sys/fs/bpf`), then `systemctl reload netpold`",
+        ));
+    }
+    let saved = "make room there, and let netpold write there: a restart needs it";
+    let unsaved = in_force.unkept_key.iter().map(String::as_str);
+    all.extend(
+        unsaved
+            .chain(input.unsaved)
+            .map(|why| health::NOT_SAVED.about("the state directory", why, saved)),
+    );
+    for (ifindex, program) in *programs {
+        if let Program::Failed(why) = program {
+            let subject = match desired.inside.get(ifindex) {
+                Some(child) => format!("interface `{}` inside a container", child.name),
+                None => match desired.interface_names.get(ifindex) {
+                    Some(name) => format!("interface {name}"),
+                    None => format!("interface {ifindex}"),
+                },
+            };
+            all.push(health::PROGRAMS_MISSING.about(
+                subject,
+                format!("not enforced: {why}"),
+                "netpold tries again; `netpol doctor` checks what it needs",
+            ));
+        }
+    }
+    all.extend(gate.warning().map(|why| {
+        health::GATE.about(
+            "the gate",
+            why,
+            "`netpol gate install`, or `[gate] enabled = false` where there is to be none",
+        )
+    }));
+    all.extend(desired.hiding.iter().map(|rule| {
+        health::NAT.about(
+            format!("the NAT rule `{rule}`"),
+            "may replace the address of senders beyond this host on the way to containers: policy sees the new address \
+             alone (an `ipBlock` of it lets all of them in), and does not take them for the host",
+            "keep the senders' addresses (no MASQUERADE or SNAT towards containers' networks), or judge them before this host",
+        )
+    }));
+    all.extend(
+        desired
+            .warnings
+            .iter()
+            .map(|warning| health::NOTE.about("", warning, "correct the label or the manifest")),
+    );
+    all.extend(observed.store.warnings.iter().map(|found| {
+        let help = found.help.clone().unwrap_or_default();
+        let code = match found.rule == rule::NOT_SAVED {
+            true => health::NOT_SAVED,
+            false => health::MANIFESTS,
+        };
+        code.about(&found.path, found.to_string(), help)
+    }));
+    all
 }
 
 /// As `netpol status` shows them.
@@ -191,6 +257,7 @@ impl From<assemble::Unidentified> for Unidentified {
             interface: found.interface,
             ifindex: found.ifindex,
             reason: found.reason,
+            since: None,
         }
     }
 }

@@ -193,6 +193,10 @@ impl Loop {
 
     fn round(&mut self) {
         self.events.inputs.gate.try_again();
+        if self.records.save_error().is_some() {
+            self.records.save();
+            self.publish();
+        }
         let effects = self.control.round();
         self.carry_out(effects);
         let unseen = self.unreached.unseen();
@@ -238,6 +242,7 @@ impl Loop {
             applied: self.control.rollout().applied(),
             programs: self.control.attachments().programs(),
             unpinned: self.control.attachments().unpinned(),
+            unsaved: self.records.save_error(),
             info: &self.info,
             connections: &inputs.connections.borrow_and_update(),
             gate: &inputs.gate,

@@ -67,6 +67,8 @@ async fn what_is_published_is_what_the_client_reads() {
     let mut expected = published.status.clone();
     // Read on request.
     expected.gate.dropped = GateDrops { from: 3, to: 4 };
+    health::complete(&mut expected, health::seconds_since_1970());
+    assert_eq!(expected.problems[0].code, health::REJECTED.code);
     let running = running(published).await;
     assert_eq!(running.client.status().await.unwrap(), expected);
     assert_eq!(running.client.world().await.unwrap().world, world);

@@ -16,8 +16,8 @@ use netpol_engine::explain::{
 };
 use netpol_engine::policy::{Direction, ObjectName};
 
-use super::page::Page;
 use super::words::{self, Ends, Who, list};
+use crate::cli::page::Page;
 use crate::cli::verdict::{self, over_ipv6, word};
 use crate::printable::printable;
 

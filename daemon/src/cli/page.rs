@@ -1,11 +1,12 @@
 //! A page for a terminal: sentences folded to its width, each at its depth. Whatever is written passes
-//! through [`printable`] here. Knows nothing of what is explained.
+//! through [`printable`] here. Knows nothing of what it shows.
 
 use std::io::{self, Write};
 
-use clap::builder::styling::Style;
+use clap::builder::styling::{AnsiColor, Style};
 
-use crate::cli::verdict::word;
+use super::verdict::word;
+use crate::api::wire::Severity;
 use crate::printable::printable;
 
 const COLUMNS: usize = 80;
@@ -28,6 +29,18 @@ impl Page<'_> {
             printable(title),
             word(allowed)
         )
+    }
+
+    /// The first line of a problem.
+    pub(super) fn coloured(&mut self, severity: Severity, title: &str) -> io::Result<()> {
+        let color = match severity {
+            Severity::Error => AnsiColor::Red,
+            Severity::Warning => AnsiColor::Yellow,
+            Severity::Note => AnsiColor::Cyan,
+            Severity::Ok => AnsiColor::Green,
+        };
+        let style = Style::new().fg_color(Some(color.into()));
+        writeln!(self.out, "{style}{}{style:#}", printable(title))
     }
 
     /// Policies that are not shown.

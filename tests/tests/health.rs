@@ -1,0 +1,107 @@
+//! What `netpol status` says first, and how it exits, as each thing breaks and heals: manifests, an engine, the state
+//! directory, the daemon itself. Needs root, dockerd and busybox.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use netpold::api::wire::Status;
+use netpold_tests::time_scale::within;
+use netpold_tests::{Daemon, Engine, Lab, residue};
+
+/// Selects a Pod that does not exist, in both directions: no lint has anything to say.
+const SHUT: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: default}\n\
+    spec: {podSelector: {}, policyTypes: [Ingress]}\n";
+
+/// Exit code, and the codes of the problems.
+fn status(daemon: &Daemon) -> Result<(Option<i32>, Vec<String>)> {
+    let config = daemon.config().display().to_string();
+    let output = daemon.netpol(&["status", "--config", &config, "-o", "json"])?;
+    let status: Status = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let codes = status.problems.into_iter().map(|item| item.code);
+    Ok((output.status.code(), codes.collect()))
+}
+
+/// It comes to be so: this exit code, and these problems that are errors.
+fn becomes(daemon: &Daemon, exit: i32, expected: &[&str]) -> Result<()> {
+    let mut last = None;
+    within("the status", || {
+        let (code, mut codes) = status(daemon)?;
+        codes.retain(|code| code != "manifest-warning");
+        let is_so = code == Some(exit) && codes == expected;
+        last = Some((code, codes));
+        Ok(is_so)
+    })
+    .with_context(|| format!("{last:?}, and not {exit} {expected:?}\n{}", daemon.log()))
+}
+
+fn text(daemon: &Daemon) -> Result<String> {
+    let config = daemon.config().display().to_string();
+    let output = daemon.netpol(&["status", "--config", &config])?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn each_fault_is_said_first_and_its_end_too() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut engine = Engine::start(&lab, &[])?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    daemon.state_on_a_small_disk()?;
+    daemon.put("shut.yaml", SHUT)?;
+    daemon.launch()?;
+    engine.run("db", &[], &["sleep", "100000"])?;
+    daemon.wait()?;
+    becomes(&daemon, 0, &[])?;
+    let said = text(&daemon)?;
+    ensure!(said.starts_with("ENFORCING"), "{said}");
+
+    daemon.put("broken.yaml", &SHUT.replace("podSelector", "podSelectr"))?;
+    becomes(&daemon, 1, &["rejected-manifest"])?;
+    let said = text(&daemon)?;
+    let second = said.lines().nth(1).unwrap_or_default();
+    ensure!(
+        said.starts_with("FALLS SHORT (1 error") && second.contains("rejected-manifest"),
+        "{said}"
+    );
+    daemon.remove("broken.yaml")?;
+    becomes(&daemon, 0, &[])?;
+
+    engine.stop()?;
+    becomes(&daemon, 1, &["engine-gone"])?;
+    engine.launch()?;
+    engine.docker(&["start", "db"])?;
+    becomes(&daemon, 0, &[])?;
+
+    // What a restart needs no longer fits.
+    let filler = daemon.fill_state()?;
+    engine.run("web", &[], &["sleep", "100000"])?;
+    becomes(&daemon, 1, &["state-not-saved"])?;
+    fs::remove_file(filler)?;
+    becomes(&daemon, 0, &[])?;
+
+    daemon.put(
+        "audit.yaml",
+        &SHUT.replace(
+            "name: shut,",
+            "name: tried, annotations: {netpold.io/mode: audit},",
+        ),
+    )?;
+    becomes(&daemon, 0, &["only-audited"])?;
+    daemon.remove("audit.yaml")?;
+    becomes(&daemon, 0, &[])?;
+
+    daemon.kill()?;
+    becomes(&daemon, 2, &["no-daemon"])?;
+    let said = text(&daemon)?;
+    let joined = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(
+        said.starts_with("NOT RUNNING")
+            && joined.contains("stays in force as it was on 2 interfaces"),
+        "{said}"
+    );
+    daemon.launch()?;
+    becomes(&daemon, 0, &[])?;
+    let name = lab.name.clone();
+    drop((daemon, engine, lab));
+    residue::check(&name)
+}
