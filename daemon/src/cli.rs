@@ -30,6 +30,7 @@ mod object;
 mod observe;
 mod output;
 mod page;
+mod reference;
 mod scope;
 mod selector;
 mod source;

@@ -340,12 +340,15 @@ impl Default for State {
 pub struct Api {
     /// The Unix socket that is served.
     pub socket: PathBuf,
+    /// The group whose members may use it; `None`: root's.
+    pub group: Option<String>,
 }
 
 impl Default for Api {
     fn default() -> Self {
         Self {
             socket: PathBuf::from("/run/netpold/netpold.sock"),
+            group: None,
         }
     }
 }

@@ -2,6 +2,8 @@
 //! directory, the daemon itself. Needs root, dockerd and busybox.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 use netpold::api::wire::Status;
@@ -104,4 +106,35 @@ fn each_fault_is_said_first_and_its_end_too() -> Result<()> {
     let name = lab.name.clone();
     drop((daemon, engine, lab));
     residue::check(&name)
+}
+
+/// A user without rights, with this user's own group alone.
+fn asked_by_a_user(daemon: &Daemon) -> Result<Output> {
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(netpold_tests::daemon::binary("netpol")?)
+        .arg("--socket")
+        .arg(daemon.socket())
+        .args(["get", "pods", "-A"])
+        .output()?;
+    Ok(output)
+}
+
+#[test]
+fn members_of_the_group_may_ask_without_root() -> Result<()> {
+    let group = nix::unistd::Group::from_gid(65534.into())?.context("no group 65534")?;
+    for (settings, exit) in [(String::new(), 2), (format!("group = {:?}", group.name), 0)] {
+        let lab = Lab::new()?;
+        let mut daemon = Daemon::prepare(&lab, &settings)?;
+        let directory = daemon.socket();
+        let directory = directory.parent().context("no directory")?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+        daemon.launch()?;
+        daemon.wait()?;
+        let output = asked_by_a_user(&daemon)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(exit), "{settings}: {said}");
+        ensure!((exit == 0) != said.contains("no right to use"), "{said}");
+    }
+    Ok(())
 }

@@ -414,7 +414,7 @@ fn systemd_takes_the_units_as_they_are() -> Result<()> {
     Ok(())
 }
 
-/// systemd's exposure score of each unit is at most 3.5: 0 is a unit that may do nothing, 10 one that may do everything.
+/// systemd's exposure score of each unit is at most 3.6: 0 is a unit that may do nothing, 10 one that may do everything.
 #[test]
 fn units_may_do_no_more_than_is_said() -> Result<()> {
     let mut seen = 0;
@@ -429,7 +429,7 @@ fn units_may_do_no_more_than_is_said() -> Result<()> {
         seen += 1;
         // In tenths.
         let judged = Command::new("systemd-analyze")
-            .args(["security", "--offline=true", "--no-pager", "--threshold=35"])
+            .args(["security", "--offline=true", "--no-pager", "--threshold=36"])
             .arg(&unit)
             .output()
             .context("systemd-analyze")?;

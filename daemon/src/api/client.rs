@@ -48,7 +48,7 @@ pub enum ClientError {
     },
     /// A process listens there, but not for this user.
     #[error(
-        "no right to use `{path}`\nhelp: run this as root, or as a member of the socket's group"
+        "no right to use `{path}`\nhelp: run this as root (`sudo netpol …`), or as a member of the group that `[api] group` names"
     )]
     NoRight {
         /// The socket.

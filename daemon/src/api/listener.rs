@@ -1,15 +1,16 @@
 //! The socket itself: where it stands, who may use it, and what happens to one
 //! that an earlier daemon left behind.
 //!
-//! The directory is 0755 and the socket 0660: root and the socket's group. The
-//! socket gets its rights before it gets its name, so there is no moment in which
+//! The directory is 0755 and the socket 0660: root and the socket's group, which is root's or the one that `[api] group`
+//! names. The socket gets its rights before it gets its name, so there is no moment in which
 //! any user could connect.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use nix::unistd::Group;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::telemetry::systemd;
@@ -26,6 +27,9 @@ pub enum ListenError {
     /// Without the right.
     #[error("no right to listen on `{0}`\nhelp: run as root, or set another `[api] socket`")]
     NoRight(PathBuf),
+    /// `[api] group` names a group that this host does not have.
+    #[error("there is no group `{0}`\nhelp: `groupadd --system {0}`, or correct `[api] group`")]
+    NoGroup(String),
     /// The file system can't be written.
     #[error("can't listen on `{path}`: the file system is read-only\n{help}")]
     ReadOnly {
@@ -59,11 +63,11 @@ impl Drop for Socket {
     }
 }
 
-/// Listens on `path`, replacing a socket on which no process answers.
+/// Listens on `path`, replacing a socket on which no process answers. Members of `group` may use it; `None`: root's own.
 ///
 /// # Errors
 /// When another process has the path, or the system refuses.
-pub async fn bind(path: &Path) -> Result<Socket, ListenError> {
+pub async fn bind(path: &Path, group: Option<&str>) -> Result<Socket, ListenError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let failed = |source: io::Error| match source.kind() {
         ErrorKind::PermissionDenied => ListenError::NoRight(path.to_owned()),
@@ -76,6 +80,14 @@ pub async fn bind(path: &Path) -> Result<Socket, ListenError> {
                 path: path.to_owned(),
                 source,
             },
+        },
+    };
+    let group = match group {
+        None => None,
+        Some(name) => match Group::from_name(name) {
+            Ok(Some(found)) => Some(found.gid.as_raw()),
+            Ok(None) => return Err(ListenError::NoGroup(name.to_owned())),
+            Err(error) => return Err(failed(error.into())),
         },
     };
     fs::DirBuilder::new()
@@ -106,7 +118,12 @@ pub async fn bind(path: &Path) -> Result<Socket, ListenError> {
         _ => {}
     }
     let listener = UnixListener::bind(&unnamed).map_err(failed)?;
-    let named = fs::set_permissions(&unnamed, fs::Permissions::from_mode(0o660))
+    let owned = match group {
+        Some(_) => chown(&unnamed, None, group),
+        None => Ok(()),
+    };
+    let named = owned
+        .and_then(|()| fs::set_permissions(&unnamed, fs::Permissions::from_mode(0o660)))
         .and_then(|()| fs::rename(&unnamed, path));
     if let Err(error) = named {
         let _ = fs::remove_file(&unnamed);
@@ -128,17 +145,38 @@ mod tests {
     async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/netpold.sock");
-        let first = bind(&path).await.unwrap();
+        let first = bind(&path, None).await.unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
-        assert!(matches!(bind(&path).await, Err(ListenError::Taken(_))));
+        assert!(matches!(
+            bind(&path, None).await,
+            Err(ListenError::Taken(_))
+        ));
         // As a daemon that was killed leaves it: the name without a listener.
         drop(std::os::unix::net::UnixListener::bind(directory.path().join("dead")).unwrap());
         drop(first);
         fs::rename(directory.path().join("dead"), &path).unwrap();
-        let second = bind(&path).await.unwrap();
+        let second = bind(&path, None).await.unwrap();
         drop(second);
         assert!(!path.exists());
+    }
+
+    /// Giving a socket away needs root; a group that is not there does not.
+    #[tokio::test]
+    async fn members_of_the_group_may_use_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("netpold.sock");
+        let error = bind(&path, Some("no-such-group")).await.unwrap_err();
+        assert!(error.to_string().contains("groupadd"), "{error}");
+        assert!(!path.exists());
+        let own = Group::from_gid(nix::unistd::getegid()).unwrap().unwrap();
+        let _socket = bind(&path, Some(&own.name)).await.unwrap();
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!(
+            std::os::unix::fs::MetadataExt::gid(&found),
+            own.gid.as_raw()
+        );
+        assert_eq!(found.permissions().mode() & 0o777, 0o660);
     }
 
     #[tokio::test]
@@ -146,7 +184,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("netpold.sock");
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(bind(&path).await, Err(ListenError::NotASocket(_))));
+        assert!(matches!(
+            bind(&path, None).await,
+            Err(ListenError::NotASocket(_))
+        ));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
     }
 }

@@ -11,12 +11,10 @@ mod tests;
 
 use std::io::Write;
 
-use netpol_engine::explain::explain;
-
 use super::Exit;
 use super::output::Form;
 use super::source::Source;
-use super::verdict::{Connection, unseen_questions};
+use super::verdict::{Connection, unseen_questions, value};
 
 /// Explain why a connection is allowed or denied
 ///
@@ -31,7 +29,7 @@ end asks about it.
 
 Examples:
   netpol explain --from payments/api-server --to payments/postgres-primary --port 5432
-  netpol explain --manifests ./manifests --from a/b --to ip:192.0.2.1 --port 443
+  netpol explain --manifests ./manifests --from a/b --to 192.0.2.1 --port 443
   netpol explain --from a/b --to c/d --port 80 -o json | jq -r '.ingress.suggestion.yaml'")]
 pub struct Explain {
     #[command(flatten)]
@@ -42,18 +40,25 @@ pub struct Explain {
 
 impl Explain {
     pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let listing = match source.listing_with_resolver() {
+        let mut listing = match source.listing_with_resolver() {
             Ok(listing) => listing,
             Err(none) => return none.exit(),
         };
-        let Connection { from, to, port } = &self.connection;
-        let explanation = explain(&listing.world, from, to, port.protocol, port.port)?;
-        if !self.form.output.value(out, &explanation)? {
-            text::write(out, &explanation)?;
-            if let Some(note) = unseen_questions(&listing, &self.connection, &explanation) {
-                writeln!(out, "\n{note}")?;
+        let all = self.connection.explain(&mut listing.world)?;
+        if !value(&self.form, out, &all)? {
+            for (number, explanation) in all.iter().enumerate() {
+                if number > 0 {
+                    writeln!(out)?;
+                }
+                text::write(out, explanation)?;
+                if let Some(note) = unseen_questions(&listing, explanation) {
+                    writeln!(out, "\n{note}")?;
+                }
+                for note in self.connection.notes(explanation) {
+                    writeln!(out, "\n{note}")?;
+                }
             }
         }
-        Ok(Exit::answer(explanation.allowed))
+        Ok(Exit::answer(all.iter().all(|one| one.allowed)))
     }
 }

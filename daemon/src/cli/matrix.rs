@@ -9,9 +9,9 @@ use netpol_engine::policy::ObjectName;
 
 use super::Exit;
 use super::output::{Columns, Output, width};
+use super::reference::PortArguments;
 use super::scope::Scope;
 use super::source::Source;
-use super::verdict::Port;
 use crate::printable::printable;
 
 mod graph;
@@ -29,12 +29,12 @@ mod table;
 #[command(after_help = "\
 Examples:
   netpol matrix --port 8080
-  netpol matrix --port 53 --protocol UDP -n payments
+  netpol matrix --port 53/UDP -n payments
   netpol matrix --manifests ./manifests --port 5432 -o json
   netpol matrix --port 443 -o dot | dot -Tsvg > reach.svg")]
 pub struct Matrix {
     #[command(flatten)]
-    port: Port,
+    port: PortArguments,
     #[command(flatten)]
     scope: Scope,
     /// How to print it
@@ -69,7 +69,8 @@ impl Matrix {
             Err(none) => return none.exit(),
         };
         let world = &listing.world;
-        let mut matrix = matrix::matrix(world, self.port.protocol, self.port.port)?;
+        let (protocol, port) = self.port.resolve(world, |_| true)?;
+        let mut matrix = matrix::matrix(world, protocol, port)?;
         if self.scope.is_narrow() {
             let meant: BTreeSet<&ObjectName> = world
                 .pods

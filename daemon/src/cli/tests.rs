@@ -67,7 +67,7 @@ fn verdicts_say_why() {
         netpol("verdict --manifests DIR --from web/frontend --to payments/api --port 8080");
     assert_eq!(exit, Exit::Done, "{text}");
     assert!(
-        text.contains("allowed by payments/api rule 0 peer 0"),
+        text.contains("allowed by NetworkPolicy payments/api spec.ingress[0].from[0]"),
         "{text}"
     );
 
@@ -75,7 +75,7 @@ fn verdicts_say_why() {
         netpol("verdict --manifests DIR --from web/frontend --to payments/api --port 8081");
     assert_eq!(exit, Exit::No, "{text}");
     assert!(
-        text.contains("ingress: denied: payments/api isolates payments/api, and no rule allows it"),
+        text.contains("ingress: denied: NetworkPolicy payments/api isolates payments/api, and no rule allows it"),
         "{text}"
     );
     let value =
@@ -213,6 +213,102 @@ fn without_an_answer_the_exit_code_is_2() {
     }
 }
 
+/// A Compose service of two containers, and one beside it.
+const SERVICES: &str = "\
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Pod, metadata: {name: shop-web-1, namespace: shop, labels: {com.docker.compose.service: web}}, status: {podIP: 10.0.0.1}}
+- {apiVersion: v1, kind: Pod, metadata: {name: shop-web-2, namespace: shop, labels: {com.docker.compose.service: web, canary: yes}}, status: {podIP: 10.0.0.2}}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: db, namespace: shop, labels: {app: db}}
+  spec: {containers: [{name: c, image: i, ports: [{name: sql, containerPort: 5432}, {name: dns, protocol: UDP, containerPort: 53}]}]}
+  status: {podIP: 10.0.0.3}
+- apiVersion: networking.k8s.io/v1
+  kind: NetworkPolicy
+  metadata: {name: db, namespace: shop}
+  spec:
+    podSelector: {matchLabels: {app: db}}
+    ingress:
+    - {from: [{podSelector: {matchLabels: {com.docker.compose.service: web}, matchExpressions: [{key: canary, operator: DoesNotExist}]}}], ports: [{port: sql}]}
+    - {from: [{ipBlock: {cidr: 1.0.0.0/8}}], ports: [{port: 53, protocol: UDP}]}
+";
+
+#[test]
+fn ends_and_ports_have_the_same_names_in_every_verb() {
+    // Quoted: `yes` alone is a boolean.
+    let text = SERVICES.replace("canary: yes", "canary: \"yes\"");
+    for (arguments, exit, part) in [
+        (
+            "--from shop/shop-web-1 --to shop/db --port sql",
+            Exit::Done,
+            "5432/TCP",
+        ),
+        (
+            "--from shop/shop-web-1 --to shop/db --port 53/UDP",
+            Exit::No,
+            "53/UDP",
+        ),
+        (
+            "--from 1.2.3.4 --to shop/db --port dns",
+            Exit::Done,
+            "53/UDP",
+        ),
+        (
+            "--from ip:1.2.3.4 --to shop/db --port 53 --protocol UDP",
+            Exit::Done,
+            "53/UDP",
+        ),
+        (
+            "--from world --to shop/db --port 53/UDP",
+            Exit::No,
+            "no ipBlock names: 2.201.102.53",
+        ),
+        ("--from host --to shop/db --port 5432", Exit::Done, "host"),
+        // One of the service's two containers may.
+        (
+            "--from shop/web --to shop/db --port 5432",
+            Exit::No,
+            "shop/shop-web-2",
+        ),
+        (
+            "--from shop/web --to shop/db --port nfs",
+            Exit::Failed,
+            "no port is named `nfs`",
+        ),
+        (
+            "--from shop/web --to shop/db --port 53/UDP --protocol TCP",
+            Exit::Failed,
+            "--protocol says TCP",
+        ),
+        (
+            "--from shop/wep --to shop/db --port 53",
+            Exit::Failed,
+            "no Pod is named",
+        ),
+    ] {
+        for verb in ["verdict", "explain"] {
+            let (ended, said) = over(&text, &format!("{verb} --manifests FILE {arguments}"));
+            assert_eq!(ended, exit, "{verb} {arguments}: {said}");
+            assert!(said.contains(part), "{verb} {arguments}: {said}");
+        }
+    }
+    let (_, said) = over(
+        &text,
+        "verdict --manifests FILE --from shop/web --to shop/db --port sql -o json",
+    );
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["allowed"], false);
+    assert_eq!(said["verdicts"].as_array().unwrap().len(), 2);
+    let (exit, said) = over(&text, "matrix --manifests FILE --port sql -o csv");
+    assert_eq!(exit, Exit::Done);
+    assert!(
+        said.contains("shop/shop-web-1,shop/db,TCP,5432,true"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_link_that_leads_elsewhere_is_an_error_offline() {
     let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -263,17 +359,17 @@ fn what_ipv6_gets_otherwise_is_said() {
     let (exit, text) = asked("verdict", "shop/a");
     assert_eq!(exit, Exit::Done);
     insta::assert_snapshot!(text, @r"
-    allowed: shop/a -> shop/b TCP 80
+    allowed: shop/a -> shop/b 80/TCP
       egress:  allowed: no policy selects the endpoint in this direction
-      ingress: allowed by shop/b rule 0 peer 0
-      over IPv6: denied (ingress denied: shop/b isolates shop/b, and no rule allows it)
+      ingress: allowed by NetworkPolicy shop/b spec.ingress[0].from[0]
+      over IPv6: denied (ingress denied: NetworkPolicy shop/b isolates shop/b, and no rule allows it)
     ");
     let (_, text) = asked("explain", "shop/a");
     let top: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
     insta::assert_snapshot!(top.join("\n"), @r"
     shop/a -> shop/b, 80/TCP: allowed
-    over IPv6: denied (ingress denied: shop/b isolates shop/b, and no rule allows
-      it)
+    over IPv6: denied (ingress denied: NetworkPolicy shop/b isolates shop/b, and no
+      rule allows it)
     What follows is about IPv4; `ip:ADDRESS` for an end asks about IPv6.
     ");
     let (_, text) = asked("verdict -o json", "shop/a");
@@ -290,10 +386,10 @@ fn what_ipv6_gets_otherwise_is_said() {
     let (exit, text) = asked("verdict", "shop/a");
     assert_eq!(exit, Exit::No);
     insta::assert_snapshot!(text, @r"
-    denied: shop/a -> shop/b TCP 80
+    denied: shop/a -> shop/b 80/TCP
       egress:  allowed: no policy selects the endpoint in this direction
-      ingress: denied: shop/b isolates shop/b, and no rule allows it
-      over IPv6: allowed (ingress allowed by shop/b rule 0 peer 0)
+      ingress: denied: NetworkPolicy shop/b isolates shop/b, and no rule allows it
+      over IPv6: allowed (ingress allowed by NetworkPolicy shop/b spec.ingress[0].from[0])
     ");
 }
 
@@ -361,7 +457,7 @@ fn what_is_only_audited_is_allowed_and_said() {
     assert_eq!(exit, Exit::Done, "{text}");
     assert!(
         text.contains("ingress: allowed: no policy selects")
-            && text.contains("; audited: would be denied by payments/api\n"),
+            && text.contains("; audited: would be denied by NetworkPolicy payments/api\n"),
         "{text}"
     );
     let verdict = json(&format!("verdict {ask} -o json"));

@@ -4,10 +4,12 @@ use std::io::Write;
 
 use netpol_engine::evaluate::{By, EndpointSpec, Side};
 use netpol_engine::explain::{Explanation, explain};
-use netpol_engine::policy::Protocol;
+use netpol_engine::policy::{Direction, ObjectName};
+use netpol_engine::world::World;
 
 use super::Exit;
 use super::output::{Form, paint};
+use super::reference::{PortArguments, Reference};
 use super::source::Source;
 use crate::api::wire::Listing;
 use crate::printable::printable;
@@ -15,8 +17,9 @@ use crate::printable::printable;
 /// Would this connection be allowed?
 ///
 /// Both ends have a say: the policies that select the sender for egress, and those
-/// that select the receiver for ingress. An end is `namespace/name` of a Pod, or
-/// `ip:ADDRESS`.
+/// that select the receiver for ingress. An end is `namespace/name` of a Pod or of a
+/// Compose service (all its containers), `host`, `world` (any address outside that no
+/// ipBlock names), or an address.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit code 0 where it is allowed, 1 where it is denied. Two Pods that have IPv4 and IPv6 are
@@ -24,7 +27,8 @@ asked about IPv4; where IPv6 gets another answer, that is said too.
 
 Examples:
   netpol verdict --from web/frontend --to payments/api-server --port 8080
-  netpol verdict --from payments/api-server --to ip:192.0.2.53 --port 53 --protocol UDP
+  netpol verdict --from payments/api-server --to 192.0.2.53 --port 53/UDP
+  netpol verdict --from world --to web/frontend --port http
   netpol verdict --manifests ./manifests --from a/b --to c/d --port 80 -o json")]
 pub struct Verdict {
     #[command(flatten)]
@@ -36,78 +40,131 @@ pub struct Verdict {
 /// The connection that is asked about.
 #[derive(Debug, clap::Args)]
 pub struct Connection {
-    /// Who opens the connection
+    /// The end that opens the connection
     #[arg(long, value_name = "REF")]
-    pub from: EndpointSpec,
-    /// Who is asked
+    pub from: Reference,
+    /// The end that is asked
     #[arg(long, value_name = "REF")]
-    pub to: EndpointSpec,
+    pub to: Reference,
     #[command(flatten)]
-    pub port: Port,
+    pub port: PortArguments,
 }
 
-/// Protocol and port.
-#[derive(Debug, clap::Args)]
-pub struct Port {
-    /// Destination port
-    #[arg(long, value_name = "N")]
-    pub port: u16,
-    /// TCP, UDP or SCTP
-    #[arg(long, value_name = "PROTOCOL", default_value = "TCP")]
-    pub protocol: Protocol,
+impl Connection {
+    /// Every connection that is meant, answered: more than one where an end is a service of more than one container.
+    ///
+    /// # Errors
+    /// An end or the port is not known.
+    pub(super) fn explain(&self, world: &mut World) -> anyhow::Result<Vec<Explanation>> {
+        let (senders, receivers) = (self.from.resolve(world)?, self.to.resolve(world)?);
+        let is_meant = |name: &ObjectName| {
+            let mut pods = receivers.iter();
+            pods.any(|end| matches!(end, EndpointSpec::Pod(pod) if pod == name))
+        };
+        let (protocol, port) = self.port.resolve(world, is_meant)?;
+        let mut all = Vec::new();
+        for from in &senders {
+            for to in receivers
+                .iter()
+                .filter(|to| *to != from || senders.len() == 1)
+            {
+                all.push(explain(world, from, to, protocol, port)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// What an end that is no address of its own stands for.
+    pub(super) fn notes(&self, first: &Explanation) -> Vec<String> {
+        let ends = [(&self.from, &first.from), (&self.to, &first.to)];
+        let notes = ends
+            .into_iter()
+            .filter_map(|(written, end)| match (written, end) {
+                (Reference::World, EndpointSpec::Address(address)) => Some(format!(
+                    "`world` stands for an address that no ipBlock names: {address}"
+                )),
+                _ => None,
+            });
+        notes.collect()
+    }
+}
+
+/// One answer as it is, and several below one verdict: it is 'no' where one of them is.
+pub(super) fn value(form: &Form, out: &mut dyn Write, all: &[Explanation]) -> anyhow::Result<bool> {
+    match all {
+        [one] => form.output.value(out, one),
+        _ => {
+            let allowed = all.iter().all(|one| one.allowed);
+            let value = serde_json::json!({"allowed": allowed, "verdicts": all});
+            form.output.value(out, &value)
+        }
+    }
 }
 
 impl Verdict {
     pub(super) fn run(&self, source: &Source, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let listing = match source.listing_with_resolver() {
+        let mut listing = match source.listing_with_resolver() {
             Ok(listing) => listing,
             Err(none) => return none.exit(),
         };
-        let Connection { from, to, port } = &self.connection;
-        let explanation = explain(&listing.world, from, to, port.protocol, port.port)?;
-        if !self.form.output.value(out, &explanation)? {
-            writeln!(
-                out,
-                "{}: {} -> {} {} {}",
-                word(explanation.allowed),
-                printable(&from.to_string()),
-                printable(&to.to_string()),
-                port.protocol,
-                port.port
-            )?;
-            writeln!(
-                out,
-                "  egress:  {}",
-                side(&explanation.egress.verdict, from)
-            )?;
-            writeln!(out, "  ingress: {}", side(&explanation.ingress.verdict, to))?;
-            if let Some(other) = over_ipv6(&explanation) {
-                writeln!(out, "  {other}")?;
-            }
-            if let Some(note) = unseen_questions(&listing, &self.connection, &explanation) {
-                writeln!(out, "  {note}")?;
+        let all = self.connection.explain(&mut listing.world)?;
+        if !value(&self.form, out, &all)? {
+            for explanation in &all {
+                self.write(&listing, explanation, out)?;
             }
         }
-        Ok(Exit::answer(explanation.allowed))
+        Ok(Exit::answer(all.iter().all(|one| one.allowed)))
+    }
+
+    fn write(
+        &self,
+        listing: &Listing,
+        explanation: &Explanation,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let Explanation { from, to, .. } = explanation;
+        // As it was written, but for a service, whose containers answer each for itself.
+        let shown = |written: &Reference, end: &EndpointSpec| match written {
+            Reference::Name(_) => end.to_string(),
+            written => written.to_string(),
+        };
+        let (from_shown, to_shown) = (
+            shown(&self.connection.from, from),
+            shown(&self.connection.to, to),
+        );
+        writeln!(
+            out,
+            "{}: {} -> {} {}/{}",
+            word(explanation.allowed),
+            printable(&from_shown),
+            printable(&to_shown),
+            explanation.port,
+            explanation.protocol
+        )?;
+        let egress = side(&explanation.egress.verdict, Direction::Egress, &from_shown);
+        writeln!(out, "  egress:  {egress}")?;
+        let ingress = side(&explanation.ingress.verdict, Direction::Ingress, &to_shown);
+        writeln!(out, "  ingress: {ingress}")?;
+        if let Some(other) = over_ipv6(explanation) {
+            writeln!(out, "  {other}")?;
+        }
+        if let Some(note) = unseen_questions(listing, explanation) {
+            writeln!(out, "  {note}")?;
+        }
+        for note in self.connection.notes(explanation) {
+            writeln!(out, "  {note}")?;
+        }
+        Ok(())
     }
 }
 
 /// What is to be said of names that are asked for past a verdict.
-pub(super) fn unseen_questions(
-    listing: &Listing,
-    connection: &Connection,
-    explanation: &Explanation,
-) -> Option<String> {
-    let Connection {
-        from: EndpointSpec::Pod(from),
-        port,
-        ..
-    } = connection
-    else {
+pub(super) fn unseen_questions(listing: &Listing, explanation: &Explanation) -> Option<String> {
+    let EndpointSpec::Pod(from) = &explanation.from else {
         return None;
     };
     let unseen = listing.origins.pods.get(from)?.asked_from_host;
-    (unseen && port.port == 53 && !explanation.egress.verdict.allowed).then(|| {
+    (unseen && explanation.port == 53 && !explanation.egress.verdict.allowed).then(|| {
         format!(
             "{} can resolve names all the same: its engine asks from the host's network, and policy is not sure to see the \
              questions (`netpol status` says why)",
@@ -132,12 +189,28 @@ pub(super) fn over_ipv6(explanation: &Explanation) -> Option<String> {
         ..
     } = explanation;
     let turned: Vec<String> = [
-        ("egress", &egress.verdict, &families.v6.egress, from),
-        ("ingress", &ingress.verdict, &families.v6.ingress, to),
+        (
+            Direction::Egress,
+            &egress.verdict,
+            &families.v6.egress,
+            from,
+        ),
+        (
+            Direction::Ingress,
+            &ingress.verdict,
+            &families.v6.ingress,
+            to,
+        ),
     ]
     .into_iter()
     .filter(|(_, v4, v6, _)| v4.allowed != v6.allowed)
-    .map(|(direction, _, v6, party)| format!("{direction} {}", side(v6, party)))
+    .map(|(direction, _, v6, party)| {
+        format!(
+            "{} {}",
+            word_of(direction),
+            side(v6, direction, &party.to_string())
+        )
+    })
     .collect();
     (families.v4 != families.v6.allowed).then(|| {
         let word = if families.v4 { "denied" } else { "allowed" };
@@ -146,9 +219,9 @@ pub(super) fn over_ipv6(explanation: &Explanation) -> Option<String> {
 }
 
 /// What one end says, in a sentence.
-fn side(side: &Side, party: &EndpointSpec) -> String {
-    let party = printable(&party.to_string()).into_owned();
-    let by = || rules(&side.by);
+fn side(side: &Side, direction: Direction, party: &str) -> String {
+    let party = printable(party).into_owned();
+    let by = || rules(&side.by, direction);
     let said = match (side.allowed, side.by.is_empty()) {
         (true, true) => format!("allowed: {}", side.reason.text()),
         (true, false) => format!("allowed by {}", by()),
@@ -160,13 +233,15 @@ fn side(side: &Side, party: &EndpointSpec) -> String {
     }
     format!(
         "{said}; audited: would be denied by {}",
-        rules(&side.audited)
+        rules(&side.audited, direction)
     )
 }
 
-/// `payments/api rule 0 peer 1; payments/all`.
-pub(super) fn rules(by: &[By]) -> String {
-    let all = by.iter().map(|by| printable(&rule(by)).into_owned());
+/// `NetworkPolicy payments/api spec.ingress[0].from[1]; NetworkPolicy payments/all`.
+pub(super) fn rules(by: &[By], direction: Direction) -> String {
+    let all = by
+        .iter()
+        .map(|by| printable(&rule(by, direction)).into_owned());
     few(&all.collect::<Vec<_>>(), "; ")
 }
 
@@ -182,14 +257,26 @@ pub(super) fn few(all: &[String], separator: &str) -> String {
     format!("{} and {} more", shown.join(separator), rest.len())
 }
 
-/// `payments/api, rule 0, peer 1`.
-fn rule(by: &By) -> String {
-    let mut text = by.policy.to_string();
-    if let Some(rule) = by.rule {
-        text.push_str(&format!(" rule {rule}"));
+const fn word_of(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
     }
-    if let Some(peer) = by.peer {
-        text.push_str(&format!(" peer {peer}"));
+}
+
+/// `NetworkPolicy payments/api spec.ingress[0].from[1]`.
+fn rule(by: &By, direction: Direction) -> String {
+    let mut text = format!("NetworkPolicy {}", by.policy);
+    let rules = word_of(direction);
+    let peers = match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    };
+    if let Some(rule) = by.rule {
+        text.push_str(&format!(" spec.{rules}[{rule}]"));
+        if let Some(peer) = by.peer {
+            text.push_str(&format!(".{peers}[{peer}]"));
+        }
     }
     text
 }

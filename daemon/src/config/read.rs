@@ -36,7 +36,7 @@ const KEYS: [(&str, &[&str]); 14] = [
     ("datapath", &["pin-directory"]),
     ("gate", &["enabled", "table"]),
     ("state", &["directory"]),
-    ("api", &["socket"]),
+    ("api", &["socket", "group"]),
     ("metrics", &["listen"]),
 ];
 
@@ -248,6 +248,11 @@ impl Reader<'_> {
             "gate.table" => self.table(&mut config.gate.table, path, value),
             "state.directory" => self.path(&mut config.state.directory, path, value),
             "api.socket" => self.socket(&mut config.api.socket, path, value),
+            "api.group" => match value.get_ref().as_str() {
+                Some("") => config.api.group = None,
+                Some(name) if is_group(name) => config.api.group = Some(name.to_owned()),
+                _ => self.wrong(path, value, "the name of a group, as in /etc/group"),
+            },
             "metrics.listen" => self.listen(&mut config.metrics.listen, path, value),
             _ => {
                 let timeout = path
@@ -545,4 +550,13 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Can a group be called so (useradd(8))?
+fn is_group(name: &str) -> bool {
+    name.len() <= 32
+        && name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-')
+        })
 }

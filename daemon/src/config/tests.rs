@@ -38,7 +38,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     let keys = shown
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'));
-    assert_eq!(keys.count(), 22 + Timeout::ALL.len());
+    assert_eq!(keys.count(), 23 + Timeout::ALL.len());
 }
 
 #[test]
@@ -91,6 +91,7 @@ table = "np2"
 directory = "/s"
 [api]
 socket = "/a.sock"
+group = "adm"
 [metrics]
 listen = "[::1]:9469"
 "#,
@@ -146,6 +147,7 @@ listen = "[::1]:9469"
         },
         api: Api {
             socket: "/a.sock".into(),
+            group: Some("adm".to_owned()),
         },
         metrics: Metrics {
             listen: Some("[::1]:9469".parse().unwrap()),

@@ -62,7 +62,7 @@ pub async fn run(
 ) -> Result<End, StartError> {
     let signals = Signals::new()?;
     // The socket first: a second daemon stops here, before it touches anything.
-    let socket = api::listener::bind(&config.api.socket).await?;
+    let socket = api::listener::bind(&config.api.socket, config.api.group.as_deref()).await?;
     check_state_directory(&config.state.directory);
     let mut gate = GateController::open(&config);
     if Layout::new(&config.datapath.pin_directory).is_ok_and(|layout| layout.is_empty()) {

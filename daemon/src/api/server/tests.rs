@@ -29,7 +29,7 @@ struct Running {
 async fn running(published: Published) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("netpold.sock");
-    let socket = listener::bind(&path).await.unwrap();
+    let socket = listener::bind(&path, None).await.unwrap();
     let (sender, receiver) = watch::channel(Arc::new(published));
     let (sync, requests) = mpsc::channel(1);
     let (ready, questions) = mpsc::channel(1);

@@ -6,6 +6,8 @@ use netpol_engine::manifest;
 use netpol_engine::policy::Mode;
 use netpol_engine::world::World;
 
+use netpol_engine::explain::explain;
+
 use super::*;
 
 /// Who is there in every situation.

@@ -177,7 +177,7 @@ impl<'a> SideReport<'a> {
         };
         page.title(&title, verdict.allowed)?;
         if !verdict.audited.is_empty() {
-            let by = verdict::rules(&verdict.audited);
+            let by = verdict::rules(&verdict.audited, self.direction);
             page.line(1, &format!("Audited: would be denied by {by}."))?;
         }
         match verdict.reason {
