@@ -17,6 +17,7 @@ mod audit;
 mod check;
 mod completions;
 mod diff;
+mod doctor;
 mod endpoints;
 mod exit;
 mod explain;
@@ -40,6 +41,7 @@ mod uninstall;
 mod verdict;
 mod wait;
 
+pub use doctor::CHECKS;
 pub use exit::Exit;
 use source::Source;
 
@@ -88,6 +90,7 @@ enum Verb {
     Diff(diff::Diff),
     Get(get::Get),
     Status(status::Status),
+    Doctor(doctor::Doctor),
     Wait(wait::Wait),
     Observe(observe::Observe),
     Audit(audit::Audit),
@@ -149,6 +152,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> anyhow::Result<Exit> {
         Verb::Diff(verb) => verb.run(&source, out),
         Verb::Get(verb) => verb.run(&source, out),
         Verb::Status(verb) => verb.run(cli.client("status")?, out),
+        Verb::Doctor(verb) => verb.run(&cli.client("doctor")?, out),
         Verb::Wait(verb) => verb.run(&cli.client("wait")?, out),
         Verb::Observe(verb) => verb.run(&cli.client("observe")?, out),
         Verb::Test(verb) => verb.run(cli, &cli.client("test")?, out),

@@ -150,6 +150,15 @@ fn every_path_and_field_of_the_status_has_its_line() {
 }
 
 #[test]
+fn every_check_of_the_doctor_has_its_line() {
+    let checks = netpold::cli::CHECKS.iter();
+    let expected: Vec<String> = checks
+        .map(|check| format!("| `{}` | {} |", check.code, check.what))
+        .collect();
+    assert_eq!(rows(&text("docs/operations.md"), "checks"), expected);
+}
+
+#[test]
 fn every_code_of_a_problem_has_its_line() {
     let expected: Vec<String> = health::CODES
         .iter()

@@ -1,12 +1,15 @@
 //! What `netpol status` says first, and how it exits, as each thing breaks and heals: manifests, an engine, the state
 //! directory, the daemon itself. Needs root, dockerd and busybox.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::api::wire::Status;
+use netpold::api::wire::{HealthItem, Severity, Status};
+use netpold::netns;
+use netpold_tests::starting_container::gate;
 use netpold_tests::time_scale::within;
 use netpold_tests::{Daemon, Engine, Lab, residue};
 
@@ -136,5 +139,127 @@ fn members_of_the_group_may_ask_without_root() -> Result<()> {
         ensure!(output.status.code() == Some(exit), "{settings}: {said}");
         ensure!((exit == 0) != said.contains("no right to use"), "{said}");
     }
+    Ok(())
+}
+
+/// What `netpol doctor` says in the lab's host, by check: its severity, and whether it exits with 0.
+fn doctor(lab: &Lab, daemon: &Daemon) -> Result<(bool, BTreeMap<String, Vec<HealthItem>>)> {
+    let (netpol, config, socket) = (
+        netpold_tests::daemon::binary("netpol")?,
+        daemon.config(),
+        daemon.socket(),
+    );
+    let output = netns::inside(&lab.host().path(), move || {
+        Command::new(netpol)
+            .arg("--socket")
+            .arg(socket)
+            .args(["doctor", "-o", "json", "--config"])
+            .arg(config)
+            .output()
+    })??;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let checks: Vec<HealthItem> = serde_json::from_value(report["checks"].clone())?;
+    let mut all: BTreeMap<String, Vec<HealthItem>> = BTreeMap::new();
+    for item in checks {
+        all.entry(item.code.clone()).or_default().push(item);
+    }
+    Ok((output.status.success(), all))
+}
+
+#[test]
+fn the_doctor_finds_each_fault_of_a_host() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut engine = Engine::start(&lab, &[])?;
+    let mut daemon = Daemon::prepare_beside(&lab, Some(&engine.socket()), "")?;
+    let worst = |all: &BTreeMap<String, Vec<HealthItem>>, code: &str| {
+        all.get(code)
+            .and_then(|items| items.iter().map(|item| item.severity).min())
+    };
+    let (sound, all) = doctor(&lab, &daemon)?;
+    ensure!(
+        !sound && worst(&all, "daemon") == Some(Severity::Error),
+        "{all:?}"
+    );
+    ensure!(worst(&all, "gate") == Some(Severity::Warning), "{all:?}");
+
+    gate(&lab, &daemon.config(), "install")?;
+    daemon.launch()?;
+    let options = [
+        "--opt",
+        "com.docker.network.bridge.enable_icc=false",
+        "quiet",
+    ];
+    engine.docker(&[&["network", "create"], &options[..]].concat())?;
+    engine.run("db", &[], &["sleep", "100000"])?;
+    daemon.wait()?;
+    let (sound, all) = doctor(&lab, &daemon)?;
+    ensure!(sound, "{all:?}");
+    for code in [
+        "kernel",
+        "bpf-file-system",
+        "nft",
+        "engines",
+        "daemon",
+        "other-programs",
+        "configuration",
+    ] {
+        let found = worst(&all, code);
+        ensure!(found >= Some(Severity::Note), "{code}: {all:?}");
+    }
+    let quiet = all.get("engine-isolation").into_iter().flatten();
+    ensure!(
+        quiet
+            .clone()
+            .any(|item| item.subject.starts_with("network quiet")
+                && item.text.contains("enable_icc")),
+        "{all:?}"
+    );
+    let codes: Vec<&String> = all.keys().collect();
+    let known = netpold::cli::CHECKS.iter();
+    ensure!(
+        known
+            .clone()
+            .all(|check| codes.iter().any(|code| *code == check.code)),
+        "{codes:?}"
+    );
+
+    // Flushed while nothing restores it.
+    daemon.stop()?;
+    netns::inside(&lab.host().path(), || {
+        Command::new("nft")
+            .args(["flush", "table", "bridge", "netpold"])
+            .status()
+    })??;
+    engine.stop()?;
+    let dead = std::os::unix::net::UnixListener::bind(engine.socket());
+    drop(dead);
+    let (sound, all) = doctor(&lab, &daemon)?;
+    ensure!(!sound, "{all:?}");
+    for code in ["gate", "engines", "daemon"] {
+        ensure!(
+            worst(&all, code) == Some(Severity::Error),
+            "{code}: {all:?}"
+        );
+    }
+    let text = fs::read_to_string(daemon.config())?;
+    let elsewhere = daemon.state().join("pins");
+    let pins = format!("pin-directory = {:?}", daemon.pins());
+    fs::write(
+        daemon.config(),
+        text.replace(&pins, &format!("pin-directory = {elsewhere:?}")),
+    )?;
+    let (_, all) = doctor(&lab, &daemon)?;
+    ensure!(
+        worst(&all, "bpf-file-system") == Some(Severity::Error),
+        "{all:?}"
+    );
+    fs::write(daemon.config(), "[enforcement]\nmode = 5\n")?;
+    let (_, all) = doctor(&lab, &daemon)?;
+    ensure!(
+        worst(&all, "configuration") == Some(Severity::Error),
+        "{all:?}"
+    );
+    fs::write(daemon.config(), text)?;
     Ok(())
 }
