@@ -200,7 +200,7 @@ pub fn complete(status: &mut Status, now: u64) {
 fn audited_item(subject: String) -> HealthItem {
     AUDITED.about(
         subject,
-        "what it would drop passes, and is reported",
+        "Only audited: what it would drop passes, and is reported",
         "remove the annotation `netpold.io/mode: audit` to enforce it",
     )
 }

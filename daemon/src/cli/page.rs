@@ -9,11 +9,14 @@ use super::verdict::word;
 use crate::api::wire::Severity;
 use crate::printable::printable;
 
-const COLUMNS: usize = 80;
+/// Columns of a terminal as it is opened.
+pub(super) const COLUMNS: usize = 80;
 
 /// Lines that fit.
 pub(super) struct Page<'o> {
     pub(super) out: &'o mut dyn Write,
+    /// How long a line may be.
+    pub(super) columns: usize,
 }
 
 impl Page<'_> {
@@ -31,8 +34,13 @@ impl Page<'_> {
         )
     }
 
-    /// The first line of a problem.
-    pub(super) fn coloured(&mut self, severity: Severity, title: &str) -> io::Result<()> {
+    /// A problem: in the colour of its severity how it begins, and then its text.
+    pub(super) fn problem(
+        &mut self,
+        severity: Severity,
+        start: &str,
+        text: &str,
+    ) -> io::Result<()> {
         let color = match severity {
             Severity::Error => AnsiColor::Red,
             Severity::Warning => AnsiColor::Yellow,
@@ -40,7 +48,18 @@ impl Page<'_> {
             Severity::Ok => AnsiColor::Green,
         };
         let style = Style::new().fg_color(Some(color.into()));
-        writeln!(self.out, "{style}{}{style:#}", printable(title))
+        let start = printable(start);
+        write!(self.out, "{style}{start}{style:#} ")?;
+        // The lines are folded as if the start were not there, which is written already.
+        let room = start.chars().count() + 1;
+        let blank = " ".repeat(room);
+        let mut folded = Vec::new();
+        Page {
+            out: &mut folded,
+            columns: self.columns,
+        }
+        .wrapped(&blank, "  ", text)?;
+        self.out.write_all(folded.get(room..).unwrap_or_default())
     }
 
     /// Policies that are not shown.
@@ -81,7 +100,7 @@ impl Page<'_> {
         let mut is_empty = true;
         for word in unbroken(&text) {
             let width = line.chars().count() + 1 + word.chars().count();
-            if !is_empty && width > COLUMNS {
+            if !is_empty && width > self.columns {
                 writeln!(self.out, "{}", line.trim_end())?;
                 line = next.to_owned();
                 is_empty = true;

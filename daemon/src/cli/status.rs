@@ -1,11 +1,11 @@
 //! `netpol status`: what is enforced, and everything that is not.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
 
 use super::Exit;
 use super::findings::plural;
-use super::output::{Columns, Form, Output, paint};
+use super::output::{Columns, Form, Output, paint, width};
 use super::page::Page;
 use crate::api::Client;
 use crate::api::client::ClientError;
@@ -250,15 +250,20 @@ fn verdict(status: &Known) -> String {
     }
 }
 
-/// A problem, in lines that fit.
+/// A problem, in lines that fit a terminal.
 pub(super) fn write_item(out: &mut dyn Write, item: &HealthItem) -> std::io::Result<()> {
-    let mut title = format!("{} [{}]", item.severity.name(), item.code);
-    if !item.subject.is_empty() {
-        title.push_str(&format!(" {}", item.subject));
-    }
-    let mut page = Page { out };
-    page.coloured(item.severity, &title)?;
-    page.line(1, &item.text)?;
+    let start = format!("{} [{}]", item.severity.name(), item.code);
+    let text = match item.subject.is_empty() {
+        true => item.text.clone(),
+        false => format!("{}: {}", item.subject, item.text),
+    };
+    // A line is one line for grep(1).
+    let columns = match std::io::stdout().is_terminal() {
+        true => width(),
+        false => usize::MAX,
+    };
+    let mut page = Page { out, columns };
+    page.problem(item.severity, &start, &text)?;
     if !item.remedy.is_empty() {
         page.line(1, &format!("help: {}", item.remedy))?;
     }

@@ -17,7 +17,7 @@ use netpol_engine::explain::{
 use netpol_engine::policy::{Direction, ObjectName};
 
 use super::words::{self, Ends, Who, list};
-use crate::cli::page::Page;
+use crate::cli::page::{COLUMNS, Page};
 use crate::cli::verdict::{self, over_ipv6, word};
 use crate::printable::printable;
 
@@ -43,7 +43,10 @@ pub(super) fn write(out: &mut dyn Write, explanation: &Explanation) -> io::Resul
         explanation.protocol,
         word(explanation.allowed)
     )?;
-    let mut page = Page { out };
+    let mut page = Page {
+        out,
+        columns: COLUMNS,
+    };
     let is_denied_twice = sides.iter().all(|side| !side.side.verdict.allowed);
     if let Some(other) = over_ipv6(explanation) {
         page.line(0, &other)?;
