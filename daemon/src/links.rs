@@ -16,6 +16,7 @@ mod error;
 mod lenient;
 pub mod listen;
 mod message;
+pub mod neighbours;
 pub mod netns;
 
 use std::collections::{BTreeMap, BTreeSet};

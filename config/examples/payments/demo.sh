@@ -199,13 +199,15 @@ measure() {
     cat "$work/errors" >&2
     fail "no probes"
   }
-  while read -r verdict from _ _ to _ protocol port rest; do
+  # `PASS web/frontend (10.1.0.1) -> payments/api-server (10.1.0.2) 8080/TCP: expected allowed, reached`
+  while read -r verdict from _ _ to _ port rest; do
     case "$verdict $rest" in
       PASS*) verdict=yes ;;
-      *timed\ out) verdict=no ;;
+      *timed\ out*) verdict=no ;;
       *) verdict='?' ;;
     esac
-    measured["$from $to ${port%:} $protocol"]=$verdict
+    port=${port%:}
+    measured["$from $to ${port%/*} ${port#*/}"]=$verdict
   done <"$work/probes"
 }
 

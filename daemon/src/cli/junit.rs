@@ -56,6 +56,34 @@ pub fn write<'a>(
     writeln!(out, "  </testsuite>\n</testsuites>")
 }
 
+/// Writes a suite of these cases, each with whether it failed; its name says what was expected and what was found.
+pub fn write_cases(
+    out: &mut dyn Write,
+    suite: &str,
+    cases: impl Iterator<Item = (String, bool)> + Clone,
+) -> io::Result<()> {
+    let (tests, failures) = (
+        cases.clone().count(),
+        cases.clone().filter(|(_, is_failed)| *is_failed).count(),
+    );
+    writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
+    let suite = Text(suite);
+    let counts = format!(r#"tests="{tests}" failures="{failures}" errors="0""#);
+    writeln!(out, r#"<testsuites name="{suite}" {counts}>"#)?;
+    writeln!(out, r#"  <testsuite name="{suite}" {counts} skipped="0">"#)?;
+    for (name, is_failed) in cases {
+        let name = Text(&name);
+        if is_failed {
+            writeln!(out, r#"    <testcase classname="{suite}" name="{name}">"#)?;
+            writeln!(out, r#"      <failure type="missed" message="{name}"/>"#)?;
+            writeln!(out, "    </testcase>")?;
+        } else {
+            writeln!(out, r#"    <testcase classname="{suite}" name="{name}"/>"#)?;
+        }
+    }
+    writeln!(out, "  </testsuite>\n</testsuites>")
+}
+
 /// Text in an attribute or an element. XML 1.0 has no way to write most control characters.
 struct Text<'t>(&'t str);
 

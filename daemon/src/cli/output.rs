@@ -35,6 +35,12 @@ pub struct Form {
 }
 
 impl Output {
+    /// Is the form for programs?
+    #[must_use]
+    pub const fn is_data(self) -> bool {
+        matches!(self, Self::Json | Self::Yaml)
+    }
+
     /// Writes the value where the form is for programs; says whether it did.
     ///
     /// # Errors

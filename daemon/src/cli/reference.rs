@@ -188,10 +188,10 @@ impl FromStr for PortReference {
 pub struct PortArguments {
     /// Destination port: `5432`, `53/UDP`, or the name of one
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
-    port: PortReference,
+    pub port: PortReference,
     /// TCP, UDP or SCTP, where --port does not say
     #[arg(long, value_name = "PROTOCOL")]
-    protocol: Option<Protocol>,
+    pub protocol: Option<Protocol>,
 }
 
 impl PortArguments {

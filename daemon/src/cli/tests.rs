@@ -310,6 +310,32 @@ fn ends_and_ports_have_the_same_names_in_every_verb() {
 }
 
 #[test]
+fn a_file_of_expectations_is_held_against_the_verdicts() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("expected.yaml");
+    let expect = |probes: &str| {
+        std::fs::write(&file, format!("probes:\n{probes}")).unwrap();
+        let file = file.to_str().unwrap();
+        let text = SERVICES.replace("canary: yes", "canary: \"yes\"");
+        over(&text, &format!("verdict --manifests FILE --expect {file}"))
+    };
+    let one = "  - {from: shop/shop-web-1, to: shop/db, port: 5432, allow: true}\n";
+    let two = "  - {from: 9.9.9.9, to: shop/db, port: 53, protocol: UDP, allow: false}\n";
+    let (exit, text) = expect(&format!("{one}{two}"));
+    assert_eq!(exit, Exit::Done, "{text}");
+    assert_eq!(text.matches("PASS").count(), 2, "{text}");
+    // The service's other container may not.
+    let (exit, text) = expect(&one.replace("shop-web-1", "web"));
+    assert_eq!(exit, Exit::No, "{text}");
+    assert!(
+        text.starts_with("FAIL shop/web -> shop/db 5432/TCP: expected allowed, denied"),
+        "{text}"
+    );
+    assert_eq!(expect(&one.replace("shop-web-1", "nobody")).0, Exit::Failed);
+    assert_eq!(expect("  []\n").0, Exit::Failed);
+}
+
+#[test]
 fn a_link_that_leads_elsewhere_is_an_error_offline() {
     let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(root.path().join("all.yaml"), MANIFESTS).unwrap();

@@ -1,16 +1,21 @@
 //! `netpol verdict`: would this connection be allowed?
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
-use netpol_engine::evaluate::{By, EndpointSpec, Side};
+use anyhow::{Context as _, bail, ensure};
+use netpol_engine::evaluate::{By, EndpointSpec, Side, evaluate};
 use netpol_engine::explain::{Explanation, explain};
-use netpol_engine::policy::{Direction, ObjectName};
+use netpol_engine::policy::{Direction, ObjectName, Protocol};
 use netpol_engine::world::World;
 
 use super::Exit;
 use super::output::{Form, paint};
-use super::reference::{PortArguments, Reference};
+use super::reference::{PortArguments, PortReference, Reference};
 use super::source::Source;
+use super::test::expectations::{self, Expectation};
+use serde::Serialize;
+
 use crate::api::wire::Listing;
 use crate::printable::printable;
 
@@ -29,10 +34,28 @@ Examples:
   netpol verdict --from web/frontend --to payments/api-server --port 8080
   netpol verdict --from payments/api-server --to 192.0.2.53 --port 53/UDP
   netpol verdict --from world --to web/frontend --port http
+  netpol verdict --manifests ./manifests --expect expected.yaml
   netpol verdict --manifests ./manifests --from a/b --to c/d --port 80 -o json")]
 pub struct Verdict {
-    #[command(flatten)]
-    pub(super) connection: Connection,
+    /// The end that opens the connection
+    #[arg(long, value_name = "REF", required_unless_present = "expect")]
+    from: Option<Reference>,
+    /// The end that is asked
+    #[arg(long, value_name = "REF", required_unless_present = "expect")]
+    to: Option<Reference>,
+    /// Destination port: `5432`, `53/UDP`, or the name of one
+    #[arg(
+        long,
+        value_name = "PORT[/PROTOCOL]",
+        required_unless_present = "expect"
+    )]
+    port: Option<PortReference>,
+    /// TCP, UDP or SCTP, where --port does not say
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Option<Protocol>,
+    /// Ask about each connection of this file instead, in the form of `netpol test`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "port", "protocol"])]
+    expect: Option<PathBuf>,
     #[command(flatten)]
     form: Form,
 }
@@ -107,15 +130,99 @@ impl Verdict {
             Ok(listing) => listing,
             Err(none) => return none.exit(),
         };
-        let all = self.connection.explain(&mut listing.world)?;
+        if let Some(file) = &self.expect {
+            return self.hold(file, &mut listing.world, out);
+        }
+        let (Some(from), Some(to), Some(port)) = (&self.from, &self.to, &self.port) else {
+            bail!("say which connection: --from, --to and --port; or --expect FILE");
+        };
+        let connection = Connection {
+            from: from.clone(),
+            to: to.clone(),
+            port: PortArguments {
+                port: port.clone(),
+                protocol: self.protocol,
+            },
+        };
+        let all = connection.explain(&mut listing.world)?;
         if !value(&self.form, out, &all)? {
             for explanation in &all {
-                self.write(&listing, explanation, out)?;
+                connection.write(&listing, explanation, out)?;
             }
         }
         Ok(Exit::answer(all.iter().all(|one| one.allowed)))
     }
 
+    /// Holds what a file expects against the verdicts: for CI, without a packet.
+    fn hold(&self, file: &Path, world: &mut World, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        #[derive(Serialize)]
+        struct Held {
+            hit: bool,
+            from: String,
+            to: String,
+            protocol: Protocol,
+            port: u16,
+            expected: &'static str,
+            verdict: &'static str,
+        }
+        const fn said(allowed: bool) -> &'static str {
+            if allowed { "allowed" } else { "denied" }
+        }
+        let mut all = Vec::new();
+        for expectation in expectations::read(file)? {
+            let Expectation {
+                place,
+                from,
+                to,
+                protocol,
+                port,
+                allow,
+            } = expectation;
+            let (senders, receivers) = (from.resolve(world)?, to.resolve(world)?);
+            let mut verdicts = Vec::new();
+            for sender in &senders {
+                for receiver in receivers
+                    .iter()
+                    .filter(|one| *one != sender || senders.len() == 1)
+                {
+                    let found = evaluate(world, sender, receiver, protocol, port);
+                    verdicts.push(found.with_context(|| place.clone())?.allowed);
+                }
+            }
+            // Of a service each container has to do what is expected of it.
+            all.push(Held {
+                hit: verdicts.iter().all(|allowed| *allowed == allow),
+                from: from.to_string(),
+                to: to.to_string(),
+                protocol,
+                port,
+                expected: said(allow),
+                verdict: said(verdicts.iter().all(|allowed| *allowed)),
+            });
+        }
+        ensure!(!all.is_empty(), "`{}` expects nothing", file.display());
+        let missed = all.iter().filter(|held| !held.hit).count();
+        if !self.form.output.value(out, &all)? {
+            for held in &all {
+                let line = format!(
+                    "{} {} -> {} {}/{}: expected {}, {}",
+                    if held.hit { "PASS" } else { "FAIL" },
+                    held.from,
+                    held.to,
+                    held.port,
+                    held.protocol,
+                    held.expected,
+                    held.verdict
+                );
+                writeln!(out, "{}", printable(&line))?;
+            }
+        }
+        anstream::eprintln!("{} expectations, {missed} missed", all.len());
+        Ok(Exit::answer(missed == 0))
+    }
+}
+
+impl Connection {
     fn write(
         &self,
         listing: &Listing,
@@ -128,10 +235,7 @@ impl Verdict {
             Reference::Name(_) => end.to_string(),
             written => written.to_string(),
         };
-        let (from_shown, to_shown) = (
-            shown(&self.connection.from, from),
-            shown(&self.connection.to, to),
-        );
+        let (from_shown, to_shown) = (shown(&self.from, from), shown(&self.to, to));
         writeln!(
             out,
             "{}: {} -> {} {}/{}",
@@ -151,7 +255,7 @@ impl Verdict {
         if let Some(note) = unseen_questions(listing, explanation) {
             writeln!(out, "  {note}")?;
         }
-        for note in self.connection.notes(explanation) {
+        for note in self.notes(explanation) {
             writeln!(out, "  {note}")?;
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! runtime of its own. That thread may wait; one that runs other tasks must not (`Runtime::block_on` panics there).
 //! Listings that a change interrupted are taken again.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -143,6 +144,19 @@ impl Route {
             _ => None,
         };
         self.list(request, message::all_addresses(), list).await
+    }
+
+    /// All neighbours that are not permanent.
+    pub async fn neighbours(
+        &mut self,
+        request: &'static str,
+    ) -> Result<BTreeSet<(u32, IpAddr)>, LinksError> {
+        let list = |answer| match answer {
+            RouteNetlinkMessage::NewNeighbour(neighbour) => message::neighbour(&neighbour),
+            _ => None,
+        };
+        let all = self.list(request, message::all_neighbours(), list).await?;
+        Ok(all.into_iter().collect())
     }
 
     /// Neighbours that were asked for and have not answered.

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoIpVlan, InfoMacVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
@@ -17,6 +16,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,6 +145,20 @@ pub fn unresolved(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
     if u16::from(message.header.state) & incomplete == 0 {
         return None;
     }
+    entry(message)
+}
+
+/// Reads a neighbour that the kernel may forget.
+pub fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+    let kept = u16::from(NeighbourState::Permanent) | u16::from(NeighbourState::Noarp);
+    if u16::from(message.header.state) & kept != 0 {
+        return None;
+    }
+    entry(message)
+}
+
+/// The interface, and the address.
+fn entry(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
     let address = message.attributes.iter().find_map(|one| match one {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(one)) => Some(IpAddr::V4(*one)),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(one)) => Some(IpAddr::V6(*one)),
@@ -176,6 +190,22 @@ pub fn all_addresses() -> RouteNetlinkMessage {
 /// Asks for the neighbours of both families.
 pub fn all_neighbours() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default())
+}
+
+/// Has a neighbour forgotten.
+pub fn forget_neighbour(ifindex: u32, address: IpAddr) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = ifindex;
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let address = match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    };
+    message.attributes = vec![NeighbourAttribute::Destination(address)];
+    RouteNetlinkMessage::DelNeighbour(message)
 }
 
 /// Asks about one interface of another namespace (4.20).
