@@ -56,6 +56,36 @@ impl Selector {
         }
     }
 
+    /// The key of which it asks what no labels can have: two different values, a value and none, a value that it forbids.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&str> {
+        let mut keys: Vec<&str> = self.requirements.iter().map(|one| &*one.key).collect();
+        keys.dedup();
+        keys.into_iter().find(|key| {
+            let of_key = || {
+                let all = self.requirements.iter().filter(move |one| one.key == *key);
+                all.map(|one| &one.operator)
+            };
+            let is_absent = of_key().any(|operator| *operator == Operator::DoesNotExist);
+            let is_present =
+                of_key().any(|operator| matches!(operator, Operator::In(_) | Operator::Exists));
+            // Any value is allowed where no list says which.
+            let mut lists = of_key().filter_map(|operator| match operator {
+                Operator::In(values) => Some(values),
+                _ => None,
+            });
+            let is_free = |value: &String| {
+                of_key().all(|operator| match operator {
+                    Operator::In(values) => values.contains(value),
+                    Operator::NotIn(values) => !values.contains(value),
+                    Operator::Exists | Operator::DoesNotExist => true,
+                })
+            };
+            let has_none = lists.next().is_some_and(|first| !first.iter().any(is_free));
+            (is_absent && is_present) || has_none
+        })
+    }
+
     /// Its requirements, sorted by key.
     pub fn requirements(&self) -> impl Iterator<Item = &Requirement> {
         self.requirements.iter()

@@ -9,6 +9,7 @@ use crate::policy::Policy;
 
 mod and_not_or;
 mod block_covers_pods;
+mod block_matches_nothing;
 mod changes_nothing;
 mod dns_missing;
 mod label_spelling;
@@ -17,7 +18,9 @@ mod one_direction;
 mod one_sided;
 mod opens_everything;
 mod or_not_and;
+mod port_left_out;
 mod port_names;
+mod selector_contradicts;
 mod split_rule;
 
 /// One rule.
@@ -74,6 +77,8 @@ pub const ALL: &[Rule] = rules! {
         "No Pod meets both selectors of a peer, and some meet each.";
     "block-covers-pods", World, false, block_covers_pods::find,
         "An ipBlock covers addresses of Pods.";
+    "block-matches-nothing", Policies, true, block_matches_nothing::find,
+        "An ipBlock holds no address.";
     "changes-nothing", Policies, true, changes_nothing::find,
         "Other rules allow all that a rule or policy allows.";
     "dns-missing", Policies, false, dns_missing::find,
@@ -92,10 +97,14 @@ pub const ALL: &[Rule] = rules! {
         "Two peers were probably meant as one.";
     "peer-matches-nobody", World, true, matches_nothing::peers,
         "A peer matches no Pod.";
+    "port-left-out", Policies, false, port_left_out::find,
+        "An item of ports without a port opens every port of its protocol.";
     "port-name-protocol", World, true, port_names::protocol,
         "A named port has another protocol at the Pods in question.";
     "port-name-unknown", World, true, port_names::unknown,
         "No Pod in question has a port of this name.";
+    "selector-contradicts", Policies, true, selector_contradicts::find,
+        "A selector asks two different things of one label.";
     "selects-nobody", World, true, matches_nothing::subjects,
         "A policy's podSelector matches no Pod.";
     "split-rule", Policies, false, split_rule::find,
