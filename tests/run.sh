@@ -22,6 +22,8 @@ step cargo fmt --all --check
 # The eBPF programs are for another target; building the daemon compiles them.
 step cargo clippy --quiet --workspace --exclude netpol-ebpf --all-targets -- -D warnings
 nextest --workspace --exclude netpol-ebpf --exclude netpold-tests
+# cargo-nextest runs no examples of documents.
+step cargo test --quiet --doc -p netpol-engine
 
 refusal() {
   [ "$(id -u)" = 0 ] || { echo "they need root"; return; }

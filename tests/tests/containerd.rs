@@ -71,10 +71,11 @@ fn expect(
         let outcome = probe.run()?;
         ensure!(
             (outcome == Outcome::Reached) == allowed,
-            "{} to {} {to_address} {port}: {outcome:?}, expected allowed: {allowed}\n{}\n{}",
+            "{} to {} {to_address} {port}: {outcome:?}, expected allowed: {allowed}\n{}\n{}\n{}",
             from.name,
             to.name,
-            String::from_utf8_lossy(&daemon.netpol(&["status", "-o", "json"])?.stdout),
+            String::from_utf8_lossy(&daemon.netpol(&["observe", "--last", "40"])?.stdout),
+            String::from_utf8_lossy(&daemon.netpol(&["status"])?.stdout),
             daemon.log()
         );
     }

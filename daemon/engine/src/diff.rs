@@ -105,6 +105,34 @@ type Both<'w> = (Members<'w>, [Profile; 2]);
 impl<'w> Diff<'w> {
     /// Compares two worlds.
     ///
+    /// # Examples
+    /// Without its only policy, every port of `db` opens for everything:
+    ///
+    /// ```
+    /// # use netpol_engine::manifest::{assemble, parse};
+    /// # let file = parse("shop.yaml", "
+    /// # {apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, status: {podIP: 10.0.0.1}}
+    /// # ---
+    /// # {apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop, labels: {app: db}}, status: {podIP: 10.0.0.2}}
+    /// # ---
+    /// # apiVersion: networking.k8s.io/v1
+    /// # kind: NetworkPolicy
+    /// # metadata: {name: db, namespace: shop}
+    /// # spec:
+    /// #   podSelector: {matchLabels: {app: db}}
+    /// #   ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]
+    /// # ");
+    /// # let world = assemble([&file]).world();
+    /// use netpol_engine::diff::{Diff, Turn};
+    ///
+    /// let mut after = world.clone();
+    /// after.policies.clear();
+    /// let diff = Diff::between(&world, &after)?;
+    /// assert!(diff.count(Turn::Opened) > 0);
+    /// assert_eq!(diff.count(Turn::Closed), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// One of them makes more verdicts than any kernel table holds, or can't be numbered.
     pub fn between(old: &'w World, new: &'w World) -> Result<Self, NeverInForce> {

@@ -74,6 +74,34 @@ pub struct By {
 
 /// May `from` open a connection to `port` of `to`?
 ///
+/// # Examples
+/// In a Namespace `shop`, a policy lets `web` open connections to port 5432 of `db`:
+///
+/// ```
+/// # use netpol_engine::manifest::{assemble, parse};
+/// # let file = parse("shop.yaml", "
+/// # {apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, status: {podIP: 10.0.0.1}}
+/// # ---
+/// # {apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop, labels: {app: db}}, status: {podIP: 10.0.0.2}}
+/// # ---
+/// # apiVersion: networking.k8s.io/v1
+/// # kind: NetworkPolicy
+/// # metadata: {name: db, namespace: shop}
+/// # spec:
+/// #   podSelector: {matchLabels: {app: db}}
+/// #   ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]
+/// # ");
+/// # let world = assemble([&file]).world();
+/// use netpol_engine::evaluate::evaluate;
+/// use netpol_engine::policy::Protocol;
+///
+/// let [web, db] = ["shop/web".parse()?, "shop/db".parse()?];
+/// assert!(evaluate(&world, &web, &db, Protocol::Tcp, 5432)?.allowed);
+/// let denied = evaluate(&world, &"ip:192.0.2.1".parse()?, &db, Protocol::Tcp, 5432)?;
+/// assert!(denied.egress.allowed && !denied.ingress.allowed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// A Pod is not known.
 pub fn evaluate(

@@ -157,6 +157,36 @@ const DNS: u16 = 53;
 
 /// May `from` open a connection to `port` of `to`, and why?
 ///
+/// # Examples
+/// The policy of [`evaluate`](crate::evaluate::evaluate)'s example, asked about another port. What would allow the connection
+/// comes with the answer:
+///
+/// ```
+/// # use netpol_engine::manifest::{assemble, parse};
+/// # let file = parse("shop.yaml", "
+/// # {apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, status: {podIP: 10.0.0.1}}
+/// # ---
+/// # {apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop, labels: {app: db}}, status: {podIP: 10.0.0.2}}
+/// # ---
+/// # apiVersion: networking.k8s.io/v1
+/// # kind: NetworkPolicy
+/// # metadata: {name: db, namespace: shop}
+/// # spec:
+/// #   podSelector: {matchLabels: {app: db}}
+/// #   ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]
+/// # ");
+/// # let world = assemble([&file]).world();
+/// use netpol_engine::explain::explain;
+/// use netpol_engine::policy::Protocol;
+///
+/// let [web, db] = ["shop/web".parse()?, "shop/db".parse()?];
+/// let answer = explain(&world, &web, &db, Protocol::Tcp, 80)?;
+/// assert!(!answer.allowed);
+/// let suggestion = answer.ingress.suggestion.ok_or("a suggestion")?;
+/// assert!(suggestion.yaml.contains("port: 80"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// A Pod is not known.
 pub fn explain(

@@ -45,6 +45,19 @@ pub use workload::is_workload;
 
 /// Reads a file's text. `path` only names it in diagnostics. Never panics, and takes time
 /// and memory in proportion to the text.
+///
+/// # Examples
+/// ```
+/// use netpol_engine::manifest::parse;
+///
+/// let file = parse(
+///     "db.yaml",
+///     "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db}\nspec: {podSelectr: {}}\n",
+/// );
+/// assert!(!file.is_accepted());
+/// let first = &file.diagnostics[0];
+/// assert_eq!((first.line, first.rule), (4, "unknown-field"));
+/// ```
 #[must_use]
 pub fn parse(path: &str, text: &str) -> File {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

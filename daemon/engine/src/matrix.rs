@@ -61,6 +61,34 @@ pub struct Pair<'w> {
 
 /// The verdict of every pair.
 ///
+/// # Examples
+/// ```
+/// # use netpol_engine::manifest::{assemble, parse};
+/// # let file = parse("shop.yaml", "
+/// # {apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, status: {podIP: 10.0.0.1}}
+/// # ---
+/// # {apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop, labels: {app: db}}, status: {podIP: 10.0.0.2}}
+/// # ---
+/// # apiVersion: networking.k8s.io/v1
+/// # kind: NetworkPolicy
+/// # metadata: {name: db, namespace: shop}
+/// # spec:
+/// #   podSelector: {matchLabels: {app: db}}
+/// #   ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]
+/// # ");
+/// # let world = assemble([&file]).world();
+/// use netpol_engine::matrix::matrix;
+/// use netpol_engine::policy::Protocol;
+///
+/// let matrix = matrix(&world, Protocol::Tcp, 5432)?;
+/// let pairs: Vec<String> = matrix
+///     .pairs()
+///     .map(|pair| format!("{} -> {}: {}", pair.from, pair.to, pair.allowed))
+///     .collect();
+/// assert_eq!(pairs, ["shop/db -> shop/web: true", "shop/web -> shop/db: true"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// The policies make more verdicts than any kernel table holds, or can't be numbered.
 pub fn matrix(world: &World, protocol: Protocol, port: u16) -> Result<Matrix<'_>, NeverInForce> {

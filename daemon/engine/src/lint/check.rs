@@ -8,6 +8,28 @@ use crate::resolver;
 use crate::world::Pod;
 
 /// Sorted by file and place. `text` gives a file's text by its path.
+///
+/// # Examples
+/// The second dash opens every port of TCP:
+///
+/// ```
+/// use netpol_engine::{lint, manifest};
+///
+/// let text = "
+/// apiVersion: networking.k8s.io/v1
+/// kind: NetworkPolicy
+/// metadata: {name: db}
+/// spec:
+///   podSelector: {}
+///   ingress:
+///   - from: [{podSelector: {}}]
+///     ports:
+///     - port: 5432
+///     - protocol: TCP
+/// ";
+/// let found = lint::check(&[manifest::parse("db.yaml", text)], |_| Some(text));
+/// assert!(found.iter().any(|found| found.rule == "port-left-out"));
+/// ```
 #[must_use]
 pub fn check<'t>(files: &[File], text: impl Fn(&str) -> Option<&'t str>) -> Vec<Diagnostic> {
     let assembled = assemble(files);
