@@ -144,6 +144,30 @@ pub(super) struct Identity {
     pub(super) name: Option<String>,
 }
 
+/// Fields that people expect beside a field of the API, and what they are to write.
+const MISTAKEN: &[(&str, &str, &str)] = &[
+    (
+        "ipBlock",
+        "namespace",
+        "a peer names a Namespace by its label: namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: NAME}}",
+    ),
+    (
+        "ipBlock",
+        "nodeSelector",
+        "a NetworkPolicy knows no nodes: a peer has podSelector, namespaceSelector or ipBlock",
+    ),
+    (
+        "endPort",
+        "name",
+        "a port's name stands in `port`, in the place of its number: `port: http`",
+    ),
+    (
+        "policyTypes",
+        "action",
+        "a NetworkPolicy has no actions: the Pods that it selects are denied all that no rule allows",
+    ),
+];
+
 /// Where fields of a kind belong: for one that stands elsewhere, most often by its indent.
 pub(super) type Homes = &'static [(&'static str, &'static str)];
 
@@ -455,7 +479,11 @@ impl<'f> Decoder<'f> {
         let place = at.named(&entry.key, entry.span);
         let message = format!("unknown field {}", quoted(&place.to_string()));
         let home = || self.homes.iter().find(|(field, _)| *field == entry.key);
+        let mistaken = MISTAKEN
+            .iter()
+            .find(|(sibling, field, _)| known.contains(sibling) && *field == entry.key);
         let help = match nearest(&entry.key, known) {
+            _ if mistaken.is_some() => mistaken.map_or("", |(_, _, help)| help).to_owned(),
             Some(meant) => format!("did you mean `{meant}`?"),
             None => match home() {
                 Some((field, home)) => format!("`{field}` belongs {home}: check the indentation"),

@@ -219,6 +219,18 @@ pub(super) fn label_key(decoder: &mut Decoder<'_>, at: &At<'_>, key: &str) {
 /// `IsValidLabelValue`
 pub(super) fn label_value(decoder: &mut Decoder<'_>, at: &At<'_>, value: &str) {
     decoder.breaches(at, value, names::value(value), || {
+        if value.contains('*') {
+            return "a label has no patterns: name each value (matchExpressions, operator In), or ask for the key alone \
+                    (operator Exists)"
+                .to_owned();
+        }
+        if value.contains(',') {
+            let values: Vec<&str> = value.split(',').map(str::trim).collect();
+            return format!(
+                "a label has one value; for one of several, write matchExpressions with operator: In and values: [{}]",
+                clip(&values.join(", "))
+            );
+        }
         match names::like(value, names::value) {
             Some(valid) => format!("such as `{valid}`"),
             None => "such as `my-value`".to_owned(),

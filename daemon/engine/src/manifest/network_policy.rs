@@ -254,11 +254,27 @@ fn rules(
         .collect()
 }
 
+/// `ingress: deny`
+fn means_none(text: &str) -> bool {
+    ["deny", "deny-all", "drop", "none", "block"].contains(&&*text.to_ascii_lowercase())
+}
+
 /// `ingress: {from: …}`: a rule that is no item.
 fn meant_rules(node: &Node<'_>) -> Option<String> {
     match &node.value {
+        Value::Mapping(fields) if fields.is_empty() => Some(
+            "to allow nothing write [], to allow everything write [{}]: these are lists of rules"
+                .to_owned(),
+        ),
         Value::Mapping(_) => {
             Some("begin each rule with `- `: `ingress` and `egress` are lists of rules".to_owned())
+        }
+        Value::Scalar(text, Scalar::Text) if means_none(text) => Some(
+            "to deny all write []: what `policyTypes` names is denied but for what a rule allows"
+                .to_owned(),
+        ),
+        Value::Scalar(text, Scalar::Text) if peer::means_all(text) => {
+            Some("a rule that allows everything is written [{}]".to_owned())
         }
         Value::Scalar(_, Scalar::Bool(true)) => {
             Some("a rule that allows everything is written [{}]".to_owned())

@@ -23,11 +23,28 @@ pub(super) fn meant_list(node: &Node<'_>) -> Option<String> {
         Value::Mapping(_) => {
             Some("begin each peer with `- `: `from` and `to` are lists of peers".to_owned())
         }
+        Value::Scalar(text, Scalar::Text) if means_all(text) => {
+            Some("to allow every peer, leave the field out".to_owned())
+        }
         Value::Scalar(text, Scalar::Text) => {
             meant_peer_text(text).map(|peer| format!("write [{peer}]"))
         }
         _ => None,
     }
+}
+
+/// `from: any`
+pub(super) fn means_all(text: &str) -> bool {
+    [
+        "any",
+        "all",
+        "*",
+        "anywhere",
+        "everything",
+        "allow",
+        "allow-all",
+    ]
+    .contains(&&*text.to_ascii_lowercase())
 }
 
 /// `- 10.0.0.0/8` or `- app=web`: a peer that is no mapping.
@@ -179,6 +196,10 @@ fn hole(
         let help = if outer == inner {
             "`except` takes the whole block out again: remove the peer, or make the `except` smaller"
                 .to_owned()
+        } else if inner.addr().is_ipv4() != outer.addr().is_ipv4() {
+            format!(
+                "{outer} and {inner} are of two families: make the `except` part of a block of its own family, or leave it out"
+            )
         } else {
             format!("each `except` lies inside {outer}, and is smaller")
         };

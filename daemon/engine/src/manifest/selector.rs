@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::decode::{At, Decoder, Finding, clip, get, json, present, quoted};
+use super::decode::{At, Decoder, Finding, clip, get, json, present, quoted, warn_null};
 use super::metadata::{label_key, label_map, label_value};
 use super::node::{Entry, Node, Value};
 use super::scalar::Scalar;
@@ -43,6 +43,12 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>, entry: &Entry<'_>) 
             _ => {
                 decoder.only(at, std::slice::from_ref(field), FIELDS);
             }
+        }
+    }
+    for name in FIELDS {
+        if let Some(entry) = get(fields, name) {
+            let so = "the selector asks for nothing here, and so selects more";
+            warn_null(decoder, &at.field(entry), entry, so);
         }
     }
     let mut requirements = Vec::new();

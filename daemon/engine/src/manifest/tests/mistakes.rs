@@ -2,6 +2,7 @@
 //! see all of it.
 
 use super::messages::report;
+use crate::manifest::parse;
 
 const HEAD: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: web\n  namespace: shop\nspec:\n  podSelector:\n    matchLabels:\n      app: web\n";
 
@@ -236,4 +237,51 @@ fn heads() {
     .map(|(title, right, wrong)| (title, HEAD.replacen(right, wrong, 1)))
     .into();
     insta::assert_snapshot!(report(&cases));
+}
+
+/// What people expect a NetworkPolicy to have gets the way to say it, and not the nearest field's name.
+#[test]
+fn expectations_from_elsewhere_are_answered() {
+    for (spec, help) in [
+        (
+            "ingress: [{from: [{podSelector: {}, namespace: web}]}]",
+            "kubernetes.io/metadata.name: NAME",
+        ),
+        ("ingress: [{from: [{nodeSelector: {}}]}]", "knows no nodes"),
+        (
+            "ingress: [{ports: [{port: 80, name: http}]}]",
+            "`port: http`",
+        ),
+        ("action: Deny", "has no actions"),
+        ("ingress: [{from: any}]", "leave the field out"),
+        ("ingress: deny", "to deny all write []"),
+        ("ingress: all", "[{}]"),
+        ("ingress: {}", "to allow nothing write []"),
+        (
+            "ingress: [{from: [{podSelector: {matchLabels: {app: 'web,api'}}}]}]",
+            "values: [web, api]",
+        ),
+        (
+            "ingress: [{from: [{podSelector: {matchLabels: {app: 'web-*'}}}]}]",
+            "no patterns",
+        ),
+        (
+            "egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: ['fd00::/8']}}]}]",
+            "two families",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: a}}\nspec:\n  podSelector: {{}}\n  {spec}\n"
+        );
+        let file = parse("a.yaml", &text);
+        let helps: Vec<&str> = file
+            .diagnostics
+            .iter()
+            .filter_map(|found| found.help.as_deref())
+            .collect();
+        assert!(
+            helps.iter().any(|found| found.contains(help)),
+            "{spec}: {helps:?}"
+        );
+    }
 }
