@@ -124,6 +124,20 @@ impl Namespace {
     }
 }
 
+impl Namespace {
+    /// nft(8) there.
+    ///
+    /// # Errors
+    /// What nft(8) says.
+    pub fn nft(&self, arguments: &[&str]) -> Result<()> {
+        let status = netns::inside(&self.path(), || {
+            Command::new("nft").args(arguments).status()
+        })??;
+        ensure!(status.success(), "nft {arguments:?}");
+        Ok(())
+    }
+}
+
 impl Drop for Namespace {
     fn drop(&mut self) {
         // The residue check tells of a failure.

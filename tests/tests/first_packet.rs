@@ -314,7 +314,7 @@ fn a_flush_is_healed_at_once() -> Result<()> {
         &["delete", "table", "bridge", "netpold"],
     ] {
         let times = daemon.log().matches("and is back").count();
-        nft(&lab, flush)?;
+        lab.host().nft(flush)?;
         within("restored", || {
             Ok(daemon.log().matches("and is back").count() > times)
         })?;
@@ -332,7 +332,7 @@ fn a_flush_is_healed_at_once() -> Result<()> {
     // Flushed while no daemon runs, it is back with the daemon.
     gate(&lab, &config, "install")?;
     daemon.kill()?;
-    nft(&lab, &["flush", "ruleset"])?;
+    lab.host().nft(&["flush", "ruleset"])?;
     daemon.launch()?;
     within("restored", || Ok(gate(&lab, &config, "status").is_ok()))?;
     within("ready", || is_ready(&lab, &config, &peer))
@@ -358,7 +358,7 @@ fn on_a_full_disk_a_flush_is_no_release() -> Result<()> {
         let status =
             || -> Result<String> { Ok(String::from_utf8(daemon.netpol(&["status"])?.stdout)?) };
         within("said", || Ok(status()?.contains("can't be kept")))?;
-        nft(&lab, &["flush", "ruleset"])?;
+        lab.host().nft(&["flush", "ruleset"])?;
         within("restored", || Ok(gate(&lab, &config, "status").is_ok()))?;
         fs::remove_file(&filler)?;
         within("kept", || Ok(state.join("gate-installed").exists()))?;
@@ -374,14 +374,6 @@ fn on_a_full_disk_a_flush_is_no_release() -> Result<()> {
     .with_context(|| daemon.log())
 }
 
-fn nft(lab: &Lab, arguments: &[&str]) -> Result<()> {
-    let status = netpold::netns::inside(&lab.host().path(), || {
-        std::process::Command::new("nft").args(arguments).status()
-    })??;
-    ensure!(status.success(), "nft {arguments:?}");
-    Ok(())
-}
-
 /// Another netpold on this host, which is to have no gate, leaves this one's alone.
 #[test]
 fn a_netpold_without_a_gate_leaves_another_ones_alone() -> Result<()> {
@@ -395,8 +387,11 @@ fn a_netpold_without_a_gate_leaves_another_ones_alone() -> Result<()> {
     other.launch()?;
     other.wait()?;
     // A change of the table has it looked at.
-    nft(&lab, &["add", "chain", "bridge", "netpold", "foreign"]).with_context(|| other.log())?;
-    nft(&lab, &["delete", "chain", "bridge", "netpold", "foreign"])?;
+    lab.host()
+        .nft(&["add", "chain", "bridge", "netpold", "foreign"])
+        .with_context(|| other.log())?;
+    lab.host()
+        .nft(&["delete", "chain", "bridge", "netpold", "foreign"])?;
     other.wait()?;
     gate(&lab, &daemon.config(), "status")?;
     ensure!(

@@ -226,11 +226,7 @@ fn the_doctor_finds_each_fault_of_a_host() -> Result<()> {
 
     // Flushed while nothing restores it.
     daemon.stop()?;
-    netns::inside(&lab.host().path(), || {
-        Command::new("nft")
-            .args(["flush", "table", "bridge", "netpold"])
-            .status()
-    })??;
+    lab.host().nft(&["flush", "table", "bridge", "netpold"])?;
     engine.stop()?;
     let dead = std::os::unix::net::UnixListener::bind(engine.socket());
     drop(dead);

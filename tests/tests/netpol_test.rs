@@ -2,25 +2,16 @@
 //! counted; what something else drops is told from what netpold drops. Needs root, dockerd and busybox.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use netpold::netns;
 use netpold_tests::{Daemon, Engine, Lab};
 use serde_json::Value;
 
 const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db, namespace: default}\n\
     spec:\n  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress]\n  ingress:\n  \
     - from: [{podSelector: {matchLabels: {app: web}}}]\n    ports: [{port: 5432}]\n";
-
-fn nft(lab: &Lab, rules: &str) -> Result<()> {
-    let status = netns::inside(&lab.host().path(), || {
-        Command::new("nft").arg(rules).status()
-    })??;
-    ensure!(status.success(), "nft {rules}");
-    Ok(())
-}
 
 fn test(daemon: &Daemon, arguments: &[&str]) -> Result<(Option<i32>, Value, Output)> {
     let all = [&["test", "-o", "json", "--timeout", "500ms"], arguments].concat();
@@ -70,10 +61,7 @@ fn pairs_without_a_network_in_common_are_counted_and_not_tried() -> Result<()> {
     ensure!(exit == Some(0) && report["tried"] == 1, "{report}");
 
     // The host itself drops what policy allows.
-    nft(
-        &lab,
-        "table bridge other { chain drops { type filter hook forward priority 0; tcp dport 5432 drop; }; }",
-    )?;
+    lab.host().nft(&["table bridge other { chain drops { type filter hook forward priority 0; tcp dport 5432 drop; }; }"])?;
     let (exit, report, _) = test(&daemon, &["--to", "default/db", "--port", "5432"])?;
     ensure!(exit == Some(1) && report["missed"] == 1, "{report}");
     ensure!(report["probes"][0]["dropped"].is_null(), "{report}");
@@ -91,7 +79,7 @@ fn pairs_without_a_network_in_common_are_counted_and_not_tried() -> Result<()> {
         text.contains("lost between the two, not by netpold"),
         "{text}"
     );
-    nft(&lab, "delete table bridge other")?;
+    lab.host().nft(&["delete table bridge other"])?;
 
     // A file expects what policy denies: netpold's own drop is told with its reason.
     let root = tempfile::tempdir()?;

@@ -17,6 +17,7 @@ use super::status::write_item;
 use crate::api::Client;
 use crate::api::wire::{HealthItem, Severity};
 use crate::config;
+use crate::health;
 
 /// Check this host: kernel, engines, and what else may drop packets
 ///
@@ -85,7 +86,7 @@ const NETWORKS: Check = check(
 );
 const DAEMON: Check = check("daemon", "netpold runs, and its status has no errors");
 const NAT: Check = check(
-    "nat-hides-senders",
+    health::NAT.code,
     "NAT rules that replace the addresses of senders beyond this host",
 );
 const BRIDGE_FILTER: Check = check(
@@ -209,15 +210,10 @@ fn daemon(client: &Client) -> Vec<HealthItem> {
         ),
     };
     let mut all = vec![daemon];
-    all.extend(status.hiding_rules.iter().map(|rule| {
-        NAT.warning(
-            rule,
-            "may replace the address of senders beyond this host on the way to containers: policy sees the new address \
-             alone",
-            "keep the senders' addresses (no MASQUERADE or SNAT towards containers' networks)",
-        )
-    }));
-    if status.hiding_rules.is_empty() {
+    let is_of_nat = |item: &HealthItem| item.code == NAT.code;
+    if status.problems.iter().any(is_of_nat) {
+        all.extend(status.problems.into_iter().filter(is_of_nat));
+    } else {
         all.push(NAT.ok("", "no rule hides senders"));
     }
     all

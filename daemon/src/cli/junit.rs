@@ -27,11 +27,7 @@ pub fn write<'a>(
     }
     let failures = findings.len();
     let tests = failures + by_policy.values().filter(|found| found.is_empty()).count();
-    writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
-    let suite = Text(suite);
-    let counts = format!(r#"tests="{tests}" failures="{failures}" errors="0""#);
-    writeln!(out, r#"<testsuites name="{suite}" {counts}>"#)?;
-    writeln!(out, r#"  <testsuite name="{suite}" {counts} skipped="0">"#)?;
+    begin(out, suite, tests, failures)?;
     for ((namespace, name), found) in &by_policy {
         let (class, name) = (Text(namespace), Text(name));
         if found.is_empty() {
@@ -53,7 +49,7 @@ pub fn write<'a>(
             writeln!(out, "    </testcase>")?;
         }
     }
-    writeln!(out, "  </testsuite>\n</testsuites>")
+    end(out)
 }
 
 /// Writes a suite of these cases, each with whether it failed; its name says what was expected and what was found.
@@ -66,11 +62,8 @@ pub fn write_cases(
         cases.clone().count(),
         cases.clone().filter(|(_, is_failed)| *is_failed).count(),
     );
-    writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
+    begin(out, suite, tests, failures)?;
     let suite = Text(suite);
-    let counts = format!(r#"tests="{tests}" failures="{failures}" errors="0""#);
-    writeln!(out, r#"<testsuites name="{suite}" {counts}>"#)?;
-    writeln!(out, r#"  <testsuite name="{suite}" {counts} skipped="0">"#)?;
     for (name, is_failed) in cases {
         let name = Text(&name);
         if is_failed {
@@ -81,6 +74,21 @@ pub fn write_cases(
             writeln!(out, r#"    <testcase classname="{suite}" name="{name}"/>"#)?;
         }
     }
+    end(out)
+}
+
+/// What stands before the cases of a suite.
+fn begin(out: &mut dyn Write, suite: &str, tests: usize, failures: usize) -> io::Result<()> {
+    writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
+    let suite = Text(suite);
+    let counts = format!(r#"tests="{tests}" failures="{failures}" errors="0""#);
+    writeln!(out, r#"<testsuites name="{suite}" {counts}>"#)?;
+    writeln!(out, r#"  <testsuite name="{suite}" {counts} skipped="0">"#)?;
+    Ok(())
+}
+
+/// What stands behind them.
+fn end(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  </testsuite>\n</testsuites>")
 }
 

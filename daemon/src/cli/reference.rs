@@ -86,6 +86,18 @@ impl Reference {
     }
 }
 
+/// Each sender with each receiver; a service of several containers does not dial itself.
+pub fn pairs<'e>(
+    senders: &'e [EndpointSpec],
+    receivers: &'e [EndpointSpec],
+) -> impl Iterator<Item = (&'e EndpointSpec, &'e EndpointSpec)> {
+    senders.iter().flat_map(move |from| {
+        let others = receivers.iter();
+        let others = others.filter(move |to| *to != from || senders.len() == 1);
+        others.map(move |to| (from, to))
+    })
+}
+
 /// The Pod of that name; else the containers of the Compose service of that name. A name that is neither stays: the
 /// answer to it says what was perhaps meant.
 fn of_service(world: &World, name: &ObjectName) -> Vec<EndpointSpec> {
@@ -180,6 +192,19 @@ impl FromStr for PortReference {
             _ => NumberOrName::Name(port.to_owned()),
         };
         Ok(Self { port, protocol })
+    }
+}
+
+impl PortReference {
+    /// Its protocol (TCP where it says none) and number.
+    ///
+    /// # Errors
+    /// It is a name, where no Pod says what the name stands for.
+    pub fn number(self) -> Result<(Protocol, u16), String> {
+        match self.port {
+            NumberOrName::Number(port) => Ok((self.protocol.unwrap_or(Protocol::Tcp), port)),
+            NumberOrName::Name(name) => Err(format!("`{name}` is no port: `5432` or `53/UDP`")),
+        }
     }
 }
 

@@ -51,13 +51,11 @@ impl Status {
 
     /// What the kernel still enforces, where no daemon answers; the error, where that is another one.
     fn without_daemon(&self, error: anyhow::Error, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let is_down = matches!(
-            error.downcast_ref::<ClientError>(),
-            Some(ClientError::NoDaemon { .. } | ClientError::Silent { .. })
-        );
-        if !is_down {
+        let Some(ClientError::NoDaemon { path, .. } | ClientError::Silent { path }) =
+            error.downcast_ref::<ClientError>()
+        else {
             return Err(error);
-        }
+        };
         let config = config::load(self.config.as_deref())?;
         let directory = &config.datapath.pin_directory;
         let pins = directory.display();
@@ -75,7 +73,7 @@ impl Status {
             )
         };
         let item = health::NO_DAEMON.about(
-            client_path(&error),
+            format!("no netpold answers on {}", path.display()),
             text,
             "`systemctl start netpold`; `journalctl -u netpold` says why it stopped",
         );
@@ -88,16 +86,6 @@ impl Status {
             write_item(out, &item)?;
         }
         Ok(Exit::Failed)
-    }
-}
-
-/// The socket that an error is about.
-fn client_path(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<ClientError>() {
-        Some(ClientError::NoDaemon { path, .. } | ClientError::Silent { path }) => {
-            format!("no netpold answers on {}", path.display())
-        }
-        _ => String::new(),
     }
 }
 

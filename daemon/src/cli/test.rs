@@ -14,9 +14,10 @@ use netpol_engine::world::World;
 use serde::Serialize;
 
 use super::output::Form;
-use super::reference::Reference;
+use super::reference::{PortReference, Reference};
 use super::scope::Scope;
 use super::source::Source;
+use super::verdict::said;
 use super::{Cli, Exit, junit};
 use crate::api::Client;
 use crate::flows::filter::Filter;
@@ -296,7 +297,7 @@ fn probed_from(trial: &Trial, outcome: &Result<Outcome, ProbeError>) -> Probed {
         destination: trial.probe.destination.ip(),
         protocol: trial.probe.protocol,
         port: trial.probe.destination.port(),
-        expected: if trial.allow { "allowed" } else { "denied" },
+        expected: said(trial.allow),
         found,
         dropped: None,
     }
@@ -363,11 +364,7 @@ fn dropped(flow: &Flow) -> Option<((IpAddr, IpAddr, Protocol, u16), String)> {
 
 /// `8080`, `53/UDP`.
 fn port(text: &str) -> Result<(Protocol, u16), String> {
-    let (port, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
-    let port = port.parse().map_err(|_| format!("`{port}` is no port"))?;
-    let protocol = protocol.to_ascii_uppercase();
-    let protocol = protocol.parse().map_err(|error| format!("{error}"))?;
-    Ok((protocol, port))
+    text.parse::<PortReference>()?.number()
 }
 
 #[cfg(test)]

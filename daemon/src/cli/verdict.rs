@@ -11,7 +11,7 @@ use netpol_engine::world::World;
 
 use super::Exit;
 use super::output::{Form, paint};
-use super::reference::{PortArguments, PortReference, Reference};
+use super::reference::{PortArguments, PortReference, Reference, pairs};
 use super::source::Source;
 use super::test::expectations::{self, Expectation};
 use serde::Serialize;
@@ -85,16 +85,9 @@ impl Connection {
             pods.any(|end| matches!(end, EndpointSpec::Pod(pod) if pod == name))
         };
         let (protocol, port) = self.port.resolve(world, is_meant)?;
-        let mut all = Vec::new();
-        for from in &senders {
-            for to in receivers
-                .iter()
-                .filter(|to| *to != from || senders.len() == 1)
-            {
-                all.push(explain(world, from, to, protocol, port)?);
-            }
-        }
-        Ok(all)
+        pairs(&senders, &receivers)
+            .map(|(from, to)| Ok(explain(world, from, to, protocol, port)?))
+            .collect()
     }
 
     /// What an end that is no address of its own stands for.
@@ -165,9 +158,6 @@ impl Verdict {
             expected: &'static str,
             verdict: &'static str,
         }
-        const fn said(allowed: bool) -> &'static str {
-            if allowed { "allowed" } else { "denied" }
-        }
         let mut all = Vec::new();
         for expectation in expectations::read(file)? {
             let Expectation {
@@ -180,14 +170,9 @@ impl Verdict {
             } = expectation;
             let (senders, receivers) = (from.resolve(world)?, to.resolve(world)?);
             let mut verdicts = Vec::new();
-            for sender in &senders {
-                for receiver in receivers
-                    .iter()
-                    .filter(|one| *one != sender || senders.len() == 1)
-                {
-                    let found = evaluate(world, sender, receiver, protocol, port);
-                    verdicts.push(found.with_context(|| place.clone())?.allowed);
-                }
+            for (sender, receiver) in pairs(&senders, &receivers) {
+                let found = evaluate(world, sender, receiver, protocol, port);
+                verdicts.push(found.with_context(|| place.clone())?.allowed);
             }
             // Of a service each container has to do what is expected of it.
             all.push(Held {
@@ -277,9 +262,14 @@ pub(super) fn unseen_questions(listing: &Listing, explanation: &Explanation) -> 
     })
 }
 
-/// `allowed` or `denied`, in colour where there is one.
+/// `allowed` or `denied`.
+pub(super) const fn said(allowed: bool) -> &'static str {
+    if allowed { "allowed" } else { "denied" }
+}
+
+/// The same, in colour where there is one.
 pub(super) fn word(allowed: bool) -> String {
-    paint(if allowed { "allowed" } else { "denied" }, allowed)
+    paint(said(allowed), allowed)
 }
 
 /// What holds over IPv6 and whose policies say so, where over IPv4 it does not hold.
@@ -309,11 +299,7 @@ pub(super) fn over_ipv6(explanation: &Explanation) -> Option<String> {
     .into_iter()
     .filter(|(_, v4, v6, _)| v4.allowed != v6.allowed)
     .map(|(direction, _, v6, party)| {
-        format!(
-            "{} {}",
-            word_of(direction),
-            side(v6, direction, &party.to_string())
-        )
+        format!("{direction} {}", side(v6, direction, &party.to_string()))
     })
     .collect();
     (families.v4 != families.v6.allowed).then(|| {
@@ -361,23 +347,15 @@ pub(super) fn few(all: &[String], separator: &str) -> String {
     format!("{} and {} more", shown.join(separator), rest.len())
 }
 
-const fn word_of(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Ingress => "ingress",
-        Direction::Egress => "egress",
-    }
-}
-
 /// `NetworkPolicy payments/api spec.ingress[0].from[1]`.
 fn rule(by: &By, direction: Direction) -> String {
     let mut text = format!("NetworkPolicy {}", by.policy);
-    let rules = word_of(direction);
     let peers = match direction {
         Direction::Ingress => "from",
         Direction::Egress => "to",
     };
     if let Some(rule) = by.rule {
-        text.push_str(&format!(" spec.{rules}[{rule}]"));
+        text.push_str(&format!(" spec.{direction}[{rule}]"));
         if let Some(peer) = by.peer {
             text.push_str(&format!(".{peers}[{peer}]"));
         }

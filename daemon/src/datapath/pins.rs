@@ -317,7 +317,7 @@ fn parse_location_name(name: &str) -> Option<(u32, Location)> {
 }
 
 /// Is the nearest ancestor that exists on a BPF file system?
-fn on_bpffs(path: &Path) -> Result<bool, PinsError> {
+pub(crate) fn on_bpffs(path: &Path) -> Result<bool, PinsError> {
     for ancestor in path.ancestors() {
         match statfs(ancestor) {
             Ok(found) => return Ok(found.filesystem_type() == BPF_FS_MAGIC),

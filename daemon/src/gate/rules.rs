@@ -207,8 +207,7 @@ fn chains_by_name(way: &str, letter: char, drop: &str) -> Vec<Chain> {
         ));
         rules
     };
-    let all = [VethNaming::Docker, VethNaming::Cni, VethNaming::Netavark];
-    let mut chains: Vec<Chain> = all
+    let mut chains: Vec<Chain> = VethNaming::ALL
         .into_iter()
         .map(|naming| {
             let names = match naming {
@@ -227,7 +226,7 @@ fn chains_by_name(way: &str, letter: char, drop: &str) -> Vec<Chain> {
     chains.push(Chain {
         name: format!("{way}_port_not_ready"),
         hook: None,
-        rules: all
+        rules: VethNaming::ALL
             .map(|naming| format!("jump {way}_port_{}", naming.word()))
             .to_vec(),
     });

@@ -22,6 +22,8 @@ pub enum VethNaming {
 }
 
 impl VethNaming {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Docker, Self::Cni, Self::Netavark];
     /// Those that are an engine's only where a container was seen behind such a name.
     pub const SHARED: [Self; 2] = [Self::Cni, Self::Netavark];
 
@@ -53,8 +55,7 @@ impl VethNaming {
     /// The one with this word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        let all = [Self::Docker, Self::Cni, Self::Netavark];
-        all.into_iter().find(|naming| naming.word() == word)
+        Self::ALL.into_iter().find(|naming| naming.word() == word)
     }
 }
 

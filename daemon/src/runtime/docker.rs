@@ -18,6 +18,8 @@ mod recheck;
 mod resolv_conf;
 mod wire;
 
+pub(crate) use engine::{Engine, EngineError};
 #[cfg(fuzzing)]
 pub use follow::stream::hold;
 pub use follow::{follow, same};
+pub(crate) use wire::Network;

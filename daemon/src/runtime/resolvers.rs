@@ -135,7 +135,7 @@ fn text(path: &Path) -> String {
 }
 
 /// The `nameserver`s of a resolv.conf. `fe80::1%eth0` is none: a link-local address means nothing in another namespace.
-pub(super) fn nameservers(text: &str) -> Vec<IpAddr> {
+pub(crate) fn nameservers(text: &str) -> Vec<IpAddr> {
     let address = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let address = words

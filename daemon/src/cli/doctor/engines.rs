@@ -3,39 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::{ENGINES, NETWORKS};
 use crate::api::wire::HealthItem;
 use crate::config::{Config, Enabled};
-use crate::unix_http;
+use crate::runtime::docker::{Engine, EngineError, Network};
 
-/// How long an engine may take: one that is busy takes a second.
+/// How long containerd may take.
 const PATIENT: Duration = Duration::from_secs(5);
-/// Far more than any list of networks has.
-const LARGEST: usize = 16 << 20;
-
-/// `GET /version` of Docker's API.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
-struct Version {
-    version: String,
-    api_version: String,
-}
-
-/// An entry of `GET /networks`.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct Network {
-    name: String,
-    driver: String,
-    internal: bool,
-    options: Option<std::collections::BTreeMap<String, String>>,
-}
-
 pub(super) async fn all(config: &Config) -> Vec<HealthItem> {
     let mut all = Vec::new();
     let mut is_any_there = false;
@@ -75,17 +52,23 @@ fn gone(subject: &str, text: &str, unit: &str) -> HealthItem {
 
 async fn docker(socket: &Path) -> Vec<HealthItem> {
     let subject = format!("the engine at {}", socket.display());
-    let version: Version = match ask(socket, "/version").await {
-        Ok(version) => version,
-        Err(why) => return vec![gone(&subject, &why, "docker")],
+    let (engine, networks) = match answers(socket).await {
+        Ok(answers) => answers,
+        Err(error) => return vec![gone(&subject, &error.to_string(), "docker")],
     };
-    let text = format!("version {}, API {}", version.version, version.api_version);
+    let api = engine
+        .api()
+        .map(|(major, minor)| format!(", API {major}.{minor}"));
+    let text = format!("version {}{}", engine.version(), api.unwrap_or_default());
     let mut all = vec![ENGINES.ok(&subject, &text)];
-    match ask::<Vec<Network>>(socket, "/networks").await {
-        Ok(networks) => all.extend(isolation(&subject, &networks)),
-        Err(why) => all.push(gone(&subject, &why, "docker")),
-    }
+    all.extend(isolation(&subject, &networks));
     all
+}
+
+async fn answers(socket: &Path) -> Result<(Engine, Vec<Network>), EngineError> {
+    let engine = Engine::connect(socket).await?;
+    let networks = engine.networks().await?;
+    Ok((engine, networks))
 }
 
 /// What an engine's networks drop, whatever policy says.
@@ -93,9 +76,9 @@ fn isolation(subject: &str, networks: &[Network]) -> Vec<HealthItem> {
     let mut all = Vec::new();
     let bridges = networks.iter().filter(|network| network.driver == "bridge");
     for network in bridges.clone() {
-        let option = |name| network.options.as_ref().and_then(|all| all.get(name));
         let subject = format!("network {} of {subject}", network.name);
-        if option("com.docker.network.bridge.enable_icc").is_some_and(|icc| icc == "false") {
+        let icc = network.options.get("com.docker.network.bridge.enable_icc");
+        if icc.is_some_and(|icc| icc == "false") {
             all.push(NETWORKS.note(
                 &subject,
                 "the engine itself drops what its containers send to each other (enable_icc=false), also what policy allows",
@@ -118,30 +101,6 @@ fn isolation(subject: &str, networks: &[Network]) -> Vec<HealthItem> {
         ));
     }
     all
-}
-
-async fn ask<T: for<'de> Deserialize<'de>>(socket: &Path, path: &str) -> Result<T, String> {
-    let asked = async {
-        let response =
-            unix_http::get(socket, "docker", path)
-                .await
-                .map_err(|error| match error {
-                    unix_http::GetError::Connect(error) => error.to_string(),
-                    unix_http::GetError::Http(error) => error.to_string(),
-                    unix_http::GetError::Path(error) => error.to_string(),
-                })?;
-        if !response.status().is_success() {
-            return Err(format!("it answers {} to {path}", response.status()));
-        }
-        let body = unix_http::whole(response.into_body(), LARGEST)
-            .await
-            .map_err(|error| error.to_string())?;
-        serde_json::from_slice(&body).map_err(|error| format!("its answer to {path}: {error}"))
-    };
-    match timeout(PATIENT, asked).await {
-        Ok(answer) => answer,
-        Err(_) => Err("it does not answer in time".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::{
     BPF_FILE_SYSTEM, BRIDGE_FILTER, GATE, IPTABLES, KERNEL, MAC_POLICY, NFT, PROGRAMS, PROXY,
@@ -14,8 +13,10 @@ use super::{
 };
 use crate::api::wire::HealthItem;
 use crate::config::{Config, Enabled};
+use crate::datapath::pins::on_bpffs;
 use crate::datapath::requirements;
 use crate::gate::{self, GateState, Scope};
+use crate::runtime::resolvers::nameservers;
 
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
@@ -52,12 +53,8 @@ pub(super) fn kernel() -> Vec<HealthItem> {
 
 pub(super) fn bpf_file_system(config: &Config) -> Vec<HealthItem> {
     let directory = &config.datapath.pin_directory;
-    // netpold makes the directory itself: what counts is where it will stand.
-    let there = directory.ancestors().find(|path| path.exists());
-    let there = there.unwrap_or(Path::new("/"));
     let subject = directory.display().to_string();
-    let is_bpf = statfs(there).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
-    vec![match is_bpf {
+    vec![match on_bpffs(directory).unwrap_or(false) {
         true => BPF_FILE_SYSTEM.ok(&subject, "it is on a BPF file system"),
         false => BPF_FILE_SYSTEM.error(
             &subject,
@@ -169,22 +166,16 @@ pub(super) fn proxy() -> Vec<HealthItem> {
 
 pub(super) fn resolvers() -> Vec<HealthItem> {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let all: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("nameserver")?.split_whitespace().next())
-        .collect();
-    let subject = all.join(", ");
-    let is_loopback = |address: &&str| {
-        let address = address.parse::<std::net::IpAddr>();
-        address.is_ok_and(|address| address.is_loopback())
-    };
+    let all = nameservers(&text);
+    let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+    let subject = names.join(", ");
     vec![if all.is_empty() {
         RESOLVERS.warning(
             "/etc/resolv.conf",
             "it names no resolver: the peer kube-dns has none of this host's",
             "name one there, or give containers theirs (`docker run --dns`, Compose `dns:`)",
         )
-    } else if all.iter().any(is_loopback) {
+    } else if all.iter().any(|address| address.is_loopback()) {
         RESOLVERS.note(
             &subject,
             "an engine asks such a resolver from the host's network, where no program sees the query: netpold judges it at \

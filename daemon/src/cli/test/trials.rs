@@ -12,6 +12,7 @@ use netpol_engine::policy::{ObjectName, Peer, Policy, Ports, Protocol};
 use netpol_engine::world::World;
 
 use super::expectations::Expectation;
+use crate::cli::reference::pairs;
 use crate::netns;
 use crate::probe::Probe;
 
@@ -154,41 +155,39 @@ pub fn expected(
         let place = &expectation.place;
         let senders = expectation.from.resolve(world)?;
         let receivers = expectation.to.resolve(world)?;
-        for from in &senders {
+        for (from, to) in pairs(&senders, &receivers) {
             let Some((source, Some(netns))) = known(endpoints, world, from) else {
                 bail!("{place}: `{from}` is no endpoint of this host");
             };
-            for to in &receivers {
-                let Some((destination, to_netns)) = known(endpoints, world, to) else {
-                    bail!("{place}: there is no `{to}`");
-                };
-                let networks = match from {
-                    EndpointSpec::Pod(name) => endpoints.get(name).map(|it| &*it.networks),
-                    EndpointSpec::Address(_) => None,
-                };
-                let mut paths = common(networks.unwrap_or_default(), &destination);
-                if paths.is_empty() {
-                    paths = any(&source, &destination);
-                }
-                ensure!(
-                    !paths.is_empty(),
-                    "{place}: `{from}` and `{to}` have no addresses of one family"
-                );
-                for (source, destination) in paths {
-                    trials.all.push(Trial {
-                        from: from.clone(),
-                        to: to.clone(),
-                        allow: expectation.allow,
-                        probe: Probe {
-                            from: netns.clone(),
-                            source,
-                            to: to_netns.clone(),
-                            destination: SocketAddr::new(destination, expectation.port),
-                            protocol: expectation.protocol,
-                            timeout,
-                        },
-                    });
-                }
+            let Some((destination, to_netns)) = known(endpoints, world, to) else {
+                bail!("{place}: there is no `{to}`");
+            };
+            let networks = match from {
+                EndpointSpec::Pod(name) => endpoints.get(name).map(|it| &*it.networks),
+                EndpointSpec::Address(_) => None,
+            };
+            let mut paths = common(networks.unwrap_or_default(), &destination);
+            if paths.is_empty() {
+                paths = any(&source, &destination);
+            }
+            ensure!(
+                !paths.is_empty(),
+                "{place}: `{from}` and `{to}` have no addresses of one family"
+            );
+            for (source, destination) in paths {
+                trials.all.push(Trial {
+                    from: from.clone(),
+                    to: to.clone(),
+                    allow: expectation.allow,
+                    probe: Probe {
+                        from: netns.clone(),
+                        source,
+                        to: to_netns.clone(),
+                        destination: SocketAddr::new(destination, expectation.port),
+                        protocol: expectation.protocol,
+                        timeout,
+                    },
+                });
             }
         }
     }

@@ -102,31 +102,40 @@ impl EngineError {
 
 /// An engine that has answered once.
 #[derive(Clone, Debug)]
-pub(super) struct Engine {
+pub(crate) struct Engine {
     socket: PathBuf,
     prefix: String,
+    /// The engine's own version, for people.
+    version: String,
     /// The version of the API that is spoken.
     api: Option<(u32, u32)>,
 }
 
 impl Engine {
     /// Asks what engine it is, and agrees on the version of the API.
-    pub(super) async fn connect(socket: &Path) -> Result<Self, EngineError> {
+    pub(crate) async fn connect(socket: &Path) -> Result<Self, EngineError> {
         let mut engine = Self {
             socket: socket.to_owned(),
             prefix: String::new(),
+            version: String::new(),
             api: None,
         };
         let version: wire::Version = engine.get("/version", PATIENCE).await?;
         engine.api = agreed(&version.api_version);
+        engine.version = version.version;
         if let Some((major, minor)) = engine.api {
             engine.prefix = format!("/v{major}.{minor}");
         }
         Ok(engine)
     }
 
+    /// The engine's own version, for people.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
     /// The version of the API that is spoken.
-    pub(super) const fn api(&self) -> Option<(u32, u32)> {
+    pub(crate) const fn api(&self) -> Option<(u32, u32)> {
         self.api
     }
 
@@ -166,7 +175,7 @@ impl Engine {
     }
 
     /// Every network.
-    pub(super) async fn networks(&self) -> Result<Vec<wire::Network>, EngineError> {
+    pub(crate) async fn networks(&self) -> Result<Vec<wire::Network>, EngineError> {
         self.get("/networks", PATIENCE).await
     }
 

@@ -17,6 +17,8 @@ fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 #[serde(default, rename_all = "PascalCase")]
 pub struct Version {
     #[serde(deserialize_with = "lenient")]
+    pub version: String,
+    #[serde(deserialize_with = "lenient")]
     pub api_version: String,
 }
 
@@ -159,6 +161,8 @@ pub struct Network {
     pub name: String,
     #[serde(deserialize_with = "lenient")]
     pub driver: String,
+    #[serde(deserialize_with = "lenient")]
+    pub internal: bool,
     #[serde(deserialize_with = "lenient")]
     pub options: HashMap<String, String>,
 }
